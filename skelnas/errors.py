@@ -1,0 +1,42 @@
+"""Failures that a user can act on, each with the exit code that a shell sees."""
+
+from __future__ import annotations
+
+
+class SkelnasError(Exception):
+    """A known failure: one line that names what is wrong, and a hint what to do.
+
+    Args:
+        message: what is wrong; names the file, the value and what was expected.
+        hint: what the user can do about it, if that is known.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(SkelnasError):
+    """The command was asked for something that cannot be: exit code 2."""
+
+    exit_code = 2
+
+
+class InputError(SkelnasError):
+    """A file or a value that was handed in is broken: exit code 3."""
+
+    exit_code = 3
+
+
+class DeviceError(SkelnasError):
+    """The device is missing or its memory is spent: exit code 4."""
+
+    exit_code = 4
+
+
+class Interrupted(SkelnasError):
+    """The user or the system asked the command to stop: exit code 130."""
+
+    exit_code = 130

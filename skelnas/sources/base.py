@@ -1,0 +1,117 @@
+"""What every raw format is turned into: recordings, and the source that yields them.
+
+Shapes: M persons, T frames, V joints, C channels of a joint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Train, Test, Unused = 0, 1, -1
+"""The values of a split: the part of a protocol that a clip belongs to."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The joints of one skeleton and what is known of each.
+
+    Attributes:
+        joints: name of each of the V joints, in the order of the data.
+        bones: (child, parent) pairs of joint indices; may be empty.
+        channels: name of each of the C numbers of a joint.
+        center_joint: the joint that clips are centred on, or None where
+            coordinates are already relative to the picture.
+    """
+
+    joints: tuple[str, ...]
+    bones: tuple[tuple[int, int], ...] = ()
+    channels: tuple[str, ...] = ("x", "y", "z")
+    center_joint: int | None = None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One labelled clip, with the persons that the source's rule has chosen.
+
+    Attributes:
+        name: unique within its source; the file name without its ending.
+        label: class index, from 0.
+        poses: [M, T, V, C] float32, M >= 1, T >= 1; all zero where a person is absent.
+        present: [M, T] bool; whether the person is seen in that frame.
+        subject, camera, setup: as numbered by the data set; -1 where unknown.
+    """
+
+    name: str
+    label: int
+    poses: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    subject: int = -1
+    camera: int = -1
+    setup: int = -1
+
+
+@dataclass(frozen=True)
+class ClipTable:
+    """The facts of many clips, one row a clip, in the order of the cache.
+
+    Attributes:
+        names: [N] str.
+        labels, subjects, cameras, setups: [N] int32; -1 where unknown.
+    """
+
+    names: Sequence[str]
+    labels: NDArray[np.int32]
+    subjects: NDArray[np.int32]
+    cameras: NDArray[np.int32]
+    setups: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What a source holds, found without reading a single clip.
+
+    Attributes:
+        items: one path a clip, in the fixed order in which the cache keeps them.
+        skipped: (file name, reason) of what was left out on purpose.
+    """
+
+    items: list[Path]
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Source(Protocol):
+    """One raw format. Sources are small frozen dataclasses, so that workers can have a copy."""
+
+    @property
+    def name(self) -> str:
+        """Short name, as in ``skelnas prepare NAME``."""
+
+    @property
+    def layout(self) -> Layout:
+        """Joints, bones and channels."""
+
+    @property
+    def max_persons(self) -> int:
+        """The most persons that a recording of this source has."""
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """How persons were chosen and coordinates changed: plain JSON, kept in the cache."""
+
+    def classes(self, labels: NDArray[np.int32]) -> list[str]:
+        """Class names in order of the class index, given the labels that occur."""
+
+    def catalogue(self) -> Catalogue:
+        """List the clips. Raises InputError where there are none."""
+
+    def read(self, item: Path) -> Recording:
+        """Read one clip. Raises InputError that names the file, the line and the reason."""
+
+    def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
+        """Every protocol of the data set: name to [N] of Train, Test or Unused."""
