@@ -1,0 +1,237 @@
+"""Genotypes: which operations a cell has and what each is fed from, and their JSON form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skelnas.errors import InputError
+
+FORMAT = "skelnas-genotype"
+VERSION = 1
+NUM_INPUT_NODES = 2
+
+SPACES: dict[str, tuple[str, ...]] = {
+    "sar": (
+        "none",
+        "max_pool_3x3",
+        "avg_pool_3x3",
+        "skip_connect",
+        "conv_3x3",
+        "sep_conv_3x3",
+        "dil_conv_3x3",
+        "se_connect",
+    ),
+    "sar-no-se": (
+        "none",
+        "max_pool_3x3",
+        "avg_pool_3x3",
+        "skip_connect",
+        "conv_3x3",
+        "sep_conv_3x3",
+        "dil_conv_3x3",
+    ),
+    "darts": (
+        "none",
+        "max_pool_3x3",
+        "avg_pool_3x3",
+        "skip_connect",
+        "sep_conv_3x3",
+        "sep_conv_5x5",
+        "dil_conv_3x3",
+        "dil_conv_5x5",
+    ),
+}
+"""Candidate operations of an edge: Table I, Table V's ablation, Tables III-IV's row "DARTS"."""
+
+PRIMITIVES = tuple(
+    dict.fromkeys([*SPACES["sar"], *SPACES["darts"], "sep_conv_7x7", "conv_7x1_1x7"])
+)
+"""Every operation id that is known; a genotype may name any of them but ``none``."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A chosen operation and the node that it reads.
+
+    Nodes count from the two input nodes, 0 (the cell before the last) and 1 (the last cell).
+    """
+
+    op: str
+    source: int
+
+
+Cell = tuple[tuple[Edge, ...], ...]
+"""For each intermediate node, in order, the edges that are summed into it."""
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """The two cells of a network; a cell's output concatenates its intermediate nodes."""
+
+    normal: Cell
+    reduction: Cell
+
+    def to_json(self) -> str:
+        """Write the genotype as JSON, one node a line."""
+
+        def lines(cell: Cell) -> str:
+            nodes = [json.dumps([[edge.op, edge.source] for edge in node]) for node in cell]
+            return "[\n    " + ",\n    ".join(nodes) + "\n  ]"
+
+        return (
+            f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n'
+            f'  "normal": {lines(self.normal)},\n  "reduction": {lines(self.reduction)}\n}}\n'
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form as plain containers."""
+        parsed: dict[str, Any] = json.loads(self.to_json())
+        return parsed
+
+
+def parse(text: str, origin: str) -> Genotype:
+    """Read a genotype from JSON text.
+
+    Args:
+        text: the JSON document.
+        origin: what to call the text in an error (a file name, ``standard input``).
+
+    Raises:
+        InputError: the text is not a genotype; says where and what was expected.
+    """
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{origin}: not JSON (line {error.lineno}: {error.msg})",
+            hint="a genotype is what `skelnas derive RUN` prints",
+        ) from None
+    return from_dict(document, origin)
+
+
+def from_dict(document: object, origin: str) -> Genotype:
+    """Read a genotype from the plain containers of its JSON form; raises as `parse` does."""
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise InputError(
+            f'{origin}: not a genotype: expected a JSON object with "format": "{FORMAT}"',
+            hint="a genotype is what `skelnas derive RUN` prints",
+        )
+    if document.get("version") != VERSION:
+        raise InputError(
+            f"{origin}: genotype version {document.get('version')!r}, expected {VERSION}",
+            hint="it was written by another version of skelnas; derive it again",
+        )
+    for key in ("normal", "reduction"):
+        if key not in document:
+            raise InputError(f'{origin}: the cell "{key}" is missing')
+    return Genotype(
+        normal=_parse_cell(document["normal"], f"{origin}: normal cell"),
+        reduction=_parse_cell(document["reduction"], f"{origin}: reduction cell"),
+    )
+
+
+def _parse_cell(cell: object, where: str) -> Cell:
+    if not isinstance(cell, list) or not cell:
+        raise InputError(f"{where}: expected a list of nodes, got {_show(cell)}")
+    return tuple(
+        _parse_node(node, index + NUM_INPUT_NODES, f"{where}, node {index + NUM_INPUT_NODES}")
+        for index, node in enumerate(cell)
+    )
+
+
+def _parse_node(node: object, index: int, where: str) -> tuple[Edge, ...]:
+    if not isinstance(node, list) or not node:
+        raise InputError(f"{where}: expected a list of [operation, node] pairs, got {_show(node)}")
+    return tuple(_parse_edge(edge, index, where) for edge in node)
+
+
+def _parse_edge(edge: object, index: int, where: str) -> Edge:
+    if not isinstance(edge, list) or len(edge) != 2:
+        raise InputError(f"{where}: expected an [operation, node] pair, got {_show(edge)}")
+    op, source = edge
+    if op == "none" or op not in PRIMITIVES:
+        known = ", ".join(name for name in PRIMITIVES if name != "none")
+        raise InputError(f"{where}: unknown operation {_show(op)}", hint=f"known: {known}")
+    if isinstance(source, bool) or not isinstance(source, int) or not 0 <= source < index:
+        raise InputError(
+            f"{where}: {op} reads node {_show(source)}, expected a node from 0 to {index - 1}"
+        )
+    return Edge(op, source)
+
+
+def _show(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def load(spec: str, stdin: str | None = None) -> Genotype:
+    """Find a genotype by what a user typed: a built-in name, a file, or ``-``.
+
+    Args:
+        spec: name in `BUILT_IN`, path of a JSON file, or ``-`` for `stdin`.
+        stdin: the text of standard input, needed for ``-``.
+
+    Raises:
+        InputError: there is no such name or file, or it is not a genotype.
+    """
+    if spec == "-":
+        if not (stdin or "").strip():
+            raise InputError(
+                "standard input: expected a genotype, got nothing",
+                hint="the command before the pipe may have failed",
+            )
+        return parse(stdin or "", "standard input")
+    if spec in BUILT_IN:
+        return BUILT_IN[spec]
+    path = Path(spec)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(
+            f"{spec}: no such genotype file",
+            hint=f"a path, - for standard input, or one of: {', '.join(BUILT_IN)}",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{spec}: cannot be read as a genotype ({error})") from None
+    return parse(text, spec)
+
+
+def _cell(*nodes: Sequence[tuple[str, int]]) -> Cell:
+    return tuple(tuple(Edge(op, source) for op, source in node) for node in nodes)
+
+
+BUILT_IN: dict[str, Genotype] = {
+    "ntu_cs112se30": Genotype(
+        normal=_cell(
+            [("sep_conv_3x3", 0), ("max_pool_3x3", 1)],
+            [("max_pool_3x3", 0), ("max_pool_3x3", 1)],
+            [("sep_conv_3x3", 1), ("max_pool_3x3", 0)],
+            [("conv_3x3", 0), ("se_connect", 1)],
+        ),
+        reduction=_cell(
+            [("avg_pool_3x3", 1), ("max_pool_3x3", 0)],
+            [("max_pool_3x3", 0), ("dil_conv_3x3", 2)],
+            [("max_pool_3x3", 2), ("max_pool_3x3", 0)],
+            [("max_pool_3x3", 0), ("max_pool_3x3", 2)],
+        ),
+    ),
+    "ntu_cv112se30": Genotype(
+        normal=_cell(
+            [("max_pool_3x3", 1), ("sep_conv_3x3", 0)],
+            [("se_connect", 2), ("sep_conv_3x3", 0)],
+            [("max_pool_3x3", 2), ("sep_conv_5x5", 0)],
+            [("max_pool_3x3", 2), ("max_pool_3x3", 3)],
+        ),
+        reduction=_cell(
+            [("max_pool_3x3", 0), ("max_pool_3x3", 1)],
+            [("conv_3x3", 0), ("max_pool_3x3", 2)],
+            [("max_pool_3x3", 0), ("max_pool_3x3", 3)],
+            [("max_pool_3x3", 0), ("max_pool_3x3", 4)],
+        ),
+    ),
+}
+"""Genotypes that the authors released for NTU RGB+D, cross-subject and cross-view."""
