@@ -49,7 +49,9 @@ class Meter:
         self._description = description
         self._total = total
         self._bar = bar
-        self._task: TaskID | None = bar.add_task(description, total=total, status="") if bar else None
+        self._task: TaskID | None = (
+            bar.add_task(description, total=total, status="") if bar else None
+        )
         self._done = 0
         self._last_line = time.monotonic()
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,10 +107,13 @@ def parse(text: str, origin: str) -> Genotype:
         InputError: the text is not a genotype; says where and what was expected.
     """
     try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
+        document = json.loads(text.removeprefix("\ufeff"))  # a mark that Windows tools write
+    except (ValueError, RecursionError) as error:  # too long a number, too deep a nesting
+        reason = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"line {error.lineno}: {error.msg}"
         raise InputError(
-            f"{origin}: not JSON (line {error.lineno}: {error.msg})",
+            f"{origin}: not JSON ({reason})",
             hint="a genotype is what `skelnas derive RUN` prints",
         ) from None
     return from_dict(document, origin)
@@ -120,9 +126,10 @@ def from_dict(document: object, origin: str) -> Genotype:
             f'{origin}: not a genotype: expected a JSON object with "format": "{FORMAT}"',
             hint="a genotype is what `skelnas derive RUN` prints",
         )
-    if document.get("version") != VERSION:
+    version = document.get("version")
+    if isinstance(version, bool) or version != VERSION:
         raise InputError(
-            f"{origin}: genotype version {document.get('version')!r}, expected {VERSION}",
+            f"{origin}: genotype version {_show(version)}, expected {VERSION}",
             hint="it was written by another version of skelnas; derive it again",
         )
     for key in ("normal", "reduction"):
@@ -168,11 +175,76 @@ def _show(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def from_alphas(
+    normal: Sequence[Sequence[float]],
+    reduction: Sequence[Sequence[float]],
+    primitives: Sequence[str],
+    keep: int = 2,
+) -> Genotype:
+    """Derive the genotype that alphas stand for (paper, section III; DARTS, section 2.4).
+
+    Each node keeps the `keep` incoming edges whose strongest operation other than ``none``
+    has the largest share in the softmax over all operations, ``none`` included, and on each
+    edge that operation. Ties go to the lower index; a node's edges come strongest first.
+
+    Args:
+        normal, reduction: [edges][operations] alphas, edges ordered by target node, then source.
+        primitives: the operation ids.
+        keep: edges a node; a node with fewer incoming edges keeps all.
+    """
+    return Genotype(
+        normal=_derive_cell(normal, primitives, keep),
+        reduction=_derive_cell(reduction, primitives, keep),
+    )
+
+
+def _derive_cell(alphas: Sequence[Sequence[float]], primitives: Sequence[str], keep: int) -> Cell:
+    nodes: list[tuple[Edge, ...]] = []
+    first = 0
+    while first < len(alphas):
+        num_sources = NUM_INPUT_NODES + len(nodes)
+        strongest = []
+        for source in range(num_sources):
+            shares = softmax(alphas[first + source])
+            share, negative_index = max(
+                (share, -index) for index, share in enumerate(shares) if primitives[index] != "none"
+            )
+            strongest.append((-share, source, primitives[-negative_index]))
+        nodes.append(tuple(Edge(op, source) for _, source, op in sorted(strongest)[:keep]))
+        first += num_sources
+    return tuple(nodes)
+
+
+def softmax(values: Sequence[float]) -> list[float]:
+    """Turn one edge's alphas into shares that add up to 1."""
+    top = max(values)
+    powers = [math.exp(value - top) for value in values]
+    total = sum(powers)
+    return [power / total for power in powers]
+
+
+def random_genotype(seed: int, space: str = "sar", num_nodes: int = 4, keep: int = 2) -> Genotype:
+    """Draw a genotype at random: the baseline that a search has to beat."""
+    ops = [op for op in SPACES[space] if op != "none"]
+    generator = random.Random(seed)
+
+    def draw() -> Cell:
+        return tuple(
+            tuple(
+                Edge(generator.choice(ops), source)
+                for source in sorted(generator.sample(range(index), min(keep, index)))
+            )
+            for index in range(NUM_INPUT_NODES, NUM_INPUT_NODES + num_nodes)
+        )
+
+    return Genotype(normal=draw(), reduction=draw())
+
+
 def load(spec: str, stdin: str | None = None) -> Genotype:
     """Find a genotype by what a user typed: a built-in name, a file, or ``-``.
 
     Args:
-        spec: name in `BUILT_IN`, path of a JSON file, or ``-`` for `stdin`.
+        spec: name in `BUILT_IN`, ``random`` or ``random:SEED``, path of a JSON file, or ``-``.
         stdin: the text of standard input, needed for ``-``.
 
     Raises:
@@ -187,16 +259,20 @@ def load(spec: str, stdin: str | None = None) -> Genotype:
         return parse(stdin or "", "standard input")
     if spec in BUILT_IN:
         return BUILT_IN[spec]
+    if re.fullmatch(r"random(:\d+)?", spec):
+        return random_genotype(int(spec.partition(":")[2] or 0))
     path = Path(spec)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(
             f"{spec}: no such genotype file",
-            hint=f"a path, - for standard input, or one of: {', '.join(BUILT_IN)}",
+            hint=f"a path, - for standard input, or one of: {', '.join(BUILT_IN)}, random:SEED",
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{spec}: cannot be read as a genotype ({error})") from None
+    except OSError as error:
+        raise InputError(f"{spec}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{spec}: not a genotype: expected JSON text in UTF-8") from None
     return parse(text, spec)
 
 

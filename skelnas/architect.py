@@ -1,0 +1,114 @@
+"""The architecture gradient of the bilevel search, Eqs. (1)-(4) of the paper.
+
+Written against plain functions of tensors: the architect knows two losses, not what they
+are of. Weights are changed in place and put back bit for bit; no ``.grad`` is read or
+written, so that gradients of different passes cannot mix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Loss = Callable[[], Tensor]
+"""Evaluates a loss at the current weights and alphas."""
+
+PERTURBATION = 0.01
+"""Length of the finite-difference step, over the norm of its direction (DARTS, section 2.3)."""
+
+
+@dataclass(frozen=True)
+class ArchitectureGradient:
+    """The gradient of alpha and what was seen on the way.
+
+    Attributes:
+        alphas: one tensor for each alpha.
+        validation_loss: at the weights after the virtual step.
+    """
+
+    alphas: list[Tensor]
+    validation_loss: Tensor
+
+
+def first_order(validation_loss: Loss, alphas: Sequence[Tensor]) -> ArchitectureGradient:
+    """Return the gradient of L_val(w, alpha) alone: Eq. (4) with an inner rate of 0."""
+    loss = validation_loss()
+    return ArchitectureGradient(_gradient(loss, alphas), loss.detach())
+
+
+def second_order(
+    training_loss: Loss,
+    validation_loss: Loss,
+    weights: Sequence[Tensor],
+    alphas: Sequence[Tensor],
+    *,
+    inner_lr: float | Tensor,
+    momentum: float,
+    momentum_buffers: Sequence[Tensor] | None,
+    weight_decay: float,
+) -> ArchitectureGradient:
+    """Return the gradient of L_val(w'(alpha), alpha), where w' is one training step from w.
+
+    Eq. (4), its second term by a central difference (DARTS, Eqs. 7 and 8):
+    grad_alpha L_val(w', alpha)
+    - inner_lr * (grad_alpha L_train(w + eps v) - grad_alpha L_train(w - eps v)) / (2 eps)
+    with v = grad_w' L_val(w', alpha) and eps = 0.01 / ||v||, one norm over all weights.
+
+    Args:
+        training_loss: L_train on one batch, the same in every call.
+        validation_loss: L_val on one batch.
+        weights: w; leaves, unchanged on return.
+        alphas: leaves, unchanged.
+        inner_lr: rate of the virtual step (Eq. 2): the current learning rate of w.
+        momentum, momentum_buffers: of the optimiser of w; None before its first step.
+        weight_decay: of the optimiser of w.
+    """
+    with torch.no_grad():
+        start = [weight.clone() for weight in weights]
+    steps = _gradient(training_loss(), weights)
+    torch._foreach_add_(steps, start, alpha=weight_decay)
+    if momentum_buffers is not None:
+        torch._foreach_add_(steps, list(momentum_buffers), alpha=momentum)
+
+    with _moved(weights, start, steps, -inner_lr):
+        loss = validation_loss()
+        gradients = _gradient(loss, [*alphas, *weights])
+    direct, direction = gradients[: len(alphas)], gradients[len(alphas) :]
+
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(direction)))
+    eps = PERTURBATION / norm
+    with _moved(weights, start, direction, eps):
+        plus = _gradient(training_loss(), alphas)
+    with _moved(weights, start, direction, -eps):
+        minus = _gradient(training_loss(), alphas)
+    mixed = [(p - m) / (2 * eps) for p, m in zip(plus, minus, strict=True)]
+    gradient = [d - inner_lr * m for d, m in zip(direct, mixed, strict=True)]
+    return ArchitectureGradient(gradient, loss.detach())
+
+
+def _gradient(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Differentiate; an input that the loss does not depend on has a gradient of 0."""
+    gradients = torch.autograd.grad(loss, list(inputs), allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients, strict=True)]
+
+
+@contextmanager
+def _moved(
+    weights: Sequence[Tensor],
+    start: Sequence[Tensor],
+    direction: Sequence[Tensor],
+    length: float | Tensor,
+) -> Iterator[None]:
+    """Let the weights be start + length * direction for a while, and start again after."""
+    moves = torch._foreach_mul(list(direction), length)
+    with torch.no_grad():
+        torch._foreach_add_(list(weights), moves)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(list(weights), list(start))

@@ -1,0 +1,264 @@
+"""Reads a skeleton cache: its tables when it is opened, its poses when they are asked for.
+
+Shapes: N clips, R rows of all clips, M persons, T frames, V joints, C channels of a joint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skelnas.cache.opening import check_kind, damage_is_bad_input, open_file
+from skelnas.cache.schema import INTEGERS, POSES_CHUNK_BYTES, read_pairs, read_strings
+from skelnas.errors import InputError
+from skelnas.sources.base import ClipTable, Layout, Train
+
+READ_BYTES = 32 * 1024 * 1024
+"""The most that one read of neighbouring clips takes into memory, unless one clip is longer."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The poses of many clips, ready to be moved to a device.
+
+    Clip i has rows ``starts[i] + m * num_frames[i] + t`` for person m and frame t.
+
+    Attributes:
+        names: [n] str.
+        labels: [n] int64.
+        poses: [R, V, C] float32, the rows of these clips only.
+        present: [R] bool.
+        starts, num_persons, num_frames: [n] int64.
+    """
+
+    names: list[str]
+    labels: NDArray[np.int64]
+    poses: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+    num_persons: NDArray[np.int64]
+    num_frames: NDArray[np.int64]
+
+
+class Cache:
+    """A skeleton cache, read only. Any number of processes may each open the same file.
+
+    Use as ``with Cache.open(path) as cache``.
+
+    Attributes:
+        path: the file.
+        source, rule, skelnas_version: where the clips come from and what made them.
+        layout: joints, bones and channels.
+        classes: class names in order of the label.
+        max_persons: the most persons that a clip may have.
+        clips: the table of the N clips.
+        num_persons, num_frames: [N] int64.
+        splits: protocol to [N] int8 of Train, Test or Unused.
+        skipped, failed: (file, reason) of what was left out, on purpose or as broken.
+    """
+
+    path: Path
+    source: str
+    rule: dict[str, Any]
+    skelnas_version: str
+    layout: Layout
+    classes: list[str]
+    max_persons: int
+    clips: ClipTable
+    num_persons: NDArray[np.int64]
+    num_frames: NDArray[np.int64]
+    splits: dict[str, NDArray[np.int8]]
+    skipped: list[tuple[str, str]]
+    failed: list[tuple[str, str]]
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path = path
+        self._file = file
+        self._poses = file["poses"]
+        self._present = file["present"]
+        self._read_head()
+        self._read_tables()
+        self._check()
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Open the cache at `path` and read its tables, but none of its poses.
+
+        Raises:
+            InputError: the file is missing, no skeleton cache, of another schema version,
+                cut short or damaged.
+        """
+        path = Path(path)
+        file = open_file(path)
+        try:
+            check_kind(path, file)
+            with damage_is_bad_input(path):
+                return cls(path, file)
+        except BaseException:
+            file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.clips.names)
+
+    def close(self) -> None:
+        """Close the file; the tables stay readable, the poses do not."""
+        self._file.close()
+
+    def indices(self, protocol: str, part: int) -> NDArray[np.int64]:
+        """Return the clips of one part (Train, Test) of a protocol, in the order of the cache.
+
+        Raises:
+            InputError: the cache has no such protocol.
+        """
+        if protocol not in self.splits:
+            known = ", ".join(self.splits) or "none"
+            raise InputError(
+                f"{self.path} has no protocol {protocol!r}, only: {known}",
+                hint="choose one of these with --protocol",
+            )
+        return np.flatnonzero(self.splits[protocol] == part)
+
+    def choose_protocol(self, name: str = "") -> str:
+        """Return the protocol `name`, or the cache's usual one if empty: xsub, or the only one.
+
+        Raises:
+            InputError: the cache has no such protocol, or several and none of them is usual.
+        """
+        if not name and "xsub" in self.splits:
+            return "xsub"
+        if not name and len(self.splits) == 1:
+            return next(iter(self.splits))
+        self.indices(name, Train)
+        return name
+
+    def read(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Read one clip: poses [M, T, V, C] and present [M, T].
+
+        Raises:
+            IndexError: there is no clip `index`.
+            InputError: the file is damaged.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"clips are 0 to {len(self) - 1}, not {index}")
+        first, num_rows = int(self._starts[index]), int(self._rows[index])
+        with damage_is_bad_input(self.path):
+            poses = self._poses[first : first + num_rows]
+            present = self._present[first : first + num_rows]
+        shape = (int(self.num_persons[index]), int(self.num_frames[index]))
+        return poses.reshape(*shape, *poses.shape[1:]), present.reshape(shape)
+
+    def load(self, indices: ArrayLike) -> Clips:
+        """Read many clips, in the order of `indices`, by few reads of neighbouring clips.
+
+        Args:
+            indices: [n] integers from 0 to N - 1, in any order.
+
+        Raises:
+            IndexError: there is no such clip.
+            InputError: the file is damaged.
+        """
+        chosen = np.atleast_1d(np.asarray(indices, dtype=np.int64))
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
+            raise IndexError(f"clips are 0 to {len(self) - 1}, not {chosen.min()}..{chosen.max()}")
+        rows = self._rows[chosen]
+        starts = np.cumsum(rows) - rows
+        poses = np.empty((int(rows.sum()), *self._poses.shape[1:]), dtype=np.float32)
+        present = np.empty(len(poses), dtype=np.bool_)
+        with damage_is_bad_input(self.path):
+            for first, last, members in self._runs(chosen):
+                run_poses, run_present = self._poses[first:last], self._present[first:last]
+                for member in members:
+                    begin, there = self._starts[chosen[member]] - first, starts[member]
+                    length = rows[member]
+                    poses[there : there + length] = run_poses[begin : begin + length]
+                    present[there : there + length] = run_present[begin : begin + length]
+        return Clips(
+            names=[self.clips.names[index] for index in chosen],
+            labels=self.clips.labels[chosen].astype(np.int64),
+            poses=poses,
+            present=present,
+            starts=starts,
+            num_persons=self.num_persons[chosen],
+            num_frames=self.num_frames[chosen],
+        )
+
+    def _runs(self, chosen: NDArray[np.int64]) -> Iterator[tuple[int, int, list[int]]]:
+        """Yield (first row, last row, positions in `chosen`) of reads that are worth one read."""
+        row_bytes = 4 * int(np.prod(self._poses.shape[1:]))
+        gap, longest = POSES_CHUNK_BYTES // row_bytes, READ_BYTES // row_bytes
+        members: list[int] = []
+        first = last = 0
+        for member in np.argsort(self._starts[chosen], kind="stable").tolist():
+            start = int(self._starts[chosen[member]])
+            end = start + int(self._rows[chosen[member]])
+            if members and (start - last > gap or end - first > longest):
+                yield first, last, members
+                members = []
+            if not members:
+                first = start
+            last = end
+            members.append(member)
+        if members:
+            yield first, last, members
+
+    def _read_head(self) -> None:
+        attrs = self._file.attrs
+        self.source = str(attrs["source"])
+        self.rule = json.loads(attrs["rule"])
+        self.skelnas_version = str(attrs["skelnas_version"])
+        self.max_persons = int(attrs["max_persons"])
+        self.classes = read_strings(self._file["classes"])
+        layout = self._file["layout"]
+        center = int(layout.attrs["center_joint"])
+        self.layout = Layout(
+            joints=tuple(read_strings(layout["joints"])),
+            bones=tuple((int(child), int(parent)) for child, parent in layout["bones"][()]),
+            channels=tuple(read_strings(layout["channels"])),
+            center_joint=None if center < 0 else center,
+        )
+
+    def _read_tables(self) -> None:
+        table = self._file["clips"]
+        columns = {name: table[name][()] for name in INTEGERS}
+        self.clips = ClipTable(
+            names=read_strings(table["name"]),
+            labels=columns["label"],
+            subjects=columns["subject"],
+            cameras=columns["camera"],
+            setups=columns["setup"],
+        )
+        self.num_persons = columns["num_persons"].astype(np.int64)
+        self.num_frames = columns["num_frames"].astype(np.int64)
+        self._starts = columns["start"]
+        self._rows = self.num_persons * self.num_frames
+        self.splits = {name: part[()] for name, part in self._file["splits"].items()}
+        self.skipped = read_pairs(self._file["skipped"])
+        self.failed = read_pairs(self._file["failed"])
+
+    def _check(self) -> None:
+        """Check that the tables and the poses fit each other; raises ValueError."""
+        count, shape = len(self), (len(self.layout.joints), len(self.layout.channels))
+        columns = [self._file["clips"][name] for name in INTEGERS]
+        if any(column.shape != (count,) for column in [*columns, *self.splits.values()]):
+            raise ValueError("the tables of the clips have different lengths")
+        if self._poses.shape[1:] != shape or self._present.shape != self._poses.shape[:1]:
+            raise ValueError(f"poses are {self._poses.shape}, expected (rows, {shape})")
+        lengths_fit = np.array_equal(self._starts, np.cumsum(self._rows) - self._rows)
+        if not lengths_fit or self._rows.min() < 1 or self._rows.sum() != len(self._poses):
+            raise ValueError("the clips do not cover the poses")
+        if self.clips.labels.min() < 0 or self.clips.labels.max() >= len(self.classes):
+            raise ValueError("a label has no class name")

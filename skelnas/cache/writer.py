@@ -1,0 +1,253 @@
+"""Writes a skeleton cache clip by clip; see `CacheWriter`."""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from skelnas import __version__
+from skelnas.cache.schema import (
+    FORMAT,
+    INTEGERS,
+    POSES_CHUNK_BYTES,
+    PRESENT_CHUNK_ROWS,
+    SCHEMA_VERSION,
+    as_text,
+    write_strings,
+)
+from skelnas.errors import InputError, SkelnasError
+from skelnas.sources.base import ClipTable, Layout, Recording, Test, Train, Unused
+from skelnas.sources.checks import check_recording
+
+FLUSH_BYTES = 8 * 1024 * 1024
+"""Poses are kept in memory until there are this many bytes of them."""
+
+
+class CacheWriter:
+    """Writes a cache to ``OUT.tmp`` and renames it to OUT when `finish` is through.
+
+    Leaving the ``with`` block in any other way leaves neither file behind, and an OUT that was
+    there before as it was. Poses go to the disk as they come, so memory stays flat.
+
+    Args:
+        out: the file to write; an existing one is replaced.
+        source: name of the source.
+        rule: how persons were chosen and coordinates changed: plain JSON.
+        layout: joints, bones and channels of every clip.
+        max_persons: the most persons that a clip may have.
+
+    Raises:
+        SkelnasError: the file cannot be written (here, in `add` and in `finish`).
+    """
+
+    def __init__(
+        self, out: Path, *, source: str, rule: Mapping[str, Any], layout: Layout, max_persons: int
+    ) -> None:
+        self.out = out
+        self.layout = layout
+        self.max_persons = max_persons
+        self._temporary = out.with_name(out.name + ".tmp")
+        self._names: list[str] = []
+        self._taken: set[str] = set()
+        self._integers = array("q")
+        self._num_rows = 0
+        self._finished = False
+        self._pending: list[Recording] = []
+        self._pending_bytes = 0
+        with self._trouble_is_known():
+            # The oldest file layout has no times in it, so equal clips give equal bytes.
+            self._file = h5py.File(self._temporary, "w", libver=("earliest", "v110"))
+        try:
+            with self._trouble_is_known():
+                self._write_head(source, rule)
+        except BaseException:
+            self._discard()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._discard()
+
+    def _discard(self) -> None:
+        """Close and remove the temporary file, if `finish` has not renamed it."""
+        if self._finished:
+            return
+        # HDF5 writes what it still holds, and fails once more where the disk is full.
+        with suppress(OSError, RuntimeError):
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def add(self, recording: Recording) -> None:
+        """Append one clip.
+
+        Raises:
+            InputError: the recording is not what the layout promises, or its name is taken;
+                nothing has been added then.
+        """
+        check_recording(recording, self.layout, self.max_persons)
+        if recording.name in self._taken:
+            raise InputError(f"clip {recording.name}: an earlier file gave a clip of the same name")
+        num_persons, num_frames = recording.present.shape
+        facts = (recording.label, recording.subject, recording.camera, recording.setup)
+        self._integers.extend((*facts, self._num_rows, num_persons, num_frames))
+        self._names.append(recording.name)
+        self._taken.add(recording.name)
+        self._num_rows += num_persons * num_frames
+        self._pending.append(recording)
+        self._pending_bytes += recording.poses.nbytes
+        if self._pending_bytes >= FLUSH_BYTES:
+            self._flush()
+
+    def table(self) -> ClipTable:
+        """Return the table of the clips that were added so far."""
+        columns = self._columns()
+        return ClipTable(
+            names=list(self._names),
+            labels=columns["label"],
+            subjects=columns["subject"],
+            cameras=columns["camera"],
+            setups=columns["setup"],
+        )
+
+    def finish(
+        self,
+        *,
+        classes: Sequence[str],
+        splits: Mapping[str, NDArray[np.int8]],
+        skipped: Sequence[tuple[str, str]] = (),
+        failed: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Write the tables and give the file its name.
+
+        Args:
+            classes: class names in order of the label.
+            splits: protocol to [N] of Train, Test or Unused.
+            skipped, failed: (file, reason) of what was left out, on purpose or as broken.
+
+        Raises:
+            InputError: there are no clips, a label has no class name, or a split does not fit.
+        """
+        _check_tables(self.table(), classes, splits)
+        with self._trouble_is_known():
+            self._flush()
+            write_strings(self._file, "classes", classes)
+            write_strings(self._file, "clips/name", self._names)
+            for name, column in self._columns().items():
+                self._file.create_dataset(f"clips/{name}", data=column)
+            self._file.create_group("splits")
+            for protocol, parts in splits.items():
+                self._file.create_dataset(f"splits/{protocol}", data=parts, dtype=np.int8)
+            for kind, pairs in (("skipped", skipped), ("failed", failed)):
+                write_strings(self._file, f"{kind}/file", [file for file, _ in pairs])
+                write_strings(self._file, f"{kind}/reason", [reason for _, reason in pairs])
+            # Last, so that a file that was left half written does not pass for a cache.
+            self._file.attrs["format"] = FORMAT
+            self._file.close()
+            with self._temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+            self._temporary.replace(self.out)
+        self._finished = True
+
+    def _write_head(self, source: str, rule: Mapping[str, Any]) -> None:
+        file, layout = self._file, self.layout
+        file.attrs["schema_version"] = SCHEMA_VERSION
+        file.attrs["skelnas_version"] = __version__
+        file.attrs["source"] = source
+        file.attrs["rule"] = json.dumps(rule, sort_keys=True, allow_nan=False)
+        file.attrs["max_persons"] = self.max_persons
+        write_strings(file, "layout/joints", layout.joints)
+        write_strings(file, "layout/channels", layout.channels)
+        bones = np.array(layout.bones, dtype=np.int32).reshape(-1, 2)
+        file.create_dataset("layout/bones", data=bones)
+        center = -1 if layout.center_joint is None else layout.center_joint
+        file["layout"].attrs["center_joint"] = center
+        joint_shape = (len(layout.joints), len(layout.channels))
+        chunk_rows = max(1, POSES_CHUNK_BYTES // (4 * joint_shape[0] * joint_shape[1]))
+        self._poses = file.create_dataset(
+            "poses",
+            shape=(0, *joint_shape),
+            maxshape=(None, *joint_shape),
+            chunks=(chunk_rows, *joint_shape),
+            dtype=np.float32,
+            fillvalue=0,
+        )
+        self._present = file.create_dataset(
+            "present",
+            shape=(0,),
+            maxshape=(None,),
+            chunks=(PRESENT_CHUNK_ROWS,),
+            dtype=np.bool_,
+            fillvalue=False,
+        )
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        poses = np.concatenate(
+            [clip.poses.reshape(-1, *clip.poses.shape[2:]) for clip in self._pending]
+        )
+        present = np.concatenate([clip.present.reshape(-1) for clip in self._pending])
+        first = self._num_rows - len(poses)
+        with self._trouble_is_known():
+            for dataset, rows in ((self._poses, poses), (self._present, present)):
+                dataset.resize(self._num_rows, axis=0)
+                dataset[first:] = rows
+        self._pending.clear()
+        self._pending_bytes = 0
+
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        table = np.array(self._integers, dtype=np.int64).reshape(-1, len(INTEGERS))
+        return {
+            name: table[:, column].astype(np.int64 if name == "start" else np.int32)
+            for column, name in enumerate(INTEGERS)
+        }
+
+    @contextmanager
+    def _trouble_is_known(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            number = getattr(error, "errno", None)
+            reason = os.strerror(number) if number else error
+            raise SkelnasError(
+                f"cannot write {self.out}: {reason}",
+                hint="check that the folder exists, may be written to and has room left",
+            ) from error
+
+
+def _check_tables(
+    clips: ClipTable, classes: Sequence[str], splits: Mapping[str, NDArray[np.int8]]
+) -> None:
+    """Check that classes and splits fit the clips. Raises InputError where not."""
+    if not clips.names:
+        raise InputError("there are no clips to write")
+    if clips.labels.max() >= len(classes):
+        name = clips.names[int(clips.labels.argmax())]
+        raise InputError(
+            f"clip {name}: label {clips.labels.max()}, but there are {len(classes)} class names"
+        )
+    for protocol, parts in splits.items():
+        if (
+            not protocol
+            or "/" in protocol
+            or protocol in (".", "..")
+            or protocol != as_text(protocol)
+        ):
+            raise InputError(f"protocol {protocol!r}: expected a name without a slash")
+        known = np.isin(parts, (Train, Test, Unused))
+        if known.shape != clips.labels.shape or not known.all():
+            raise InputError(
+                f"protocol {protocol}: expected {Train}, {Test} or {Unused} "
+                f"for each of {len(clips.names)} clips"
+            )

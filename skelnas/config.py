@@ -1,0 +1,113 @@
+"""Settings of each verb: name, default, meaning and where the default comes from.
+
+The text of a field is also the help of its flag. "Paper" is SAR-NAS, "release" the code that
+its authors published, "ours" a choice of this project.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Order = Literal["first", "second"]
+Interpolation = Literal["linear", "nearest"]
+ValidationPart = Literal["random", "subject"]
+
+
+class Settings(BaseModel):
+    """Settings are frozen once made, and know no names but their own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClipSettings(Settings):
+    """How a recording of any length becomes the tensor that a network sees."""
+
+    frames: int = Field(112, ge=1, description="T, frames a clip is sampled to (paper: 112)")
+    interpolation: Interpolation = Field(
+        "linear",
+        description="how frames are sampled: 'linear' in time, never across absence (ours), "
+        "or 'nearest', the paper's strict reading",
+    )
+    center: bool = Field(
+        True,
+        description="put the origin at the first person's centre joint in the first frame (ours)",
+    )
+    align: bool = Field(
+        False,
+        description="turn each clip so that the first person's spine and hips start along the "
+        "axes; helps across views (ours: off)",
+    )
+
+
+class DeviceSettings(Settings):
+    """Where and how reproducibly a verb runs."""
+
+    seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
+    device: Device = Field("auto", description="'auto' takes CUDA, then MPS, then the CPU")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves the choice to PyTorch")
+
+
+class AugmentSettings(Settings):
+    """Random changes to training clips; all off by default, as in the paper."""
+
+    rotate: float = Field(
+        0.0, ge=0, le=180, description="rotate each clip by up to this many degrees an axis"
+    )
+    scale: float = Field(
+        0.0, ge=0, lt=1, description="scale each axis by up to this share, 0.1 for 0.9 to 1.1"
+    )
+    crop: float = Field(
+        1.0, gt=0, le=1, description="cut out a stretch of at least this share of the frames"
+    )
+
+
+class SearchSettings(ClipSettings, DeviceSettings):
+    """Settings of `skelnas search`."""
+
+    protocol: str = Field("", description="split to search on; its test part is never touched")
+    space: Literal["sar", "sar-no-se", "darts"] = Field(
+        "sar", description="candidate operations: Table I, Table V's ablation, or DARTS' (paper)"
+    )
+    order: Order = Field(
+        "second", description="architecture gradient: Eq. (4) or without its second term (paper)"
+    )
+    validation: ValidationPart = Field(
+        "random",
+        description="the half of the training part that drives the alphas: random clips, or "
+        "clips of other subjects (ours: random)",
+    )
+    layers: int = Field(6, ge=1, description="cells of the supernet (paper: 6)")
+    channels: int = Field(16, ge=1, description="channels of the first cell (paper: 16)")
+    nodes: int = Field(4, ge=1, description="intermediate nodes of a cell (paper: 4)")
+    epochs: int = Field(35, ge=1, description="passes over the half that trains w (paper: 35)")
+    batch_size: int = Field(8, ge=1, description="clips a batch (release: 8)")
+    lr: float = Field(0.015, gt=0, description="learning rate of w at the start (paper: 0.015)")
+    lr_min: float = Field(0.001, ge=0, description="and at the end of its cosine (release: 0.001)")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of w (release: 0.9)")
+    weight_decay: float = Field(3e-4, ge=0, description="weight decay of w (release: 3e-4)")
+    grad_clip: float = Field(5.0, gt=0, description="largest norm of w's gradient (release: 5)")
+    alpha_lr: float = Field(3e-4, gt=0, description="Adam's rate for alpha (release: 3e-4)")
+    alpha_weight_decay: float = Field(
+        1e-3, ge=0, description="weight decay of alpha (release: 1e-3)"
+    )
+
+
+class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings):
+    """Settings of `skelnas train`."""
+
+    protocol: str = Field("", description="split whose training part is learned from")
+    layers: int = Field(9, ge=1, description="cells of the network (paper: 9)")
+    channels: int = Field(36, ge=1, description="channels of the first cell (release: 36)")
+    epochs: int = Field(350, ge=1, description="passes over the training part (paper: 350)")
+    batch_size: int = Field(46, ge=1, description="clips a batch (release: 46)")
+    lr: float = Field(0.01, gt=0, description="learning rate at the start (paper: 0.01)")
+    lr_min: float = Field(0.0, ge=0, description="and at the end of its cosine (release: 0)")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum (paper: 0.9)")
+    weight_decay: float = Field(3e-4, ge=0, description="weight decay (release: 3e-4)")
+    grad_clip: float = Field(5.0, gt=0, description="largest norm of the gradient (release: 5)")
+    drop_path: float = Field(
+        0.2, ge=0, lt=1, description="chance to drop an edge, reached in steps (release: 0.2)"
+    )

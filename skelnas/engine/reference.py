@@ -1,0 +1,170 @@
+"""The reference engine: Table I as plain functions, slow and readable, the truth.
+
+Every operation maps x [N, C, T, V] and its own weights to [N, C, T', V'], where T' and V' are
+T and V divided by the stride and rounded up. Normalisation uses the statistics of the batch
+at hand and has no scale or shift of its own, so that alphas alone weigh the operations
+(DARTS; the paper's supernet). A weight's layout is that of `torch.nn.functional.conv2d` or
+`linear`; `skelnas.models.ops` makes the modules that own the weights, in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Weights = Sequence[Tensor]
+"""The weights of one operation, in the order in which it uses them."""
+
+
+def batch_norm(x: Tensor) -> Tensor:
+    """Normalise each channel by the mean and variance of this batch."""
+    return F.batch_norm(x, None, None, training=True)
+
+
+def convolve(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+    """Convolve with padding that keeps the size at stride 1; one filter a channel if depthwise."""
+    kernel = weight.shape[-2:]
+    return F.conv2d(
+        x,
+        weight,
+        stride=stride,
+        dilation=dilation,
+        padding=[dilation * (size // 2) for size in kernel],
+        groups=x.shape[1] // weight.shape[1],
+    )
+
+
+def conv(x: Tensor, weights: Weights, stride: int) -> Tensor:
+    """Table I, Conv3: ReLU, convolution, normalisation."""
+    (dense,) = weights
+    return batch_norm(convolve(F.relu(x), dense, stride))
+
+
+def sep_conv(x: Tensor, weights: Weights, stride: int) -> Tensor:
+    """Table I, SpeConv3: ReLU, depthwise, pointwise, normalisation; all twice, stride first."""
+    depthwise1, pointwise1, depthwise2, pointwise2 = weights
+    x = batch_norm(convolve(convolve(F.relu(x), depthwise1, stride), pointwise1))
+    return batch_norm(convolve(convolve(F.relu(x), depthwise2), pointwise2))
+
+
+def dil_conv(x: Tensor, weights: Weights, stride: int) -> Tensor:
+    """Table I, DilConv3: ReLU, depthwise with dilation 2, pointwise, normalisation."""
+    depthwise, pointwise = weights
+    return batch_norm(convolve(convolve(F.relu(x), depthwise, stride, dilation=2), pointwise))
+
+
+def factored_conv(x: Tensor, weights: Weights, stride: int) -> Tensor:
+    """DARTS' conv_7x1_1x7: ReLU, convolution along V, convolution along T, normalisation."""
+    along_v, along_t = weights
+    x = F.conv2d(F.relu(x), along_v, stride=(1, stride), padding=(0, along_v.shape[-1] // 2))
+    x = F.conv2d(x, along_t, stride=(stride, 1), padding=(along_t.shape[-2] // 2, 0))
+    return batch_norm(x)
+
+
+def max_pool(x: Tensor, weights: Weights, stride: int) -> Tensor:
+    """Table I, MaxPoll3: 3 x 3 maximum, normalisation."""
+    return batch_norm(F.max_pool2d(x, 3, stride, padding=1))
+
+
+def avg_pool(x: Tensor, weights: Weights, stride: int) -> Tensor:
+    """Table I, AveragePoll3: 3 x 3 mean that does not count the padding, normalisation."""
+    return batch_norm(F.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False))
+
+
+def skip_connect(x: Tensor, weights: Weights, stride: int) -> Tensor:
+    """Table I, SkipConnect: the input itself; a factorized reduction at stride 2."""
+    return x if stride == 1 else factorized_reduce(x, weights)
+
+
+def se_connect(x: Tensor, weights: Weights, stride: int) -> Tensor:
+    """Table I, SeConncet: squeeze-and-excitation; a factorized reduction at stride 2."""
+    if stride != 1:
+        return factorized_reduce(x, weights)
+    squeeze, excite = weights
+    gate = torch.sigmoid(F.linear(F.relu(F.linear(x.mean(dim=(2, 3)), squeeze)), excite))
+    return x * gate[:, :, None, None]
+
+
+def factorized_reduce(x: Tensor, weights: Weights) -> Tensor:
+    """Halve T and V: ReLU, two 1 x 1 convolutions of stride 2 side by side, normalisation.
+
+    Differs from DARTS, like the authors' release: the second convolution is not shifted by
+    one pixel, so that odd sizes work.
+    """
+    x = F.relu(x)
+    return batch_norm(torch.cat([convolve(x, weight, stride=2) for weight in weights], dim=1))
+
+
+OPS: dict[str, Callable[[Tensor, Weights, int], Tensor]] = {
+    "max_pool_3x3": max_pool,
+    "avg_pool_3x3": avg_pool,
+    "skip_connect": skip_connect,
+    "conv_3x3": conv,
+    "sep_conv_3x3": sep_conv,
+    "sep_conv_5x5": sep_conv,
+    "sep_conv_7x7": sep_conv,
+    "dil_conv_3x3": dil_conv,
+    "dil_conv_5x5": dil_conv,
+    "conv_7x1_1x7": factored_conv,
+    "se_connect": se_connect,
+}
+"""The function of each operation id; ``none`` has none: it weighs in the softmax only."""
+
+
+def mixed_op(
+    x: Tensor, mix: Tensor, primitives: Sequence[str], weights: Sequence[Weights], stride: int
+) -> Tensor:
+    """Sum the outputs of all candidate operations of an edge, each times its share.
+
+    Args:
+        x: [N, C, T, V], the edge's source node.
+        mix: [P], the softmax of the edge's alphas, ``none`` included.
+        primitives: the P operation ids.
+        weights: the weights of each of the P operations.
+        stride: 1, or 2 next to the input nodes of a reduction cell.
+    """
+    return sum(
+        (
+            share * OPS[op](x, op_weights, stride)
+            for share, op, op_weights in zip(mix, primitives, weights, strict=True)
+            if op != "none"
+        ),
+        start=x.new_zeros(()),
+    )
+
+
+def cell(
+    inputs: tuple[Tensor, Tensor],
+    mix: Tensor,
+    primitives: Sequence[str],
+    weights: Sequence[Sequence[Weights]],
+    reduction: bool,
+) -> Tensor:
+    """Evaluate a mixed cell: every node sums mixed operations of all nodes before it.
+
+    Edges are ordered by target node, then by source node: node 2 has edges 0 and 1 (from the
+    input nodes 0 and 1), node 3 has edges 2, 3 and 4, and so on.
+
+    Args:
+        inputs: the two preprocessed input nodes, each [N, C, T, V].
+        mix: [E, P], for each edge the softmax of its alphas.
+        primitives: the P operation ids.
+        weights: for each edge and operation its weights.
+        reduction: whether operations next to the input nodes have stride 2.
+
+    Returns:
+        [N, C * nodes, T', V'], the intermediate nodes side by side.
+    """
+    nodes = list(inputs)
+    edge = 0
+    while edge < len(mix):
+        incoming = []
+        for source, x in enumerate(nodes):
+            stride = 2 if reduction and source < len(inputs) else 1
+            incoming.append(mixed_op(x, mix[edge], primitives, weights[edge], stride))
+            edge += 1
+        nodes.append(sum(incoming[1:], start=incoming[0]))
+    return torch.cat(nodes[len(inputs) :], dim=1)

@@ -1,0 +1,113 @@
+"""`skelnas evaluate`: cache and model → metrics."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skelnas import devices
+from skelnas.batches import ClipStore
+from skelnas.cache import Cache
+from skelnas.config import DeviceSettings
+from skelnas.console import progress
+from skelnas.errors import InputError
+from skelnas.model_folder import ModelCard, load_model
+from skelnas.models.complexity import Complexity, measure
+from skelnas.scoring import Metrics, score
+from skelnas.scoring import measure as measure_scores
+from skelnas.sources.base import Test
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a model is on the test part of a protocol, and what it costs.
+
+    Attributes:
+        protocol: the split.
+        num_clips: of its test part.
+        chance: top-1 of always naming the most frequent class of the test part.
+        metrics: accuracy and confusion.
+        complexity: parameters, MACs and FLOPs at the model's own input shape.
+        card: what the model is.
+    """
+
+    protocol: str
+    num_clips: int
+    chance: float
+    metrics: Metrics
+    complexity: Complexity
+    card: ModelCard
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain containers, for JSON."""
+        return {
+            "protocol": self.protocol,
+            "clips": self.num_clips,
+            "top1": self.metrics.top1,
+            "top5": self.metrics.top5,
+            "mean_class_accuracy": self.metrics.mean_class,
+            "chance": self.chance,
+            "parameters": self.complexity.parameters,
+            "macs": self.complexity.macs,
+            "flops": self.complexity.flops,
+            "classes": self.card.classes,
+            "per_class": self.metrics.per_class,
+            "confusion": self.metrics.confusion.tolist(),
+            "model": asdict(self.card),
+        }
+
+
+def evaluate(
+    cache_path: Path,
+    model_path: Path,
+    *,
+    protocol: str = "",
+    batch_size: int = 64,
+    settings: DeviceSettings | None = None,
+) -> Evaluation:
+    """Score a trained model on the test part of a protocol.
+
+    Args:
+        cache_path: a skeleton cache with the joints and classes that the model knows.
+        model_path: a model folder or a ``model.safetensors``.
+        protocol: the split; the one that the model was trained on if empty.
+        batch_size: clips scored together; does not change the result.
+        settings: the device.
+
+    Raises:
+        InputError: cache or model are broken or do not fit each other.
+    """
+    device = devices.choose(settings or DeviceSettings())
+    network, card = load_model(model_path)
+    complexity = measure(network, card.input_shape)
+    devices.place(network, device)
+    with Cache.open(cache_path) as cache:
+        _check_fit(cache, card, cache_path, model_path)
+        protocol = cache.choose_protocol(protocol or card.protocol)
+        clips = cache.load(cache.indices(protocol, Test))
+        store = ClipStore(clips, cache.layout, cache.max_persons, card.make_clip_settings(), device)
+    with progress("evaluate", len(store)) as meter:
+        logits = score(network, store, batch_size, meter.advance)
+    metrics = measure_scores(logits, store.labels.cpu())
+    frequency = torch.bincount(store.labels.cpu()).max().item()
+    return Evaluation(protocol, len(store), frequency / len(store), metrics, complexity, card)
+
+
+def _check_fit(cache: Cache, card: ModelCard, cache_path: Path, model_path: Path) -> None:
+    shape = (len(cache.layout.channels), cache.max_persons * len(cache.layout.joints))
+    expected = (card.input_shape[0], card.input_shape[2])
+    if shape != expected:
+        raise InputError(
+            f"{cache_path}: {shape[1]} joints of {shape[0]} numbers do not fit {model_path}, "
+            f"which knows {expected[1]} of {expected[0]}",
+            hint=f"the model was trained on {card.source}, the cache is of {cache.source}",
+        )
+    if cache.classes != card.classes:
+        raise InputError(
+            f"{cache_path}: its {len(cache.classes)} classes are not the {len(card.classes)} of "
+            f"{model_path}",
+            hint=f"the model was trained on {card.source}, the cache is of {cache.source}",
+        )

@@ -1,0 +1,242 @@
+"""Long work: epochs of steps that can be stopped at any step and go on as if nothing had been.
+
+What a step does depends only on the weights, the optimisers and the place in the run
+(epoch, step), and all three are in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from skelnas.console import note, progress
+from skelnas.errors import InputError, Interrupted
+from skelnas.runs import CHECKPOINT, Run, atomic_write, random_seed, stop_on_signal
+
+SECONDS_BETWEEN_CHECKPOINTS = 300.0
+"""Within an epoch; a checkpoint is also kept at the end of each."""
+
+Item = TypeVar("Item")
+
+
+class Job(ABC, Generic[Item]):
+    """A model that learns in epochs of steps, in a run folder.
+
+    Args:
+        run: the folder.
+        model: everything that is learned; its state is part of the checkpoint.
+        optimizers: by name, each with one parameter group, and the names of its parameters.
+        epochs, steps_per_epoch: how long the work is.
+        seed: of all that is drawn at random.
+    """
+
+    verb: ClassVar[str]
+    """Stands beside the progress bar."""
+
+    metrics: ClassVar[tuple[str, ...]]
+    """Names of what `take_step` returns, averaged over the clips of an epoch."""
+
+    def __init__(
+        self,
+        run: Run,
+        model: nn.Module,
+        optimizers: Mapping[str, tuple[torch.optim.Optimizer, Sequence[str]]],
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        seed: int,
+    ) -> None:
+        self.run = run
+        self.model = model
+        self.optimizers = optimizers
+        self.epochs = epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.seed = seed
+        self.epoch = 0
+        self.step = 0
+        device = next(model.parameters()).device
+        self._sums = torch.zeros(len(self.metrics), device=device)
+        self._count = 0
+
+    @abstractmethod
+    def plan_epoch(self) -> Iterator[Item]:
+        """Yield what each step of this epoch works on, from its first step; cheap to skip."""
+
+    @abstractmethod
+    def take_step(self, item: Item) -> tuple[Tensor, int]:
+        """Learn from one item.
+
+        Returns:
+            Sums over its clips, one for each of `metrics`, on the device, and how many clips.
+        """
+
+    def end_epoch(self, record: dict[str, Any]) -> str:
+        """Add to the epoch's line of metrics; return what else to tell the reader."""
+        return ""
+
+    @property
+    def progress(self) -> float:
+        """How much of the work is done, from 0 to 1."""
+        return (self.epoch * self.steps_per_epoch + self.step) / self.total_steps
+
+    @property
+    def total_steps(self) -> int:
+        """Steps from the first epoch to the last."""
+        return self.epochs * self.steps_per_epoch
+
+    def random_seed(self, *place: int) -> int:
+        """Return the seed of one place in this run."""
+        return random_seed(self.seed, *place)
+
+    def work(self) -> None:
+        """Go from the checkpoint, if there is one, to the last epoch.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; a checkpoint of this very step is kept.
+        """
+        self._restore()
+        with stop_on_signal() as stop, progress(self.verb, self.total_steps) as meter:
+            meter.advance(self.epoch * self.steps_per_epoch + self.step)
+            saved = time.monotonic()
+            while self.epoch < self.epochs:
+                started = time.monotonic()
+                for number, item in enumerate(self.plan_epoch()):
+                    if number < self.step:
+                        continue
+                    sums, count = self.take_step(item)
+                    self._sums += sums
+                    self._count += count
+                    self.step += 1
+                    meter.advance(status=f"epoch {self.epoch + 1}/{self.epochs}")
+                    if stop.requested:
+                        self._save()
+                        raise Interrupted(
+                            f"{self.verb} stopped in epoch {self.epoch + 1} after step {self.step}",
+                            hint="the same command with --resume goes on from here",
+                        )
+                    if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                        self._save()
+                        saved = time.monotonic()
+                self._end_epoch(time.monotonic() - started)
+
+    def _end_epoch(self, seconds: float) -> None:
+        averages = (self._sums / max(self._count, 1)).tolist()
+        self.epoch, self.step = self.epoch + 1, 0
+        self._sums.zero_()
+        self._count = 0
+        record = {"epoch": self.epoch, **dict(zip(self.metrics, averages, strict=True))}
+        figures = "  ".join(
+            f"{name} {value:.4g}" for name, value in record.items() if name != "epoch"
+        )
+        more = self.end_epoch(record)
+        self.run.log({**record, "seconds": round(seconds, 3)})
+        self._save()
+        note(f"epoch {self.epoch}/{self.epochs}  {figures}  {more}  {seconds:.1f} s")
+
+    def _save(self) -> None:
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        for prefix, (optimizer, names) in self.optimizers.items():
+            tensors |= _optimizer_tensors(prefix, optimizer, names)
+        place = {"epoch": self.epoch, "step": self.step, "count": self._count}
+        _save_checkpoint(self.run.folder / CHECKPOINT, {**tensors, "sums": self._sums}, place)
+
+    def _restore(self) -> None:
+        path = self.run.folder / CHECKPOINT
+        if not path.exists():
+            self.run.keep_epochs(-1)
+            return
+        tensors, place = _load_checkpoint(path)
+        self.epoch, self.step, self._count = place["epoch"], place["step"], place["count"]
+        self._sums.copy_(tensors["sums"])
+        self.model.load_state_dict(
+            {
+                name.removeprefix("model/"): tensor
+                for name, tensor in tensors.items()
+                if name.startswith("model/")
+            }
+        )
+        for prefix, (optimizer, names) in self.optimizers.items():
+            _restore_optimizer(prefix, optimizer, names, tensors)
+        self.run.keep_epochs(self.epoch)
+
+
+def cosine(progress: float, first: float, last: float) -> float:
+    """Return a rate that falls from `first` to `last` along half a cosine wave.
+
+    The paper decreases the learning rate "at each iteration"; the cosine is the release's.
+
+    Args:
+        progress: how much of the work is done, from 0 to 1.
+        first, last: the rate at 0 and at 1.
+    """
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, grad_clip: float) -> None:
+    """Take one step down a loss: gradients of this optimiser's parameters only, clipped."""
+    (group,) = optimizer.param_groups
+    parameters: list[Tensor] = group["params"]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
+    group["lr"] = lr
+    optimizer.step()
+
+
+def _save_checkpoint(path: Path, tensors: Mapping[str, Tensor], place: Mapping[str, int]) -> None:
+    contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    metadata = {"place": json.dumps(place, sort_keys=True)}
+    atomic_write(path, safetensors.torch.save(contiguous, metadata))
+
+
+def _load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            place: dict[str, int] = json.loads(file.metadata()["place"])
+            return {name: file.get_tensor(name) for name in file.keys()}, place  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a checkpoint of skelnas ({error})",
+            hint="--force starts the run anew",
+        ) from None
+
+
+def _optimizer_tensors(
+    prefix: str, optimizer: torch.optim.Optimizer, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Name the tensors of an optimiser's state ``prefix/parameter/key``."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{prefix}/{name}/{key}": value
+        for index, name in enumerate(names)
+        for key, value in state.get(index, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _restore_optimizer(
+    prefix: str,
+    optimizer: torch.optim.Optimizer,
+    names: Sequence[str],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Give an optimiser back the state that `_optimizer_tensors` named."""
+    state: dict[int, dict[str, Tensor]] = {}
+    places = {name: index for index, name in enumerate(names)}
+    for name, tensor in tensors.items():
+        if name.startswith(f"{prefix}/"):
+            _, parameter, key = name.split("/")
+            state.setdefault(places[parameter], {})[key] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

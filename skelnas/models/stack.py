@@ -1,0 +1,66 @@
+"""How cells are stacked, in the supernet and in the derived network alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+STEM_MULTIPLIER = 3
+"""The stem has this many times the channels of the first cell (authors' release)."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell stands.
+
+    Attributes:
+        input_channels: of the output of the cell before the last, and of the last cell.
+        channels: C of every node of this cell.
+        reduction: whether it halves T and V.
+        after_reduction: whether the cell before it does, so that the older input is too large.
+    """
+
+    input_channels: tuple[int, int]
+    channels: int
+    reduction: bool
+    after_reduction: bool
+
+
+def places(
+    channels: int, num_layers: int, normal_nodes: int, reduction_nodes: int
+) -> Iterator[Place]:
+    """Lay out a network: reduction cells at a third and two thirds, each doubling the channels.
+
+    Args:
+        channels: C of the first cell.
+        num_layers: how many cells.
+        normal_nodes, reduction_nodes: intermediate nodes of each kind of cell, whose
+            outputs are concatenated.
+    """
+    before_last = last = STEM_MULTIPLIER * channels
+    after_reduction = False
+    for layer in range(num_layers):
+        reduction = layer in (num_layers // 3, 2 * num_layers // 3)
+        if reduction:
+            channels *= 2
+        yield Place((before_last, last), channels, reduction, after_reduction)
+        num_nodes = reduction_nodes if reduction else normal_nodes
+        before_last, last = last, num_nodes * channels
+        after_reduction = reduction
+
+
+def output_channels(channels: int, num_layers: int, normal_nodes: int, reduction_nodes: int) -> int:
+    """Return the channels of the last cell's output."""
+    *_, last = places(channels, num_layers, normal_nodes, reduction_nodes)
+    return last.channels * (reduction_nodes if last.reduction else normal_nodes)
+
+
+def make_stem(in_channels: int, channels: int, searching: bool = False) -> nn.Module:
+    """Make the stem: 3 x 3 convolution and normalisation with scale and shift, no ReLU."""
+    width = STEM_MULTIPLIER * channels
+    return nn.Sequential(
+        nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width, track_running_stats=not searching),
+    )

@@ -1,0 +1,113 @@
+"""The supernet: every edge of every cell holds all candidate operations, mixed by alphas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from skelnas.engine import reference
+from skelnas.genotype import NUM_INPUT_NODES
+from skelnas.models.ops import make_op, make_preprocessing, op_stride
+from skelnas.models.stack import Place, make_stem, output_channels, places
+
+ALPHA_INIT_SCALE = 1e-3
+"""Standard deviation of the alphas at the start (authors' release)."""
+
+
+def num_edges(num_nodes: int) -> int:
+    """Count the edges of a cell with `num_nodes` intermediate nodes: 14 for 4."""
+    return sum(NUM_INPUT_NODES + node for node in range(num_nodes))
+
+
+class MixedCell(nn.Module):
+    """The weights of one cell of the supernet; an engine does the arithmetic."""
+
+    def __init__(
+        self,
+        place: Place,
+        primitives: Sequence[str],
+        num_nodes: int,
+    ) -> None:
+        super().__init__()
+        self.reduction = place.reduction
+        self.primitives = tuple(primitives)
+        self.preprocess0, self.preprocess1 = make_preprocessing(place, searching=True)
+        self.edges = nn.ModuleList(
+            self._make_edge(place, source)
+            for node in range(num_nodes)
+            for source in range(NUM_INPUT_NODES + node)
+        )
+
+    def _make_edge(self, place: Place, source: int) -> nn.ModuleDict:
+        stride = op_stride(place.reduction, source)
+        return nn.ModuleDict(
+            {op: make_op(op, place.channels, stride, searching=True) for op in self.primitives}
+        )
+
+    def forward(self, before_last: Tensor, last: Tensor, mix: Tensor) -> Tensor:
+        """Map the outputs of the two cells before to this cell's output; mix is [E, P]."""
+        inputs = self.preprocess0(before_last), self.preprocess1(last)
+        weights = [
+            [tuple(op.parameters()) for op in edge.values()]  # type: ignore[operator]
+            for edge in self.edges
+        ]
+        return reference.cell(inputs, mix, self.primitives, weights, self.reduction)
+
+
+class Supernet(nn.Module):
+    """The search network: stem, mixed cells, global mean, classifier.
+
+    Paper: 6 cells, 4 normal and 2 reduction, 16 channels, 4 intermediate nodes. Normalisation
+    keeps no running statistics anywhere: a supernet is always evaluated with those of the
+    batch at hand, so no pass of the search can disturb another.
+
+    Args:
+        in_channels: numbers of a joint, 3 for x, y, z.
+        num_classes: width of the classifier.
+        primitives: candidate operation ids of an edge, see `skelnas.genotype.SPACES`.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        primitives: Sequence[str],
+        channels: int = 16,
+        num_layers: int = 6,
+        num_nodes: int = 4,
+    ) -> None:
+        super().__init__()
+        self.primitives = tuple(primitives)
+        self.stem = make_stem(in_channels, channels, searching=True)
+        layout = (channels, num_layers, num_nodes, num_nodes)
+        self.cells = nn.ModuleList(
+            MixedCell(place, self.primitives, num_nodes) for place in places(*layout)
+        )
+        self.classifier = nn.Linear(output_channels(*layout), num_classes)
+        self.alphas = nn.ParameterDict(
+            {
+                cell: nn.Parameter(
+                    ALPHA_INIT_SCALE * torch.randn(num_edges(num_nodes), len(primitives))
+                )
+                for cell in ("normal", "reduction")
+            }
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map clips [N, C, T, V] to logits [N, classes]."""
+        mix = {cell: alphas.softmax(dim=-1) for cell, alphas in self.alphas.items()}
+        before_last = last = self.stem(x)
+        for cell in self.cells:
+            shares = mix["reduction" if cell.reduction else "normal"]
+            before_last, last = last, cell(before_last, last, shares)
+        logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
+        return logits
+
+    def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield every parameter that is no alpha, with its name."""
+        for name, parameter in self.named_parameters():
+            if not name.startswith("alphas."):
+                yield name, parameter

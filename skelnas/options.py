@@ -1,0 +1,115 @@
+"""Settings as command-line options, so that each is described in one place: `skelnas.config`.
+
+A value comes from the flag, else from the environment (``SKELNAS_VERB_NAME``), else from the
+file of ``--config``, else from the default.
+"""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import click
+import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from skelnas.config import Settings
+from skelnas.errors import InputError, UsageError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def with_settings(model: type[Settings]) -> Callable[[Function], Function]:
+    """Give a command every field of `model` as an option.
+
+    The command takes the checked model as its keyword argument ``settings``; Typer sees one
+    parameter for each field instead, and ``--config``.
+    """
+
+    def decorate(function: Function) -> Function:
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        options = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=Annotated[
+                    field.annotation,
+                    typer.Option(
+                        help=field.description,
+                        envvar=f"SKELNAS_{function.__name__}_{name}".upper(),
+                        show_envvar=False,
+                        rich_help_panel="Settings",
+                    ),
+                ],
+            )
+            for name, field in _own_first(model)
+        ]
+        config = inspect.Parameter(
+            "config",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                Path | None,
+                typer.Option(
+                    help="TOML file with settings, by their names here; flags win over it",
+                    callback=_read_config,
+                    is_eager=True,
+                ),
+            ],
+        )
+
+        def command(**arguments: Any) -> Any:
+            arguments.pop("config")
+            fields = {name: arguments.pop(name) for name in model.model_fields}
+            return function(settings=_check(model, fields), **arguments)
+
+        parameters = [p for p in own if p.name != "settings"]
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__signature__ = inspect.Signature([*parameters, config, *options])  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in [*parameters, config, *options]}
+        return command  # type: ignore[return-value]
+
+    return decorate
+
+
+def _own_first(model: type[Settings]) -> list[tuple[str, FieldInfo]]:
+    """List the fields of a model, its own before those that it shares with other verbs."""
+    return sorted(
+        model.model_fields.items(), key=lambda item: item[0] not in vars(model)["__annotations__"]
+    )
+
+
+def _check(model: type[Settings], fields: dict[str, Any]) -> Settings:
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0]).replace("_", "-")
+        expected = problem["msg"].removeprefix("Input should be ")
+        raise UsageError(f"--{name} {problem['input']}: expected {expected}") from None
+
+
+def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
+    """Take defaults from a TOML file: its table named as the verb, or its top level."""
+    if path is None or context.resilient_parsing:
+        return
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not TOML: {error}") from None
+    values = document.get(context.command.name or "", document)
+    known = {option.name for option in context.command.params}
+    for name in values:
+        if name.replace("-", "_") not in known:
+            raise InputError(
+                f"{path}: unknown setting {name!r} for {context.command.name}",
+                hint=f"`{context.command_path} --help` lists the settings",
+            )
+    context.default_map = {name.replace("-", "_"): value for name, value in values.items()}

@@ -1,0 +1,209 @@
+"""Run folders: what a long piece of work keeps, so that it can be stopped and go on.
+
+A folder holds ``config.json`` (what was asked, and the versions that did it),
+``metrics.jsonl`` (one line an epoch), ``alphas.jsonl`` in a search (likewise) and
+``checkpoint.safetensors`` (everything that the next step depends on). Files that matter are
+written beside themselves and renamed, so that a run killed at any moment leaves the last
+good ones.
+
+Randomness is a function of the seed and of the place in the run, never of what was drawn
+before: a run that resumes needs no generator's state to draw what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+import skelnas
+from skelnas.errors import InputError, SkelnasError, UsageError
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+ALPHAS = "alphas.jsonl"
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part.
+
+    Raises:
+        SkelnasError: the file cannot be written; the old content, if any, is still there.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise SkelnasError(
+            f"{path}: cannot be written ({error.strerror})",
+            hint="what was there before is untouched; make room or choose another place",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def to_json(value: object) -> str:
+    """Format plain containers for a file: sorted, indented, with a final newline."""
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    packages = {name: metadata.version(name) for name in ("torch", "numpy")}
+    return {"skelnas": skelnas.__version__, "python": platform.python_version(), **packages}
+
+
+def random_seed(*place: int) -> int:
+    """Turn (seed, stream, epoch, step, ...) into a seed that no other place shares."""
+    return int(np.random.SeedSequence(place).generate_state(1, np.uint32)[0])
+
+
+class Run:
+    """A run folder that is being worked in. Made by `start`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def log(self, record: Mapping[str, Any], file: str = METRICS) -> None:
+        """Add one line to a file of JSON lines."""
+        with (self.folder / file).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(record) + "\n")
+
+    def keep_epochs(self, epochs: int) -> None:
+        """Forget lines of epochs after the checkpoint: they are about to be made again."""
+        for path in self.folder.glob("*.jsonl"):
+            kept = [line for line in read_lines(path) if line["epoch"] <= epochs]
+            atomic_write(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def start(folder: Path, config: Mapping[str, Any], *, resume: bool, force: bool) -> Run:
+    """Open a run folder for work, new or to go on with.
+
+    Args:
+        folder: created where it does not exist.
+        config: what is asked; kept in ``config.json`` together with the versions.
+        resume: go on with the run in the folder, which must have been asked the same.
+        force: forget the run in the folder. Files that a run did not write stay.
+
+    Raises:
+        UsageError: the folder is not empty and neither was asked, or resume asks for
+            something else than the run was started with.
+    """
+    config_path = folder / CONFIG
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file, expected a folder", hint="choose another --out")
+    if resume and config_path.exists():
+        _check_same(read_config(folder), config, folder)
+        return Run(folder)
+    if folder.exists() and any(folder.iterdir()) and not (force or resume):
+        raise UsageError(
+            f"{folder}: is not empty",
+            hint="--resume goes on with the run in it, --force starts anew, or choose another",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SkelnasError(f"{folder}: cannot be made ({error.strerror})") from None
+    for old in (*folder.glob("*.jsonl"), *folder.glob("*.safetensors")):
+        old.unlink()
+    atomic_write(config_path, to_json({**config, "versions": versions()}))
+    return Run(folder)
+
+
+def _check_same(old: dict[str, Any], new: Mapping[str, Any], folder: Path) -> None:
+    new = json.loads(json.dumps(new))
+    for key in sorted(new):
+        if isinstance(new[key], dict) and isinstance(old.get(key), dict):
+            _check_same(old[key], new[key], folder)
+        elif old.get(key) != new[key]:
+            raise UsageError(
+                f"{folder}: was started with {key} = {old.get(key)!r}, now it is {new[key]!r}",
+                hint="repeat the command of the start with --resume, or choose another --out",
+            )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a folder's ``config.json``.
+
+    Raises:
+        InputError: there is none, or it is not JSON.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{folder}: is no run or model folder: it has no {CONFIG}",
+            hint="`skelnas search --out RUN` and `skelnas train --out MODEL` make them",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return config
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file of JSON lines; a last line that was cut off by a kill is left out.
+
+    Raises:
+        InputError: the file is missing, or a line other than the last is broken.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise InputError(f"{path}, line {number}: is not JSON") from None
+    return records
+
+
+class StopFlag:
+    """Whether the user or the system has asked the run to stop. Made by `stop_on_signal`."""
+
+    requested = False
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopFlag]:
+    """Turn the first Ctrl-C or SIGTERM into a request that the loop honours between steps.
+
+    A second Ctrl-C interrupts at once.
+    """
+    flag = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+
+    def request(number: int, frame: FrameType | None) -> None:
+        flag.requested = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    previous = {
+        number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield flag
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

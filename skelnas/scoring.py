@@ -1,0 +1,79 @@
+"""Scores of a network on clips, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skelnas.batches import ClipStore
+
+
+@torch.no_grad()
+def score(
+    model: nn.Module,
+    store: ClipStore,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Tensor:
+    """Return the logits [N, classes] of every clip of a store, in its order, on the CPU.
+
+    The model is left in the mode that it came in. `advance` is told how many clips are done.
+    """
+    training = model.training
+    model.eval()
+    logits = []
+    try:
+        for indices in torch.split(torch.arange(len(store)), batch_size):
+            logits.append(model(store.batch(indices).x).float().cpu())
+            advance(len(indices))
+    finally:
+        model.train(training)
+    return torch.cat(logits)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What logits say about labelled clips. Shares are from 0 to 1.
+
+    Attributes:
+        top1, top5: share of clips whose class is the first, or one of the first five.
+        mean_class: mean over the classes that occur of each class' top-1.
+        confusion: [classes, classes] counts; row is the true class, column the predicted.
+    """
+
+    top1: float
+    top5: float
+    mean_class: float
+    confusion: NDArray[np.int64]
+
+    @property
+    def per_class(self) -> list[float | None]:
+        """Top-1 of each class, None for a class without clips."""
+        counts = self.confusion.sum(axis=1)
+        hits = self.confusion.diagonal()
+        return [float(h / n) if n else None for h, n in zip(hits, counts, strict=True)]
+
+
+def measure(logits: Tensor, labels: Tensor) -> Metrics:
+    """Compute metrics from logits [N, classes] and labels [N].
+
+    Of equal logits the lower class counts as higher, so that results do not depend on the device.
+    """
+    num_classes = logits.shape[1]
+    ranked = logits.argsort(dim=1, descending=True, stable=True)
+    hit = ranked == labels[:, None]
+    confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(confusion, (labels.numpy(), ranked[:, 0].numpy()), 1)
+    present = confusion.sum(axis=1) > 0
+    per_class = confusion.diagonal()[present] / confusion.sum(axis=1)[present]
+    return Metrics(
+        top1=hit[:, :1].any(1).float().mean().item(),
+        top5=hit[:, :5].any(1).float().mean().item(),
+        mean_class=float(per_class.mean()),
+        confusion=confusion,
+    )

@@ -1,0 +1,244 @@
+"""The text of NTU RGB+D `.skeleton` files, read in bulk, and line by line where bulk will not do.
+
+    frames                                  one number
+    for each frame:  bodies                 one number
+        for each body:  id ...              the tracker's id and 9 numbers that are not needed
+                        25                  the number of joints
+                        x y z ...           25 lines: metres, then 9 numbers that are not needed
+
+Lines end in LF or CRLF; blanks at the end of a line and blank lines at the end of the file are no
+error. The numbers that are not needed must be there, spelt with the characters of numbers.
+A joint with a coordinate that is not finite (some files say NaN) becomes (0, 0, 0), which is how
+the sensor itself writes a joint that it does not see.
+
+Shapes: D detections (one body in one frame).
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike, NDArray
+
+from skelnas.errors import InputError
+from skelnas.sources.bodies import Detections
+
+NUM_JOINTS = 25
+BODY_FIELDS, JOINT_FIELDS = 10, 12
+
+_NUMBER = re.compile(rb"[0-9.eE+-]+|[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
+_PLAIN_TEXT = b"0123456789.eE+- \t\r\n"
+_BODY_FIELDS = np.array([BODY_FIELDS, 1] + [JOINT_FIELDS] * NUM_JOINTS)
+_BODY_LINES = len(_BODY_FIELDS)
+_LONGEST_COUNT = 9
+_POWERS = 10.0 ** np.arange(17)
+_LONGEST_PLAIN = 15
+"""Digits that a float64 holds exactly, as it does 10 ** 15: their quotient is rounded only once."""
+
+
+def parse(data: bytes, where: str) -> Detections:
+    """Read a whole file.
+
+    Args:
+        data: the bytes of the file.
+        where: its name, for the error.
+
+    Raises:
+        InputError: names the file, the line, what was expected and what was found.
+    """
+    detections = _parse_in_bulk(data)
+    return parse_by_line(data, where) if detections is None else detections
+
+
+def parse_by_line(data: bytes, where: str) -> Detections:
+    """Do what `parse` does, slowly and obviously: what it accepts is the format."""
+    lines = _Lines(data, where)
+    frames, slots, bodies, joints = [], [], [], []
+    num_frames = lines.take_count("the number of frames")
+    if num_frames == 0:
+        raise lines.error("at least one frame")
+    for frame in range(num_frames):
+        place = f"frame {frame + 1} of {num_frames}"
+        for slot in range(lines.take_count(f"the number of bodies in {place}")):
+            body = f"body {slot + 1} in {place}"
+            frames.append(frame)
+            slots.append(slot)
+            bodies.append(lines.take_body_id(f"id and 9 numbers of {body}"))
+            if lines.take_count(f"{NUM_JOINTS} joints of {body}") != NUM_JOINTS:
+                raise lines.error(f"{NUM_JOINTS} joints of {body}")
+            for joint in range(NUM_JOINTS):
+                joints.append(lines.take_point(f"12 numbers of joint {joint + 1} of {body}"))
+    lines.take_end(f"the end of the file after {num_frames} frames")
+    return _detections(num_frames, frames, slots, bodies, joints)
+
+
+class _Lines:
+    """The fields of a file, taken line by line; an error names the line taken last."""
+
+    def __init__(self, data: bytes, where: str) -> None:
+        self._lines = [line.split() for line in data.rstrip().split(b"\n")]
+        self._where = where
+        self._number = 0
+
+    def error(self, expected: str) -> InputError:
+        found = "the end of the file"
+        if self._number <= len(self._lines):
+            text = b" ".join(self._lines[self._number - 1]).decode("ascii", "backslashreplace")
+            found = repr(text if len(text) <= 60 else f"{text[:60]}...") if text else "a blank line"
+        return InputError(
+            f"{self._where}: line {self._number}: expected {expected}, found {found}",
+            hint="The file may be truncated or of another kind: copy or unpack it again",
+        )
+
+    def _take(self, num_fields: int, expected: str) -> list[bytes]:
+        self._number += 1
+        fields = self._lines[self._number - 1] if self._number <= len(self._lines) else []
+        if len(fields) != num_fields or not all(map(_NUMBER.fullmatch, fields)):
+            raise self.error(expected)
+        return fields
+
+    def take_count(self, expected: str) -> int:
+        field = self._take(1, expected)[0]
+        if not field.isdigit() or len(field) > _LONGEST_COUNT:
+            raise self.error(expected)
+        return int(field)
+
+    def take_body_id(self, expected: str) -> int:
+        field = self._take(BODY_FIELDS, expected)[0]
+        try:
+            return int(np.int64(int(field)))
+        except (ValueError, OverflowError):
+            raise self.error(expected) from None
+
+    def take_point(self, expected: str) -> list[float]:
+        fields = self._take(JOINT_FIELDS, expected)
+        try:
+            return [float(field) for field in fields[:3]]
+        except ValueError:
+            raise self.error(expected) from None
+
+    def take_end(self, expected: str) -> None:
+        self._number += 1
+        if self._number <= len(self._lines):
+            raise self.error(expected)
+
+
+def _parse_in_bulk(data: bytes) -> Detections | None:
+    """Read a file with operations on whole arrays; None if it is broken or out of the ordinary."""
+    if data.translate(None, _PLAIN_TEXT) or not data[:1].isdigit():
+        return None
+    if not data.endswith(b"\n"):
+        data += b"\n"
+    text = np.frombuffer(data, np.uint8)
+    start = _field_starts(text)
+    first = np.flatnonzero(text[start[1:] - 1] == ord("\n")) + 1
+    first = np.concatenate(([0], first))  # of the fields of every line
+    num_fields = np.diff(first, append=len(start))
+    num_lines = len(first)
+
+    def first_field(line: int) -> bytes:
+        here = first[line]
+        return data[start[here] : start[here + 1]].rstrip()
+
+    def count(line: int) -> int:
+        field = first_field(line) if line < num_lines and num_fields[line] == 1 else b""
+        return int(field) if field.isdigit() and len(field) <= _LONGEST_COUNT else -1
+
+    frames: list[int] = []
+    slots: list[int] = []
+    body_lines: list[int] = []
+    num_frames = count(0)
+    line = 1
+    for frame in range(num_frames):
+        num_bodies = count(line)
+        next_line = line + 1 + num_bodies * _BODY_LINES
+        if num_bodies < 0 or next_line > num_lines:
+            return None
+        frames += [frame] * num_bodies
+        slots += range(num_bodies)
+        body_lines += range(line + 1, next_line, _BODY_LINES)
+        line = next_line
+    if line != num_lines or not body_lines:
+        return None
+
+    lines = np.array(body_lines)[:, None] + np.arange(_BODY_LINES)
+    if (num_fields[lines] != _BODY_FIELDS).any():
+        return None
+    if any(count(line + 1) != NUM_JOINTS for line in body_lines):
+        return None
+    x = first[lines[:, 2:]].ravel()  # [D * 25], the fields; y and z follow
+    try:
+        bodies = np.array([int(first_field(line)) for line in body_lines], np.int64)
+        axes = [_decimals(text, start[x + axis], start[x + axis + 1] - 1) for axis in range(3)]
+    except (ValueError, OverflowError):
+        return None
+    return _detections(num_frames, frames, slots, bodies, np.stack(axes, axis=1))
+
+
+def _field_starts(text: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Where fields start: at the first byte, and at each that is not blank after one that is."""
+    blank = text <= ord(" ")
+    return np.concatenate(([0], np.flatnonzero(blank[:-1] > blank[1:]) + 1))
+
+
+def _decimals(
+    text: NDArray[np.uint8], start: NDArray[np.intp], end: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Convert fields to numbers, to the bit as `float` does but many at once.
+
+    Fields such as -12.345, which is nearly all, are read as the integer 12345 over 10 ** 3. What
+    is left, with an exponent or with more digits than a float64 holds, goes to `float`.
+
+    Args:
+        text: the bytes of a file, none of them above 127.
+        start, end: [n] where the fields start and end; none starts in the first 15 bytes.
+
+    Raises:
+        ValueError: if a field is no number.
+    """
+    negative = text[start] == ord("-")
+    length = end - start - negative
+    width = int(min(length.max(), _LONGEST_PLAIN))
+    column = np.arange(width, dtype=np.uint8)[::-1]  # 0 is the last character of a field
+    chars = sliding_window_view(text, width)[end - width]  # [n, width], flush right
+    inside = column < np.minimum(length, width).astype(np.uint8)[:, None]
+    is_dot = chars == ord(".")
+    is_dot &= inside
+    chars -= ord("0")  # the value of a digit; other characters wrap round to 10 or more
+    is_digit = chars < 10
+    is_digit &= inside
+    chars *= is_digit
+
+    num_digits = np.einsum("ij->i", is_digit.view(np.uint8))
+    num_dots = np.einsum("ij->i", is_dot.view(np.uint8))
+    scale = _POWERS[np.where(num_dots, width - 1 - is_dot.argmax(axis=1), 0)]
+    # With the dot read as a zero, all before it counts ten times too much: 12.345 gives 120345.
+    spaced = np.einsum("ij,j->i", chars, _POWERS[column])
+    whole = np.floor(spaced / (10 * scale))
+    value = np.where(num_dots, spaced - 9 * scale * whole, spaced) / scale
+    value[negative] *= -1
+
+    strange = (num_digits + num_dots != length) | (num_digits == 0) | (num_dots > 1)
+    for i in np.flatnonzero(strange):
+        value[i] = float(text[start[i] : end[i]].tobytes())
+    return value
+
+
+def _detections(
+    num_frames: int, frames: ArrayLike, slots: ArrayLike, bodies: ArrayLike, joints: ArrayLike
+) -> Detections:
+    """Put arrays together, with joints (0, 0, 0) whose coordinates are not finite in float32."""
+    with np.errstate(over="ignore"):
+        points = np.asarray(joints, np.float64).astype(np.float32).reshape(-1, NUM_JOINTS, 3)
+    finite = np.isfinite(points)
+    if not finite.all():
+        points[~finite.all(axis=2)] = 0
+    return Detections(
+        num_frames,
+        np.asarray(frames, np.int64),
+        np.asarray(slots, np.int64),
+        np.asarray(bodies, np.int64),
+        points,
+    )

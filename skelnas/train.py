@@ -1,0 +1,146 @@
+"""`skelnas train`: genotype → model folder, from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skelnas import devices, runs
+from skelnas.batches import ClipStore, num_batches, shuffled
+from skelnas.cache import Cache
+from skelnas.config import ClipSettings, TrainSettings
+from skelnas.console import note
+from skelnas.genotype import Genotype
+from skelnas.job import Job, cosine, descend
+from skelnas.model_folder import ModelCard, save_model
+from skelnas.models.complexity import measure
+from skelnas.sources.base import Train
+
+STREAM_INIT, STREAM_ORDER, STREAM_STEP = range(3)
+"""What is drawn at random, told apart so that each has a seed of its own."""
+
+
+def train(
+    cache_path: Path,
+    genotype: Genotype,
+    out: Path,
+    settings: TrainSettings,
+    *,
+    resume: bool = False,
+    force: bool = False,
+) -> Path:
+    """Train the network of a genotype on the training part of a protocol.
+
+    The test part is never read and nothing is selected: the model is the last epoch's.
+
+    Args:
+        cache_path: a skeleton cache.
+        genotype: the cells.
+        out: the model folder.
+        settings: see `TrainSettings`.
+        resume: go on with the run in the folder.
+        force: forget the run in the folder.
+
+    Returns:
+        The path of ``model.safetensors``.
+
+    Raises:
+        InputError: the cache is broken or has no training clips.
+        UsageError: the folder holds another run.
+        DeviceError: the device is missing or out of memory.
+        Interrupted: asked to stop; the run can be resumed.
+    """
+    device = devices.choose(settings)
+    with Cache.open(cache_path) as cache:
+        protocol = cache.choose_protocol(settings.protocol)
+        settings = settings.model_copy(update={"protocol": protocol})
+        clips = cache.load(cache.indices(protocol, Train))
+        store = ClipStore(clips, cache.layout, cache.max_persons, settings, device)
+        card = ModelCard(
+            genotype=genotype.to_dict(),
+            channels=settings.channels,
+            layers=settings.layers,
+            classes=cache.classes,
+            input_shape=store.shape,
+            joints=list(cache.layout.joints),
+            clip_settings=settings.model_dump(include=set(ClipSettings.model_fields)),
+            source=cache.source,
+            protocol=protocol,
+            versions=runs.versions(),
+        )
+    asked = {key: value for key, value in asdict(card).items() if key != "versions"}
+    config = {
+        "verb": "train",
+        "cache": str(cache_path.resolve()),
+        "settings": settings.model_dump(),
+        "model": asked,
+        "clips": len(store),
+    }
+    run = runs.start(out, config, resume=resume, force=force)
+    job = _Training(run, settings, store, card)
+    job.work()
+    return save_model(out, job.network, card)
+
+
+class _Training(Job[Tensor]):
+    """A training at work: the network and its optimiser."""
+
+    verb = "train"
+    metrics = ("train_loss", "train_top1")
+
+    def __init__(
+        self, run: runs.Run, settings: TrainSettings, store: ClipStore, card: ModelCard
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        torch.manual_seed(runs.random_seed(settings.seed, STREAM_INIT))
+        self.network = card.make_network()
+        complexity = measure(self.network, store.shape)
+        note(
+            f"train: {len(store)} clips ({card.protocol}), {complexity.parameters:,} parameters, "
+            f"{complexity.macs / 1e6:,.1f} million MACs a clip, on {store.device}"
+        )
+        devices.place(self.network, store.device)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        names = [name for name, _ in self.network.named_parameters()]
+        super().__init__(
+            run,
+            self.network,
+            {"optimizer": (self.optimizer, names)},
+            epochs=settings.epochs,
+            steps_per_epoch=num_batches(len(store), settings.batch_size),
+            seed=settings.seed,
+        )
+
+    def plan_epoch(self) -> Iterator[Tensor]:
+        """Yield for each step the clips that it learns from."""
+        everything = np.arange(len(self.store))
+        seed = self.random_seed(STREAM_ORDER, self.epoch)
+        return shuffled(everything, self.settings.batch_size, seed)
+
+    def take_step(self, indices: Tensor) -> tuple[Tensor, int]:
+        """Learn from one batch."""
+        seed = self.random_seed(STREAM_STEP, self.epoch, self.step)
+        torch.manual_seed(seed)  # what drop-path draws
+        self.network.set_drop_path(self.settings.drop_path * self.epoch / self.epochs)
+        batch = self.store.batch(indices, self.settings, torch.Generator().manual_seed(seed))
+
+        logits = self.network(batch.x)
+        loss = F.cross_entropy(logits, batch.labels)
+        lr = cosine(self.progress, self.settings.lr, self.settings.lr_min)
+        descend(self.optimizer, loss, lr, self.settings.grad_clip)
+
+        hits = (logits.detach().argmax(1) == batch.labels).sum()
+        count = len(batch.labels)
+        return torch.stack([loss.detach() * count, hits]), count

@@ -1,0 +1,54 @@
+"""What many tests share: where real recordings lie, and a small cache that can be learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skelnas.cache import CacheWriter
+from skelnas.sources.base import Layout, Recording, Test, Train
+
+JOINTS = ("spine_base", "spine_mid", "hip_left", "hip_right", "hand_left")
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 clips of 3 classes, 5 joints and up to 2 persons; a class is a frequency of motion."""
+    path = tmp_path_factory.mktemp("cache") / "tiny.h5"
+    write_tiny_cache(path)
+    return path
+
+
+def write_tiny_cache(path: Path, num_clips: int = 48) -> None:
+    generator = np.random.default_rng(0)
+    layout = Layout(joints=JOINTS, bones=((1, 0), (2, 0), (3, 0), (4, 1)), center_joint=1)
+    body = np.array(
+        [[0, 0, 3], [0, 0.5, 3], [0.2, 0, 3], [-0.2, 0, 3], [0.5, 0.5, 3]], dtype=np.float32
+    )
+    with CacheWriter(path, source="tiny", rule={"rule": "none"}, layout=layout, max_persons=2) as w:
+        for index in range(num_clips):
+            label = index % 3
+            persons, frames = 1 + label // 2, int(generator.integers(5, 15))
+            poses = np.tile(body, (persons, frames, 1, 1))
+            wave = np.sin((label + 1) * np.arange(frames) / 2 + generator.uniform(0, 6))
+            poses[:, :, 4, 1] += wave
+            poses += generator.normal(0, 0.02, poses.shape)
+            poses[1:] += 1
+            w.add(
+                Recording(
+                    name=f"clip{index:03}",
+                    label=label,
+                    poses=poses.astype(np.float32),
+                    present=np.ones((persons, frames), dtype=bool),
+                    subject=index // 3 % 4,
+                )
+            )
+        subjects = w.table().subjects
+        w.finish(
+            classes=["still", "wave", "pair"],
+            splits={"xsub": np.where(subjects < 3, Train, Test).astype(np.int8)},
+            skipped=[],
+            failed=[],
+        )
