@@ -18,7 +18,7 @@ Loss = Callable[[], Tensor]
 """Evaluates a loss at the current weights and alphas."""
 
 PERTURBATION = 0.01
-"""Length of the finite-difference step, over the norm of its direction (DARTS, section 2.3)."""
+"""Length of the finite-difference step: eps times the norm of its direction (DARTS, 2.3)."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,14 @@ def second_order(
     momentum: float,
     momentum_buffers: Sequence[Tensor] | None,
     weight_decay: float,
+    perturbation: float = PERTURBATION,
 ) -> ArchitectureGradient:
     """Return the gradient of L_val(w'(alpha), alpha), where w' is one training step from w.
 
     Eq. (4), its second term by a central difference (DARTS, Eqs. 7 and 8):
     grad_alpha L_val(w', alpha)
     - inner_lr * (grad_alpha L_train(w + eps v) - grad_alpha L_train(w - eps v)) / (2 eps)
-    with v = grad_w' L_val(w', alpha) and eps = 0.01 / ||v||, one norm over all weights.
+    with v = grad_w' L_val(w', alpha) and eps = perturbation / ||v||, one norm over all weights.
 
     Args:
         training_loss: L_train on one batch, the same in every call.
@@ -66,13 +67,14 @@ def second_order(
         inner_lr: rate of the virtual step (Eq. 2): the current learning rate of w.
         momentum, momentum_buffers: of the optimiser of w; None before its first step.
         weight_decay: of the optimiser of w.
+        perturbation: length of the finite-difference step.
     """
+    steps = _gradient(training_loss(), weights)
     with torch.no_grad():
         start = [weight.clone() for weight in weights]
-    steps = _gradient(training_loss(), weights)
-    torch._foreach_add_(steps, start, alpha=weight_decay)
-    if momentum_buffers is not None:
-        torch._foreach_add_(steps, list(momentum_buffers), alpha=momentum)
+        torch._foreach_add_(steps, start, alpha=weight_decay)
+        if momentum_buffers is not None:
+            torch._foreach_add_(steps, list(momentum_buffers), alpha=momentum)
 
     with _moved(weights, start, steps, -inner_lr):
         loss = validation_loss()
@@ -80,7 +82,7 @@ def second_order(
     direct, direction = gradients[: len(alphas)], gradients[len(alphas) :]
 
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(direction)))
-    eps = PERTURBATION / norm
+    eps = perturbation / norm
     with _moved(weights, start, direction, eps):
         plus = _gradient(training_loss(), alphas)
     with _moved(weights, start, direction, -eps):

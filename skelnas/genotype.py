@@ -191,6 +191,9 @@ def from_alphas(
         normal, reduction: [edges][operations] alphas, edges ordered by target node, then source.
         primitives: the operation ids.
         keep: edges a node; a node with fewer incoming edges keeps all.
+
+    Raises:
+        InputError: an alpha is infinite or not a number.
     """
     return Genotype(
         normal=_derive_cell(normal, primitives, keep),
@@ -205,6 +208,11 @@ def _derive_cell(alphas: Sequence[Sequence[float]], primitives: Sequence[str], k
         num_sources = NUM_INPUT_NODES + len(nodes)
         strongest = []
         for source in range(num_sources):
+            if not all(map(math.isfinite, alphas[first + source])):
+                raise InputError(
+                    f"the alphas of edge {first + source} are not all finite numbers",
+                    hint="the search has diverged; derive from an earlier epoch",
+                )
             shares = softmax(alphas[first + source])
             share, negative_index = max(
                 (share, -index) for index, share in enumerate(shares) if primitives[index] != "none"

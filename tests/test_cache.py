@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import re
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +18,7 @@ import pytest
 from skelnas.cache import Cache, CacheWriter
 from skelnas.cache import reader as reader_module
 from skelnas.cache import writer as writer_module
-from skelnas.errors import InputError, SkelnasError
+from skelnas.errors import InputError, SkelnasError, UsageError
 from skelnas.sources.base import Layout, Recording, Test, Train, Unused
 
 LAYOUT = Layout(
@@ -255,6 +260,29 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         new_writer(tmp_path / "nowhere" / "cache.h5")
 
 
+def test_a_second_writer_of_the_same_file_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "cache.h5"
+    with new_writer(out) as writer:
+        for clip in recordings():
+            writer.add(clip)
+        writer._flush()
+        with pytest.raises(UsageError, match=r"another run is writing .*cache\.h5\.tmp"):
+            new_writer(out)
+        finish(writer, 20)
+    with Cache.open(out) as cache:
+        np.testing.assert_array_equal(cache.read(19)[0], recording(19).poses)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with new_writer(tmp_path / "cache.h5") as writer:
+        writer.add(recording(0))
+        usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(SkelnasError, match="1 MB are left on the disk"):
+            finish(writer, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def bad(fault: str) -> Recording:
     clip = recording(1, num_persons=2, num_frames=6)
     poses, present = clip.poses.copy(), np.ones((2, 6), dtype=np.bool_)
@@ -381,7 +409,7 @@ def test_a_file_that_is_no_hdf5(tmp_path: Path, content: bytes) -> None:
         Cache.open(path)
 
 
-@pytest.mark.parametrize("kind", [None, "other", 3, b"skelnas-cache\xff"])
+@pytest.mark.parametrize("kind", [None, "other", 3, [1, 2], b"skelnas-cache\xff"])
 def test_an_hdf5_file_of_another_kind(tmp_path: Path, kind: object) -> None:
     path = tmp_path / "other.h5"
     with h5py.File(path, "w") as file:
@@ -441,3 +469,25 @@ def test_a_cache_that_was_tampered_with(tmp_path: Path, damage: str) -> None:
                 file.attrs["rule"] = "{"
     with pytest.raises(InputError, match="damaged or cut short"):
         Cache.open(path)
+
+
+def test_the_examples_in_the_docs_run(cache: Cache) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
+    section = text.split("## Skeleton cache (HDF5)")[1].split("\n## ")[0]
+    examples = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", example],
+            cwd=cache.path.parent,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+            check=True,
+        ).stdout
+        for example in examples
+    ]
+    assert printed == [
+        "clip-000 wave (1, 1, 4, 3)\n",
+        f"xsub 7 test clips {cache.load(cache.indices('xsub', Test)).poses.shape}\n",
+    ]

@@ -21,7 +21,6 @@ from skelnas.errors import DeviceError, InputError, Interrupted, UsageError
 from skelnas.prepare import prepare, report_path
 from skelnas.sources.base import Catalogue, ClipTable, Layout, Recording, Test, Train
 
-
 LAYOUT = Layout(joints=("hip", "head"), bones=((1, 0),), center_joint=0)
 
 

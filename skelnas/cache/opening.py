@@ -36,18 +36,17 @@ def check_kind(path: Path, file: h5py.File) -> None:
     """Check that the file is a finished cache of our schema. Raises InputError where not."""
     with damage_is_bad_input(path):
         kind, version = file.attrs.get("format"), file.attrs.get("schema_version")
-        writer = file.attrs.get("skelnas_version")
-    if not isinstance(kind, str) or kind != FORMAT:
-        raise InputError(
-            f"{path} is an HDF5 file, but no finished skeleton cache",
-            hint="`skelnas prepare` makes a cache",
-        )
-    if version != SCHEMA_VERSION:
-        raise InputError(
-            f"{path} has cache schema {version} (skelnas {writer}); "
-            f"skelnas {__version__} reads schema {SCHEMA_VERSION}",
-            hint="run `skelnas prepare` again with this version",
-        )
+        if not isinstance(kind, str) or kind != FORMAT:
+            raise InputError(
+                f"{path} is an HDF5 file, but no finished skeleton cache",
+                hint="`skelnas prepare` makes a cache",
+            )
+        if int(version) != SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has cache schema {version} (skelnas {file.attrs['skelnas_version']}); "
+                f"skelnas {__version__} reads schema {SCHEMA_VERSION}",
+                hint="run `skelnas prepare` again with this version",
+            )
 
 
 @contextmanager

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from io import FileIO
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+import h5py
 
 from skelnas.errors import SkelnasError, UsageError
 
 try:
     import fcntl
-except ImportError:  # Windows
+except ImportError:  # where there are no such locks, two runs have to keep apart by themselves
     fcntl = None  # type: ignore[assignment]
 
+SPARE_BYTES = 16 * 1024 * 1024
+"""Room on the disk that is never used up: HDF5 crashes where it cannot even close its file."""
 
-class PartFile(FileIO):
-    """``OUT.tmp``: what HDF5 writes to, locked against other runs, renamed or removed at the end.
 
-    HDF5 may crash where a write fails and closing the file fails again, as on a full disk. It
-    is therefore told that all is well; the failure is kept for `check`.
+class PartFile:
+    """``OUT.tmp``: locked against other runs, renamed when it is finished, removed otherwise.
 
     Args:
         out: the name that the file gets in the end.
+
+    Attributes:
+        path: the name that it has until then.
 
     Raises:
         UsageError: another run is writing to the same file.
@@ -33,54 +38,67 @@ class PartFile(FileIO):
     def __init__(self, out: Path) -> None:
         self.out = out
         self.path = out.with_name(out.name + ".tmp")
-        self._failure: OSError | None = None
-        try:
-            super().__init__(os.open(self.path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o666), "r+")
-            self._lock()
-            super().truncate(0)
-        except OSError as error:
-            raise self._trouble(error) from error
+        self._kept = False
+        with self.trouble_is_known():
+            self._handle = self.path.open("ab")
+        if not self._lock():
+            self._handle.close()
+            raise UsageError(
+                f"another run is writing {self.path}",
+                hint="wait for it to end, or choose another name",
+            )
 
-    def write(self, data: Any) -> int:
-        """Write all of `data`, or keep the failure."""
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self._failure = self._failure or error
-        return len(data)
+    def open_hdf5(self) -> h5py.File:
+        """Open it as an empty HDF5 file to write."""
+        with self.trouble_is_known():
+            # The oldest file layout has no times in it, so equal clips give equal bytes. The
+            # lock is ours: HDF5 would empty a file first and then find that it is in use.
+            return h5py.File(self.path, "w", libver=("earliest", "v110"), locking=False)
 
-    def truncate(self, size: int | None = None) -> int:
-        """Cut or stretch the file, or keep the failure."""
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self._failure = self._failure or error
-            return size or 0
-
-    def check(self) -> None:
-        """Raise SkelnasError where something could not be written since the file was opened."""
-        if self._failure is not None:
-            raise self._trouble(self._failure) from self._failure
+    def check_room(self, num_bytes: int) -> None:
+        """Raise SkelnasError where the disk has no room for so many bytes more."""
+        free = shutil.disk_usage(self.path.parent).free
+        if free < num_bytes + SPARE_BYTES:
+            raise SkelnasError(
+                f"cannot write {self.out}: {free / 1e6:.0f} MB are left on the disk",
+                hint="make room, or write to another disk",
+            )
 
     def keep(self) -> None:
-        """Give the file its name. Raises SkelnasError where anything could not be written."""
-        self.check()
-        try:
-            os.fsync(self.fileno())
-            self.close()
+        """Give the finished file its name. Raises SkelnasError where that fails."""
+        with self.trouble_is_known():
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
             self.path.replace(self.out)
-        except OSError as error:
-            raise self._trouble(error) from error
+        self._kept = True
 
-    def discard(self) -> None:
-        """Remove the file, if it still has its first name."""
-        if not self.closed:
+    def close(self) -> None:
+        """Let go of the file, and remove it if it was not kept."""
+        if not self._kept:
             self.path.unlink(missing_ok=True)
-            self.close()
+        self._handle.close()
 
-    def _lock(self) -> None:
+    @contextmanager
+    def trouble_is_known(self) -> Iterator[None]:
+        """Turn what the disk or HDF5 say into a SkelnasError."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            number = getattr(error, "errno", None)
+            raise SkelnasError(
+                f"cannot write {self.out}: {os.strerror(number) if number else error}",
+                hint="check that the folder may be written to and has room left",
+            ) from error
+
+    def _lock(self) -> bool:
         if fcntl is None:
-            return
-        with contextlib.suppress(OSError)
+            self._handle.close()  # Windows cannot rename a file that is open
+            return True
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The run that had the lock may have renamed or removed the file just now.
+            return os.path.samestat(os.fstat(self._handle.fileno()), self.path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            return False
+        except OSError:
+            return True  # a disk that has no locks

@@ -64,20 +64,6 @@ class Cache:
         skipped, failed: (file, reason) of what was left out, on purpose or as broken.
     """
 
-    path: Path
-    source: str
-    rule: dict[str, Any]
-    skelnas_version: str
-    layout: Layout
-    classes: list[str]
-    max_persons: int
-    clips: ClipTable
-    num_persons: NDArray[np.int64]
-    num_frames: NDArray[np.int64]
-    splits: dict[str, NDArray[np.int8]]
-    skipped: list[tuple[str, str]]
-    failed: list[tuple[str, str]]
-
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path = path
         self._file = file
@@ -218,7 +204,7 @@ class Cache:
     def _read_head(self) -> None:
         attrs = self._file.attrs
         self.source = str(attrs["source"])
-        self.rule = json.loads(attrs["rule"])
+        self.rule: dict[str, Any] = json.loads(attrs["rule"])
         self.skelnas_version = str(attrs["skelnas_version"])
         self.max_persons = int(attrs["max_persons"])
         self.classes = read_strings(self._file["classes"])
@@ -241,11 +227,13 @@ class Cache:
             cameras=columns["camera"],
             setups=columns["setup"],
         )
-        self.num_persons = columns["num_persons"].astype(np.int64)
-        self.num_frames = columns["num_frames"].astype(np.int64)
+        self.num_persons: NDArray[np.int64] = columns["num_persons"].astype(np.int64)
+        self.num_frames: NDArray[np.int64] = columns["num_frames"].astype(np.int64)
         self._starts = columns["start"]
         self._rows = self.num_persons * self.num_frames
-        self.splits = {name: part[()] for name, part in self._file["splits"].items()}
+        self.splits: dict[str, NDArray[np.int8]] = {
+            protocol: parts[()] for protocol, parts in self._file["splits"].items()
+        }
         self.skipped = read_pairs(self._file["skipped"])
         self.failed = read_pairs(self._file["failed"])
 

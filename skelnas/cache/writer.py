@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from skelnas import __version__
+from skelnas.cache.part import PartFile
 from skelnas.cache.schema import (
     FORMAT,
     INTEGERS,
@@ -24,7 +23,7 @@ from skelnas.cache.schema import (
     as_text,
     write_strings,
 )
-from skelnas.errors import InputError, SkelnasError
+from skelnas.errors import InputError
 from skelnas.sources.base import ClipTable, Layout, Recording, Test, Train, Unused
 from skelnas.sources.checks import check_recording
 
@@ -46,6 +45,7 @@ class CacheWriter:
         max_persons: the most persons that a clip may have.
 
     Raises:
+        UsageError: another run is writing the same cache.
         SkelnasError: the file cannot be written (here, in `add` and in `finish`).
     """
 
@@ -55,38 +55,27 @@ class CacheWriter:
         self.out = out
         self.layout = layout
         self.max_persons = max_persons
-        self._temporary = out.with_name(out.name + ".tmp")
         self._names: list[str] = []
         self._taken: set[str] = set()
         self._integers = array("q")
         self._num_rows = 0
-        self._finished = False
         self._pending: list[Recording] = []
         self._pending_bytes = 0
-        with self._trouble_is_known():
-            # The oldest file layout has no times in it, so equal clips give equal bytes.
-            self._file = h5py.File(self._temporary, "w", libver=("earliest", "v110"))
+        self._part = PartFile(out)
+        self._file: Any = None
         try:
-            with self._trouble_is_known():
+            self._file = self._part.open_hdf5()
+            with self._part.trouble_is_known():
                 self._write_head(source, rule)
         except BaseException:
-            self._discard()
+            self._close()
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._discard()
-
-    def _discard(self) -> None:
-        """Close and remove the temporary file, if `finish` has not renamed it."""
-        if self._finished:
-            return
-        # HDF5 writes what it still holds, and fails once more where the disk is full.
-        with suppress(OSError, RuntimeError):
-            self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        self._close()
 
     def add(self, recording: Recording) -> None:
         """Append one clip.
@@ -139,8 +128,8 @@ class CacheWriter:
             InputError: there are no clips, a label has no class name, or a split does not fit.
         """
         _check_tables(self.table(), classes, splits)
-        with self._trouble_is_known():
-            self._flush()
+        self._flush()
+        with self._part.trouble_is_known():
             write_strings(self._file, "classes", classes)
             write_strings(self._file, "clips/name", self._names)
             for name, column in self._columns().items():
@@ -154,10 +143,7 @@ class CacheWriter:
             # Last, so that a file that was left half written does not pass for a cache.
             self._file.attrs["format"] = FORMAT
             self._file.close()
-            with self._temporary.open("rb+") as written:
-                os.fsync(written.fileno())
-            self._temporary.replace(self.out)
-        self._finished = True
+        self._part.keep()
 
     def _write_head(self, source: str, rule: Mapping[str, Any]) -> None:
         file, layout = self._file, self.layout
@@ -191,6 +177,13 @@ class CacheWriter:
             fillvalue=False,
         )
 
+    def _close(self) -> None:
+        if self._file is not None:
+            # Unless it is closed already, HDF5 writes what it still holds, and may fail again.
+            with suppress(OSError, RuntimeError):
+                self._file.close()
+        self._part.close()
+
     def _flush(self) -> None:
         if not self._pending:
             return
@@ -199,7 +192,8 @@ class CacheWriter:
         )
         present = np.concatenate([clip.present.reshape(-1) for clip in self._pending])
         first = self._num_rows - len(poses)
-        with self._trouble_is_known():
+        self._part.check_room(poses.nbytes + present.nbytes)
+        with self._part.trouble_is_known():
             for dataset, rows in ((self._poses, poses), (self._present, present)):
                 dataset.resize(self._num_rows, axis=0)
                 dataset[first:] = rows
@@ -212,18 +206,6 @@ class CacheWriter:
             name: table[:, column].astype(np.int64 if name == "start" else np.int32)
             for column, name in enumerate(INTEGERS)
         }
-
-    @contextmanager
-    def _trouble_is_known(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, RuntimeError) as error:
-            number = getattr(error, "errno", None)
-            reason = os.strerror(number) if number else error
-            raise SkelnasError(
-                f"cannot write {self.out}: {reason}",
-                hint="check that the folder exists, may be written to and has room left",
-            ) from error
 
 
 def _check_tables(

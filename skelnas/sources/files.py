@@ -1,4 +1,7 @@
-"""How sources find and read files: every failure is one line that names the file."""
+"""How sources find and read files, and names and numbers in them.
+
+Every failure is one line that names the file.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from skelnas.errors import InputError
 
@@ -59,6 +65,16 @@ def read_json(path: Path) -> Any:
     except ValueError as error:  # an integer with thousands of digits
         reason = f"expected JSON: {error}"
     raise InputError(f"{path}: {reason}", hint="The file may be truncated: copy or unpack it again")
+
+
+def as_joints(numbers: ArrayLike) -> NDArray[np.float32]:
+    """Turn numbers [..., C] into joints; one with a number that is not finite becomes all zero."""
+    with np.errstate(over="ignore"):
+        joints = np.asarray(numbers, np.float64).astype(np.float32)
+    finite = np.isfinite(joints)
+    if not finite.all():
+        joints[~finite.all(axis=-1)] = 0
+    return joints
 
 
 @cache

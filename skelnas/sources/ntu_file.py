@@ -23,19 +23,19 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from skelnas.errors import InputError
-from skelnas.sources.bodies import Detections
+from skelnas.sources.bodies import Detections, Indices
+from skelnas.sources.files import as_joints
 
 NUM_JOINTS = 25
-BODY_FIELDS, JOINT_FIELDS = 10, 12
-
+_BODY_FIELDS = np.array([10, 1] + [12] * NUM_JOINTS)
+"""Numbers in each line of a body."""
+_BODY_LINES = len(_BODY_FIELDS)
 _NUMBER = re.compile(rb"[0-9.eE+-]+|[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _PLAIN_TEXT = b"0123456789.eE+- \t\r\n"
-_BODY_FIELDS = np.array([BODY_FIELDS, 1] + [JOINT_FIELDS] * NUM_JOINTS)
-_BODY_LINES = len(_BODY_FIELDS)
-_LONGEST_COUNT = 9
-_POWERS = 10.0 ** np.arange(17)
 _LONGEST_PLAIN = 15
 """Digits that a float64 holds exactly, as it does 10 ** 15: their quotient is rounded only once."""
+_POWERS = 10.0 ** np.arange(_LONGEST_PLAIN + 1)
+_PIECE = 1 << 15
 
 
 def parse(data: bytes, where: str) -> Detections:
@@ -78,7 +78,8 @@ class _Lines:
     """The fields of a file, taken line by line; an error names the line taken last."""
 
     def __init__(self, data: bytes, where: str) -> None:
-        self._lines = [line.split() for line in data.rstrip().split(b"\n")]
+        text = data.rstrip()
+        self._lines = [line.split() for line in text.split(b"\n")] if text else []
         self._where = where
         self._number = 0
 
@@ -100,24 +101,26 @@ class _Lines:
         return fields
 
     def take_count(self, expected: str) -> int:
-        field = self._take(1, expected)[0]
-        if not field.isdigit() or len(field) > _LONGEST_COUNT:
-            raise self.error(expected)
-        return int(field)
+        return self._integer(self._take(1, expected)[0], 0, expected)
 
     def take_body_id(self, expected: str) -> int:
-        field = self._take(BODY_FIELDS, expected)[0]
-        try:
-            return int(np.int64(int(field)))
-        except (ValueError, OverflowError):
-            raise self.error(expected) from None
+        return self._integer(self._take(10, expected)[0], -(2**63), expected)
 
     def take_point(self, expected: str) -> list[float]:
-        fields = self._take(JOINT_FIELDS, expected)
+        fields = self._take(12, expected)
         try:
             return [float(field) for field in fields[:3]]
         except ValueError:
             raise self.error(expected) from None
+
+    def _integer(self, field: bytes, least: int, expected: str) -> int:
+        try:
+            value = int(field)
+        except ValueError:
+            raise self.error(expected) from None
+        if not least <= value < 2**63:
+            raise self.error(expected)
+        return value
 
     def take_end(self, expected: str) -> None:
         self._number += 1
@@ -132,55 +135,66 @@ def _parse_in_bulk(data: bytes) -> Detections | None:
     if not data.endswith(b"\n"):
         data += b"\n"
     text = np.frombuffer(data, np.uint8)
-    start = _field_starts(text)
-    first = np.flatnonzero(text[start[1:] - 1] == ord("\n")) + 1
-    first = np.concatenate(([0], first))  # of the fields of every line
-    num_fields = np.diff(first, append=len(start))
-    num_lines = len(first)
+    start, first = _fields(text)
+    num_fields = np.diff(first)
+    num_lines = len(num_fields)
+    if num_lines != data.count(b"\n"):  # a line is blank or starts with a blank
+        return None
 
-    def first_field(line: int) -> bytes:
-        here = first[line]
-        return data[start[here] : start[here + 1]].rstrip()
-
-    def count(line: int) -> int:
-        field = first_field(line) if line < num_lines and num_fields[line] == 1 else b""
-        return int(field) if field.isdigit() and len(field) <= _LONGEST_COUNT else -1
+    def integers(lines: Indices) -> list[int]:
+        field = first[lines]
+        spans = zip(start[field].tolist(), start[field + 1].tolist(), strict=True)
+        return [int(data[begin:end]) for begin, end in spans]
 
     frames: list[int] = []
     slots: list[int] = []
     body_lines: list[int] = []
-    num_frames = count(0)
-    line = 1
-    for frame in range(num_frames):
-        num_bodies = count(line)
-        next_line = line + 1 + num_bodies * _BODY_LINES
-        if num_bodies < 0 or next_line > num_lines:
-            return None
-        frames += [frame] * num_bodies
-        slots += range(num_bodies)
-        body_lines += range(line + 1, next_line, _BODY_LINES)
-        line = next_line
-    if line != num_lines or not body_lines:
-        return None
-
-    lines = np.array(body_lines)[:, None] + np.arange(_BODY_LINES)
-    if (num_fields[lines] != _BODY_FIELDS).any():
-        return None
-    if any(count(line + 1) != NUM_JOINTS for line in body_lines):
-        return None
-    x = first[lines[:, 2:]].ravel()  # [D * 25], the fields; y and z follow
     try:
-        bodies = np.array([int(first_field(line)) for line in body_lines], np.int64)
+        count_lines = np.flatnonzero(num_fields == 1)
+        counts = dict(zip(count_lines.tolist(), integers(count_lines), strict=True))
+        num_frames = counts.get(0, 0)
+        line = 1
+        for frame in range(num_frames):
+            num_bodies = counts.get(line, -1)
+            next_line = line + 1 + num_bodies * _BODY_LINES
+            if num_bodies < 0 or next_line > num_lines:
+                return None
+            frames += [frame] * num_bodies
+            slots += range(num_bodies)
+            body_lines += range(line + 1, next_line, _BODY_LINES)
+            line = next_line
+        if line != num_lines or not body_lines:
+            return None
+        if any(counts.get(line + 1) != NUM_JOINTS for line in body_lines):
+            return None
+        lines = np.array(body_lines)[:, None] + np.arange(_BODY_LINES)
+        if (num_fields[lines] != _BODY_FIELDS).any():
+            return None
+        bodies = np.array(integers(lines[:, 0]), np.int64)
+        x = first[lines[:, 2:]].ravel()  # [D * 25], the fields; y and z follow
         axes = [_decimals(text, start[x + axis], start[x + axis + 1] - 1) for axis in range(3)]
     except (ValueError, OverflowError):
         return None
     return _detections(num_frames, frames, slots, bodies, np.stack(axes, axis=1))
 
 
-def _field_starts(text: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Where fields start: at the first byte, and at each that is not blank after one that is."""
-    blank = text <= ord(" ")
-    return np.concatenate(([0], np.flatnonzero(blank[:-1] > blank[1:]) + 1))
+def _fields(text: NDArray[np.uint8]) -> tuple[Indices, Indices]:
+    """Find the fields, piece by piece: new memory for whole files would cost more than the search.
+
+    Returns:
+        Where each field starts, and which of them come directly after the start of a line. Both
+        have one entry more, where the next would be.
+    """
+    starts, are_first = [np.zeros(1, np.intp)], [np.ones(1, np.bool_)]
+    for begin in range(0, len(text), _PIECE):
+        piece = text[begin : begin + _PIECE + 1]
+        blank = piece <= ord(" ")
+        before = np.flatnonzero(blank[:-1] > blank[1:])
+        starts.append(before + (begin + 1))
+        are_first.append(piece[before] == ord("\n"))
+    start = np.concatenate([*starts, [len(text)]])
+    first = np.flatnonzero(np.concatenate([*are_first, [True]]))
+    return start, first
 
 
 def _decimals(
@@ -217,7 +231,7 @@ def _decimals(
     # With the dot read as a zero, all before it counts ten times too much: 12.345 gives 120345.
     spaced = np.einsum("ij,j->i", chars, _POWERS[column])
     whole = np.floor(spaced / (10 * scale))
-    value = np.where(num_dots, spaced - 9 * scale * whole, spaced) / scale
+    value: NDArray[np.float64] = np.where(num_dots, spaced - 9 * scale * whole, spaced) / scale
     value[negative] *= -1
 
     strange = (num_digits + num_dots != length) | (num_digits == 0) | (num_dots > 1)
@@ -229,16 +243,10 @@ def _decimals(
 def _detections(
     num_frames: int, frames: ArrayLike, slots: ArrayLike, bodies: ArrayLike, joints: ArrayLike
 ) -> Detections:
-    """Put arrays together, with joints (0, 0, 0) whose coordinates are not finite in float32."""
-    with np.errstate(over="ignore"):
-        points = np.asarray(joints, np.float64).astype(np.float32).reshape(-1, NUM_JOINTS, 3)
-    finite = np.isfinite(points)
-    if not finite.all():
-        points[~finite.all(axis=2)] = 0
     return Detections(
         num_frames,
         np.asarray(frames, np.int64),
         np.asarray(slots, np.int64),
         np.asarray(bodies, np.int64),
-        points,
+        as_joints(joints).reshape(-1, NUM_JOINTS, 3),
     )

@@ -105,7 +105,9 @@ def _progress(seconds: float, rng: Generator) -> Array:
     num_frames = round((before + seconds + after) * FRAME_RATE_HZ)
     linear = (np.arange(num_frames) / FRAME_RATE_HZ - before) / seconds
     inside = np.clip(linear, 0, 1)
-    return linear + inside ** np.exp(0.12 * _spread(rng)) - inside
+    warp = float(np.exp(0.12 * _spread(rng)))
+    result: Array = linear + inside**warp - inside
+    return result
 
 
 def _act(actor: Actor, part: Part, progress: Array, rng: Generator) -> Array:

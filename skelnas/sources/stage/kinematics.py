@@ -59,7 +59,8 @@ SKELETON: tuple[Bone, ...] = (
 """The bones of a body of average stature, every parent before its children."""
 
 NUM_JOINTS = 1 + len(SKELETON)
-MIRRORED = [0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 20, 23, 24, 21, 22]
+_SWAPPED = (*range(8, 12), *range(4, 8), *range(16, 20), *range(12, 16))
+MIRRORED = [0, 1, 2, 3, *_SWAPPED, 20, 23, 24, 21, 22]
 """For each joint, the joint on the other side."""
 
 ANGLES: dict[str, tuple[int, tuple[int, int, int]]] = {

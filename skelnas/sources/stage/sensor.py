@@ -7,6 +7,7 @@ camera's left, y up, z away from it; metres.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
@@ -138,7 +139,8 @@ def _furniture(body: int, num_frames: int, rng: Generator) -> Track:
 
 def _flash(body: int, joints: Array, rng: Generator) -> Track:
     """Take a reflection of a person for a body, for a few frames only."""
-    track = _track(body, joints + [rng.uniform(-0.6, 0.6), 0.0, 0.6], rng)
+    aside = (rng.uniform(-0.6, 0.6), 0.0, 0.6)
+    track = _track(body, joints + aside, rng)
     start = rng.integers(len(joints) - 8)
     return track[(track.frames >= start) & (track.frames < start + rng.integers(2, 9))]
 
@@ -187,8 +189,5 @@ def skeleton_text(footage: Footage) -> str:
     numbers = np.stack([x, y, z, *pixels, footage.states], axis=-1).reshape(len(x), -1).tolist()
     bodies = [_BODY_TEXT % (body, *row) for body, row in zip(seen.bodies, numbers, strict=True)]
     bounds = np.searchsorted(seen.frames, np.arange(seen.num_frames + 1)).tolist()
-    frames = [
-        f"{stop - start}\n{''.join(bodies[start:stop])}"
-        for start, stop in zip(bounds, bounds[1:], strict=False)
-    ]
+    frames = [f"{stop - start}\n{''.join(bodies[start:stop])}" for start, stop in pairwise(bounds)]
     return f"{seen.num_frames}\n{''.join(frames)}"

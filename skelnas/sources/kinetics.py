@@ -1,0 +1,168 @@
+"""Kinetics-Skeleton: OpenPose joints of YouTube clips, JSON, as released with ST-GCN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skelnas.errors import InputError
+from skelnas.sources.base import Catalogue, ClipTable, Layout, Recording, Test, Train, Unused
+from skelnas.sources.files import as_joints, find_files, read_json
+from skelnas.sources.kinetics_labels import label_file, part_folders, read_labels
+
+ENDING = ".json"
+PARTS = {"train": Train, "val": Test}
+MAX_PERSONS = 2
+MAX_FRAMES = 10_000
+"""A clip of the release has at most 300; a frame index far beyond is an error, not a long clip."""
+
+LAYOUT = Layout(
+    joints=(
+        *("nose", "neck"),
+        *("shoulder_right", "elbow_right", "wrist_right"),
+        *("shoulder_left", "elbow_left", "wrist_left"),
+        *("hip_right", "knee_right", "ankle_right"),
+        *("hip_left", "knee_left", "ankle_left"),
+        *("eye_right", "eye_left", "ear_right", "ear_left"),
+    ),
+    # Towards the neck (1), as in ST-GCN.
+    bones=(
+        *((0, 1), (2, 1), (3, 2), (4, 3), (5, 1), (6, 5), (7, 6)),
+        *((8, 2), (9, 8), (10, 9), (11, 5), (12, 11), (13, 12)),
+        *((14, 0), (15, 0), (16, 14), (17, 15)),
+    ),
+    channels=("x", "y", "score"),
+)
+NUM_JOINTS = len(LAYOUT.joints)
+
+
+@dataclass(frozen=True)
+class Kinetics:
+    """A folder with `train/` and `val/` (or one of them) and the label file of each.
+
+    Attributes:
+        root: the folder.
+        person_rule: `clip` keeps the two slots of the frames' lists with the highest confidence
+            over the whole clip (the paper of ST-GCN). The data hold no identities; the slot is
+            the nearest thing to one, since OpenPose tends to list persons in the same order.
+            `frame` keeps the two persons with the highest confidence of each frame, most
+            confident first, so that a slot may change from one person to another (its release).
+    """
+
+    root: Path
+    person_rule: Literal["clip", "frame"] = "clip"
+
+    name = "kinetics"
+    layout = LAYOUT
+    max_persons = MAX_PERSONS
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """How persons were chosen and coordinates changed."""
+        return {
+            "person_rule": self.person_rule,
+            "coordinates": "x - 0.5 and y - 0.5 of the picture; zero where the score is 0",
+            "frames": "cut before the first and after the last in which a chosen person is seen",
+        }
+
+    def classes(self, labels: NDArray[np.int32]) -> list[str]:
+        """Names of the 400 classes, or those of the label files where they number their own."""
+        return list(read_labels(self.root).classes)
+
+    def catalogue(self) -> Catalogue:
+        """List the clips of `train`, then those of `val`, each by name.
+
+        Raises:
+            InputError: if a folder or a label file is missing, or there is no clip.
+        """
+        labels = read_labels(self.root)
+        items: list[Path] = []
+        skipped: list[tuple[str, str]] = []
+        for part, folder in part_folders(self.root).items():
+            seen: set[str] = set()
+            for path in find_files(folder, ENDING):
+                name = path.name.removesuffix(ENDING)
+                if name in labels.in_both:
+                    skipped.append((path.name, "it is in both label files"))
+                elif name not in labels.clips or labels.clips[name].part != part:
+                    skipped.append((path.name, f"it is not in {label_file(self.root, part).name}"))
+                elif not labels.clips[name].has_skeleton:
+                    skipped.append((path.name, "the label file says that it has no skeleton"))
+                elif name in seen:
+                    skipped.append((path.name, f"a second file of that name, {path}"))
+                else:
+                    seen.add(name)
+                    items.append(path)
+        if not items:
+            others = f"; {len(skipped)} files were skipped: {skipped[0][1]}" if skipped else ""
+            raise InputError(f"{self.root}: expected clips such as val/--07WQ2iBlw{ENDING}{others}")
+        return Catalogue(items, skipped)
+
+    def read(self, item: Path) -> Recording:
+        """Read one clip and choose its persons.
+
+        Raises:
+            InputError: if the file is no such JSON, disagrees with the label file, or shows nobody.
+        """
+        name = item.name.removesuffix(ENDING)
+        facts = read_labels(self.root).clips.get(name)
+        if facts is None:
+            raise InputError(f"{item}: the clip is in no label file of {self.root}")
+        clip = read_json(item)
+        if not isinstance(clip, dict) or not isinstance(clip.get("data"), list):
+            raise InputError(f"{item}: expected an object with a list of frames under 'data'")
+        if clip.get("label", facts.class_name) != facts.class_name:
+            raise InputError(
+                f"{item}: expected the label {facts.class_name!r} of the label file, "
+                f"found {clip['label']!r}"
+            )
+        frames, slots, joints = _persons_in_frames(clip["data"], str(item))
+        poses, present = _choose_persons(frames, slots, joints, self.person_rule)
+        return Recording(name, facts.label, poses, present)
+
+    def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
+        """Give `official`: trained on `train`, tested on `val`."""
+        facts = read_labels(self.root).clips
+        parts = [PARTS[facts[name].part] if name in facts else Unused for name in clips.names]
+        return {"official": np.array(parts, np.int8)}
+
+
+def _persons_in_frames(
+    data: list[Any], where: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Read the persons of all frames.
+
+    Returns:
+        For each of P persons in one frame: the index of the frame [P], the slot in its list [P],
+        and the joints [P, V, 3], centred; a person with no joint at all is left out.
+    """
+    frames: list[int] = []
+    slots: list[int] = []
+    poses: list[list[float]] = []
+    scores: list[list[float]] = []
+    previous = -1
+    for number, frame in enumerate(data, start=1):
+        place = f"{where}: frame {number} of {len(data)}"
+        index, persons = _fields(frame, ("frame_index", "skeleton"), place)
+        if not isinstance(index, int) or index <= previous or not isinstance(persons, list):
+            raise InputError(
+                f"{place}: expected a frame_index after {previous} and a list of skeletons"
+            )
+        previous = index
+        for slot, person in enumerate(persons):
+            pose, score = _fields(person, ("pose", "score"), place)
+            if not _is_numbers(pose, 2 * NUM_JOINTS) or not _is_numbers(score, NUM_JOINTS):
+                raise InputError(
+                    f"{place}: skeleton {slot + 1}: expected a pose of {2 * NUM_JOINTS} numbers "
+                    f"and {NUM_JOINTS} scores"
+                )
+            frames.append(index)
+            slots.append(slot)
+            poses.append(pose)
+            scores.append(score)
+    xy = np.array(poses, np.float64).reshape(-1, NUM_JOINTS, 2) - 0.5
+    joints = as_joints(np.dstack((xy, ...)))

@@ -1,0 +1,134 @@
+"""The truth itself: against closed forms, against the modules, and by float64 gradcheck."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skelnas.engine import reference
+from skelnas.genotype import PRIMITIVES, SPACES
+from skelnas.models.ops import make_op
+
+OPS = [op for op in PRIMITIVES if op != "none"]
+
+
+def clip(n: int = 2, c: int = 4, t: int = 7, v: int = 13) -> Tensor:
+    generator = torch.Generator().manual_seed(n * 1000 + t)
+    return torch.randn(n, c, t, v, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 4, 7, 13), (1, 3, 5, 5), (3, 2, 8, 6)])
+def test_function_equals_module_in_value_and_every_gradient(
+    op: str, stride: int, shape: tuple[int, int, int, int]
+) -> None:
+    torch.manual_seed(0)
+    module = make_op(op, shape[1], stride, searching=True).double()
+    weights = list(module.parameters())
+    x = clip(*shape).requires_grad_()
+    expected, actual = module(x), reference.OPS[op](x, weights, stride)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    assert actual.shape[2:] == (-(-shape[2] // stride), -(-shape[3] // stride))
+
+    upstream = torch.randn(expected.shape, dtype=torch.float64)
+    gradients = [
+        torch.autograd.grad(y, [x, *weights], upstream, retain_graph=True)
+        for y in (expected, actual)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_batch_norm_gives_each_channel_mean_zero_and_variance_one() -> None:
+    y = reference.batch_norm(5 + 3 * clip())
+    torch.testing.assert_close(y.mean(dim=(0, 2, 3)), torch.zeros(4, dtype=torch.float64))
+    variance = y.var(dim=(0, 2, 3), unbiased=False)
+    torch.testing.assert_close(variance, torch.ones(4, dtype=torch.float64), rtol=1e-5, atol=0)
+
+
+def test_conv_is_a_sum_over_the_neighbourhood() -> None:
+    x = clip(1, 2, 4, 5)
+    weight = clip(3, 2, 3, 3)
+    padded = F.pad(x.relu(), (1, 1, 1, 1))
+    raw = torch.zeros(1, 3, 4, 5, dtype=torch.float64)
+    for t in range(4):
+        for v in range(5):
+            raw[0, :, t, v] = (padded[0, :, t : t + 3, v : v + 3] * weight).sum(dim=(1, 2, 3))
+    actual = reference.conv(x, [weight], 1)
+    torch.testing.assert_close(actual, reference.batch_norm(raw))
+
+
+def test_average_pool_does_not_count_the_padding() -> None:
+    x = torch.arange(9.0, dtype=torch.float64).reshape(1, 1, 3, 3)
+    expected = torch.tensor([[2.0, 2.5, 3.0], [3.5, 4.0, 4.5], [5.0, 5.5, 6.0]]).double()
+    actual = reference.avg_pool(x, (), 1)
+    torch.testing.assert_close(actual, reference.batch_norm(expected[None, None]))
+
+
+def test_squeeze_excite_closed_form() -> None:
+    x = clip(2, 4, 3, 3)
+    squeeze, excite = clip(1, 1, 1, 4)[0, 0], clip(1, 1, 4, 1)[0, 0]
+    for n in range(2):
+        means = x[n].mean(dim=(1, 2))
+        gate = torch.sigmoid(excite @ torch.relu(squeeze @ means))
+        actual = reference.se_connect(x, [squeeze, excite], 1)[n]
+        torch.testing.assert_close(actual, gate[:, None, None] * x[n])
+
+
+def test_skip_is_the_input_itself() -> None:
+    x = clip()
+    assert reference.skip_connect(x, (), 1) is x
+
+
+def test_dilated_convolution_sees_every_second_pixel() -> None:
+    x = torch.zeros(1, 1, 9, 9, dtype=torch.float64)
+    x[0, 0, 4, 4] = 1
+    depthwise = torch.ones(1, 1, 3, 3, dtype=torch.float64)
+    y = reference.dil_conv(x, [depthwise, torch.ones(1, 1, 1, 1, dtype=torch.float64)], 1)
+    touched = (y[0, 0] > 0).nonzero().tolist()
+    assert touched == [[t, v] for t in (2, 4, 6) for v in (2, 4, 6)]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_mixed_op_gradcheck(stride: int) -> None:
+    torch.manual_seed(1)
+    primitives = SPACES["sar"]
+    modules = [make_op(op, 2, stride, searching=True).double() for op in primitives]
+    counts = [len(list(module.parameters())) for module in modules]
+    flat = [weight for module in modules for weight in module.parameters()]
+
+    def evaluate(x: Tensor, alphas: Tensor, *weights: Tensor) -> Tensor:
+        pieces = iter(weights)
+        grouped = [[next(pieces) for _ in range(count)] for count in counts]
+        return reference.mixed_op(x, alphas.softmax(0), primitives, grouped, stride)
+
+    x = clip(1, 2, 3, 4).requires_grad_()
+    alphas = torch.randn(len(primitives), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(evaluate, (x, alphas, *flat), atol=1e-6)
+
+
+@pytest.mark.parametrize("chosen", range(8))
+def test_mixed_op_with_one_share_is_that_operation(chosen: int) -> None:
+    torch.manual_seed(2)
+    primitives = SPACES["sar"]
+    weights = [list(make_op(op, 4, 1, searching=True).double().parameters()) for op in primitives]
+    mix = F.one_hot(torch.tensor(chosen), 8).double()
+    x = clip()
+    actual = reference.mixed_op(x, mix, primitives, weights, 1)
+    op = primitives[chosen]
+    expected = torch.zeros_like(x) if op == "none" else reference.OPS[op](x, weights[chosen], 1)
+    torch.testing.assert_close(actual, expected)
+
+
+def test_cell_sums_edges_into_nodes_in_order() -> None:
+    primitives = ("none", "skip_connect")
+    mix = torch.tensor([[0, 1], [0, 2], [0, 3], [0, 0], [0, 5]], dtype=torch.float64)
+    weights: list[list[list[Tensor]]] = [[[], []]] * 5
+    a, b = clip(), 2 * clip()
+    output = reference.cell((a, b), mix, primitives, weights, reduction=False)
+    node2 = a + 2 * b
+    node3 = 3 * a + 0 * b + 5 * node2
+    torch.testing.assert_close(output, torch.cat([node2, node3], dim=1))

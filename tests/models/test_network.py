@@ -1,0 +1,99 @@
+"""The derived network: published sizes, stacking, drop-path."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from skelnas.genotype import BUILT_IN, Edge, Genotype, random_genotype
+from skelnas.models.complexity import measure
+from skelnas.models.network import DropPath, Network
+
+
+@pytest.mark.parametrize(("name", "millions"), [("ntu_cs112se30", 1.319), ("ntu_cv112se30", 1.162)])
+def test_released_genotypes_have_the_published_parameters(name: str, millions: float) -> None:
+    network = Network(BUILT_IN[name], in_channels=3, num_classes=60)
+    complexity = measure(network, (3, 112, 50))
+    assert round(complexity.parameters / 1e6, 3) == millions
+
+
+def test_macs_at_the_real_input() -> None:
+    network = Network(BUILT_IN["ntu_cs112se30"], in_channels=3, num_classes=60)
+    complexity = measure(network, (3, 112, 50))
+    assert round(complexity.macs / 1e9, 2) == 1.33
+    assert complexity.flops == 2 * complexity.macs
+
+
+def test_macs_of_one_convolution_and_one_linear_layer() -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1, stride=2, bias=False),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 5),
+    )
+    assert measure(model, (3, 8, 10)).macs == 4 * 5 * 8 * 3 * 9 + 8 * 5
+
+
+def test_darts_v2_on_cifar_has_the_published_parameters() -> None:
+    def cell(*edges: tuple[str, int]) -> tuple[tuple[Edge, ...], ...]:
+        pairs = [Edge(*edge) for edge in edges]
+        return tuple(tuple(pairs[i : i + 2]) for i in range(0, len(pairs), 2))
+
+    sep, skip, pool = "sep_conv_3x3", "skip_connect", "max_pool_3x3"
+    darts_v2 = Genotype(
+        normal=cell(
+            *[(sep, 0), (sep, 1), (sep, 0), (sep, 1), (sep, 1), (skip, 0), (skip, 0)],
+            ("dil_conv_3x3", 2),
+        ),
+        reduction=cell(
+            *[(pool, 0), (pool, 1), (skip, 2), (pool, 1), (pool, 0), (skip, 2), (skip, 2)],
+            (pool, 1),
+        ),
+    )
+    network = Network(darts_v2, in_channels=3, num_classes=10, channels=36, num_layers=20)
+    assert round(measure(network, (3, 32, 32)).parameters / 1e6, 3) == 3.349
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("size", [(52, 20), (7, 13), (5, 1)])
+def test_any_genotype_runs_at_any_size(seed: int, size: tuple[int, int]) -> None:
+    network = Network(random_genotype(seed), in_channels=3, num_classes=4, channels=3, num_layers=5)
+    logits = network(torch.randn(2, 3, *size))
+    logits.sum().backward()
+    assert logits.shape == (2, 4)
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_genotype_with_a_large_kernel_of_every_kind() -> None:
+    node = tuple(
+        Edge(op, i % 2)
+        for i, op in enumerate(("sep_conv_5x5", "sep_conv_7x7", "dil_conv_5x5", "conv_7x1_1x7"))
+    )
+    genotype = Genotype(normal=(node,), reduction=(node, node))
+    network = Network(genotype, in_channels=2, num_classes=4, channels=4, num_layers=3)
+    assert network(torch.randn(2, 2, 9, 7)).shape == (2, 4)
+
+
+def test_drop_path_drops_whole_clips_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    drop = DropPath()
+    drop.probability = 0.25
+    y = drop(torch.ones(4000, 2, 3, 3))
+    values = y[:, 0, 0, 0]
+    assert torch.equal(y, values[:, None, None, None].expand_as(y))
+    assert values.unique().tolist() == [0.0, pytest.approx(4 / 3)]
+    assert values.mean().item() == pytest.approx(1, abs=0.05)
+    assert torch.equal(drop.eval()(y), y)
+
+
+def test_skips_are_never_dropped() -> None:
+    genotype = Genotype(
+        normal=((Edge("skip_connect", 0), Edge("conv_3x3", 1)),),
+        reduction=((Edge("skip_connect", 0), Edge("conv_3x3", 1)),),
+    )
+    network = Network(genotype, in_channels=3, num_classes=4, channels=4, num_layers=3)
+    network.set_drop_path(0.5)
+    counts = [
+        sum(isinstance(module, DropPath) for module in cell.modules()) for cell in network.cells
+    ]
+    assert counts == [1, 2, 2]  # only a skip that has weights, at stride 2, can be dropped

@@ -1,0 +1,64 @@
+"""The supernet: shapes, sharing of alphas, and no state that a pass could disturb."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from skelnas.genotype import SPACES
+from skelnas.models.supernet import Supernet
+
+
+def make(space: str = "sar", **changes: int) -> Supernet:
+    torch.manual_seed(0)
+    settings = {"channels": 4, "num_layers": 6, "num_nodes": 4} | changes
+    return Supernet(in_channels=3, num_classes=5, primitives=SPACES[space], **settings)
+
+
+@pytest.mark.parametrize("space", list(SPACES))
+@pytest.mark.parametrize("size", [(16, 25), (7, 13), (8, 1)])
+def test_logits_for_every_space_at_odd_sizes(space: str, size: tuple[int, int]) -> None:
+    logits = make(space)(torch.randn(2, 3, *size))
+    assert logits.shape == (2, 5)
+    assert logits.isfinite().all()
+
+
+def test_alphas_are_small_and_shared_by_cells_of_a_kind() -> None:
+    net = make()
+    assert {name: tuple(alpha.shape) for name, alpha in net.alphas.items()} == {
+        "normal": (14, 8),
+        "reduction": (14, 8),
+    }
+    for alpha in net.alphas.values():
+        assert 5e-4 < alpha.std().item() < 2e-3
+    assert [cell.reduction for cell in net.cells] == [False, False, True, False, True, False]
+
+
+def test_paper_supernet_shapes() -> None:
+    net = make(channels=16)
+    widths = [next(iter(cell.preprocess1.parameters())).shape[0] for cell in net.cells]
+    assert widths == [16, 16, 32, 32, 64, 64]
+
+
+def test_nothing_is_kept_between_passes() -> None:
+    net = make()
+    assert list(net.buffers()) == []
+    x = torch.randn(2, 3, 8, 5)
+    first = net(x)
+    net(torch.randn(4, 3, 8, 5))
+    assert torch.equal(first, net(x))
+    assert torch.equal(first, net.eval()(x))
+
+
+def test_weights_and_alphas_do_not_overlap() -> None:
+    net = make()
+    weights = dict(net.named_weights())
+    assert "cells.0.edges.3.sep_conv_3x3.1.weight" in weights
+    assert len(weights) + len(net.alphas) == len(list(net.parameters()))
+    assert not any("alpha" in name for name in weights)
+
+
+def test_every_weight_and_alpha_has_a_gradient() -> None:
+    net = make()
+    net(torch.randn(2, 3, 8, 5)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skelnas.errors import InputError
+from skelnas.genotype import (
+    BUILT_IN,
+    PRIMITIVES,
+    SPACES,
+    Cell,
+    Edge,
+    Genotype,
+    from_alphas,
+    from_dict,
+    load,
+    parse,
+    random_genotype,
+    softmax,
+)
+
+OPS = [op for op in PRIMITIVES if op != "none"]
+
+
+@st.composite
+def cells(draw: st.DrawFn) -> Cell:
+    return tuple(
+        tuple(
+            Edge(draw(st.sampled_from(OPS)), draw(st.integers(0, index - 1)))
+            for _ in range(draw(st.integers(1, 3)))
+        )
+        for index in range(2, 2 + draw(st.integers(1, 6)))
+    )
+
+
+genotypes = st.builds(Genotype, cells(), cells())
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """Return a correct document of one node a cell, with changes."""
+    cell = [[["conv_3x3", 0], ["se_connect", 1]]]
+    correct = {"format": "skelnas-genotype", "version": 1, "normal": cell, "reduction": cell}
+    return correct | changes
+
+
+@given(genotypes)
+def test_json_round_trip(genotype: Genotype) -> None:
+    assert parse(genotype.to_json(), "text") == genotype
+    assert from_dict(genotype.to_dict(), "document") == genotype
+
+
+def test_json_is_written_for_readers() -> None:
+    assert parse(json.dumps(document()), "text").to_json() == (
+        "{\n"
+        '  "format": "skelnas-genotype",\n'
+        '  "version": 1,\n'
+        '  "normal": [\n'
+        '    [["conv_3x3", 0], ["se_connect", 1]]\n'
+        "  ],\n"
+        '  "reduction": [\n'
+        '    [["conv_3x3", 0], ["se_connect", 1]]\n'
+        "  ]\n"
+        "}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "here: not JSON (line 1: Expecting value)"),
+        ('{"format":\n oops}', "here: not JSON (line 2: Expecting value)"),
+        ("[" * 100_000, "here: not JSON (maximum recursion depth"),
+        ("1" * 5000, "here: not JSON (Exceeds the limit"),
+        ("[]", 'here: not a genotype: expected a JSON object with "format": "skelnas-genotype"'),
+        ("{}", "here: not a genotype: expected"),
+    ],
+)
+def test_text_that_is_not_a_genotype(text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(text, "here")
+    assert str(caught.value).startswith(message)
+    assert caught.value.hint == "a genotype is what `skelnas derive RUN` prints"
+
+
+def without(key: str) -> dict[str, Any]:
+    return {name: value for name, value in document().items() if name != key}
+
+
+def one_edge(edge: object) -> dict[str, Any]:
+    return document(normal=[[["conv_3x3", 0]], [["conv_3x3", 2], edge]])
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (document(format="other"), "not a genotype: expected a JSON object"),
+        (document(version=2), "genotype version 2, expected 1"),
+        (document(version="1"), 'genotype version "1", expected 1'),
+        (document(version=True), "genotype version true, expected 1"),
+        (without("version"), "genotype version null, expected 1"),
+        (without("normal"), 'the cell "normal" is missing'),
+        (without("reduction"), 'the cell "reduction" is missing'),
+        (document(normal=[]), "normal cell: expected a list of nodes, got []"),
+        (document(reduction={"0": []}), 'reduction cell: expected a list of nodes, got {"0": []}'),
+        (
+            document(normal=[[["conv_3x3", 0]], []]),
+            "normal cell, node 3: expected a list of [operation, node] pairs, got []",
+        ),
+        (
+            document(reduction=["conv_3x3"]),
+            'reduction cell, node 2: expected a list of [operation, node] pairs, got "conv_3x3"',
+        ),
+        (
+            one_edge("conv_3x3"),
+            'normal cell, node 3: expected an [operation, node] pair, got "conv_3x3"',
+        ),
+        (
+            one_edge(["conv_3x3"]),
+            'normal cell, node 3: expected an [operation, node] pair, got ["conv_3x3"]',
+        ),
+        (
+            one_edge(["conv_3x3", 0, 1]),
+            'normal cell, node 3: expected an [operation, node] pair, got ["conv_3x3", 0, 1]',
+        ),
+        (one_edge(["conv_9x9", 0]), 'normal cell, node 3: unknown operation "conv_9x9"'),
+        (one_edge(["none", 0]), 'normal cell, node 3: unknown operation "none"'),
+        (one_edge([["conv_3x3"], 0]), 'normal cell, node 3: unknown operation ["conv_3x3"]'),
+        (one_edge([0, "conv_3x3"]), "normal cell, node 3: unknown operation 0"),
+        (
+            one_edge(["conv_3x3", 9]),
+            "normal cell, node 3: conv_3x3 reads node 9, expected a node from 0 to 2",
+        ),
+        (
+            one_edge(["conv_3x3", 4]),
+            "normal cell, node 3: conv_3x3 reads node 4, expected a node from 0 to 2",
+        ),
+        (
+            one_edge(["conv_3x3", 3]),
+            "normal cell, node 3: conv_3x3 reads node 3, expected a node from 0 to 2",
+        ),
+        (
+            one_edge(["conv_3x3", -1]),
+            "normal cell, node 3: conv_3x3 reads node -1, expected a node from 0 to 2",
+        ),
+        (
+            one_edge(["conv_3x3", True]),
+            "normal cell, node 3: conv_3x3 reads node true, expected a node from 0 to 2",
+        ),
+        (
+            one_edge(["conv_3x3", 1.0]),
+            "normal cell, node 3: conv_3x3 reads node 1.0, expected a node from 0 to 2",
+        ),
+        (
+            one_edge(["conv_3x3", "0"]),
+            'normal cell, node 3: conv_3x3 reads node "0", expected a node from 0 to 2',
+        ),
+    ],
+)
+def test_broken_documents_are_named_exactly(broken: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(json.dumps(broken), "my.json")
+    assert str(caught.value).startswith(f"my.json: {message}")
+
+
+def test_an_unknown_operation_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(InputError) as caught:
+        from_dict(one_edge(["none", 0]), "my.json")
+    assert caught.value.hint == f"known: {', '.join(OPS)}"
+
+
+def test_long_values_are_cut_in_messages() -> None:
+    with pytest.raises(InputError) as caught:
+        from_dict(one_edge(["x" * 10_000, 0]), "my.json")
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_genotypes(name: str) -> None:
+    genotype = load(name)
+    assert parse(genotype.to_json(), name) == genotype
+    for cell in (genotype.normal, genotype.reduction):
+        assert [len(node) for node in cell] == [2, 2, 2, 2]
+
+
+def test_the_documented_example_is_the_built_in_one() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "genotype.md").read_text(encoding="utf-8")
+    example = page.partition("```json\n")[2].partition("```")[0]
+    assert example == BUILT_IN["ntu_cs112se30"].to_json()
+    for name in (*BUILT_IN, *OPS):
+        assert f"`{name}`" in page
+
+
+def test_load_from_a_file(tmp_path: Path) -> None:
+    genotype = BUILT_IN["ntu_cv112se30"]
+    path = tmp_path / "genotype.json"
+    path.write_text(genotype.to_json(), encoding="utf-8")
+    assert load(str(path)) == genotype
+    path.write_text(genotype.to_json(), encoding="utf-8-sig")
+    assert load(str(path)) == genotype
+
+
+def test_load_from_standard_input() -> None:
+    genotype = BUILT_IN["ntu_cs112se30"]
+    assert load("-", genotype.to_json()) == genotype
+    with pytest.raises(InputError, match=r"^standard input: not JSON \(line 1"):
+        load("-", "oops")
+
+
+@pytest.mark.parametrize("stdin", [None, "", " \n"])
+def test_load_from_empty_standard_input(stdin: str | None) -> None:
+    with pytest.raises(InputError, match=r"^standard input: expected a genotype, got nothing$"):
+        load("-", stdin)
+
+
+def test_load_of_a_missing_file_names_the_choices(tmp_path: Path) -> None:
+    spec = str(tmp_path / "missing.json")
+    with pytest.raises(InputError) as caught:
+        load(spec)
+    assert str(caught.value) == f"{spec}: no such genotype file"
+    for choice in ("-", "random:SEED", *BUILT_IN):
+        assert choice in (caught.value.hint or "")
+
+
+def test_load_of_what_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r": cannot be read \(.+\)$"):
+        load(str(tmp_path))
+    path = tmp_path / "binary.json"
+    path.write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(InputError, match=r"binary\.json: not a genotype: expected JSON text"):
+        load(str(path))
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load(str(path))
+    assert str(caught.value).startswith(f"{path}: not a genotype")
+
+
+def test_load_of_random_genotypes() -> None:
+    assert load("random:7") == random_genotype(7)
+    assert load("random") == load("random:0")
+    assert load("random:7") != load("random:8")
+    for spec in ("random:", "random:-1", "random:x"):
+        with pytest.raises(InputError, match="no such genotype file"):
+            load(spec)
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_random_genotypes_are_of_their_space(space: str, keep: int) -> None:
+    genotype = random_genotype(3, space, num_nodes=5, keep=keep)
+    assert parse(genotype.to_json(), "text") == genotype
+    for cell in (genotype.normal, genotype.reduction):
+        assert len(cell) == 5
+        for index, node in enumerate(cell, start=2):
+            assert len({edge.source for edge in node}) == len(node) == min(keep, index)
+            assert {edge.op for edge in node} <= set(SPACES[space]) - {"none"}
+
+
+def test_softmax_adds_up_to_one_and_bears_large_values() -> None:
+    assert softmax([0.0, 0.0]) == [0.5, 0.5]
+    assert softmax([1000.0, 1000.0, -1000.0]) == [0.5, 0.5, 0.0]
+
+
+class TestFromAlphas:
+    ops = ("none", "max_pool_3x3", "skip_connect", "conv_3x3")
+
+    def derive(self, alphas: list[list[float]], keep: int = 2) -> Cell:
+        genotype = from_alphas(alphas, alphas, self.ops, keep)
+        assert genotype.normal == genotype.reduction
+        return genotype.normal
+
+    def test_keeps_the_strongest_operation_of_the_strongest_edges(self) -> None:
+        alphas = [
+            [0.0, 1.0, 0.0, 0.0],  # 0 → 2
+            [0.0, 0.0, 0.0, 2.0],  # 1 → 2
+            [0.0, 0.0, 3.0, 0.0],  # 0 → 3
+            [0.0, 0.0, 0.0, 1.0],  # 1 → 3
+            [0.0, 2.0, 0.0, 0.0],  # 2 → 3
+        ]
+        assert self.derive(alphas) == (
+            (Edge("conv_3x3", 1), Edge("max_pool_3x3", 0)),
+            (Edge("skip_connect", 0), Edge("max_pool_3x3", 2)),
+        )
+
+    def test_none_takes_its_share_but_is_never_chosen(self) -> None:
+        # Edge 0's operation has the larger alpha, but `none` leaves it the smaller share.
+        alphas = [[9.0, 5.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+        assert self.derive(alphas, keep=1) == ((Edge("conv_3x3", 1),),)
+        assert self.derive(alphas, keep=2)[0][1] == Edge("max_pool_3x3", 0)
+
+    def test_ties_go_to_the_lower_index(self) -> None:
+        assert self.derive([[0.0] * 4] * 5) == (
+            (Edge("max_pool_3x3", 0), Edge("max_pool_3x3", 1)),
+            (Edge("max_pool_3x3", 0), Edge("max_pool_3x3", 1)),
+        )
+
+    def test_a_node_with_few_incoming_edges_keeps_all(self) -> None:
+        assert [len(node) for node in self.derive([[0.0] * 4] * 5, keep=3)] == [2, 3]
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_diverged_alphas_are_refused(self, value: float) -> None:
+        with pytest.raises(InputError, match="alphas of edge 1 are not all finite"):
+            self.derive([[0.0] * 4, [0.0, value, 0.0, 0.0]])

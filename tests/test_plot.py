@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+
+from skelnas import plot
+from skelnas.errors import SkelnasError, UsageError
+from skelnas.genotype import BUILT_IN, PRIMITIVES, Cell, Edge, Genotype
+from skelnas.plot import draw_cells
+
+OPS = [op for op in PRIMITIVES if op != "none"]
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def draw_any(num_nodes: int, num_edges: int, seed: int = 0) -> Cell:
+    generator = random.Random(f"{num_nodes} {num_edges} {seed}")
+    return tuple(
+        tuple(Edge(generator.choice(OPS), generator.randrange(index)) for _ in range(num_edges))
+        for index in range(2, 2 + num_nodes)
+    )
+
+
+def texts(path: Path) -> list[str]:
+    root = ElementTree.parse(path).getroot()
+    return [element.text or "" for element in root.iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_svg_names_every_operation_and_node(name: str, tmp_path: Path) -> None:
+    genotype = BUILT_IN[name]
+    path = tmp_path / "cells.svg"
+    draw_cells(genotype, path)
+    cells = (genotype.normal, genotype.reduction)
+    ops = [edge.op for cell in cells for node in cell for edge in node]
+    nodes = [str(number) for cell in cells for number in range(len(cell))]
+    kinds = ["convolution", "pooling", "squeeze-and-excitation"]
+    assert sorted(texts(path)) == sorted(
+        ["Normal cell", "Reduction cell", *ops, *nodes, *kinds],
+    )
+
+
+def test_png_has_its_signature(tmp_path: Path) -> None:
+    path = tmp_path / "cells.PNG"
+    draw_cells(BUILT_IN["ntu_cs112se30"], path)
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_the_same_genotype_gives_the_same_file(suffix: str, tmp_path: Path) -> None:
+    first, second = tmp_path / f"first.{suffix}", tmp_path / f"second.{suffix}"
+    draw_cells(BUILT_IN["ntu_cv112se30"], first)
+    draw_cells(BUILT_IN["ntu_cv112se30"], second)
+    assert first.read_bytes() == second.read_bytes()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [first.name, second.name]
+
+
+@pytest.mark.parametrize("name", ["cells.pdf", "cells", "svg", ".svg"])
+def test_another_suffix_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        draw_cells(BUILT_IN["ntu_cs112se30"], tmp_path / name)
+    assert str(caught.value) == f"{tmp_path / name}: cannot draw a picture of this type"
+    assert caught.value.hint == "name a file that ends in .svg or .png"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_matplotlib_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SkelnasError, match=r"^drawing cells needs matplotlib") as caught:
+        draw_cells(BUILT_IN["ntu_cs112se30"], tmp_path / "cells.svg")
+    assert caught.value.hint == "pip install 'skelnas[plot]'"
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(SkelnasError, match=r"cells\.svg: cannot be written \(No such file"):
+        draw_cells(BUILT_IN["ntu_cs112se30"], tmp_path / "missing" / "cells.svg")
+    target = tmp_path / "folder.svg"
+    target.mkdir()
+    with pytest.raises(SkelnasError, match=r"folder\.svg: cannot be written"):
+        draw_cells(BUILT_IN["ntu_cs112se30"], target)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_users_own_style_does_not_change_the_picture(tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    plain, styled = tmp_path / "plain.svg", tmp_path / "styled.svg"
+    draw_cells(BUILT_IN["ntu_cs112se30"], plain)
+    with mpl.rc_context({"font.size": 30, "svg.fonttype": "path", "savefig.bbox": "tight"}):
+        draw_cells(BUILT_IN["ntu_cs112se30"], styled)
+        assert mpl.rcParams["font.size"] == 30
+    assert styled.read_bytes() == plain.read_bytes()
+
+
+def test_operation_names_fit_into_their_boxes() -> None:
+    size = plot.FONT_SIZE
+    for op in OPS:
+        extent = TextPath((0, 0), op, size=size, prop=FontProperties()).get_extents()
+        assert extent.width < plot.OP_WIDTH - 8
+
+
+@pytest.mark.parametrize("num_nodes", [1, 2, 4, 6])
+@pytest.mark.parametrize("num_edges", [1, 2, 3])
+def test_no_two_boxes_meet_and_lines_stay_clear_of_them(num_nodes: int, num_edges: int) -> None:
+    cell = draw_any(num_nodes, num_edges)
+    drawing = plot._lay_out(cell)
+
+    for before, after in itertools.pairwise(drawing.columns):
+        right = max(box.x + box.width / 2 for box in before)
+        left = min(box.x - box.width / 2 for box in after)
+        assert left - right >= 2 * plot.ARROW
+    for column in drawing.columns:
+        for upper, lower in itertools.pairwise(column):
+            gap = (lower.y - lower.height / 2) - (upper.y + upper.height / 2)
+            assert gap >= plot.BOX_GAP - 1e-6
+    # A line bends between columns only; in a column it has a box of its own or ends.
+    place = {box: i for i, column in enumerate(drawing.columns) for box in column}
+    for line in drawing.lines:
+        steps = [place[after] - place[before] for before, after in itertools.pairwise(line)]
+        assert set(steps) == {1}
+    ends = [
+        (box, end)
+        for box in drawing.boxes
+        for end in [plot._piece(source, box)[1] for source in box.sources]
+    ]
+    assert all(abs(end - box.y) <= box.height / 2 for box, end in ends)
+    assert len({(id(box), round(end, 6)) for box, end in ends}) == len(ends)
+
+
+def test_every_edge_is_drawn_once_even_twins() -> None:
+    cell = (
+        (Edge("conv_3x3", 0), Edge("conv_3x3", 0), Edge("se_connect", 1)),
+        (Edge("skip_connect", 2),),
+    )
+    drawing = plot._lay_out(cell)
+    ends = [
+        (line[0].label, next((box.label for box in line[1:-1] if box.label), ""), line[-1].label)
+        for line in drawing.lines
+    ]
+    assert sorted(ends) == sorted(
+        [
+            ("$c_{k{-}2}$", "conv_3x3", "0"),
+            ("$c_{k{-}2}$", "conv_3x3", "0"),
+            ("$c_{k{-}1}$", "se_connect", "0"),
+            ("0", "skip_connect", "1"),
+            ("0", "", "$c_{k}$"),
+            ("1", "", "$c_{k}$"),
+        ]
+    )
+
+
+def test_a_planar_cell_is_drawn_without_crossings() -> None:
+    chain = tuple((Edge("conv_3x3", index), Edge("conv_3x3", index + 1)) for index in range(4))
+    columns = plot._lay_out(chain).columns
+    assert sum(plot._crossings(columns, index) for index in range(len(columns) - 1)) == 0
+
+
+def test_cells_of_different_sizes_share_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "cells.svg"
+    draw_cells(Genotype(draw_any(1, 1), draw_any(6, 3)), path)
+    assert texts(path).count("0") == 2
