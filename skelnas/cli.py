@@ -141,7 +141,9 @@ def prepare_nw_ucla(
 @prepare_app.command("synthetic")
 def prepare_synthetic(
     out: OutArgument,
-    clips: Annotated[int, typer.Option(min=1, help="How many clips to make.")] = 720,
+    clips: Annotated[
+        int, typer.Option(min=1, help="How many clips to make; multiples of 16 are balanced.")
+    ] = 576,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the motions.")] = 0,
     workers: Workers = None,
     strict: Strict = False,
@@ -150,7 +152,7 @@ def prepare_synthetic(
 ) -> None:
     """Synthetic motions of a 25-joint body, for trying things out.
 
-    Example: skelnas prepare synthetic --clips 720 synthetic.h5
+    Example: skelnas prepare synthetic --clips 576 synthetic.h5
     """
     from skelnas.sources.synthetic import Synthetic
 
@@ -301,6 +303,24 @@ def evaluate(
         console.result(json.dumps(result.to_dict()))
     else:
         _print_evaluation(result)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to keep everything in.")] = Path("skelnas-demo"),
+    clips: Annotated[
+        int, typer.Option(min=64, help="Recordings to make; multiples of 16 are balanced.")
+    ] = 576,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything.")] = 0,
+    force: Force = False,
+) -> None:
+    """Run the whole line on synthetic motions, in a few minutes.
+
+    Example: skelnas demo
+    """
+    from skelnas.demo import demo as demo_verb
+
+    demo_verb(out, num_clips=clips, seed=seed, force=force)
 
 
 def _print_evaluation(result: Evaluation) -> None:

@@ -120,8 +120,8 @@ class Kinetics:
                 f"{item}: expected the label {facts.class_name!r} of the label file, "
                 f"found {clip['label']!r}"
             )
-        frames, slots, joints = _persons_in_frames(clip["data"], str(item))
-        poses, present = _choose_persons(frames, slots, joints, self.person_rule)
+        persons = _read_persons(clip["data"], str(item))
+        poses, present = _choose_persons(persons, self.person_rule)
         return Recording(name, facts.label, poses, present)
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
@@ -131,15 +131,23 @@ class Kinetics:
         return {"official": np.array(parts, np.int8)}
 
 
-def _persons_in_frames(
-    data: list[Any], where: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Read the persons of all frames.
+@dataclass(frozen=True)
+class _Persons:
+    """Everybody in a clip, by frame and, in a frame, in the order of its list.
 
-    Returns:
-        For each of P persons in one frame: the index of the frame [P], the slot in its list [P],
-        and the joints [P, V, 3], centred; a person with no joint at all is left out.
+    Attributes:
+        frames: [P] int64, the index of the frame that each person is in.
+        slots: [P] int64, the place in the frame's list.
+        joints: [P, V, 3] float32, x and y centred and zero where the score is 0.
     """
+
+    frames: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    joints: NDArray[np.float32]
+
+
+def _read_persons(data: list[Any], where: str) -> _Persons:
+    """Read the frames of a clip; a person without any joint is left out."""
     frames: list[int] = []
     slots: list[int] = []
     poses: list[list[float]] = []
@@ -147,22 +155,72 @@ def _persons_in_frames(
     previous = -1
     for number, frame in enumerate(data, start=1):
         place = f"{where}: frame {number} of {len(data)}"
-        index, persons = _fields(frame, ("frame_index", "skeleton"), place)
-        if not isinstance(index, int) or index <= previous or not isinstance(persons, list):
-            raise InputError(
-                f"{place}: expected a frame_index after {previous} and a list of skeletons"
-            )
+        index, persons = _pair(frame, "frame_index", "skeleton")
+        if not isinstance(index, int) or not previous < index < MAX_FRAMES:
+            raise InputError(f"{place}: expected a 'frame_index' after {previous}, found {index!r}")
+        if not isinstance(persons, list):
+            raise InputError(f"{place}: expected a list of persons under 'skeleton'")
         previous = index
         for slot, person in enumerate(persons):
-            pose, score = _fields(person, ("pose", "score"), place)
-            if not _is_numbers(pose, 2 * NUM_JOINTS) or not _is_numbers(score, NUM_JOINTS):
+            pose, score = _pair(person, "pose", "score")
+            if not _are_numbers(pose, 2 * NUM_JOINTS) or not _are_numbers(score, NUM_JOINTS):
                 raise InputError(
-                    f"{place}: skeleton {slot + 1}: expected a pose of {2 * NUM_JOINTS} numbers "
-                    f"and {NUM_JOINTS} scores"
+                    f"{place}: person {slot + 1}: "
+                    f"expected a 'pose' of {2 * NUM_JOINTS} numbers and {NUM_JOINTS} of 'score'"
                 )
             frames.append(index)
             slots.append(slot)
             poses.append(pose)
             scores.append(score)
-    xy = np.array(poses, np.float64).reshape(-1, NUM_JOINTS, 2) - 0.5
-    joints = as_joints(np.dstack((xy, ...)))
+
+    joints = np.zeros((len(frames), NUM_JOINTS, 3))
+    try:
+        joints[..., :2] = np.reshape(poses, (-1, NUM_JOINTS, 2))
+        joints[..., 2] = np.reshape(scores, (-1, NUM_JOINTS))
+    except OverflowError:
+        raise InputError(
+            f"{where}: expected numbers from 0 to 1, found one of hundreds of digits"
+        ) from None
+    joints[..., :2] -= 0.5
+    joints[joints[..., 2] <= 0] = 0
+    points = as_joints(joints)
+    seen = np.flatnonzero(points.any(axis=(1, 2)))
+    if not len(seen):
+        raise InputError(f"{where}: no person in any of {len(data)} frames")
+    return _Persons(np.array(frames)[seen], np.array(slots)[seen], points[seen])
+
+
+def _pair(value: Any, first: str, second: str) -> tuple[Any, Any]:
+    """Two members of a JSON object; None for what is not there."""
+    return (value.get(first), value.get(second)) if isinstance(value, dict) else (None, None)
+
+
+def _are_numbers(value: Any, count: int) -> bool:
+    """Whether this is a list of so many numbers."""
+    return isinstance(value, list) and len(value) == count and set(map(type, value)) <= {int, float}
+
+
+def _choose_persons(
+    persons: _Persons, rule: Literal["clip", "frame"]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Keep the persons with the highest confidence, as poses [M, T, V, 3] and present [M, T]."""
+    confidence = persons.joints[..., 2].sum(axis=1, dtype=np.float64)
+    if rule == "clip":
+        # Over the whole clip: where nobody is in a slot, its confidence is 0.
+        of_slot = np.bincount(persons.slots, confidence)
+        best = np.argsort(-of_slot, kind="stable")
+        rank = np.argsort(best)[persons.slots]
+    else:
+        order = np.lexsort((-confidence, persons.frames))
+        in_order = persons.frames[order]
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order)) - np.searchsorted(in_order, in_order)
+
+    kept = rank < MAX_PERSONS
+    person, frame = rank[kept], persons.frames[kept]
+    frame = frame - frame.min()
+    present = np.zeros((person.max() + 1, frame.max() + 1), np.bool_)
+    poses = np.zeros((*present.shape, *persons.joints.shape[1:]), np.float32)
+    present[person, frame] = True
+    poses[person, frame] = persons.joints[kept]
+    return poses, present
