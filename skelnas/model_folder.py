@@ -19,8 +19,8 @@ from skelnas.config import ClipSettings
 from skelnas.errors import InputError
 from skelnas.genotype import from_dict
 from skelnas.models.network import Network
+from skelnas.runs import MODEL
 
-MODEL = "model.safetensors"
 METADATA_KEY = "skelnas"
 VERSION = 1
 

@@ -1,8 +1,9 @@
 """Run folders: what a long piece of work keeps, so that it can be stopped and go on.
 
 A folder holds ``config.json`` (what was asked, and the versions that did it),
-``metrics.jsonl`` (one line an epoch), ``alphas.jsonl`` in a search (likewise) and
-``checkpoint.safetensors`` (everything that the next step depends on). Files that matter are
+``metrics.jsonl`` (one line an epoch), ``alphas.jsonl`` in a search (likewise),
+``checkpoint.safetensors`` (everything that the next step depends on) and, after training,
+``model.safetensors``. Files that matter are
 written beside themselves and renamed, so that a run killed at any moment leaves the last
 good ones.
 
@@ -33,6 +34,7 @@ CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 ALPHAS = "alphas.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
+MODEL = "model.safetensors"
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -110,7 +112,7 @@ def start(folder: Path, config: Mapping[str, Any], *, resume: bool, force: bool)
     if resume and config_path.exists():
         _check_same(read_config(folder), config, folder)
         return Run(folder)
-    if folder.exists() and any(folder.iterdir()) and not (force or resume):
+    if folder.exists() and any(folder.iterdir()) and not force:
         raise UsageError(
             f"{folder}: is not empty",
             hint="--resume goes on with the run in it, --force starts anew, or choose another",
@@ -119,8 +121,8 @@ def start(folder: Path, config: Mapping[str, Any], *, resume: bool, force: bool)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SkelnasError(f"{folder}: cannot be made ({error.strerror})") from None
-    for old in (*folder.glob("*.jsonl"), *folder.glob("*.safetensors")):
-        old.unlink()
+    for name in (METRICS, ALPHAS, CHECKPOINT, MODEL):
+        (folder / name).unlink(missing_ok=True)
     atomic_write(config_path, to_json({**config, "versions": versions()}))
     return Run(folder)
 

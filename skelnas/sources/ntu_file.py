@@ -86,8 +86,8 @@ class _Lines:
     def error(self, expected: str) -> InputError:
         found = "the end of the file"
         if self._number <= len(self._lines):
-            text = b" ".join(self._lines[self._number - 1]).decode("ascii", "backslashreplace")
-            found = repr(text if len(text) <= 60 else f"{text[:60]}...") if text else "a blank line"
+            text = b" ".join(self._lines[self._number - 1])
+            found = repr(text[:40])[1:] + "..." * (len(text) > 40) if text else "a blank line"
         return InputError(
             f"{self._where}: line {self._number}: expected {expected}, found {found}",
             hint="The file may be truncated or of another kind: copy or unpack it again",

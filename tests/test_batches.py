@@ -1,0 +1,210 @@
+"""From clips of any length to batches: sampling, absence, normalisation, augmentation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from skelnas.batches import ClipStore, num_batches, shuffled
+from skelnas.cache import Clips
+from skelnas.config import AugmentSettings, ClipSettings
+from skelnas.errors import InputError
+from skelnas.sources.base import Layout
+
+SPINE = Layout(
+    joints=("spine_base", "spine_mid", "hip_left", "hip_right"), center_joint=1, bones=()
+)
+
+
+def make_clips(*clips: tuple[np.ndarray, np.ndarray]) -> Clips:
+    """Pack (poses [M, T, V, C], present [M, T]) as the cache does; label i for clip i."""
+    shapes = np.array([present.shape for _, present in clips])
+    rows = shapes.prod(axis=1)
+    poses = [p.reshape(-1, *p.shape[2:]) * s.reshape(-1, 1, 1) for p, s in clips]
+    return Clips(
+        names=[f"clip{i}" for i in range(len(clips))],
+        labels=np.arange(len(clips)),
+        poses=np.concatenate(poses).astype(np.float32),
+        present=np.concatenate([s.reshape(-1) for _, s in clips]),
+        starts=np.cumsum(rows) - rows,
+        num_persons=shapes[:, 0],
+        num_frames=shapes[:, 1],
+    )
+
+
+def ramp(frames: int, persons: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Every coordinate of person m in frame t is 100 m + t + 1."""
+    values = 100 * np.arange(persons)[:, None] + np.arange(frames) + 1.0
+    poses = np.broadcast_to(values[:, :, None, None], (persons, frames, 4, 3)).copy()
+    return poses, np.ones((persons, frames), dtype=bool)
+
+
+def store(clips: Clips, persons: int = 1, layout: Layout = SPINE, **settings: object) -> ClipStore:
+    chosen = ClipSettings(**({"frames": 5, "center": False} | settings))
+    return ClipStore(clips, layout, persons, chosen, torch.device("cpu"))
+
+
+def values(clip_store: ClipStore, index: int = 0, person: int = 0) -> list[float]:
+    """The first coordinate of a person's first joint in each frame."""
+    x = clip_store.batch(torch.tensor([index])).x
+    return x[0, 0, :, 4 * person].tolist()
+
+
+def test_linear_sampling_spans_the_clip() -> None:
+    assert values(store(make_clips(ramp(3)))) == [1, 1.5, 2, 2.5, 3]
+
+
+def test_linear_sampling_of_a_single_frame() -> None:
+    assert values(store(make_clips(ramp(1)))) == [1] * 5
+
+
+def test_nearest_sampling_takes_frames_as_they_are() -> None:
+    short = store(make_clips(ramp(3)), interpolation="nearest")
+    assert values(short) == [1, 1, 2, 2, 3]
+    long = store(make_clips(ramp(10)), interpolation="nearest")
+    assert values(long) == [1, 3, 5, 7, 9]
+
+
+def test_one_frame_out_of_many() -> None:
+    assert values(store(make_clips(ramp(4)), frames=1)) == [1]
+
+
+def test_joints_of_persons_lie_side_by_side_and_an_absent_person_is_zero() -> None:
+    clip_store = store(make_clips(ramp(3, persons=2), ramp(3)), persons=2)
+    assert clip_store.shape == (3, 5, 8)
+    batch = clip_store.batch(torch.tensor([1, 0]))
+    assert batch.x.shape == (2, 3, 5, 8)
+    assert batch.labels.tolist() == [1, 0]
+    assert values(clip_store, 0, person=1) == [101, 101.5, 102, 102.5, 103]
+    assert values(clip_store, 1, person=1) == [0] * 5
+
+
+def test_never_interpolates_across_absence() -> None:
+    poses, present = ramp(3)
+    present[0, 1] = False
+    clip_store = store(make_clips((poses, present)), frames=9)
+    # Positions 0, 0.25, ..., 2: near frame 1 nobody is there, and elsewhere nobody moves.
+    # Halfway counts to the earlier frame.
+    assert values(clip_store) == [1, 1, 1, 0, 0, 0, 0, 3, 3]
+
+
+def test_centre_is_the_centre_joint_of_the_first_person_when_first_seen() -> None:
+    poses, present = ramp(3, persons=2)
+    poses[:, :, 1] += 0.25
+    present[0, 0] = False  # the first person comes in the second frame
+    clip_store = store(make_clips((poses, present)), persons=2, frames=3, center=True)
+    assert values(clip_store, person=0) == [0, 2 - 2.25, 3 - 2.25]
+    assert values(clip_store, person=1) == [101 - 2.25, 102 - 2.25, 103 - 2.25]
+
+
+def test_second_person_is_the_origin_where_the_first_is_never_seen() -> None:
+    poses, present = ramp(2, persons=2)
+    present[0] = False
+    clip_store = store(make_clips((poses, present)), persons=2, frames=2, center=True)
+    assert values(clip_store, person=0) == [0, 0]
+    assert values(clip_store, person=1) == [0, 1]
+
+
+def body(turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A body that stands along y with its hips along x, turned; it bends over time."""
+    upright = np.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [-1, 0, 0]], dtype=float)
+    bend = np.array([[0, 0, 0], [0, 0, 0.5], [0, 0.1, 0], [0, 0, 0]])
+    frames = np.stack([upright, upright + bend])
+    return (frames @ turn.T)[None], np.ones((1, 2), dtype=bool)
+
+
+def random_turn(seed: int) -> np.ndarray:
+    q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
+    return q * np.sign(np.linalg.det(q))
+
+
+def test_alignment_undoes_any_rotation() -> None:
+    clips = make_clips(body(np.eye(3)), body(random_turn(1)), body(random_turn(2)))
+    clip_store = store(clips, frames=2, align=True, center=True)
+    x = clip_store.batch(torch.arange(3)).x
+    torch.testing.assert_close(x[1], x[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(x[2], x[0], atol=1e-5, rtol=1e-5)
+    assert x[0, :, 0, 2].tolist() == pytest.approx([1, -1, 0])  # left hip: along x, below spine
+
+
+def test_alignment_leaves_a_degenerate_body_alone() -> None:
+    poses, present = np.ones((1, 2, 4, 3)), np.ones((1, 2), dtype=bool)
+    clip_store = store(make_clips((poses, present)), align=True)
+    assert values(clip_store) == [1] * 5
+
+
+def test_alignment_needs_a_spine() -> None:
+    flat = Layout(joints=("a", "b", "c", "d"), channels=("x", "y", "score"))
+    with pytest.raises(InputError, match="cannot be aligned"):
+        store(make_clips(ramp(2)), layout=flat, align=True)
+
+
+def test_score_channel_is_neither_centred_nor_turned() -> None:
+    flat = Layout(joints=("a", "b", "c", "d"), channels=("x", "y", "score"), center_joint=0)
+    clip_store = store(make_clips(ramp(3)), layout=flat, center=True)
+    augment = AugmentSettings(rotate=90, scale=0.5)
+    x = clip_store.batch(torch.tensor([0]), augment, torch.Generator().manual_seed(0)).x
+    assert x[0, 2, :, 0].tolist() == [1, 1.5, 2, 2.5, 3]
+    assert x[0, :2, 0].abs().max() == 0
+
+
+def test_rotation_keeps_lengths_and_angles() -> None:
+    clips = make_clips(body(random_turn(3)), body(random_turn(4)))
+    clip_store = store(clips, frames=2)
+    plain = clip_store.batch(torch.arange(2)).x
+    generator = torch.Generator().manual_seed(1)
+    turned = clip_store.batch(torch.arange(2), AugmentSettings(rotate=40), generator).x
+    assert (plain - turned).abs().max() > 0.1
+    gram = [torch.einsum("nctv,ncuw->ntvuw", x, x) for x in (plain, turned)]
+    torch.testing.assert_close(gram[1], gram[0], atol=1e-5, rtol=1e-5)
+
+
+def test_scale_stretches_each_axis_within_its_bounds() -> None:
+    clip_store = store(make_clips(*[ramp(2)] * 50), frames=2)
+    generator = torch.Generator().manual_seed(1)
+    x = clip_store.batch(torch.arange(50), AugmentSettings(scale=0.2), generator).x
+    factors = x[:, :, 0, 0]
+    assert 0.8 <= factors.min() < 0.85
+    assert 1.15 < factors.max() <= 1.2
+    assert (factors[:, 0] != factors[:, 1]).all()
+
+
+def test_crop_takes_a_stretch_of_at_least_its_share() -> None:
+    clip_store = store(make_clips(*[ramp(101)] * 200), frames=2)
+    generator = torch.Generator().manual_seed(1)
+    x = clip_store.batch(torch.arange(200), AugmentSettings(crop=0.6), generator).x
+    begin, end = x[:, 0, 0, 0], x[:, 0, 1, 0]
+    spans = end - begin
+    assert 60 <= spans.min() < 65
+    assert 95 < spans.max() <= 100
+    assert begin.min() >= 1
+    assert end.max() <= 101 + 1e-3
+
+
+def test_augmentation_is_a_function_of_the_generator() -> None:
+    clip_store = store(make_clips(ramp(9), ramp(6)))
+    augment = AugmentSettings(rotate=20, scale=0.1, crop=0.5)
+
+    def draw(seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return clip_store.batch(torch.arange(2), augment, generator).x
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+
+
+def test_an_epoch_holds_every_clip_once_but_a_ragged_end() -> None:
+    batches = list(shuffled(np.arange(10, 20), 3, seed=5))
+    seen = torch.cat(batches).tolist()
+    assert [len(batch) for batch in batches] == [3, 3, 3]
+    assert len(set(seen)) == 9
+    assert set(seen) <= set(range(10, 20))
+    assert num_batches(10, 3) == 3
+    assert seen == torch.cat(list(shuffled(np.arange(10, 20), 3, seed=5))).tolist()
+    assert seen != torch.cat(list(shuffled(np.arange(10, 20), 3, seed=6))).tolist()
+
+
+def test_fewer_clips_than_a_batch_are_one_batch() -> None:
+    assert [sorted(b.tolist()) for b in shuffled(np.arange(3), 8, seed=0)] == [[0, 1, 2]]
+    assert num_batches(3, 8) == 1

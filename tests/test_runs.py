@@ -1,0 +1,139 @@
+"""Run folders: refusing, resuming, and files that are whole whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from skelnas import runs
+from skelnas.errors import InputError, SkelnasError, UsageError
+
+CONFIG = {"verb": "search", "settings": {"epochs": 3, "lr": 0.1}}
+
+
+def test_a_new_folder_holds_config_and_versions(tmp_path: Path) -> None:
+    runs.start(tmp_path / "a" / "b", CONFIG, resume=False, force=False)
+    config = runs.read_config(tmp_path / "a" / "b")
+    assert config["settings"] == CONFIG["settings"]
+    assert set(config["versions"]) == {"skelnas", "torch", "numpy", "python"}
+
+
+def test_a_folder_that_is_not_empty_is_refused_and_untouched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UsageError, match="is not empty") as caught:
+        runs.start(tmp_path, CONFIG, resume=False, force=False)
+    assert "--resume" in (caught.value.hint or "")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_force_forgets_the_run_and_nothing_else(tmp_path: Path) -> None:
+    run = runs.start(tmp_path, CONFIG, resume=False, force=False)
+    run.log({"epoch": 1})
+    (tmp_path / "notes.txt").write_text("mine")
+    runs.start(tmp_path, CONFIG, resume=False, force=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "notes.txt"]
+
+
+def test_resume_wants_the_same_settings(tmp_path: Path) -> None:
+    runs.start(tmp_path, CONFIG, resume=False, force=False).log({"epoch": 1})
+    runs.start(tmp_path, CONFIG, resume=True, force=False)
+    assert (tmp_path / runs.METRICS).exists()
+    changed = {"verb": "search", "settings": {"epochs": 3, "lr": 0.2}}
+    with pytest.raises(UsageError, match=r"started with lr = 0\.1, now it is 0\.2"):
+        runs.start(tmp_path, changed, resume=True, force=False)
+
+
+def test_resume_of_nothing_starts(tmp_path: Path) -> None:
+    runs.start(tmp_path / "new", CONFIG, resume=True, force=False)
+    assert (tmp_path / "new" / runs.CONFIG).exists()
+
+
+def test_resume_refuses_a_folder_of_other_things(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text("precious")
+    with pytest.raises(UsageError, match="is not empty"):
+        runs.start(tmp_path, CONFIG, resume=True, force=False)
+    assert (tmp_path / "data.jsonl").read_text() == "precious"
+
+
+def test_out_that_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.write_text("precious")
+    with pytest.raises(UsageError, match="is a file"):
+        runs.start(path, CONFIG, resume=False, force=True)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
+def test_broken_config(tmp_path: Path, text: str) -> None:
+    (tmp_path / runs.CONFIG).write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=r"config\.json"):
+        runs.read_config(tmp_path)
+
+
+def test_folder_without_config(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no config\.json"):
+        runs.read_config(tmp_path)
+
+
+def test_lines_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
+    run = runs.start(tmp_path, CONFIG, resume=False, force=False)
+    for epoch in (1, 2, 3):
+        run.log({"epoch": epoch})
+    run.keep_epochs(2)
+    assert [line["epoch"] for line in runs.read_lines(tmp_path / runs.METRICS)] == [1, 2]
+
+
+def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 1}\n{"epo')
+    assert runs.read_lines(path) == [{"epoch": 1}]
+    path.write_text('{"epo\n{"epoch": 1}\n')
+    with pytest.raises(InputError, match="line 1"):
+        runs.read_lines(path)
+
+
+def test_atomic_write_keeps_the_old_content_when_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint"
+    runs.atomic_write(path, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SkelnasError, match="No space left"):
+        runs.atomic_write(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_seeds_differ_by_place_and_repeat() -> None:
+    places = [(0, 0), (0, 1), (1, 0), (0, 0, 0), (0, 0, 1)]
+    seeds = [runs.random_seed(*place) for place in places]
+    assert len(set(seeds)) == len(seeds)
+    assert seeds == [runs.random_seed(*place) for place in places]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_asks_and_the_handlers_come_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with runs.stop_on_signal() as stop:
+        assert not stop.requested
+        os.kill(os.getpid(), number)
+        assert stop.requested
+    assert signal.getsignal(number) is before
+
+
+def test_second_interrupt_is_immediate() -> None:
+    with runs.stop_on_signal():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_json_is_sorted() -> None:
+    assert list(json.loads(runs.to_json({"b": 1, "a": 2}))) == ["a", "b"]

@@ -1,0 +1,52 @@
+"""Metrics by hand, and scores that do not depend on how clips are batched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from skelnas.batches import ClipStore
+from skelnas.cache import Cache
+from skelnas.config import ClipSettings
+from skelnas.genotype import BUILT_IN
+from skelnas.models.network import Network
+from skelnas.scoring import measure, score
+
+
+def test_metrics_by_hand() -> None:
+    logits = torch.eye(7)[[0, 1, 1, 3]] * 10 + torch.arange(7) / 100
+    metrics = measure(logits, torch.tensor([0, 1, 2, 0]))
+    # Clip 3 ranks 3, 6, 5, 4, 2 before its class 0; clip 2 ranks 1, 6, 5, 4, 3 before 2.
+    assert metrics.top1 == 0.5
+    assert metrics.top5 == 0.5
+    assert metrics.mean_class == pytest.approx((0.5 + 1 + 0) / 3)
+    assert metrics.per_class == [0.5, 1, 0, None, None, None, None]
+    assert metrics.confusion[0].tolist() == [1, 0, 0, 1, 0, 0, 0]
+    assert metrics.confusion.sum() == 4
+
+
+def test_of_equal_scores_the_lower_class_wins() -> None:
+    metrics = measure(torch.zeros(2, 3), torch.tensor([0, 2]))
+    assert metrics.confusion.tolist() == [[1, 0, 0], [0, 0, 0], [1, 0, 0]]
+
+
+def test_fewer_than_five_classes_are_all_in_the_top_five() -> None:
+    assert measure(torch.randn(4, 3), torch.tensor([0, 1, 2, 0])).top5 == 1
+
+
+def test_score_of_a_clip_does_not_depend_on_its_batch(tiny_cache: Path) -> None:
+    torch.manual_seed(0)
+    network = Network(
+        BUILT_IN["ntu_cs112se30"], in_channels=3, num_classes=3, channels=4, num_layers=3
+    )
+    with Cache.open(tiny_cache) as cache:
+        clips = cache.load(range(10))
+        settings = ClipSettings(frames=8)
+        store = ClipStore(clips, cache.layout, cache.max_persons, settings, torch.device("cpu"))
+    done: list[int] = []
+    one, many = score(network, store, 1), score(network, store, 4, done.append)
+    torch.testing.assert_close(one, many, atol=1e-5, rtol=1e-5)
+    assert done == [4, 4, 2]
+    assert network.training

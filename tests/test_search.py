@@ -1,0 +1,223 @@
+"""The search as a whole: reproducible, resumable at any step, blind to the test part."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from skelnas import runs
+from skelnas.config import SearchSettings
+from skelnas.derive import derive
+from skelnas.errors import InputError, Interrupted, UsageError
+from skelnas.genotype import random_genotype
+from skelnas.job import Job, cosine, descend
+from skelnas.search import halve, search
+
+SMALL = SearchSettings(
+    frames=6, layers=3, channels=2, nodes=2, epochs=2, batch_size=6, device="cpu", alpha_lr=0.05
+)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Ask the run to stop, as Ctrl-C does, when it has done `steps` steps."""
+
+    class Countdown(runs.StopFlag):
+        asked = 0
+
+        @property
+        def requested(self) -> bool:  # type: ignore[override]
+            self.asked += 1
+            return self.asked >= steps
+
+    monkeypatch.setattr("skelnas.job.stop_on_signal", lambda: nullcontext(Countdown()))
+
+
+def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, object]], str]:
+    """Everything that a run leaves, but for how long it took."""
+    metrics = runs.read_lines(folder / runs.METRICS)
+    for line in metrics:
+        del line["seconds"]
+    return load_file(folder / runs.CHECKPOINT), metrics, (folder / runs.ALPHAS).read_text()
+
+
+def assert_same(one: Path, other: Path) -> None:
+    (tensors1, metrics1, alphas1), (tensors2, metrics2, alphas2) = outcome(one), outcome(other)
+    assert tensors1.keys() == tensors2.keys()
+    assert [name for name in tensors1 if not torch.equal(tensors1[name], tensors2[name])] == []
+    assert metrics1 == metrics2
+    assert alphas1 == alphas2
+
+
+@pytest.fixture(scope="module")
+def whole_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("search") / "run"
+    search(tiny_cache, out, SMALL)
+    return out
+
+
+def test_a_run_keeps_what_was_asked_and_what_came_of_it(whole_run: Path) -> None:
+    config = json.loads((whole_run / runs.CONFIG).read_text())
+    assert config["settings"]["protocol"] == "xsub"
+    assert config["clips"] == {"weights": 18, "alphas": 18}
+    assert [line["epoch"] for line in runs.read_lines(whole_run / runs.METRICS)] == [1, 2]
+    assert [line["epoch"] for line in runs.read_lines(whole_run / runs.ALPHAS)] == [0, 1, 2]
+
+
+def test_same_seed_same_run_bit_for_bit(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:
+    search(tiny_cache, tmp_path / "again", SMALL)
+    assert_same(whole_run, tmp_path / "again")
+
+
+def test_another_seed_another_run(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:
+    search(tiny_cache, tmp_path / "run", SMALL.model_copy(update={"seed": 1, "epochs": 1}))
+    ours = runs.read_lines(tmp_path / "run" / runs.ALPHAS)[0]
+    theirs = runs.read_lines(whole_run / runs.ALPHAS)[0]
+    assert ours["normal"] != theirs["normal"]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4])
+def test_resume_goes_on_as_if_nothing_had_happened(
+    tiny_cache: Path,
+    whole_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        with pytest.raises(Interrupted, match="stopped in epoch"):
+            search(tiny_cache, out, SMALL)
+    search(tiny_cache, out, SMALL, resume=True)
+    assert_same(whole_run, out)
+
+
+def test_resume_after_a_kill_between_metrics_and_checkpoint(
+    tiny_cache: Path, whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Interrupted):
+            search(tiny_cache, out, SMALL)
+    with (out / runs.METRICS).open("a") as lines:
+        lines.write('{"epoch": 1, "train_loss": 0}\n{"epoch": 2, "tr')
+    search(tiny_cache, out, SMALL, resume=True)
+    assert_same(whole_run, out)
+
+
+def test_resume_of_a_finished_run_changes_nothing(tiny_cache: Path, whole_run: Path) -> None:
+    before = outcome(whole_run)
+    search(tiny_cache, whole_run, SMALL, resume=True)
+    assert outcome(whole_run)[1:] == before[1:]
+
+
+def test_resume_with_other_settings_is_refused(tiny_cache: Path, whole_run: Path) -> None:
+    with pytest.raises(UsageError, match="started with lr"):
+        search(tiny_cache, whole_run, SMALL.model_copy(update={"lr": 0.5}), resume=True)
+
+
+def test_broken_checkpoint(tiny_cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    search(tiny_cache, out, SMALL.model_copy(update={"epochs": 1}))
+    (out / runs.CHECKPOINT).write_bytes(b"not safetensors")
+    with pytest.raises(InputError, match="not a checkpoint"):
+        search(tiny_cache, out, SMALL.model_copy(update={"epochs": 1}), resume=True)
+
+
+def test_first_order_differs_from_second(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:
+    search(tiny_cache, tmp_path / "run", SMALL.model_copy(update={"order": "first", "epochs": 1}))
+    first = runs.read_lines(tmp_path / "run" / runs.ALPHAS)
+    second = runs.read_lines(whole_run / runs.ALPHAS)
+    assert first[0] == second[0]
+    assert first[1] != second[1]
+
+
+def test_search_moves_alphas_and_lowers_the_loss(whole_run: Path) -> None:
+    metrics = runs.read_lines(whole_run / runs.METRICS)
+    assert metrics[-1]["train_loss"] < metrics[0]["train_loss"]
+    alphas = runs.read_lines(whole_run / runs.ALPHAS)
+    assert np.abs(np.subtract(alphas[-1]["normal"], alphas[0]["normal"])).max() > 0.05
+
+
+def test_test_part_is_never_loaded(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from skelnas.cache import Cache
+
+    asked: list[int] = []
+    original = Cache.load
+
+    def spy(self: Cache, indices: np.ndarray) -> object:
+        asked.extend(indices)
+        return original(self, indices)
+
+    monkeypatch.setattr(Cache, "load", spy)
+    search(tiny_cache, tmp_path / "run", SMALL.model_copy(update={"epochs": 1}))
+    with Cache.open(tiny_cache) as cache:
+        test = set(cache.indices("xsub", 1).tolist())
+    assert len(asked) == 36
+    assert test.isdisjoint(asked)
+
+
+def test_halves_are_disjoint_and_whole() -> None:
+    indices = np.arange(5, 25)
+    subjects = np.arange(40) % 5
+    first, second = halve(indices, subjects, SMALL)
+    assert sorted([*first, *second]) == list(range(20))
+    assert abs(len(first) - len(second)) <= 1
+    by_subject = SMALL.model_copy(update={"validation": "subject"})
+    first, second = halve(indices, subjects, by_subject)
+    assert sorted([*first, *second]) == list(range(20))
+    assert set(subjects[indices[first]]).isdisjoint(subjects[indices[second]])
+
+
+def test_one_clip_or_one_subject_cannot_be_halved() -> None:
+    with pytest.raises(InputError, match="cannot be halved"):
+        halve(np.array([3]), np.zeros(9), SMALL)
+    by_subject = SMALL.model_copy(update={"validation": "subject"})
+    with pytest.raises(InputError, match="1 subjects"):
+        halve(np.arange(9), np.zeros(9), by_subject)
+
+
+def test_derive_reads_any_epoch(whole_run: Path) -> None:
+    last = derive(whole_run)
+    assert last == derive(whole_run, epoch=2)
+    assert len(last.normal) == 2
+    assert all(len(node) == 1 for node in derive(whole_run, keep=1).normal)
+    with pytest.raises(UsageError, match="epochs 0 to 2"):
+        derive(whole_run, epoch=3)
+
+
+def test_derive_wants_a_search(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no config\.json"):
+        derive(tmp_path)
+    (tmp_path / runs.CONFIG).write_text('{"verb": "train"}')
+    with pytest.raises(InputError, match="holds no search"):
+        derive(tmp_path)
+
+
+def test_cosine_from_first_to_last() -> None:
+    assert cosine(0, 0.015, 0.001) == pytest.approx(0.015)
+    assert cosine(0.5, 0.015, 0.001) == pytest.approx(0.008)
+    assert cosine(1, 0.015, 0.001) == pytest.approx(0.001)
+
+
+def test_descend_clips_the_gradient_and_leaves_others_alone() -> None:
+    w = torch.nn.Parameter(torch.zeros(2))
+    other = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([w], lr=1)
+    descend(optimizer, 30 * w[0] + 40 * w[1] + other.sum(), lr=0.5, grad_clip=5)
+    torch.testing.assert_close(w.detach(), torch.tensor([-1.5, -2.0]))
+    assert other.grad is None
+
+
+def test_random_genotypes_differ() -> None:
+    assert random_genotype(1) == random_genotype(1)
+    assert random_genotype(1) != random_genotype(2)
