@@ -72,7 +72,7 @@ def versions() -> dict[str, str]:
 
 def random_seed(*place: int) -> int:
     """Turn (seed, stream, epoch, step, ...) into a seed that no other place shares."""
-    return int(np.random.SeedSequence(place).generate_state(1, np.uint32)[0])
+    return int(np.random.SeedSequence((len(place), *place)).generate_state(1, np.uint32)[0])
 
 
 class Run:

@@ -16,7 +16,7 @@ from skelnas.config import SearchSettings
 from skelnas.derive import derive
 from skelnas.errors import InputError, Interrupted, UsageError
 from skelnas.genotype import random_genotype
-from skelnas.job import Job, cosine, descend
+from skelnas.job import cosine, descend
 from skelnas.search import halve, search
 
 SMALL = SearchSettings(

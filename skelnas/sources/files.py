@@ -10,7 +10,7 @@ import os
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,14 +24,14 @@ def find_files(root: Path, ending: str) -> list[Path]:
     Links are followed; a folder that is reached twice, as in a loop of links, is listed once.
 
     Raises:
-        InputError: if `root` is not a folder.
+        InputError: if `root` is not a folder, or the system refuses to list a folder.
     """
     if not root.is_dir():
         reason = "it is not a folder" if root.exists() else "there is no such folder"
         raise InputError(f"{root}: expected a folder with {ending} files, but {reason}")
     found: list[Path] = []
     visited: set[tuple[int, int]] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+    for folder, subfolders, files in os.walk(root, onerror=_refused, followlinks=True):
         status = Path(folder).stat()
         if (status.st_dev, status.st_ino) in visited:
             subfolders.clear()
@@ -40,6 +40,10 @@ def find_files(root: Path, ending: str) -> list[Path]:
         subfolders.sort()  # which of two ways to one folder is taken must not depend on the disk
         found += [Path(folder, file) for file in files if file.endswith(ending)]
     return sorted(found, key=lambda path: (path.name, path))
+
+
+def _refused(error: OSError) -> NoReturn:
+    raise InputError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
 
 def read_bytes(path: Path) -> bytes:

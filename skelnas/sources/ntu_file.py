@@ -6,7 +6,7 @@
                         25                  the number of joints
                         x y z ...           25 lines: metres, then 9 numbers that are not needed
 
-Lines end in LF or CRLF; blanks at the end of a line and blank lines at the end of the file are no
+Lines end in LF or CRLF; blanks at the ends of a line and blank lines at the end of the file are no
 error. The numbers that are not needed must be there, spelt with the characters of numbers.
 A joint with a coordinate that is not finite (some files say NaN) becomes (0, 0, 0), which is how
 the sensor itself writes a joint that it does not see.
@@ -35,7 +35,7 @@ _PLAIN_TEXT = b"0123456789.eE+- \t\r\n"
 _LONGEST_PLAIN = 15
 """Digits that a float64 holds exactly, as it does 10 ** 15: their quotient is rounded only once."""
 _POWERS = 10.0 ** np.arange(_LONGEST_PLAIN + 1)
-_PIECE = 1 << 15
+_PIECE = 1 << 16
 
 
 def parse(data: bytes, where: str) -> Detections:
@@ -135,10 +135,9 @@ def _parse_in_bulk(data: bytes) -> Detections | None:
     if not data.endswith(b"\n"):
         data += b"\n"
     text = np.frombuffer(data, np.uint8)
-    start, first = _fields(text)
+    start, first, num_lines = _fields(text)
     num_fields = np.diff(first)
-    num_lines = len(num_fields)
-    if num_lines != data.count(b"\n"):  # a line is blank or starts with a blank
+    if len(num_fields) != num_lines:  # one is blank or starts with a blank
         return None
 
     def integers(lines: Indices) -> list[int]:
@@ -146,55 +145,68 @@ def _parse_in_bulk(data: bytes) -> Detections | None:
         spans = zip(start[field].tolist(), start[field + 1].tolist(), strict=True)
         return [int(data[begin:end]) for begin, end in spans]
 
-    frames: list[int] = []
-    slots: list[int] = []
-    body_lines: list[int] = []
     try:
         count_lines = np.flatnonzero(num_fields == 1)
         counts = dict(zip(count_lines.tolist(), integers(count_lines), strict=True))
-        num_frames = counts.get(0, 0)
-        line = 1
-        for frame in range(num_frames):
-            num_bodies = counts.get(line, -1)
-            next_line = line + 1 + num_bodies * _BODY_LINES
-            if num_bodies < 0 or next_line > num_lines:
-                return None
-            frames += [frame] * num_bodies
-            slots += range(num_bodies)
-            body_lines += range(line + 1, next_line, _BODY_LINES)
-            line = next_line
-        if line != num_lines or not body_lines:
+        places = _place_bodies(counts, num_lines)
+        if not places:
             return None
-        if any(counts.get(line + 1) != NUM_JOINTS for line in body_lines):
-            return None
-        lines = np.array(body_lines)[:, None] + np.arange(_BODY_LINES)
+        frames, slots, body_lines = np.array(places).T
+        lines = body_lines[:, None] + np.arange(_BODY_LINES)
         if (num_fields[lines] != _BODY_FIELDS).any():
             return None
-        bodies = np.array(integers(lines[:, 0]), np.int64)
+        bodies = np.array(integers(body_lines), np.int64)
         x = first[lines[:, 2:]].ravel()  # [D * 25], the fields; y and z follow
         axes = [_decimals(text, start[x + axis], start[x + axis + 1] - 1) for axis in range(3)]
     except (ValueError, OverflowError):
         return None
-    return _detections(num_frames, frames, slots, bodies, np.stack(axes, axis=1))
+    return _detections(counts[0], frames, slots, bodies, np.stack(axes, axis=1))
 
 
-def _fields(text: NDArray[np.uint8]) -> tuple[Indices, Indices]:
+def _place_bodies(counts: dict[int, int], num_lines: int) -> list[tuple[int, int, int]]:
+    """Walk from count to count.
+
+    Args:
+        counts: what the lines with only one number say, by line from 0.
+        num_lines: of the file.
+
+    Returns:
+        Frame, slot and first line of each body; nothing if the counts do not fit the file.
+    """
+    places: list[tuple[int, int, int]] = []
+    line = 1
+    for frame in range(counts.get(0, 0)):
+        num_bodies = counts.get(line, -1)
+        line += 1
+        if num_bodies < 0 or line + num_bodies * _BODY_LINES > num_lines:
+            return []
+        for slot in range(num_bodies):
+            if counts.get(line + 1) != NUM_JOINTS:
+                return []
+            places.append((frame, slot, line))
+            line += _BODY_LINES
+    return places if line == num_lines else []
+
+
+def _fields(text: NDArray[np.uint8]) -> tuple[Indices, Indices, int]:
     """Find the fields, piece by piece: new memory for whole files would cost more than the search.
 
     Returns:
-        Where each field starts, and which of them come directly after the start of a line. Both
-        have one entry more, where the next would be.
+        Where each field starts, and which of them come directly after the start of a line; both
+        have one entry more, where the next would be. And the number of lines.
     """
     starts, are_first = [np.zeros(1, np.intp)], [np.ones(1, np.bool_)]
+    num_lines = 0
     for begin in range(0, len(text), _PIECE):
         piece = text[begin : begin + _PIECE + 1]
         blank = piece <= ord(" ")
-        before = np.flatnonzero(blank[:-1] > blank[1:])
-        starts.append(before + (begin + 1))
-        are_first.append(piece[before] == ord("\n"))
+        last_blank = np.flatnonzero(blank[:-1] > blank[1:])
+        starts.append(last_blank + (begin + 1))
+        are_first.append(piece[last_blank] == ord("\n"))
+        num_lines += int(np.count_nonzero(piece[:_PIECE] == ord("\n")))
     start = np.concatenate([*starts, [len(text)]])
     first = np.flatnonzero(np.concatenate([*are_first, [True]]))
-    return start, first
+    return start, first, num_lines
 
 
 def _decimals(

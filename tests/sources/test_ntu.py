@@ -252,6 +252,14 @@ def test_a_folder_without_clips_is_bad_input(tmp_path):
     assert "it is not a folder" in message(Ntu(tmp_path / "notes.skeleton").catalogue)
 
 
+def test_a_folder_that_may_not_be_listed_is_bad_input(folder, monkeypatch):
+    def scandir(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", scandir)
+    assert message(Ntu(folder).catalogue) == f"{folder}: cannot be listed: Permission denied"
+
+
 def test_read_takes_facts_from_the_name(folder):
     source = Ntu(folder)
     recording = source.read(source.catalogue().items[1])
