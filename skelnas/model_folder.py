@@ -104,6 +104,7 @@ def load_model(path: Path) -> tuple[Network, ModelCard]:
         )
     try:
         card = ModelCard(**description)
+        card.make_clip_settings()
         network = card.make_network()
         network.load_state_dict(tensors)
     except (TypeError, RuntimeError, ValueError) as error:

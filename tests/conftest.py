@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from skelnas.cache import CacheWriter
 from skelnas.sources.base import Layout, Recording, Test, Train
 
-JOINTS = ("spine_base", "spine_mid", "hip_left", "hip_right", "hand_left")
+LAYOUT = Layout(
+    joints=("spine_base", "spine_mid", "hip_left", "hip_right", "hand_left"),
+    bones=((1, 0), (2, 0), (3, 0), (4, 1)),
+    center_joint=1,
+)
+BODY = np.array(
+    [[0, 0, 3], [0, 0.5, 3], [0.2, 0, 3], [-0.2, 0, 3], [0.5, 0.5, 3]], dtype=np.float32
+)
+
+
+torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
 
 @pytest.fixture(scope="session")
@@ -21,17 +33,20 @@ def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def write_tiny_cache(path: Path, num_clips: int = 48) -> None:
+def write_tiny_cache(
+    path: Path,
+    layout: Layout = LAYOUT,
+    classes: Sequence[str] = ("still", "wave", "pair"),
+    num_clips: int = 48,
+) -> None:
+    """Write a cache of made-up clips; with fewer joints the last ones are left out."""
     generator = np.random.default_rng(0)
-    layout = Layout(joints=JOINTS, bones=((1, 0), (2, 0), (3, 0), (4, 1)), center_joint=1)
-    body = np.array(
-        [[0, 0, 3], [0, 0.5, 3], [0.2, 0, 3], [-0.2, 0, 3], [0.5, 0.5, 3]], dtype=np.float32
-    )
+    joints = len(layout.joints)
     with CacheWriter(path, source="tiny", rule={"rule": "none"}, layout=layout, max_persons=2) as w:
         for index in range(num_clips):
             label = index % 3
             persons, frames = 1 + label // 2, int(generator.integers(5, 15))
-            poses = np.tile(body, (persons, frames, 1, 1))
+            poses = np.tile(BODY, (persons, frames, 1, 1))
             wave = np.sin((label + 1) * np.arange(frames) / 2 + generator.uniform(0, 6))
             poses[:, :, 4, 1] += wave
             poses += generator.normal(0, 0.02, poses.shape)
@@ -40,14 +55,14 @@ def write_tiny_cache(path: Path, num_clips: int = 48) -> None:
                 Recording(
                     name=f"clip{index:03}",
                     label=label,
-                    poses=poses.astype(np.float32),
+                    poses=poses[:, :, :joints].astype(np.float32),
                     present=np.ones((persons, frames), dtype=bool),
                     subject=index // 3 % 4,
                 )
             )
         subjects = w.table().subjects
         w.finish(
-            classes=["still", "wave", "pair"],
+            classes=list(classes),
             splits={"xsub": np.where(subjects < 3, Train, Test).astype(np.int8)},
             skipped=[],
             failed=[],

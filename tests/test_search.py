@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from interrupting import stop_after
 from safetensors.torch import load_file
 
 from skelnas import runs
@@ -22,20 +22,6 @@ from skelnas.search import halve, search
 SMALL = SearchSettings(
     frames=6, layers=3, channels=2, nodes=2, epochs=2, batch_size=6, device="cpu", alpha_lr=0.05
 )
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Ask the run to stop, as Ctrl-C does, when it has done `steps` steps."""
-
-    class Countdown(runs.StopFlag):
-        asked = 0
-
-        @property
-        def requested(self) -> bool:  # type: ignore[override]
-            self.asked += 1
-            return self.asked >= steps
-
-    monkeypatch.setattr("skelnas.job.stop_on_signal", lambda: nullcontext(Countdown()))
 
 
 def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, object]], str]:
@@ -191,8 +177,9 @@ def test_derive_reads_any_epoch(whole_run: Path) -> None:
     assert last == derive(whole_run, epoch=2)
     assert len(last.normal) == 2
     assert all(len(node) == 1 for node in derive(whole_run, keep=1).normal)
-    with pytest.raises(UsageError, match="epochs 0 to 2"):
+    with pytest.raises(UsageError, match="no alphas of epoch 3") as caught:
         derive(whole_run, epoch=3)
+    assert caught.value.hint == "epochs 0 to 2 are there"
 
 
 def test_derive_wants_a_search(tmp_path: Path) -> None:

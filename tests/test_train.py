@@ -1,0 +1,144 @@
+"""Training and evaluation as a whole: they learn, resume, and fit each other or say why not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_tiny_cache
+from interrupting import stop_after
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from skelnas import runs
+from skelnas.config import TrainSettings
+from skelnas.errors import InputError, Interrupted
+from skelnas.evaluate import evaluate
+from skelnas.genotype import BUILT_IN
+from skelnas.model_folder import load_model
+from skelnas.sources.base import Layout
+from skelnas.train import train
+
+GENOTYPE = BUILT_IN["ntu_cs112se30"]
+SMALL = TrainSettings(
+    frames=12,
+    layers=3,
+    channels=4,
+    epochs=16,
+    batch_size=6,
+    lr=0.1,
+    device="cpu",
+    rotate=5,
+    crop=0.8,
+)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("train") / "model"
+    train(tiny_cache, GENOTYPE, out, SMALL)
+    return out
+
+
+def test_it_learns_what_can_be_learned(tiny_cache: Path, model: Path) -> None:
+    metrics = runs.read_lines(model / runs.METRICS)
+    assert len(metrics) == SMALL.epochs
+    assert metrics[-1]["train_loss"] < 0.5 * metrics[0]["train_loss"]
+    result = evaluate(tiny_cache, model)
+    assert result.num_clips == 12
+    assert result.metrics.top1 > 2 * result.chance
+    assert result.chance == pytest.approx(1 / 3)
+
+
+def test_a_model_says_all_that_is_needed_to_use_it(model: Path) -> None:
+    with safe_open(model / runs.MODEL, framework="pt") as file:
+        assert list(file.metadata()) == ["skelnas"]
+        text = file.metadata()["skelnas"]
+    described = json.loads(text)
+    assert text == json.dumps(described, sort_keys=True)
+    assert described["genotype"] == GENOTYPE.to_dict()
+    assert described["classes"] == ["still", "wave", "pair"]
+    assert described["input_shape"] == [3, 12, 10]
+    assert described["clip_settings"]["frames"] == 12
+    assert described["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+
+
+def test_a_model_file_alone_is_enough(tiny_cache: Path, model: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((model / runs.MODEL).read_bytes())
+    one, other = evaluate(tiny_cache, model).to_dict(), evaluate(tiny_cache, alone).to_dict()
+    assert one == other
+
+
+@pytest.mark.parametrize("steps", [1, 6, 7])
+def test_resume_goes_on_as_if_nothing_had_happened(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    short = SMALL.model_copy(update={"epochs": 3})
+    train(tiny_cache, GENOTYPE, tmp_path / "whole", short)
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        with pytest.raises(Interrupted):
+            train(tiny_cache, GENOTYPE, tmp_path / "parts", short)
+    train(tiny_cache, GENOTYPE, tmp_path / "parts", short, resume=True)
+    for name in (runs.MODEL, runs.CHECKPOINT):
+        whole, parts = load_file(tmp_path / "whole" / name), load_file(tmp_path / "parts" / name)
+        assert [key for key in whole if not torch.equal(whole[key], parts[key])] == []
+    losses = [
+        [line["train_loss"] for line in runs.read_lines(tmp_path / run / runs.METRICS)]
+        for run in ("whole", "parts")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_the_batch_size_of_evaluation_does_not_matter(tiny_cache: Path, model: Path) -> None:
+    results = [evaluate(tiny_cache, model, batch_size=size).to_dict() for size in (1, 5, 64)]
+    assert results[0] == results[1] == results[2]
+
+
+def test_cache_and_model_that_do_not_fit(model: Path, tmp_path: Path) -> None:
+    write_tiny_cache(tmp_path / "wide.h5", layout=Layout(joints=tuple("abcd"), center_joint=1))
+    with pytest.raises(InputError, match="8 joints of 3 numbers do not fit"):
+        evaluate(tmp_path / "wide.h5", model)
+    write_tiny_cache(tmp_path / "other.h5", classes=("a", "b", "c"))
+    with pytest.raises(InputError, match="3 classes are not the 3"):
+        evaluate(tmp_path / "other.h5", model)
+
+
+def test_unknown_protocol(tiny_cache: Path, model: Path) -> None:
+    with pytest.raises(InputError, match="no protocol 'xview', only: xsub"):
+        evaluate(tiny_cache, model, protocol="xview")
+
+
+def test_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no trained model"):
+        load_model(tmp_path)
+    with pytest.raises(InputError, match="holds no trained model"):
+        load_model(tmp_path / "nothing")
+
+
+def test_broken_models(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes((model / runs.MODEL).read_bytes()[:1000])
+    with pytest.raises(InputError, match="not a readable safetensors file"):
+        load_model(path)
+
+    save_file({"w": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match="not a model of skelnas"):
+        load_model(path)
+
+    tensors = load_file(model / runs.MODEL)
+    with safe_open(model / runs.MODEL, framework="pt") as file:
+        description = json.loads(file.metadata()["skelnas"])
+    for change, message in (
+        ({"version": 2}, "not a model of version 1"),
+        ({"channels": 8}, "weights and description disagree"),
+        ({"surprise": 1}, "weights and description disagree"),
+        ({"genotype": {}}, "not a genotype"),
+        ({"clip_settings": {"frames": -1}}, "weights and description disagree"),
+    ):
+        save_file(tensors, path, metadata={"skelnas": json.dumps(description | change)})
+        with pytest.raises(InputError, match=message):
+            load_model(path)
