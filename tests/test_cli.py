@@ -1,0 +1,255 @@
+"""The installed command in real pipes: results on stdout, all else on stderr, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+
+from skelnas.genotype import BUILT_IN
+
+SKELNAS = Path(sys.executable).with_name("skelnas")
+REAL = Path(__file__).parents[2] / "shared" / "data"
+SEARCH = "--frames 6 --layers 3 --channels 2 --nodes 2 --epochs 1 --batch-size 6 --device cpu"
+TRAIN = "--frames 6 --layers 3 --channels 2 --epochs 1 --batch-size 6 --device cpu"
+
+
+def run(
+    command: str, cwd: Path, stdin: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a line of shell, in which `skelnas` is the installed command, without a terminal."""
+    path = f"{SKELNAS.parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=cwd,
+        input=stdin or "",
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **environment},
+        timeout=300,
+        check=False,
+    )
+
+
+def fails(command: str, cwd: Path, code: int, *words: str, stdin: str | None = None) -> None:
+    """Check that a command fails with its exit code, one clear line and no traceback."""
+    finished = run(command, cwd, stdin)
+    assert finished.returncode == code, finished.stderr
+    assert finished.stdout == ""
+    assert "Traceback" not in finished.stderr
+    for word in words:
+        assert word in finished.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a cache, a search and a model, all made by the command."""
+    path = tmp_path_factory.mktemp("cli")
+    (path / "c.h5").symlink_to(tiny_cache)
+    finished = run(
+        f"skelnas search c.h5 --out run {SEARCH} && "
+        f"skelnas derive run | skelnas train c.h5 --genotype - --out model {TRAIN}",
+        path,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == ""
+    assert "epoch 1/1" in finished.stderr
+    assert "\x1b" not in finished.stderr
+    return path
+
+
+def test_derive_prints_a_genotype_and_nothing_else(folder: Path) -> None:
+    finished = run("skelnas derive run", folder)
+    assert json.loads(finished.stdout)["format"] == "skelnas-genotype"
+    assert finished.stderr == ""
+    assert run("skelnas derive run --out g.json --plot cells.svg", folder).stdout == ""
+    assert (folder / "g.json").read_text() == finished.stdout
+    assert (folder / "cells.svg").read_text().startswith("<?xml")
+
+
+def test_evaluate_prints_a_table_or_json(folder: Path) -> None:
+    table = run("skelnas evaluate c.h5 model", folder)
+    assert table.returncode == 0
+    for word in ("top-1", "top-5", "parameters", "MACs", "wave"):
+        assert word in table.stdout
+    document = json.loads(run("skelnas evaluate c.h5 model --json", folder).stdout)
+    assert document["clips"] == 12
+    assert 0 <= document["top1"] <= document["top5"] <= 1
+    assert document["flops"] == 2 * document["macs"]
+    assert sum(map(sum, document["confusion"])) == 12
+
+
+def test_a_reader_that_leaves_early_is_no_failure_to_shout_about(folder: Path) -> None:
+    finished = run("skelnas evaluate c.h5 model --json | head -c 1; true", folder)
+    assert finished.stdout == "{"
+    assert "Traceback" not in finished.stderr
+
+
+def test_prepare_synthetic_and_inspect_by_json(tmp_path: Path) -> None:
+    finished = run("skelnas prepare synthetic --clips 16 s.h5 --json", tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    report = json.loads(finished.stdout)
+    assert report["clips"] == 16
+    with h5py.File(tmp_path / "s.h5") as file:
+        assert file.attrs["source"] == "synthetic"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the real recordings in ../shared/data")
+@pytest.mark.parametrize(
+    ("source", "data", "splits"),
+    [
+        ("ntu", "ntu-raw", {"xsub": [31, 2], "xview": [2, 31]}),
+        ("kinetics", "kinetics-skeleton", {"official": [3, 5]}),
+        ("nw-ucla", "nw-ucla", {"xview": [1020, 464]}),
+    ],
+)
+def test_prepare_real_recordings(
+    tmp_path: Path, source: str, data: str, splits: dict[str, list[int]]
+) -> None:
+    finished = run(f"skelnas prepare {source} {REAL / data} c.h5 --json", tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads(finished.stdout)["splits"]
+    assert {name: [part["train"], part["test"]] for name, part in found.items()} == splits
+
+
+def test_a_broken_file_is_left_out_listed_and_in_the_exit_code(tmp_path: Path) -> None:
+    from skelnas.sources.synthetic import write_raw
+
+    first, second = write_raw(tmp_path / "raw", num_clips=2)
+    second.write_bytes(second.read_bytes()[:5000])
+    finished = run("skelnas prepare ntu raw c.h5 --json", tmp_path)
+    assert finished.returncode == 3
+    assert json.loads(finished.stdout)["clips"] == 1
+    assert second.name in finished.stderr
+    listed = json.loads((tmp_path / "c.h5.report.json").read_text())["failed"]
+    assert [Path(entry["file"]).name for entry in listed] == [second.name]
+    fails("skelnas prepare ntu raw d.h5 --strict", tmp_path, 3, second.name)
+    assert not (tmp_path / "d.h5").exists()
+    assert first.exists()
+
+
+def test_defaults_then_file_then_environment_then_flag(folder: Path) -> None:
+    (folder / "s.toml").write_text("[search]\nepochs = 7\nlr = 0.3\nbatch-size = 4\n")
+    finished = run(
+        "skelnas search c.h5 --out x --config s.toml --batch-size 2 --dry-run",
+        folder,
+        SKELNAS_SEARCH_LR="0.2",
+        SKELNAS_SEARCH_BATCH_SIZE="3",
+    )
+    settings = json.loads(finished.stdout)
+    assert (settings["epochs"], settings["lr"], settings["batch_size"]) == (7, 0.2, 2)
+    assert settings["layers"] == 6
+    assert not (folder / "x").exists()
+
+
+BROKEN_GENOTYPE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["conv_9x9", 0]]]})
+MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["conv_3x3", 5]]]})
+
+
+@pytest.mark.parametrize(
+    ("command", "stdin", "code", "words"),
+    [
+        ("skelnas search c.h5 --out run", None, 2, ["run", "not empty", "--resume"]),
+        ("skelnas search c.h5 --out new --protocol xview", None, 3, ["xview", "xsub"]),
+        ("skelnas search nothing.h5 --out new", None, 3, ["nothing.h5"]),
+        ("skelnas search text.h5 --out new", None, 3, ["text.h5"]),
+        ("skelnas search schema.h5 --out new", None, 3, ["schema.h5", "version"]),
+        ("skelnas search c.h5 --out new --epochs 0", None, 2, ["--epochs", "0"]),
+        ("skelnas search c.h5 --out new --order third", None, 2, ["third", "second"]),
+        ("skelnas search c.h5 --out new --device cuda", None, 4, ["cuda", "cpu"]),
+        ("skelnas search c.h5 --out new --config none.toml", None, 3, ["none.toml"]),
+        ("skelnas search c.h5 --out new --config bad.toml", None, 3, ["bad.toml", "epoch"]),
+        ("skelnas derive model", None, 3, ["model", "no search"]),
+        ("skelnas derive run --epoch 9", None, 2, ["epoch 9", "0 to 1"]),
+        ("skelnas derive run --plot cells.pdf", None, 2, ["cells.pdf", ".svg"]),
+        ("skelnas train c.h5 --genotype none.json --out new", None, 3, ["none.json"]),
+        ("skelnas train c.h5 --genotype - --out new", "", 3, ["standard input"]),
+        ("skelnas train c.h5 --genotype - --out new", "{", 3, ["not JSON"]),
+        ("skelnas train c.h5 --genotype - --out new", BROKEN_GENOTYPE, 3, ["conv_9x9"]),
+        ("skelnas train c.h5 --genotype - --out new", MISSING_NODE, 3, ["node 5", "0 to 1"]),
+        ("skelnas evaluate c.h5 run", None, 3, ["run", "no trained model"]),
+        ("skelnas prepare ntu empty new", None, 3, ["empty"]),
+        ("skelnas prepare ntu nowhere new", None, 3, ["nowhere"]),
+        ("skelnas prepare synthetic c.h5", None, 2, ["c.h5", "--force"]),
+        ("skelnas demo --out run", None, 2, ["run", "not empty"]),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_loses_nothing(
+    folder: Path, command: str, stdin: str | None, code: int, words: list[str]
+) -> None:
+    (folder / "text.h5").write_text("a letter to a friend")
+    (folder / "empty").mkdir(exist_ok=True)
+    (folder / "bad.toml").write_text("epoch = 3")
+    if not (folder / "schema.h5").exists():
+        (folder / "schema.h5").write_bytes((folder / "c.h5").read_bytes())
+        with h5py.File(folder / "schema.h5", "r+") as file:
+            file.attrs["schema_version"] = 99
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    fails(command, folder, code, *words, stdin=stdin)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = f"search c.h5 --out {out} {SEARCH}".replace("--epochs 1", "--epochs 500").split()
+    process = subprocess.Popen(
+        [SKELNAS, *command], cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in stderr
+    assert "Traceback" not in stderr
+    assert (out / "checkpoint.safetensors").exists()
+
+
+def test_killed_outright_and_resumed(folder: Path, tmp_path: Path) -> None:
+    flags = SEARCH.replace("--epochs 1", "--epochs 4")
+    whole = run(f"skelnas search c.h5 --out {tmp_path}/whole {flags}", folder)
+    assert whole.returncode == 0
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [SKELNAS, *f"search c.h5 --out {out} {flags}".split()],
+        cwd=folder,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    resumed = run(f"skelnas search c.h5 --out {out} {flags} --resume", folder)
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("alphas.jsonl", "checkpoint.safetensors"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_version_and_help_need_no_torch(tmp_path: Path) -> None:
+    assert run("skelnas --version", tmp_path).stdout == "0.1.0\n"
+    text = run("skelnas search --help", tmp_path).stdout
+    assert "Example: skelnas search" in text
+    assert "paper: 35" in text
+    assert "--protocol" in text
+
+
+def test_no_color_and_width_are_obeyed(folder: Path) -> None:
+    finished = run("skelnas evaluate c.h5 model", folder, NO_COLOR="1", COLUMNS="60")
+    assert "\x1b" not in finished.stdout
+    assert max(map(len, finished.stdout.splitlines())) <= 60
+
+
+def test_debug_shows_the_traceback(folder: Path) -> None:
+    finished = run("skelnas derive model", folder, SKELNAS_DEBUG="1")
+    assert finished.returncode == 3
+    assert "Traceback" in finished.stderr
