@@ -38,7 +38,7 @@ The options under "Settings" can be given in four places. The first that has a v
 capitals and with `_` for `-`; a switch such as `--center` takes `true` or `false`
 3. the file of `--config`, in TOML: `epochs = 10`, at the top level or in a table named as the \
 command, such as `[search]`; where there is such a table, the top level is not read. An unknown \
-name is refused
+name is refused, and so is a file that has tables for other commands only
 4. the default
 
 The other options with a name can stand in the file too, but have no environment variable. \
@@ -184,8 +184,8 @@ def _paragraphs(function: Function) -> list[str]:
 
 
 def _table(head: tuple[str, ...], rows: Any) -> list[str]:
-    lines = [head, ("---",) * len(head), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    body = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    return [body[0], "|" + "---|" * len(head), *body[1:]]
 
 
 def _cell(text: str) -> str:

@@ -200,7 +200,11 @@ def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path, tmp_path: Path) -> Non
     out = tmp_path / "run"
     command = f"search c.h5 --out {out} {SEARCH}".replace("--epochs 1", "--epochs 500").split()
     process = subprocess.Popen(
-        [SKELNAS, *command], cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [SKELNAS, *command],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 120
     while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
