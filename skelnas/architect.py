@@ -82,7 +82,7 @@ def second_order(
     direct, direction = gradients[: len(alphas)], gradients[len(alphas) :]
 
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(direction)))
-    eps = perturbation / norm
+    eps = perturbation / norm.clamp_min(torch.finfo(norm.dtype).tiny)
     with _moved(weights, start, direction, eps):
         plus = _gradient(training_loss(), alphas)
     with _moved(weights, start, direction, -eps):

@@ -132,7 +132,7 @@ class ClipStore:
         steps = torch.arange(self.settings.frames, device=last.device)
         if self.settings.interpolation == "linear":
             return begin + span * (steps / max(self.settings.frames - 1, 1))
-        return (begin + (span + 1) * (steps / self.settings.frames)).floor().clamp(max=last)
+        return (begin + (span + 1) * steps / self.settings.frames).floor().clamp(max=last)
 
     def _sample(self, indices: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return poses [N, M, T, V, C] and presence [N, M, T] at fractional positions [N, T].

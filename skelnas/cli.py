@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +14,7 @@ from rich.table import Table
 
 import skelnas
 from skelnas import console
-from skelnas.config import DeviceSettings, SearchSettings, TrainSettings
+from skelnas.config import EvaluateSettings, SearchSettings, TrainSettings
 from skelnas.errors import SkelnasError
 from skelnas.options import with_settings
 
@@ -276,19 +277,15 @@ def train(
 
 
 @app.command()
-@with_settings(DeviceSettings)
+@with_settings(EvaluateSettings)
 def evaluate(
     cache: CacheArgument,
     model: Annotated[
         Path, typer.Argument(help="Model folder or model.safetensors.", show_default=False)
     ],
-    protocol: Annotated[
-        str, typer.Option(help="Split to score; by default the one the model was trained on.")
-    ] = "",
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips scored together.")] = 64,
     as_json: Json = False,
     *,
-    settings: DeviceSettings,
+    settings: EvaluateSettings,
 ) -> None:
     """Score a model on the test part of its protocol.
 
@@ -296,9 +293,7 @@ def evaluate(
     """
     from skelnas.evaluate import evaluate as evaluate_verb
 
-    result = evaluate_verb(
-        cache, model, protocol=protocol, batch_size=batch_size, settings=settings
-    )
+    result = evaluate_verb(cache, model, settings)
     if as_json:
         console.result(json.dumps(result.to_dict()))
     else:
@@ -354,12 +349,15 @@ def _print_evaluation(result: Evaluation) -> None:
 
 def main() -> None:
     """Run the command line; a known failure is one line, its hint and its exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up, as Ctrl-C
     try:
         app()
+    except SystemExit as ending:
+        if ending.code == 130:  # Typer has met a KeyboardInterrupt and said nothing
+            console.note("skelnas: interrupted", style="red")
+        raise
     except SkelnasError as error:
         _fail(str(error), error.hint, error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted", None, 130)
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): nothing more to say, and no traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -33,7 +33,7 @@ class ClipSettings(Settings):
     )
     center: bool = Field(
         True,
-        description="put the origin at the first person's centre joint in the first frame (ours)",
+        description="put the origin at the first person's centre joint when first seen (ours)",
     )
     align: bool = Field(
         False,
@@ -43,9 +43,8 @@ class ClipSettings(Settings):
 
 
 class DeviceSettings(Settings):
-    """Where and how reproducibly a verb runs."""
+    """Where a verb runs."""
 
-    seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
     device: Device = Field("auto", description="'auto' takes CUDA, then MPS, then the CPU")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves the choice to PyTorch")
 
@@ -67,7 +66,10 @@ class AugmentSettings(Settings):
 class SearchSettings(ClipSettings, DeviceSettings):
     """Settings of `skelnas search`."""
 
-    protocol: str = Field("", description="split to search on; its test part is never touched")
+    protocol: str = Field(
+        "", description="split to search on, its test part never touched; xsub or the only one"
+    )
+    seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
     space: Literal["sar", "sar-no-se", "darts"] = Field(
         "sar", description="candidate operations: Table I, Table V's ablation, or DARTS' (paper)"
     )
@@ -93,12 +95,21 @@ class SearchSettings(ClipSettings, DeviceSettings):
     alpha_weight_decay: float = Field(
         1e-3, ge=0, description="weight decay of alpha (release: 1e-3)"
     )
+    perturbation: float = Field(
+        0.01,
+        gt=0,
+        description="length of the finite-difference step of the second order (DARTS: 0.01); "
+        "see docs/method.md",
+    )
 
 
 class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings):
     """Settings of `skelnas train`."""
 
-    protocol: str = Field("", description="split whose training part is learned from")
+    protocol: str = Field(
+        "", description="split whose training part is learned from; xsub or the only one"
+    )
+    seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
     layers: int = Field(9, ge=1, description="cells of the network (paper: 9)")
     channels: int = Field(36, ge=1, description="channels of the first cell (release: 36)")
     epochs: int = Field(350, ge=1, description="passes over the training part (paper: 350)")
@@ -111,3 +122,10 @@ class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings):
     drop_path: float = Field(
         0.2, ge=0, lt=1, description="chance to drop an edge, reached in steps (release: 0.2)"
     )
+
+
+class EvaluateSettings(DeviceSettings):
+    """Settings of `skelnas evaluate`."""
+
+    protocol: str = Field("", description="split to score; the one the model was trained on")
+    batch_size: int = Field(64, ge=1, description="clips scored together; the result is the same")

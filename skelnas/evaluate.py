@@ -11,7 +11,7 @@ import torch
 from skelnas import devices
 from skelnas.batches import ClipStore
 from skelnas.cache import Cache
-from skelnas.config import DeviceSettings
+from skelnas.config import EvaluateSettings
 from skelnas.console import progress
 from skelnas.errors import InputError
 from skelnas.model_folder import ModelCard, load_model
@@ -19,6 +19,8 @@ from skelnas.models.complexity import Complexity, measure
 from skelnas.scoring import Metrics, score
 from skelnas.scoring import measure as measure_scores
 from skelnas.sources.base import Test
+
+DEFAULTS = EvaluateSettings()
 
 
 @dataclass(frozen=True)
@@ -61,36 +63,29 @@ class Evaluation:
 
 
 def evaluate(
-    cache_path: Path,
-    model_path: Path,
-    *,
-    protocol: str = "",
-    batch_size: int = 64,
-    settings: DeviceSettings | None = None,
+    cache_path: Path, model_path: Path, settings: EvaluateSettings = DEFAULTS
 ) -> Evaluation:
     """Score a trained model on the test part of a protocol.
 
     Args:
         cache_path: a skeleton cache with the joints and classes that the model knows.
         model_path: a model folder or a ``model.safetensors``.
-        protocol: the split; the one that the model was trained on if empty.
-        batch_size: clips scored together; does not change the result.
-        settings: the device.
+        settings: see `EvaluateSettings`.
 
     Raises:
         InputError: cache or model are broken or do not fit each other.
     """
-    device = devices.choose(settings or DeviceSettings())
+    device = devices.choose(settings)
     network, card = load_model(model_path)
     complexity = measure(network, card.input_shape)
     devices.place(network, device)
     with Cache.open(cache_path) as cache:
         _check_fit(cache, card, cache_path, model_path)
-        protocol = cache.choose_protocol(protocol or card.protocol)
+        protocol = cache.choose_protocol(settings.protocol or card.protocol)
         clips = cache.load(cache.indices(protocol, Test))
         store = ClipStore(clips, cache.layout, cache.max_persons, card.make_clip_settings(), device)
     with progress("evaluate", len(store)) as meter:
-        logits = score(network, store, batch_size, meter.advance)
+        logits = score(network, store, settings.batch_size, meter.advance)
     metrics = measure_scores(logits, store.labels.cpu())
     frequency = torch.bincount(store.labels.cpu()).max().item()
     return Evaluation(protocol, len(store), frequency / len(store), metrics, complexity, card)

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import click
 import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -94,8 +93,8 @@ def _check(model: type[Settings], fields: dict[str, Any]) -> Settings:
         raise UsageError(f"--{name} {problem['input']}: expected {expected}") from None
 
 
-def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
-    """Take defaults from a TOML file: its table named as the verb, or its top level."""
+def _read_config(context: typer.Context, path: Path | None) -> None:
+    """Take defaults from a TOML file: its top level, then its table named as the verb."""
     if path is None or context.resilient_parsing:
         return
     try:
@@ -104,7 +103,9 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not TOML: {error}") from None
-    values = document.get(context.command.name or "", document)
+    values = {name: value for name, value in document.items() if not isinstance(value, dict)}
+    own = document.get(context.command.name or "", {})
+    values |= own if isinstance(own, dict) else {}
     known = {option.name for option in context.command.params}
     for name in values:
         if name.replace("-", "_") not in known:

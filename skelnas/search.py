@@ -116,7 +116,7 @@ def halve(
         raise InputError(
             f"the training part cannot be halved: {len(indices)} clips of "
             f"{len(np.unique(subjects[indices]))} subjects",
-            hint="give a cache with more clips, or --validation random",
+            hint="a protocol with more clips, or for --validation subject more subjects, is needed",
         )
     return positions[~chosen], positions[chosen]
 
@@ -229,6 +229,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
             momentum=self.settings.momentum,
             momentum_buffers=None if buffers[0] is None else buffers,
             weight_decay=self.settings.weight_decay,
+            perturbation=self.settings.perturbation,
         )
 
     def end_epoch(self, record: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from skelnas.model_folder import ModelCard, save_model
 from skelnas.models.complexity import measure
 from skelnas.sources.base import Train
 
-STREAM_INIT, STREAM_ORDER, STREAM_STEP = range(3)
+STREAM_INIT, STREAM_ORDER, STREAM_DROP_PATH, STREAM_AUGMENT = range(4)
 """What is drawn at random, told apart so that each has a seed of its own."""
 
 
@@ -131,10 +131,11 @@ class _Training(Job[Tensor]):
 
     def take_step(self, indices: Tensor) -> tuple[Tensor, int]:
         """Learn from one batch."""
-        seed = self.random_seed(STREAM_STEP, self.epoch, self.step)
-        torch.manual_seed(seed)  # what drop-path draws
+        place = (self.epoch, self.step)
+        torch.manual_seed(self.random_seed(STREAM_DROP_PATH, *place))
         self.network.set_drop_path(self.settings.drop_path * self.epoch / self.epochs)
-        batch = self.store.batch(indices, self.settings, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(self.random_seed(STREAM_AUGMENT, *place))
+        batch = self.store.batch(indices, self.settings, generator)
 
         logits = self.network(batch.x)
         loss = F.cross_entropy(logits, batch.labels)

@@ -67,6 +67,14 @@ def test_first_order_is_the_direct_term() -> None:
     torch.testing.assert_close(gradient.validation_loss, toy.validation().detach())
 
 
+def test_a_validation_loss_without_weights_has_no_second_term() -> None:
+    toy = Quadratic()
+    gradient = architect.second_order(
+        toy.training, lambda: toy.a.sum(), [toy.w], [toy.a], momentum_buffers=None, **SETTINGS
+    )
+    torch.testing.assert_close(gradient.alphas[0], torch.ones_like(toy.a))
+
+
 def test_weights_come_back_when_a_pass_fails() -> None:
     toy = Quadratic()
     before = toy.w.detach().clone()

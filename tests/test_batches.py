@@ -66,6 +66,12 @@ def test_nearest_sampling_takes_frames_as_they_are() -> None:
     assert values(long) == [1, 3, 5, 7, 9]
 
 
+@pytest.mark.parametrize("num_frames", [22, 29, 112, 300])
+def test_nearest_sampling_of_as_many_frames_changes_nothing(num_frames: int) -> None:
+    same = store(make_clips(ramp(num_frames)), frames=num_frames, interpolation="nearest")
+    assert values(same) == [frame + 1 for frame in range(num_frames)]
+
+
 def test_one_frame_out_of_many() -> None:
     assert values(store(make_clips(ramp(4)), frames=1)) == [1]
 

@@ -136,7 +136,9 @@ def test_a_broken_file_is_left_out_listed_and_in_the_exit_code(tmp_path: Path) -
 
 
 def test_defaults_then_file_then_environment_then_flag(folder: Path) -> None:
-    (folder / "s.toml").write_text("[search]\nepochs = 7\nlr = 0.3\nbatch-size = 4\n")
+    (folder / "s.toml").write_text(
+        "epochs = 9\nlr = 0.3\n[search]\nepochs = 7\nbatch-size = 4\n[train]\ncrop = 0.5\n"
+    )
     finished = run(
         "skelnas search c.h5 --out x --config s.toml --batch-size 2 --dry-run",
         folder,

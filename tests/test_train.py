@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from skelnas import runs
-from skelnas.config import TrainSettings
+from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.errors import InputError, Interrupted
 from skelnas.evaluate import evaluate
 from skelnas.genotype import BUILT_IN
@@ -94,7 +94,10 @@ def test_resume_goes_on_as_if_nothing_had_happened(
 
 
 def test_the_batch_size_of_evaluation_does_not_matter(tiny_cache: Path, model: Path) -> None:
-    results = [evaluate(tiny_cache, model, batch_size=size).to_dict() for size in (1, 5, 64)]
+    results = [
+        evaluate(tiny_cache, model, EvaluateSettings(batch_size=size)).to_dict()
+        for size in (1, 5, 64)
+    ]
     assert results[0] == results[1] == results[2]
 
 
@@ -109,7 +112,7 @@ def test_cache_and_model_that_do_not_fit(model: Path, tmp_path: Path) -> None:
 
 def test_unknown_protocol(tiny_cache: Path, model: Path) -> None:
     with pytest.raises(InputError, match="no protocol 'xview', only: xsub"):
-        evaluate(tiny_cache, model, protocol="xview")
+        evaluate(tiny_cache, model, EvaluateSettings(protocol="xview"))
 
 
 def test_folder_without_a_model(tmp_path: Path) -> None:

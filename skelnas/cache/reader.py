@@ -128,6 +128,11 @@ class Cache:
             return "xsub"
         if not name and len(self.splits) == 1:
             return next(iter(self.splits))
+        if not name:
+            raise InputError(
+                f"{self.path} has several protocols and none was chosen",
+                hint=f"choose one with --protocol: {', '.join(self.splits)}",
+            )
         self.indices(name, Train)
         return name
 
