@@ -114,3 +114,24 @@ def _read_config(context: typer.Context, path: Path | None) -> None:
                 hint=f"`{context.command_path} --help` lists the settings",
             )
     context.default_map = {name.replace("-", "_"): value for name, value in values.items()}
+
+
+CacheArgument = Annotated[
+    Path, typer.Argument(help="Skeleton cache, made by `skelnas prepare`.", show_default=False)
+]
+RawArgument = Annotated[
+    Path, typer.Argument(help="Folder with the raw recordings.", show_default=False)
+]
+OutArgument = Annotated[
+    Path, typer.Argument(help="Cache to write, an .h5 file.", show_default=False)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resulting settings as JSON, and do nothing.")
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes that read files; by default one a core.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first broken file.")]

@@ -1,0 +1,87 @@
+"""The terminal: parse, call one verb, print. No logic, and no torch before a verb needs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+import skelnas
+from skelnas import console
+from skelnas.cli import verbs
+from skelnas.cli.prepare import prepare_app
+from skelnas.errors import SkelnasError
+
+app = typer.Typer(
+    name="skelnas",
+    help="Find compact CNNs for skeleton-based action recognition by differentiable "
+    "architecture search (SAR-NAS).\n\nprepare → search → derive → train → evaluate",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(prepare_app, name="prepare")
+for command in (verbs.search, verbs.derive, verbs.train, verbs.evaluate, verbs.demo):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.result(skelnas.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a verb."""
+
+
+def main() -> None:
+    """Run the command line; a known failure is one line, its hint and its exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up, as Ctrl-C
+    try:
+        app()
+    except SystemExit as ending:
+        if ending.code == 130:  # Typer has met a KeyboardInterrupt and said nothing
+            console.note("skelnas: interrupted", style="red")
+        raise
+    except SkelnasError as error:
+        _fail(str(error), error.hint, error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing more to say, and no traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if _is_out_of_memory(error):
+            _fail(f"out of memory ({str(error).splitlines()[0]})", "try a smaller --batch-size", 4)
+        if os.environ.get("SKELNAS_DEBUG"):
+            raise
+        _fail(
+            f"unexpected {type(error).__name__}: {error}",
+            "this is a bug; run again with SKELNAS_DEBUG=1 and report the traceback",
+            1,
+        )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    torch: Any = sys.modules.get("torch")
+    return isinstance(error, MemoryError) or (
+        torch is not None and isinstance(error, torch.OutOfMemoryError)
+    )
+
+
+def _fail(message: str, hint: str | None, exit_code: int) -> None:
+    if os.environ.get("SKELNAS_DEBUG") and sys.exc_info()[1] is not None:
+        console.err.print_exception()
+    console.note(f"skelnas: {message}", style="red")
+    if hint:
+        console.note(f"  hint: {hint}")
+    sys.exit(exit_code)

@@ -1,0 +1,173 @@
+"""The verbs after `prepare`, and the demo. Each is imported when it is called."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from skelnas import console
+from skelnas.cli.options import CacheArgument, DryRun, Force, Json, Resume, with_settings
+from skelnas.config import EvaluateSettings, SearchSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from skelnas.evaluate import Evaluation
+
+
+@with_settings(SearchSettings)
+def search(
+    cache: CacheArgument,
+    out: Annotated[Path, typer.Option(help="Run folder to make.", show_default=False)],
+    resume: Resume = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    *,
+    settings: SearchSettings,
+) -> None:
+    """Search for the two cells; writes a run folder.
+
+    Example: skelnas search ntu60.h5 --protocol xsub --out runs/xsub
+    """
+    if dry_run:
+        console.result(settings.model_dump_json(indent=2))
+        return
+    from skelnas.search import search as search_verb
+
+    search_verb(cache, out, settings, resume=resume, force=force)
+    console.note(f"done: `skelnas derive {out}` prints the genotype")
+
+
+def derive(
+    run: Annotated[Path, typer.Argument(help="Run folder of a search.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Write the genotype to this file.")] = None,
+    epoch: Annotated[
+        int | None, typer.Option(min=0, help="Use the alphas after this epoch; 0 is the start.")
+    ] = None,
+    keep: Annotated[int, typer.Option(min=1, help="Edges that a node keeps (paper: 2).")] = 2,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw both cells, as .svg or .png (extra: plot).")
+    ] = None,
+) -> None:
+    """Print the genotype of a run as JSON.
+
+    Example: skelnas derive runs/xsub | skelnas train ntu60.h5 --genotype - --out models/xsub
+    """
+    from skelnas.derive import derive as derive_verb
+    from skelnas.runs import atomic_write
+
+    genotype = derive_verb(run, epoch=epoch, keep=keep)
+    if plot is not None:
+        from skelnas.plot import draw_cells
+
+        draw_cells(genotype, plot)
+    if out is None:
+        console.result(genotype.to_json())
+    else:
+        atomic_write(out, genotype.to_json())
+
+
+@with_settings(TrainSettings)
+def train(
+    cache: CacheArgument,
+    genotype: Annotated[
+        str,
+        typer.Option(
+            help="Genotype: a JSON file, - for standard input, a built-in name (ntu_cs112se30, "
+            "ntu_cv112se30) or random:SEED.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
+    resume: Resume = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    *,
+    settings: TrainSettings,
+) -> None:
+    """Train the network of a genotype from scratch; writes a model folder.
+
+    Example: skelnas train ntu60.h5 --genotype ntu_cs112se30 --out models/released
+    """
+    from skelnas.genotype import load
+
+    cells = load(genotype, sys.stdin.read() if genotype == "-" else None)
+    if dry_run:
+        console.result(settings.model_dump_json(indent=2))
+        return
+    from skelnas.train import train as train_verb
+
+    path = train_verb(cache, cells, out, settings, resume=resume, force=force)
+    console.note(f"done: {path}; `skelnas evaluate {cache} {out}` scores it")
+
+
+@with_settings(EvaluateSettings)
+def evaluate(
+    cache: CacheArgument,
+    model: Annotated[
+        Path, typer.Argument(help="Model folder or model.safetensors.", show_default=False)
+    ],
+    as_json: Json = False,
+    *,
+    settings: EvaluateSettings,
+) -> None:
+    """Score a model on the test part of its protocol.
+
+    Example: skelnas evaluate ntu60.h5 models/xsub --json
+    """
+    from skelnas.evaluate import evaluate as evaluate_verb
+
+    result = evaluate_verb(cache, model, settings)
+    if as_json:
+        console.result(json.dumps(result.to_dict()))
+    else:
+        _print_evaluation(result)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to keep everything in.")] = Path("skelnas-demo"),
+    clips: Annotated[
+        int, typer.Option(min=64, help="Recordings to make; multiples of 16 are balanced.")
+    ] = 576,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything.")] = 0,
+    force: Force = False,
+) -> None:
+    """Run the whole line on synthetic motions, in a few minutes.
+
+    Example: skelnas demo
+    """
+    from skelnas.demo import demo as demo_verb
+
+    demo_verb(out, num_clips=clips, seed=seed, force=force)
+
+
+def _print_evaluation(result: Evaluation) -> None:
+    facts = Table(title=f"{result.num_clips:,} test clips, {result.protocol}", show_header=False)
+    for name, value in (
+        ("top-1", f"{result.metrics.top1:.2%}"),
+        ("top-5", f"{result.metrics.top5:.2%}"),
+        ("mean per class", f"{result.metrics.mean_class:.2%}"),
+        ("chance", f"{result.chance:.2%}"),
+        ("parameters", f"{result.complexity.parameters:,}"),
+        ("MACs a clip", f"{result.complexity.macs:,}"),
+        ("FLOPs a clip", f"{result.complexity.flops:,}"),
+    ):
+        facts.add_row(name, value)
+    console.out.print(facts)
+
+    classes = Table("class", "clips", "top-1", "most often taken for", title="per class")
+    confusion = result.metrics.confusion
+    for index, (name, top1) in enumerate(
+        zip(result.card.classes, result.metrics.per_class, strict=True)
+    ):
+        if top1 is None:
+            continue
+        others = confusion[index].copy()
+        others[index] = 0
+        rival = int(others.argmax())
+        mistaken = f"{result.card.classes[rival]} ({others[rival]})" if others.any() else ""
+        classes.add_row(name, str(confusion[index].sum()), f"{top1:.1%}", mistaken)
+    console.out.print(classes)
