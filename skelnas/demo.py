@@ -11,15 +11,15 @@ from typing import Any
 
 from rich.table import Table
 
-from skelnas.console import err, note, out, progress, result
+from skelnas.console import err, note, out, result
 from skelnas.errors import SkelnasError, UsageError
 from skelnas.sources.synthetic import write_raw
 
-CLIP_FLAGS = ("--frames", "32")
-SEARCH_FLAGS = (*CLIP_FLAGS, "--channels", "4", "--epochs", "6", "--batch-size", "16")
-SEARCH_RATES = ("--lr", "0.05", "--alpha-lr", "0.01")
-TRAIN_FLAGS = (*CLIP_FLAGS, "--channels", "12", "--layers", "6", "--epochs", "24")
-TRAIN_RATES = ("--batch-size", "32", "--lr", "0.1", "--rotate", "15", "--crop", "0.7")
+CLIP_FLAGS = "--frames 24"
+SEARCH_FLAGS = f"{CLIP_FLAGS} --layers 4 --channels 8 --epochs 5 --batch-size 16 --lr 0.05"
+SEARCH_FLAGS += " --alpha-lr 0.01"
+TRAIN_FLAGS = f"{CLIP_FLAGS} --layers 6 --channels 12 --epochs 20 --batch-size 32 --lr 0.1"
+TRAIN_FLAGS += " --rotate 15 --crop 0.7"
 """A search and a training cut short: far from the paper's 35 and 350 epochs."""
 
 
@@ -31,33 +31,30 @@ class Row:
     evaluation: dict[str, Any]
 
 
-def demo(folder: Path, *, num_clips: int = 576, seed: int = 0, force: bool = False) -> None:
+def demo(folder: Path, *, num_clips: int = 576, seed: int = 0) -> None:
     """Make raw recordings, run the five verbs over them and compare with a random genotype.
 
     Args:
-        folder: where everything is kept.
+        folder: where everything is kept; new or empty.
         num_clips: recordings to make; multiples of 16 hold all actions equally often.
         seed: of motions, search and training.
-        force: use a folder that is not empty.
 
     Raises:
-        UsageError: the folder is not empty and `force` is not given.
+        UsageError: the folder is not empty.
         SkelnasError: one of the commands failed; its own message stands above.
     """
-    if folder.exists() and any(folder.iterdir()) and not force:
-        raise UsageError(f"{folder}: is not empty", hint="choose another --out, or --force")
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder}: is not empty", hint="remove it, or choose another --out")
     raw, cache, run = folder / "raw", folder / "cache.h5", folder / "run"
     searched, drawn = folder / "model-searched", folder / "model-random"
-    common = ("--seed", str(seed), "--force")
+    seeded = ("--seed", str(seed))
 
-    note(f"The motions are SYNTHETIC: {num_clips} made-up recordings, written as raw NTU files.")
-    with progress("raw recordings", 1):
-        write_raw(raw, num_clips=num_clips, seed=seed)
-
-    _run(["prepare", "ntu", str(raw), str(cache), "--force"])
-    _run(["search", str(cache), "--out", str(run), *SEARCH_FLAGS, *SEARCH_RATES, *common])
+    note(f"The motions are SYNTHETIC: {num_clips} made-up recordings, written as raw NTU files ...")
+    write_raw(raw, num_clips=num_clips, seed=seed)
+    _run(["prepare", "ntu", str(raw), str(cache)])
+    _run(["search", str(cache), "--out", str(run), *SEARCH_FLAGS.split(), *seeded])
     genotype = _run(["derive", str(run)], show=False)
-    train = ["train", str(cache), *TRAIN_FLAGS, *TRAIN_RATES, *common, "--genotype"]
+    train = ["train", str(cache), *TRAIN_FLAGS.split(), *seeded, "--genotype"]
     _run([*train, "-", "--out", str(searched)], piped=f"skelnas derive {run} | ", stdin=genotype)
     _run([*train, f"random:{seed}", "--out", str(drawn)])
     rows = [

@@ -133,7 +133,6 @@ def demo(
         int, typer.Option(min=64, help="Recordings to make; multiples of 16 are balanced.")
     ] = 576,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything.")] = 0,
-    force: Force = False,
 ) -> None:
     """Run the whole line on synthetic motions, in a few minutes.
 
@@ -141,7 +140,7 @@ def demo(
     """
     from skelnas.demo import demo as demo_verb
 
-    demo_verb(out, num_clips=clips, seed=seed, force=force)
+    demo_verb(out, num_clips=clips, seed=seed)
 
 
 def _print_evaluation(result: Evaluation) -> None:
