@@ -1,0 +1,6 @@
+"""Clips of any length → batches [N, C, T, V] on the device that learns from them."""
+
+from skelnas.batches.order import num_batches, shuffled
+from skelnas.batches.store import Batch, ClipStore
+
+__all__ = ["Batch", "ClipStore", "num_batches", "shuffled"]

@@ -1,0 +1,134 @@
+"""Clips of any length → batches [N, C, T, V] on the device that learns from them.
+
+All clips lie on the device as one tensor of poses. A batch is gathered, sampled to T frames,
+normalised and augmented there, for all its clips at once.
+
+Shapes: N clips, M persons, T frames, V joints (all persons side by side in a batch), C
+channels of a joint, D of them coordinates in space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from skelnas.batches.augment import Changes, draw
+from skelnas.batches.placing import find_origins, find_turns, first_poses, num_spatial
+from skelnas.batches.sampling import Rows, positions, sample
+from skelnas.cache import Clips
+from skelnas.config import AugmentSettings, ClipSettings
+from skelnas.sources.base import Layout
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips that are learned from or scored together.
+
+    Attributes:
+        x: [N, C, T, V].
+        labels: [N], class indices.
+    """
+
+    x: Tensor
+    labels: Tensor
+
+
+class ClipStore:
+    """All clips of a piece of work on one device, and how they are made into batches.
+
+    Args:
+        clips: the clips, as the cache loads them.
+        layout: joints and channels.
+        max_persons: M of a batch; an absent person is all zero (paper).
+        settings: number of frames, sampling, centring, alignment.
+        device: where clips and batches live.
+
+    Raises:
+        InputError: alignment is asked of joints that have no hips, spine or depth.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        layout: Layout,
+        max_persons: int,
+        settings: ClipSettings,
+        device: torch.device,
+    ) -> None:
+        self.settings = settings
+        self.device = device
+        self.max_persons = max_persons
+        self.layout = layout
+        self.labels = torch.from_numpy(clips.labels).to(device)
+        self._rows = Rows(
+            *(
+                torch.from_numpy(array).to(device)
+                for array in (
+                    clips.poses,
+                    clips.present,
+                    clips.starts,
+                    clips.num_persons,
+                    clips.num_frames,
+                )
+            )
+        )
+        first = first_poses(self._rows)
+        self._origins = find_origins(first, layout) if settings.center else None
+        self._turns = find_turns(first, layout) if settings.align else None
+
+    def __len__(self) -> int:
+        """Count the clips."""
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, T, V) of a clip in a batch."""
+        joints, channels = len(self.layout.joints), len(self.layout.channels)
+        return channels, self.settings.frames, self.max_persons * joints
+
+    def batch(
+        self,
+        indices: Tensor,
+        augment: AugmentSettings | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Batch:
+        """Make a batch.
+
+        Args:
+            indices: [N] int64, which clips.
+            augment: random changes, or None for clips as they are.
+            generator: of the CPU; source of what `augment` draws.
+        """
+        changes = Changes()
+        if augment is not None:
+            changes = draw(augment, len(indices), num_spatial(self.layout), generator)
+        changes = changes.to(self.device)
+        indices = indices.to(self.device)
+        rows = Rows(
+            self._rows.poses,
+            self._rows.present,
+            self._rows.starts[indices],
+            self._rows.num_persons[indices],
+            self._rows.num_frames[indices],
+        )
+        where = positions(rows.num_frames, self.settings, changes.stretch)
+        poses, present = sample(rows, where, self.max_persons)
+        poses = self._place(poses, indices, changes) * present[..., None, None]
+        x = poses.transpose(1, 2).flatten(2, 3).permute(0, 3, 1, 2)
+        return Batch(x.contiguous(memory_format=torch.channels_last), self.labels[indices])
+
+    def _place(self, poses: Tensor, indices: Tensor, changes: Changes) -> Tensor:
+        """Centre, align and change poses [N, M, T, V, C] of the clips `indices`."""
+        size = num_spatial(self.layout)
+        space, scores = poses[..., :size], poses[..., size:]
+        if self._origins is not None:
+            space = space - self._origins[indices, None, None, None]
+        matrix = changes.matrix
+        if self._turns is not None:
+            turns = self._turns[indices]
+            matrix = turns if matrix is None else matrix @ turns
+        if matrix is not None:
+            space = torch.einsum("nij,nmtvj->nmtvi", matrix, space)
+        return torch.cat([space, scores], dim=-1)
