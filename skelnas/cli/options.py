@@ -120,7 +120,8 @@ CacheArgument = Annotated[
     Path, typer.Argument(help="Skeleton cache, made by `skelnas prepare`.", show_default=False)
 ]
 RawArgument = Annotated[
-    Path, typer.Argument(help="Folder with the raw recordings.", show_default=False)
+    Path,
+    typer.Argument(help="Folder with the raw recordings, or a .zip of it.", show_default=False),
 ]
 OutArgument = Annotated[
     Path, typer.Argument(help="Cache to write, an .h5 file.", show_default=False)

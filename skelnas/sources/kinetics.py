@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.errors import InputError
+from skelnas.sources.archives import enter
 from skelnas.sources.base import Catalogue, ClipTable, Layout, Recording, Test, Train, Unused
 from skelnas.sources.files import as_joints, find_files, read_json
 from skelnas.sources.kinetics_labels import label_file, part_folders, read_labels
@@ -45,7 +46,7 @@ class Kinetics:
     """A folder with `train/` and `val/` (or one of them) and the label file of each.
 
     Attributes:
-        root: the folder.
+        root: the folder, or a zip archive of it.
         person_rule: `clip` keeps the two slots of the frames' lists with the highest confidence
             over the whole clip (the paper of ST-GCN). The data hold no identities; the slot is
             the nearest thing to one, since OpenPose tends to list persons in the same order.
@@ -61,6 +62,11 @@ class Kinetics:
     max_persons = MAX_PERSONS
 
     @property
+    def _folder(self) -> Path:
+        """Where the parts lie: in an archive, usually one folder down."""
+        return enter(self.root)
+
+    @property
     def rule(self) -> dict[str, Any]:
         """How persons were chosen and coordinates changed."""
         return {
@@ -71,7 +77,7 @@ class Kinetics:
 
     def classes(self, labels: NDArray[np.int32]) -> list[str]:
         """Names of the 400 classes, or those of the label files where they number their own."""
-        return list(read_labels(self.root).classes)
+        return list(read_labels(self._folder).classes)
 
     def catalogue(self) -> Catalogue:
         """List the clips of `train`, then those of `val`, each by name.
@@ -79,17 +85,18 @@ class Kinetics:
         Raises:
             InputError: if a folder or a label file is missing, or there is no clip.
         """
-        labels = read_labels(self.root)
+        folder = self._folder
+        labels = read_labels(folder)
         items: list[Path] = []
         skipped: list[tuple[str, str]] = []
-        for part, folder in part_folders(self.root).items():
+        for part, part_folder in part_folders(folder).items():
             seen: set[str] = set()
-            for path in find_files(folder, ENDING):
+            for path in find_files(part_folder, ENDING):
                 name = path.name.removesuffix(ENDING)
                 if name in labels.in_both:
                     skipped.append((path.name, "it is in both label files"))
                 elif name not in labels.clips or labels.clips[name].part != part:
-                    skipped.append((path.name, f"it is not in {label_file(self.root, part).name}"))
+                    skipped.append((path.name, f"it is not in {label_file(folder, part).name}"))
                 elif not labels.clips[name].has_skeleton:
                     skipped.append((path.name, "the label file says that it has no skeleton"))
                 elif name in seen:
@@ -109,7 +116,7 @@ class Kinetics:
             InputError: if the file is no such JSON, disagrees with the label file, or shows nobody.
         """
         name = item.name.removesuffix(ENDING)
-        facts = read_labels(self.root).clips.get(name)
+        facts = read_labels(self._folder).clips.get(name)
         if facts is None:
             raise InputError(f"{item}: the clip is in no label file of {self.root}")
         clip = read_json(item)
@@ -126,7 +133,7 @@ class Kinetics:
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
         """Give `official`: trained on `train`, tested on `val`."""
-        facts = read_labels(self.root).clips
+        facts = read_labels(self._folder).clips
         parts = [PARTS[facts[name].part] if name in facts else Unused for name in clips.names]
         return {"official": np.array(parts, np.int8)}
 

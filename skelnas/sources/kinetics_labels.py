@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from skelnas.errors import InputError
+from skelnas.sources.archives import is_file, is_folder
 from skelnas.sources.files import packaged_names, read_json
 
 PARTS = ("train", "val")
+MAX_BYTES = 256 << 20
+"""The largest label file of the release has 27 MB."""
 MAX_CLASSES = 10_000
 """A class index from here on is an error: the list of all class names has to fit in memory."""
 
@@ -58,16 +61,16 @@ def part_folders(root: Path) -> dict[str, Path]:
     folders = {}
     for part in PARTS:
         for folder in (root / part, root / f"kinetics_{part}"):
-            if folder.is_dir():
+            if is_folder(folder):
                 folders[part] = folder
                 break
     if not folders:
         raise InputError(
             f"{root}: expected a folder that holds the folders train and val",
-            hint="Unpack kinetics-skeleton.zip and name the folder with the label files",
+            hint="Name kinetics-skeleton.zip, or the folder with the label files that is in it",
         )
     for part, folder in folders.items():
-        if not label_file(root, part).is_file():
+        if not is_file(label_file(root, part)):
             raise InputError(f"{folder}: expected its labels in {label_file(root, part)}")
     return folders
 
@@ -80,7 +83,7 @@ def read_labels(root: Path) -> Labels:
         InputError: if one is malformed, or the two disagree on their classes.
     """
     files = [(part, label_file(root, part)) for part in PARTS]
-    entries = {part: _read_entries(file) for part, file in files if file.is_file()}
+    entries = {part: _read_entries(file) for part, file in files if is_file(file)}
     numbering = {(index, name) for part in entries.values() for _, name, index in part.values()}
     classes = _number_classes(numbering, root)
     label_of = {name: label for label, name in enumerate(classes)}
@@ -118,7 +121,7 @@ def _number_classes(numbering: set[tuple[int, str]], root: Path) -> tuple[str, .
 
 def _read_entries(file: Path) -> dict[str, tuple[bool, str, int]]:
     """Read whether each clip has a skeleton, its class name and its class index."""
-    content = read_json(file)
+    content = read_json(file, MAX_BYTES)
     if not isinstance(content, dict):
         raise InputError(f"{file}: expected an object with an entry for each clip")
     return {clip: _entry(entry, f"{file}: clip {clip!r}") for clip, entry in content.items()}

@@ -53,7 +53,7 @@ class Ntu:
     """A folder of NTU RGB+D clips; whether it is 60 or 120 shows in the clips it holds.
 
     Attributes:
-        root: the folder; its subfolders and links are searched too.
+        root: the folder, whose subfolders and links are searched too, or a zip archive.
         body_rule: which of the bodies in a frame are persons; see `bodies.choose_persons`.
         keep_missing: read also the 535 clips whose skeletons the authors call missing or
             incomplete (302 of them in NTU RGB+D 60).
@@ -107,7 +107,7 @@ class Ntu:
             others = f"; {len(skipped)} files were skipped: {skipped[0][1]}" if skipped else ""
             raise InputError(
                 f"{self.root}: expected files such as S001C001P001R001A001{ENDING}{others}",
-                hint="Unpack nturgbd_skeletons_s001_to_s017.zip and name the folder",
+                hint="Name nturgbd_skeletons_s001_to_s017.zip or the folder of its files",
             )
         return Catalogue(list(found.values()), skipped)
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.errors import InputError
+from skelnas.sources.archives import is_folder
 from skelnas.sources.base import Catalogue, ClipTable, Layout, Recording, Test, Train
 from skelnas.sources.files import as_joints, find_files, read_json
 
@@ -80,7 +81,7 @@ class NwUcla:
         inner = self.root / SUBFOLDER
         items: list[Path] = []
         skipped: list[tuple[str, str]] = []
-        for path in find_files(inner if inner.is_dir() else self.root, ENDING):
+        for path in find_files(inner if is_folder(inner) else self.root, ENDING):
             numbers = _NAME.fullmatch(path.name.removesuffix(ENDING))
             if numbers is None:
                 skipped.append((path.name, "the name is not aXX_sYY_eZZ_vWW"))

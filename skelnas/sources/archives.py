@@ -1,0 +1,157 @@
+"""Files inside a `.zip`, addressed as if it were a folder: ``clips.zip/S001/one.skeleton``.
+
+Nothing is unpacked to the disk. A member gets the path that unpacking would give it, so that one
+named ``../../etc/passwd`` is looked for below the archive as well. Every process opens an archive
+once and keeps it open.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from functools import lru_cache
+from pathlib import Path
+
+from skelnas.errors import InputError
+
+ENDING = ".zip"
+PLAUSIBLE_RATIO = 200
+"""Skeletons as text shrink to a third; a member that shrinks to less than this part is a bomb."""
+HARMLESS_BYTES = 1 << 20
+"""Below this size a member may be as compressible as it likes: an empty clip is."""
+_METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflate"}
+_ENCRYPTED = 0x1
+
+
+class Archive:
+    """An open archive: its members by the path that unpacking would give them.
+
+    Attributes:
+        members: what there is, in the order of the archive, folders left out; where two have the
+            same path, the first counts.
+        paths: the path of every member, also of a second one of the same path.
+        top: the one folder in which all members lie; empty if there are several, or files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise InputError(
+                f"{path}: expected a zip archive: {error}",
+                hint="it may be truncated: copy it again, or unpack it and name the folder",
+            ) from None
+        self.members: dict[str, zipfile.ZipInfo] = {}
+        self.paths: list[str] = []
+        for member in self._file.infolist():
+            inner = _unpacked(member.filename)
+            if inner and not member.is_dir() and not inner.startswith("__MACOSX/"):
+                self.members.setdefault(inner, member)
+                self.paths.append(inner)
+        tops = {inner.rpartition("/")[0].partition("/")[0] for inner in self.members}
+        self.top = tops.pop() if len(tops) == 1 else ""
+
+    def read(self, inner: str, limit: int) -> bytes:
+        """Read a member.
+
+        Raises:
+            InputError: it is not there, encrypted, damaged, larger than `limit` or a zip bomb.
+        """
+        where = f"{self._path / inner}"
+        member = self.members.get(inner)
+        if member is None:
+            raise InputError(f"{where}: cannot be read: there is no such file in the archive")
+        if problem := _problem(member, limit):
+            raise InputError(f"{where}: {problem}")
+        try:
+            # No more bytes than the archive says come out of `read`, whatever is compressed in it.
+            return self._file.read(member)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+            raise InputError(
+                f"{where}: cannot be read from the archive: {error}",
+                hint="the archive is damaged: copy it again",
+            ) from None
+
+
+def is_archive(path: Path) -> bool:
+    """Whether this is a file that is named as a zip archive."""
+    return path.suffix.lower() == ENDING and path.is_file()
+
+
+def find_archive(path: Path) -> tuple[Archive, str] | None:
+    """Find the archive that a path is or leads into, and the rest of the path.
+
+    Raises:
+        InputError: the archive cannot be opened.
+    """
+    for outer in (path, *path.parents):
+        if is_archive(outer):
+            status = outer.stat()
+            archive = _open(outer, status.st_mtime_ns, status.st_size)
+            return archive, "" if outer == path else path.relative_to(outer).as_posix()
+    return None
+
+
+@lru_cache(maxsize=8)
+def _open(path: Path, mtime_ns: int, size: int) -> Archive:
+    return Archive(path)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether this is a folder, an archive or a folder in an archive."""
+    if path.is_dir():
+        return True
+    found = find_archive(path)
+    return found is not None and any(_below(inner, found[1]) for inner in found[0].members)
+
+
+def is_file(path: Path) -> bool:
+    """Whether this is a file, be it in an archive."""
+    found = None if path.is_file() else find_archive(path)
+    return path.is_file() or (found is not None and found[1] in found[0].members)
+
+
+def list_archive(root: Path, ending: str) -> list[Path] | None:
+    """List the members below a path whose name ends in `ending`; None if it is in no archive."""
+    found = find_archive(root)
+    if found is None:
+        return None
+    archive, folder = found
+    start = len(folder) + 1 if folder else 0
+    paths = (inner for inner in archive.paths if inner.endswith(ending))
+    return [root / inner[start:] for inner in paths if _below(inner, folder)]
+
+
+def enter(root: Path) -> Path:
+    """Return the one folder in which all members of an archive lie, else the path itself."""
+    if not is_archive(root):
+        return root
+    found = find_archive(root)
+    assert found is not None
+    return root / found[0].top
+
+
+def _below(inner: str, folder: str) -> bool:
+    return not folder or inner.startswith(folder + "/")
+
+
+def _unpacked(name: str) -> str:
+    """Where a member would lie if it were unpacked: without a way up or to the root."""
+    return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
+
+
+def _problem(member: zipfile.ZipInfo, limit: int) -> str | None:
+    """What forbids to read a member, if anything does."""
+    if member.flag_bits & _ENCRYPTED:
+        return "it is encrypted, expected an archive without a password"
+    if member.compress_type not in _METHODS:
+        return f"compression method {member.compress_type}, expected deflate: unpack the archive"
+    if member.file_size > limit:
+        return f"{member.file_size:,} bytes when unpacked, expected at most {limit:,}"
+    if member.file_size > max(HARMLESS_BYTES, PLAUSIBLE_RATIO * member.compress_size):
+        return (
+            f"{member.compress_size:,} bytes become {member.file_size:,} when unpacked, "
+            f"expected at most {PLAUSIBLE_RATIO} times as many: it looks like a zip bomb"
+        )
+    return None

@@ -1,0 +1,182 @@
+"""Zip archives read like folders, and what is wrong with some of them."""
+
+import json
+import shutil
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skelnas.errors import InputError
+from skelnas.prepare import prepare
+from skelnas.sources.archives import PLAUSIBLE_RATIO
+from skelnas.sources.files import find_files, read_bytes
+from skelnas.sources.kinetics import Kinetics
+from skelnas.sources.ntu import Ntu
+from skelnas.sources.nw_ucla import NwUcla
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def pack(path, members, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return path
+
+
+def message(call, *arguments):
+    with pytest.raises(InputError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+def test_members_are_found_below_the_archive_and_read(tmp_path):
+    root = pack(tmp_path / "a.zip", [("x/2.txt", b"two"), ("1.txt", b"one"), ("x/3.csv", b"3")])
+    assert find_files(root, ".txt") == [root / "1.txt", root / "x" / "2.txt"]
+    assert find_files(root / "x", ".txt") == [root / "x" / "2.txt"]
+    assert read_bytes(root / "x" / "2.txt") == b"two"
+    assert message(read_bytes, root / "no.txt").endswith("there is no such file in the archive")
+    assert message(read_bytes, tmp_path / "no.txt").endswith("No such file or directory")
+
+
+def test_members_stay_below_the_archive(tmp_path):
+    """Names that lead out of the archive, which unpacking would not follow either."""
+    (tmp_path / "secret.txt").write_text("secret")
+    absolute = str(tmp_path / "secret.txt")
+    names = ["../secret.txt", absolute, "./b//c.txt"]
+    root = pack(tmp_path / "a.zip", [(name, b"inside") for name in names])
+    assert find_files(root, ".txt") == [
+        root / "b" / "c.txt",
+        root / "secret.txt",
+        root / absolute.lstrip("/"),
+    ]
+    assert {read_bytes(path) for path in find_files(root, ".txt")} == {b"inside"}
+
+
+def test_what_a_mac_adds_is_left_out(tmp_path):
+    root = pack(tmp_path / "a.zip", [("x/1.txt", b""), ("__MACOSX/x/._1.txt", b"")])
+    assert find_files(root, ".txt") == [root / "x" / "1.txt"]
+
+
+def test_archives_in_a_folder_are_searched_if_it_has_no_files_itself(tmp_path):
+    for number in "12":
+        pack(tmp_path / f"{number}.zip", [(f"{number}.txt", b"")])
+    assert [path.name for path in find_files(tmp_path, ".txt")] == ["1.txt", "2.txt"]
+    (tmp_path / "3.txt").touch()
+    assert [path.name for path in find_files(tmp_path, ".txt")] == ["3.txt"]
+
+
+def test_an_archive_that_changes_is_opened_again(tmp_path):
+    root = pack(tmp_path / "a.zip", [("1.txt", b"one")])
+    assert read_bytes(root / "1.txt") == b"one"
+    pack(root, [("1.txt", b"another")])
+    assert read_bytes(root / "1.txt") == b"another"
+
+
+def flip(path, offset):
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_damaged_members_are_told(tmp_path):
+    root = pack(tmp_path / "a.zip", [("1.txt", b"one"), ("2.txt", b"two")], zipfile.ZIP_STORED)
+    flip(root, root.read_bytes().index(b"one"))
+    expected = f"{root / '1.txt'}: cannot be read from the archive: Bad CRC-32"
+    assert message(read_bytes, root / "1.txt").startswith(expected)
+    assert read_bytes(root / "2.txt") == b"two"
+
+
+@pytest.mark.parametrize("kept", [0, 10, 60])
+def test_damaged_archives_are_bad_input(tmp_path, kept):
+    root = pack(tmp_path / "a.zip", [("1.txt", b"one")])
+    root.write_bytes(root.read_bytes()[:kept])
+    assert message(find_files, root, ".txt").startswith(f"{root}: expected a zip archive: ")
+    assert message(Ntu(root).catalogue).startswith(f"{root}: expected a zip archive: ")
+
+
+def directory(path):
+    return path.read_bytes().index(b"PK\x01\x02")
+
+
+def test_encrypted_members_are_told(tmp_path):
+    root = pack(tmp_path / "a.zip", [("1.txt", b"one")])
+    flip(root, directory(root) + 8)
+    assert "it is encrypted, expected an archive without a password" in message(
+        read_bytes, root / "1.txt"
+    )
+
+
+def test_other_compression_is_told(tmp_path):
+    root = pack(tmp_path / "a.zip", [("1.txt", b"one")], zipfile.ZIP_LZMA)
+    assert message(read_bytes, root / "1.txt").endswith("expected deflate: unpack the archive")
+
+
+def test_zip_bombs_are_refused_unread(tmp_path, monkeypatch):
+    root = pack(tmp_path / "a.zip", [("1.txt", bytes(3 << 20)), ("2.txt", bytes(1000))])
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was read"))
+    found = message(read_bytes, root / "1.txt")
+    assert f"expected at most {PLAUSIBLE_RATIO} times as many: it looks like a zip bomb" in found
+    assert message(read_bytes, root / "1.txt", 1000).endswith(
+        "3,145,728 bytes when unpacked, expected at most 1,000"
+    )
+
+
+def test_members_that_are_larger_than_they_say_are_cut_and_told(tmp_path):
+    root = pack(tmp_path / "a.zip", [("1.txt", bytes(10_000))])
+    data = bytearray(root.read_bytes())
+    for place in (22, directory(root) + 24):
+        data[place : place + 4] = struct.pack("<I", 100)
+    root.write_bytes(data)
+    assert "cannot be read from the archive: Bad CRC-32" in message(read_bytes, root / "1.txt")
+
+
+def test_large_files_pipes_and_devices_are_refused_unread(tmp_path):
+    path = tmp_path / "large.skeleton"
+    with path.open("wb") as file:
+        file.truncate(2 << 30)  # takes no room on the disk
+    assert message(read_bytes, path).endswith("2,147,483,648 bytes, expected at most 67,108,864")
+    assert message(read_bytes, Path("/dev/zero")).endswith("found a device or a pipe")
+
+
+# Sources
+
+
+def archive_of(folder, path):
+    return Path(shutil.make_archive(str(path), "zip", folder.parent, folder.name))
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "count"),
+    [(Ntu, "ntu-raw", 33), (Kinetics, "kinetics-skeleton", 8)],
+)
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real clips in {SHARED}")
+def test_an_archive_gives_the_cache_that_its_folder_gives(tmp_path, make, name, count):
+    archive = archive_of(SHARED / name, tmp_path / name)
+    reports = [
+        prepare(make(root), tmp_path / f"{number}.h5", workers=number)
+        for number, root in enumerate((SHARED / name, archive), start=1)
+    ]
+    assert [report.clips for report in reports] == [count, count]
+    assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
+
+
+def test_nw_ucla_in_an_archive(tmp_path):
+    clip = {"skeletons": np.ones((2, 20, 3)).tolist(), "label": 7}
+    names = ("all_sqe/a08_s10_e00_v03.json", "notes.json")
+    source = NwUcla(pack(tmp_path / "ucla.zip", [(name, json.dumps(clip)) for name in names]))
+    (item,) = source.catalogue().items
+    assert source.read(item).label == 6
+
+
+def test_a_second_member_of_one_name_is_skipped(tmp_path):
+    name = "S001C001P001R001A001.skeleton"
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        root = pack(tmp_path / "a.zip", [(name, b"1"), (name, b"2")])
+    catalogue = Ntu(root).catalogue()
+    assert catalogue.items == [root / name]
+    assert len(catalogue.skipped) == 1
+    assert read_bytes(root / name) == b"1"
