@@ -61,6 +61,22 @@ class AugmentSettings(Settings):
     crop: float = Field(
         1.0, gt=0, le=1, description="cut out a stretch of at least this share of the frames"
     )
+    shear: float = Field(
+        0.0, ge=0, description="add up to this share of each axis to each other (paper: none)"
+    )
+    flip: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="chance to mirror a clip: x is negated, left and right joints change places "
+        "(paper: none)",
+    )
+    jitter: float = Field(
+        0.0,
+        ge=0,
+        description="standard deviation of noise on every coordinate, in the unit of the data "
+        "(paper: none)",
+    )
 
 
 class SearchSettings(ClipSettings, DeviceSettings):

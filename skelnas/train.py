@@ -51,7 +51,7 @@ def train(
         The path of ``model.safetensors``.
 
     Raises:
-        InputError: the cache is broken or has no training clips.
+        InputError: the cache is broken, has no training clips, or no joints that can be flipped.
         UsageError: the folder holds another run.
         DeviceError: the device is missing or out of memory.
         Interrupted: asked to stop; the run can be resumed.
@@ -62,6 +62,7 @@ def train(
         settings = settings.model_copy(update={"protocol": protocol})
         clips = cache.load(cache.indices(protocol, Train))
         store = ClipStore(clips, cache.layout, cache.max_persons, settings, device)
+        store.check(settings)
         card = ModelCard(
             genotype=genotype.to_dict(),
             channels=settings.channels,

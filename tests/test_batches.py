@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from skelnas.batches import ClipStore, num_batches, shuffled
+from skelnas.batches.augment import draw, find_partners
 from skelnas.cache import Clips
 from skelnas.config import AugmentSettings, ClipSettings
 from skelnas.errors import InputError
+from skelnas.sources import kinetics, ntu, nw_ucla
 from skelnas.sources.base import Layout
 
 SPINE = Layout(
@@ -49,6 +51,18 @@ def values(clip_store: ClipStore, index: int = 0, person: int = 0) -> list[float
     """The first coordinate of a person's first joint in each frame."""
     x = clip_store.batch(torch.tensor([index])).x
     return x[0, 0, :, 4 * person].tolist()
+
+
+def noisy(seed: int = 5, frames: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Two persons at random places."""
+    poses = np.random.default_rng(seed).normal(size=(2, frames, 4, 3))
+    return poses, np.ones((2, frames), dtype=bool)
+
+
+def changed(clip_store: ClipStore, seed: int = 0, **augment: float) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    everything = torch.arange(len(clip_store))
+    return clip_store.batch(everything, AugmentSettings(**augment), generator).x
 
 
 def test_linear_sampling_spans_the_clip() -> None:
@@ -149,8 +163,7 @@ def test_alignment_needs_a_spine() -> None:
 def test_score_channel_is_neither_centred_nor_turned() -> None:
     flat = Layout(joints=("a", "b", "c", "d"), channels=("x", "y", "score"), center_joint=0)
     clip_store = store(make_clips(ramp(3)), layout=flat, center=True)
-    augment = AugmentSettings(rotate=90, scale=0.5)
-    x = clip_store.batch(torch.tensor([0]), augment, torch.Generator().manual_seed(0)).x
+    x = changed(clip_store, rotate=90, scale=0.5)
     assert x[0, 2, :, 0].tolist() == [1, 1.5, 2, 2.5, 3]
     assert x[0, :2, 0].abs().max() == 0
 
@@ -159,8 +172,7 @@ def test_rotation_keeps_lengths_and_angles() -> None:
     clips = make_clips(body(random_turn(3)), body(random_turn(4)))
     clip_store = store(clips, frames=2)
     plain = clip_store.batch(torch.arange(2)).x
-    generator = torch.Generator().manual_seed(1)
-    turned = clip_store.batch(torch.arange(2), AugmentSettings(rotate=40), generator).x
+    turned = changed(clip_store, seed=1, rotate=40)
     assert (plain - turned).abs().max() > 0.1
     gram = [torch.einsum("nctv,ncuw->ntvuw", x, x) for x in (plain, turned)]
     torch.testing.assert_close(gram[1], gram[0], atol=1e-5, rtol=1e-5)
@@ -168,8 +180,7 @@ def test_rotation_keeps_lengths_and_angles() -> None:
 
 def test_scale_stretches_each_axis_within_its_bounds() -> None:
     clip_store = store(make_clips(*[ramp(2)] * 50), frames=2)
-    generator = torch.Generator().manual_seed(1)
-    x = clip_store.batch(torch.arange(50), AugmentSettings(scale=0.2), generator).x
+    x = changed(clip_store, seed=1, scale=0.2)
     factors = x[:, :, 0, 0]
     assert 0.8 <= factors.min() < 0.85
     assert 1.15 < factors.max() <= 1.2
@@ -178,8 +189,7 @@ def test_scale_stretches_each_axis_within_its_bounds() -> None:
 
 def test_crop_takes_a_stretch_of_at_least_its_share() -> None:
     clip_store = store(make_clips(*[ramp(101)] * 200), frames=2)
-    generator = torch.Generator().manual_seed(1)
-    x = clip_store.batch(torch.arange(200), AugmentSettings(crop=0.6), generator).x
+    x = changed(clip_store, seed=1, crop=0.6)
     begin, end = x[:, 0, 0, 0], x[:, 0, 1, 0]
     spans = end - begin
     assert 60 <= spans.min() < 65
@@ -188,16 +198,107 @@ def test_crop_takes_a_stretch_of_at_least_its_share() -> None:
     assert end.max() <= 101 + 1e-3
 
 
+def test_shear_adds_a_share_of_each_axis_to_each_other() -> None:
+    unit = np.zeros((1, 1, 4, 3))
+    unit[0, 0, :3] = np.eye(3)  # joint v is the unit vector of axis v: its picture is column v
+    clip_store = store(make_clips(*[(unit, np.ones((1, 1), dtype=bool))] * 60), frames=1)
+    matrices = changed(clip_store, shear=0.3)[:, :, 0, :3]
+    assert (matrices.diagonal(dim1=1, dim2=2) == 1).all()
+    others = matrices[:, ~torch.eye(3, dtype=torch.bool)]
+    assert 0.28 < others.abs().max() <= 0.3
+    assert others.abs().min() > 0
+    assert abs(others.mean()) < 0.03
+
+
+def test_flip_mirrors_x_and_swaps_sides() -> None:
+    clips = make_clips(noisy(1), noisy(2))
+    for settings in ({}, {"center": True}):
+        clip_store = store(clips, persons=2, frames=6, **settings)
+        plain = clip_store.batch(torch.arange(2)).x
+        swapped = plain[..., [0, 1, 3, 2, 4, 5, 7, 6]]
+        swapped[:, 0] *= -1
+        assert torch.equal(changed(clip_store, flip=1), swapped)
+
+
+def test_flip_twice_is_no_change() -> None:
+    poses, present = noisy()
+    once = changed(store(make_clips((poses, present)), persons=2, frames=6), flip=1)
+    flipped = once[0].permute(1, 2, 0).unflatten(1, (2, 4)).transpose(0, 1).numpy()
+    twice = changed(store(make_clips((flipped, present)), persons=2, frames=6), flip=1)
+    assert torch.equal(
+        twice, store(make_clips((poses, present)), 2, frames=6).batch(torch.tensor([0])).x
+    )
+
+
+def test_flip_moves_the_score_with_its_joint() -> None:
+    flat = Layout(joints=("left_eye", "right_eye", "chin"), channels=("x", "y", "score"))
+    poses = np.arange(1.0, 10).reshape(1, 1, 3, 3)
+    clip_store = store(make_clips((poses, np.ones((1, 1), dtype=bool))), layout=flat, frames=1)
+    assert changed(clip_store, flip=1)[0, :, 0].tolist() == [[-4, -1, -7], [5, 2, 8], [6, 3, 9]]
+
+
+def test_flip_has_its_chance() -> None:
+    clip_store = store(make_clips(*[ramp(1)] * 400), frames=1)
+    flipped = changed(clip_store, flip=0.25)[:, 0, 0, 0] < 0
+    assert 0.2 < flipped.float().mean() < 0.3
+
+
+@pytest.mark.parametrize("joints", ["a b c d", "left right up down", "hand_left b c hand_light"])
+def test_flip_needs_sides(joints: str) -> None:
+    clip_store = store(make_clips(ramp(2)), layout=Layout(joints=tuple(joints.split())))
+    clip_store.check(AugmentSettings(rotate=10))
+    with pytest.raises(InputError, match="cannot change sides"):
+        clip_store.check(AugmentSettings(flip=0.5))
+
+
+@pytest.mark.parametrize("layout", [ntu.LAYOUT, kinetics.LAYOUT, nw_ucla.LAYOUT])
+def test_partners_of_the_data_sets(layout: Layout) -> None:
+    partners = find_partners(layout.joints)
+    assert [partners[partner] for partner in partners] == list(range(len(partners)))
+    for name, partner in zip(layout.joints, partners, strict=True):
+        assert layout.joints[partner] == (
+            name.replace("left", "right") if "left" in name else name.replace("right", "left")
+        )
+
+
+def test_jitter_has_its_deviation_and_spares_who_is_absent() -> None:
+    poses, present = noisy(frames=200)
+    present[1, 100:] = False
+    clip_store = store(make_clips((poses, present)), persons=2, frames=200)
+    plain = clip_store.batch(torch.tensor([0])).x
+    noise = (changed(clip_store, jitter=0.05) - plain)[0]
+    assert noise[:, 100:, 4:].abs().max() == 0
+    for seen in (noise[:, :, :4], noise[:, :100, 4:]):
+        assert seen.std().item() == pytest.approx(0.05, rel=0.05)
+        assert abs(seen.mean()) < 0.005
+
+
+def test_jitter_leaves_scores_alone() -> None:
+    flat = Layout(joints=("a", "b", "c", "d"), channels=("x", "y", "score"))
+    clip_store = store(make_clips(ramp(3)), layout=flat)
+    assert changed(clip_store, jitter=1)[0, 2, :, 0].tolist() == [1, 1.5, 2, 2.5, 3]
+
+
+def test_what_is_drawn_does_not_depend_on_what_is_drawn_later() -> None:
+    shape = (5, 2, 3, 4, 3)
+    old = AugmentSettings(rotate=20, scale=0.1, crop=0.5)
+    more = old.model_copy(update={"flip": 0.5, "jitter": 0.1})
+    drawn = [draw(it, shape, torch.Generator().manual_seed(3)) for it in (old, more)]
+    assert torch.equal(drawn[0].stretch, drawn[1].stretch)
+    assert torch.equal(drawn[0].matrix.abs(), drawn[1].matrix.abs())
+    assert drawn[1].noise.shape == shape
+
+
 def test_augmentation_is_a_function_of_the_generator() -> None:
     clip_store = store(make_clips(ramp(9), ramp(6)))
-    augment = AugmentSettings(rotate=20, scale=0.1, crop=0.5)
+    augment = AugmentSettings(rotate=20, scale=0.1, crop=0.5, shear=0.1, flip=0.5, jitter=0.1)
 
-    def draw(seed: int) -> torch.Tensor:
+    def make(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
         return clip_store.batch(torch.arange(2), augment, generator).x
 
-    assert torch.equal(draw(1), draw(1))
-    assert not torch.equal(draw(1), draw(2))
+    assert torch.equal(make(1), make(1))
+    assert not torch.equal(make(1), make(2))
 
 
 def test_an_epoch_holds_every_clip_once_but_a_ragged_end() -> None:

@@ -1,10 +1,14 @@
-"""Random changes of the clips of a batch: what is drawn, and the same on every device.
+"""Random changes of the clips of a batch.
+
+All is drawn on the CPU, so that it is the same on every device, and in a fixed order, so that
+no change depends on whether one that is drawn after it is asked for.
 
 Shapes: N clips, M persons, T frames, V joints, D coordinates in space.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +16,9 @@ import torch
 from torch import Tensor
 
 from skelnas.config import AugmentSettings
+from skelnas.errors import InputError
+
+OTHER_SIDE = {"left": "right", "right": "left"}
 
 
 @dataclass(frozen=True)
@@ -22,10 +29,15 @@ class Changes:
         stretch: [2, N, 1], the share of each clip that is used, and where in what is left it
             begins; both from 0 to 1.
         matrix: [N, D, D], what the coordinates of every joint are multiplied by.
+        flipped: [N] bool, in which clips left and right joints change places; that x is
+            mirrored is in `matrix`.
+        noise: [N, M, T, V, D], what is added to the coordinates in the end.
     """
 
     stretch: Tensor | None = None
     matrix: Tensor | None = None
+    flipped: Tensor | None = None
+    noise: Tensor | None = None
 
     def to(self, device: torch.device) -> Changes:
         """Return the same on a device."""
@@ -34,23 +46,38 @@ class Changes:
 
 
 def draw(
-    settings: AugmentSettings, count: int, size: int, generator: torch.Generator | None
+    settings: AugmentSettings,
+    shape: tuple[int, int, int, int, int],
+    generator: torch.Generator | None,
 ) -> Changes:
-    """Draw changes for a batch, on the CPU.
+    """Draw the changes of a batch.
 
     Args:
         settings: what may change, and how much.
-        count: N.
-        size: D, 2 or 3.
+        shape: (N, M, T, V, D) of the batch; D is 2 or 3.
         generator: of the CPU.
+
+    Returns:
+        The changes, on the CPU.
     """
-    stretch = matrix = None
+    count, size = shape[0], shape[-1]
+    stretch = matrix = flipped = noise = None
     if settings.crop < 1:
         share, place = torch.rand(2, count, 1, generator=generator)
         stretch = torch.stack([settings.crop + (1 - settings.crop) * share, place])
     if settings.rotate or settings.scale:
         matrix = _draw_turns(settings, count, size, generator)
-    return Changes(stretch, matrix)
+    if settings.shear:
+        shears = _draw_shears(settings.shear, count, size, generator)
+        matrix = shears if matrix is None else shears @ matrix
+    if settings.flip:
+        flipped = torch.rand(count, generator=generator) < settings.flip
+        mirrors = torch.eye(size).repeat(count, 1, 1)
+        mirrors[flipped, 0, 0] = -1
+        matrix = mirrors if matrix is None else matrix @ mirrors
+    if settings.jitter:
+        noise = settings.jitter * torch.randn(shape, generator=generator)
+    return Changes(stretch, matrix, flipped, noise)
 
 
 def _draw_turns(
@@ -69,3 +96,39 @@ def _draw_turns(
         turn[:, j, i] = angles[:, axis].sin()
         rotation = rotation @ turn
     return rotation * factors[:, None, :]
+
+
+def _draw_shears(most: float, count: int, size: int, generator: torch.Generator | None) -> Tensor:
+    """Return [N, D, D], ones on the diagonal and elsewhere numbers of at most `most`."""
+    shears = most * (2 * torch.rand(count, size, size, generator=generator) - 1)
+    shears.diagonal(dim1=1, dim2=2).fill_(1)
+    return shears
+
+
+def find_partners(joints: Sequence[str]) -> list[int]:
+    """Return for each joint the same one of the other side; itself, if it is of neither.
+
+    Args:
+        joints: names; a side is ``left`` or ``right``, before the first ``_`` or after the last.
+
+    Raises:
+        InputError: no joint has a side, or one has no partner.
+    """
+    partners = [_name_of_partner(name) for name in joints]
+    alone = [name for name, partner in zip(joints, partners, strict=True) if partner not in joints]
+    if alone or partners == list(joints):
+        reason = f"{alone[0]} has no partner" if alone else "none is of the left or the right"
+        raise InputError(
+            f"joints cannot change sides: {reason}",
+            hint="--flip needs pairs of names such as hand_left and hand_right",
+        )
+    return [list(joints).index(partner) for partner in partners]
+
+
+def _name_of_partner(name: str) -> str:
+    words = name.split("_")
+    for place in (0, -1):
+        if len(words) > 1 and words[place] in OTHER_SIDE:
+            words[place] = OTHER_SIDE[words[place]]
+            break
+    return "_".join(words)

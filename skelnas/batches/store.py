@@ -10,11 +10,12 @@ channels of a joint, D of them coordinates in space.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from skelnas.batches.augment import Changes, draw
+from skelnas.batches.augment import Changes, draw, find_partners
 from skelnas.batches.placing import find_origins, find_turns, first_poses, num_spatial
 from skelnas.batches.sampling import Rows, positions, sample
 from skelnas.cache import Clips
@@ -100,11 +101,15 @@ class ClipStore:
             indices: [N] int64, which clips.
             augment: random changes, or None for clips as they are.
             generator: of the CPU; source of what `augment` draws.
+
+        Raises:
+            InputError: see `check`.
         """
         changes = Changes()
         if augment is not None:
-            changes = draw(augment, len(indices), num_spatial(self.layout), generator)
-        changes = changes.to(self.device)
+            shape = (len(indices), self.max_persons, self.settings.frames)
+            shape_of_pose = (len(self.layout.joints), num_spatial(self.layout))
+            changes = draw(augment, (*shape, *shape_of_pose), generator).to(self.device)
         indices = indices.to(self.device)
         rows = Rows(
             self._rows.poses,
@@ -119,6 +124,20 @@ class ClipStore:
         x = poses.transpose(1, 2).flatten(2, 3).permute(0, 3, 1, 2)
         return Batch(x.contiguous(memory_format=torch.channels_last), self.labels[indices])
 
+    def check(self, augment: AugmentSettings) -> None:
+        """Check that these clips can be changed so.
+
+        Raises:
+            InputError: they are to be flipped, but their joints have no sides.
+        """
+        if augment.flip:
+            find_partners(self.layout.joints)
+
+    @cached_property
+    def _partners(self) -> Tensor:
+        """[V], for each joint the same one of the other side."""
+        return torch.tensor(find_partners(self.layout.joints), device=self.device)
+
     def _place(self, poses: Tensor, indices: Tensor, changes: Changes) -> Tensor:
         """Centre, align and change poses [N, M, T, V, C] of the clips `indices`."""
         size = num_spatial(self.layout)
@@ -131,4 +150,10 @@ class ClipStore:
             matrix = turns if matrix is None else matrix @ turns
         if matrix is not None:
             space = torch.einsum("nij,nmtvj->nmtvi", matrix, space)
-        return torch.cat([space, scores], dim=-1)
+        if changes.noise is not None:
+            space = space + changes.noise
+        poses = torch.cat([space, scores], dim=-1)
+        if changes.flipped is not None:
+            swapped = poses[:, :, :, self._partners]
+            poses = torch.where(changes.flipped[:, None, None, None, None], swapped, poses)
+        return poses
