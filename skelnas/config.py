@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Order = Literal["first", "second"]
 Interpolation = Literal["linear", "nearest"]
 ValidationPart = Literal["random", "subject"]
+
+STREAMS = ("joint", "bone", "motion")
+"""What a network can see of a clip, in the order in which it sees them."""
 
 
 class Settings(BaseModel):
@@ -40,6 +44,20 @@ class ClipSettings(Settings):
         description="turn each clip so that the first person's spine and hips start along the "
         "axes; helps across views (ours: off)",
     )
+    streams: str = Field(
+        "joint",
+        description="what the network sees, with commas between: 'joint' positions (paper), 'bone' "
+        "vectors to them from their parents, 'motion' to the next frame",
+    )
+
+    @field_validator("streams")
+    @classmethod
+    def _order_streams(cls, value: str) -> str:
+        chosen = {name.strip() for name in value.split(",")}
+        if not chosen <= set(STREAMS):
+            known = ", ".join(STREAMS)
+            raise PydanticCustomError("streams", f"some of {known}, with commas between")
+        return ",".join(name for name in STREAMS if name in chosen)
 
 
 class DeviceSettings(Settings):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from skelnas import devices
-from skelnas.batches import ClipStore
+from skelnas.batches import ClipStore, clip_shape
 from skelnas.cache import Cache
 from skelnas.config import EvaluateSettings
 from skelnas.console import progress
@@ -92,12 +92,12 @@ def evaluate(
 
 
 def _check_fit(cache: Cache, card: ModelCard, cache_path: Path, model_path: Path) -> None:
-    shape = (len(cache.layout.channels), cache.max_persons * len(cache.layout.joints))
-    expected = (card.input_shape[0], card.input_shape[2])
-    if shape != expected:
+    channels, _, joints = clip_shape(cache.layout, cache.max_persons, card.make_clip_settings())
+    known_channels, _, known_joints = card.input_shape
+    if (channels, joints) != (known_channels, known_joints):
         raise InputError(
-            f"{cache_path}: {shape[1]} joints of {shape[0]} numbers do not fit {model_path}, "
-            f"which knows {expected[1]} of {expected[0]}",
+            f"{cache_path}: {joints} joints of {channels} numbers do not fit {model_path}, "
+            f"which knows {known_joints} of {known_channels}",
             hint=f"the model was trained on {card.source}, the cache is of {cache.source}",
         )
     if cache.classes != card.classes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from skelnas.batches import ClipStore, num_batches, shuffled
 from skelnas.batches.augment import draw, find_partners
@@ -299,6 +300,78 @@ def test_augmentation_is_a_function_of_the_generator() -> None:
 
     assert torch.equal(make(1), make(1))
     assert not torch.equal(make(1), make(2))
+
+
+SKELETON = Layout(joints=("root", "chest", "hand", "free"), bones=((1, 0), (2, 1)), center_joint=0)
+
+
+def streams(
+    clips: Clips, names: str, layout: Layout = SKELETON, **settings: object
+) -> torch.Tensor:
+    """The one clip as [C, T, V]."""
+    clip_store = store(clips, persons=2, layout=layout, streams=names, **settings)
+    x = clip_store.batch(torch.tensor([0])).x
+    assert x.shape[1:] == clip_store.shape
+    return x[0]
+
+
+def test_bones_of_a_known_skeleton() -> None:
+    pose = np.array([[1, 1, 1], [1, 3, 1], [5, 3, 0], [9, 9, 9]], dtype=float)
+    clips = make_clips((pose[None, None], np.ones((1, 1), dtype=bool)))
+    bones = streams(clips, "bone", frames=1)
+    assert bones[:, 0, :4].T.tolist() == [[0, 0, 0], [0, 2, 0], [4, 0, -1], [0, 0, 0]]
+    assert bones[:, 0, 4:].abs().max() == 0  # nobody else is there
+
+
+def test_motion_of_a_ramp_is_its_slope_and_zero_in_the_last_frame() -> None:
+    motion = streams(make_clips(ramp(3)), "motion", frames=5)
+    assert motion[0, :, :4].tolist() == [[0.5] * 4] * 4 + [[0] * 4]
+    assert motion[:, :, 4:].abs().max() == 0
+
+
+def test_motion_is_zero_beside_an_absence() -> None:
+    poses, present = ramp(6, persons=2)
+    present[0, [1, 5]] = False
+    motion = streams(make_clips((poses, present)), "motion", frames=6)
+    assert motion[1, :, 0].tolist() == [0, 0, 1, 1, 0, 0]
+    assert motion[1, :, 4].tolist() == [1, 1, 1, 1, 1, 0]
+
+
+def test_streams_lie_side_by_side_in_a_fixed_order() -> None:
+    clips = make_clips(noisy())
+    alone = [streams(clips, name, center=True) for name in ("joint", "bone", "motion")]
+    assert torch.equal(streams(clips, "motion, joint,bone", center=True), torch.cat(alone))
+    assert torch.equal(streams(clips, "motion,bone", center=True), torch.cat(alone[1:]))
+
+
+def test_streams_are_made_of_clips_as_they_are_augmented() -> None:
+    clips = make_clips(noisy())
+    clip_store = store(clips, 2, SKELETON, frames=6, streams="joint,bone,motion")
+    joint, bone, motion = changed(clip_store, rotate=30, jitter=0.1, shear=0.2).split(3, dim=1)
+    assert torch.equal(bone[..., 2], joint[..., 2] - joint[..., 1])
+    assert torch.equal(motion[:, :, :-1], joint[:, :, 1:] - joint[:, :, :-1])
+
+
+def test_scores_come_once_behind_all_streams() -> None:
+    flat = Layout(joints=tuple("abcd"), bones=((1, 0),), channels=("x", "y", "score"))
+    poses, present = ramp(3)
+    poses[..., 2] = 0.5
+    clips = make_clips((poses, present))
+    for names, channels in (("joint", 3), ("bone", 3), ("joint,bone,motion", 7)):
+        x = streams(clips, names, flat)
+        assert len(x) == channels
+        assert (x[-1, :, :4] == 0.5).all()
+
+
+def test_bones_that_nobody_knows() -> None:
+    with pytest.raises(InputError, match="does not say which joints are joined"):
+        streams(make_clips(ramp(2)), "joint,bone", layout=SPINE)
+
+
+@pytest.mark.parametrize("names", ["", "joint,", "legs", "joint;bone"])
+def test_unknown_streams(names: str) -> None:
+    with pytest.raises(ValidationError, match="some of joint, bone, motion"):
+        ClipSettings(streams=names)
 
 
 def test_an_epoch_holds_every_clip_once_but_a_ragged_end() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_tiny_cache
+from conftest import LAYOUT, write_tiny_cache
 from interrupting import stop_after
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -99,6 +100,24 @@ def test_the_batch_size_of_evaluation_does_not_matter(tiny_cache: Path, model: P
         for size in (1, 5, 64)
     ]
     assert results[0] == results[1] == results[2]
+
+
+def test_streams_and_augmentation_from_training_to_evaluation(
+    tiny_cache: Path, tmp_path: Path
+) -> None:
+    more = {"streams": "motion,joint,bone", "shear": 0.1, "flip": 0.5, "jitter": 0.01, "epochs": 1}
+    sides = (*LAYOUT.joints[:4], "head")
+    write_tiny_cache(tmp_path / "sides.h5", layout=replace(LAYOUT, joints=sides))
+    settings = TrainSettings(**SMALL.model_dump() | more)
+    train(tmp_path / "sides.h5", GENOTYPE, tmp_path / "model", settings)
+    _, card = load_model(tmp_path / "model")
+    assert list(card.input_shape) == [9, 12, 10]
+    assert card.clip_settings["streams"] == "joint,bone,motion"
+    assert evaluate(tmp_path / "sides.h5", tmp_path / "model").num_clips == 12
+
+    with pytest.raises(InputError, match="hand_left has no partner"):
+        train(tiny_cache, GENOTYPE, tmp_path / "never", settings)
+    assert not (tmp_path / "never").exists()
 
 
 def test_cache_and_model_that_do_not_fit(model: Path, tmp_path: Path) -> None:

@@ -9,17 +9,13 @@ import torch
 from torch import Tensor
 
 from skelnas.batches.sampling import Rows
+from skelnas.batches.streams import num_spatial
 from skelnas.errors import InputError
 from skelnas.sources.base import Layout
 
 VERTICAL = ("spine_base", "spine_mid")
 SIDEWAYS = ("hip_right", "hip_left")
 """Joints that a clip is aligned by: the spine points along y, the hips lie along x."""
-
-
-def num_spatial(layout: Layout) -> int:
-    """Return D: the first 3 or 2 channels are coordinates, what follows are scores."""
-    return 3 if layout.channels[:3] == ("x", "y", "z") else 2
 
 
 def first_poses(rows: Rows) -> Tensor:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from skelnas.batches.augment import Changes, draw, find_partners
-from skelnas.batches.placing import find_origins, find_turns, first_poses, num_spatial
+from skelnas.batches.placing import find_origins, find_turns, first_poses
 from skelnas.batches.sampling import Rows, positions, sample
+from skelnas.batches.streams import Streams, num_channels, num_spatial
 from skelnas.cache import Clips
 from skelnas.config import AugmentSettings, ClipSettings
 from skelnas.sources.base import Layout
@@ -36,6 +37,12 @@ class Batch:
     labels: Tensor
 
 
+def clip_shape(layout: Layout, max_persons: int, settings: ClipSettings) -> tuple[int, int, int]:
+    """Return (C, T, V) of a clip in a batch."""
+    channels = num_channels(settings.streams, layout)
+    return channels, settings.frames, max_persons * len(layout.joints)
+
+
 class ClipStore:
     """All clips of a piece of work on one device, and how they are made into batches.
 
@@ -43,11 +50,12 @@ class ClipStore:
         clips: the clips, as the cache loads them.
         layout: joints and channels.
         max_persons: M of a batch; an absent person is all zero (paper).
-        settings: number of frames, sampling, centring, alignment.
+        settings: number of frames, sampling, centring, alignment, streams.
         device: where clips and batches live.
 
     Raises:
-        InputError: alignment is asked of joints that have no hips, spine or depth.
+        InputError: alignment is asked of joints that have no hips, spine or depth, or bones
+            of a layout that has none.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class ClipStore:
                 )
             )
         )
+        self._streams = Streams(settings.streams, layout, device)
         first = first_poses(self._rows)
         self._origins = find_origins(first, layout) if settings.center else None
         self._turns = find_turns(first, layout) if settings.align else None
@@ -86,8 +95,7 @@ class ClipStore:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, T, V) of a clip in a batch."""
-        joints, channels = len(self.layout.joints), len(self.layout.channels)
-        return channels, self.settings.frames, self.max_persons * joints
+        return clip_shape(self.layout, self.max_persons, self.settings)
 
     def batch(
         self,
@@ -121,7 +129,8 @@ class ClipStore:
         where = positions(rows.num_frames, self.settings, changes.stretch)
         poses, present = sample(rows, where, self.max_persons)
         poses = self._place(poses, indices, changes) * present[..., None, None]
-        x = poses.transpose(1, 2).flatten(2, 3).permute(0, 3, 1, 2)
+        x = self._streams.make(poses, present)
+        x = x.transpose(1, 2).flatten(2, 3).permute(0, 3, 1, 2)
         return Batch(x.contiguous(memory_format=torch.channels_last), self.labels[indices])
 
     def check(self, augment: AugmentSettings) -> None:
