@@ -6,8 +6,7 @@ Shapes: N clips, R rows of all clips, M persons, T frames, V joints, C channels 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,36 +14,15 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skelnas.cache.clips import Clips
 from skelnas.cache.opening import check_kind, damage_is_bad_input, open_file
 from skelnas.cache.schema import INTEGERS, POSES_CHUNK_BYTES, read_pairs, read_strings
+from skelnas.cache.storage import Storage
 from skelnas.errors import InputError
 from skelnas.sources.base import ClipTable, Layout, Train
 
 READ_BYTES = 32 * 1024 * 1024
 """The most that one read of neighbouring clips takes into memory, unless one clip is longer."""
-
-
-@dataclass(frozen=True)
-class Clips:
-    """The poses of many clips, ready to be moved to a device.
-
-    Clip i has rows ``starts[i] + m * num_frames[i] + t`` for person m and frame t.
-
-    Attributes:
-        names: [n] str.
-        labels: [n] int64.
-        poses: [R, V, C] float32, the rows of these clips only.
-        present: [R] bool.
-        starts, num_persons, num_frames: [n] int64.
-    """
-
-    names: list[str]
-    labels: NDArray[np.int64]
-    poses: NDArray[np.float32]
-    present: NDArray[np.bool_]
-    starts: NDArray[np.int64]
-    num_persons: NDArray[np.int64]
-    num_frames: NDArray[np.int64]
 
 
 class Cache:
@@ -61,6 +39,7 @@ class Cache:
         clips: the table of the N clips.
         num_persons, num_frames: [N] int64.
         splits: protocol to [N] int8 of Train, Test or Unused.
+        storage: precision and compression of the stored poses; readers always get float32.
         skipped, failed: (file, reason) of what was left out, on purpose or as broken.
     """
 
@@ -72,6 +51,9 @@ class Cache:
         self._read_head()
         self._read_tables()
         self._check()
+        self.storage = Storage(
+            float16=self._poses.dtype == np.float16, compress=self._poses.compression is not None
+        )
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -150,6 +132,7 @@ class Cache:
             poses = self._poses[first : first + num_rows]
             present = self._present[first : first + num_rows]
         shape = (int(self.num_persons[index]), int(self.num_frames[index]))
+        poses = poses.astype(np.float32, copy=False)
         return poses.reshape(*shape, *poses.shape[1:]), present.reshape(shape)
 
     def load(self, indices: ArrayLike) -> Clips:
@@ -187,9 +170,43 @@ class Cache:
             num_frames=self.num_frames[chosen],
         )
 
+    def stretches(self) -> Iterator[range]:
+        """Split the clips, in order, into neighbours that are worth one read."""
+        for _, _, members in self._runs(np.arange(len(self))):
+            yield range(members[0], members[-1] + 1)
+
+    def stored_rows(self, clips: range) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read neighbouring clips as they are stored: poses [r, V, C] and present [r].
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        with damage_is_bad_input(self.path):
+            return self._poses[self._span(clips)], self._present[self._span(clips)]
+
+    def present_rows(self, clips: range) -> NDArray[np.bool_]:
+        """Read who is present in neighbouring clips: [r]. Raises as `stored_rows`."""
+        with damage_is_bad_input(self.path):
+            rows: NDArray[np.bool_] = self._present[self._span(clips)]
+            return rows
+
+    def _span(self, clips: range) -> slice:
+        last = clips[-1]
+        return slice(int(self._starts[clips[0]]), int(self._starts[last] + self._rows[last]))
+
+    def column(self, name: str) -> NDArray[Any] | None:
+        """Read a further column of the table of the clips, or None if there is none."""
+        with damage_is_bad_input(self.path):
+            return self._file["clips"][name][()] if name in self._file["clips"] else None
+
+    def visit(self, look: Callable[[str, Any], None]) -> None:
+        """Call `look` with the name and the object of every group and dataset."""
+        with damage_is_bad_input(self.path):
+            self._file.visititems(look)
+
     def _runs(self, chosen: NDArray[np.int64]) -> Iterator[tuple[int, int, list[int]]]:
         """Yield (first row, last row, positions in `chosen`) of reads that are worth one read."""
-        row_bytes = 4 * int(np.prod(self._poses.shape[1:]))
+        row_bytes = self._poses.dtype.itemsize * int(np.prod(self._poses.shape[1:]))
         gap, longest = POSES_CHUNK_BYTES // row_bytes, READ_BYTES // row_bytes
         members: list[int] = []
         first = last = 0
@@ -250,6 +267,8 @@ class Cache:
             raise ValueError("the tables of the clips have different lengths")
         if self._poses.shape[1:] != shape or self._present.shape != self._poses.shape[:1]:
             raise ValueError(f"poses are {self._poses.shape}, expected (rows, {shape})")
+        if self._poses.dtype not in (np.float32, np.float16) or self._present.dtype != np.bool_:
+            raise ValueError(f"poses are {self._poses.dtype}, expected float32 or float16")
         lengths_fit = np.array_equal(self._starts, np.cumsum(self._rows) - self._rows)
         if not lengths_fit or self._rows.min() < 1 or self._rows.sum() != len(self._poses):
             raise ValueError("the clips do not cover the poses")

@@ -15,6 +15,9 @@ INTEGERS = ("label", "subject", "camera", "setup", "start", "num_persons", "num_
 POSES_CHUNK_BYTES = 256 * 1024
 PRESENT_CHUNK_ROWS = 64 * 1024
 
+CHECKSUM = "crc32"
+"""The column with the checksum of each clip's rows, and the attribute with that of a table."""
+
 
 def as_text(text: str) -> str:
     """Write what UTF-8 and HDF5 cannot hold (broken file names, NUL) with backslashes."""

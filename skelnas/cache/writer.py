@@ -9,20 +9,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from skelnas import __version__
 from skelnas.cache.part import PartFile
 from skelnas.cache.schema import (
+    CHECKSUM,
     FORMAT,
     INTEGERS,
-    POSES_CHUNK_BYTES,
-    PRESENT_CHUNK_ROWS,
     SCHEMA_VERSION,
     as_text,
     write_strings,
 )
+from skelnas.cache.storage import Storage, clip_checksum, table_checksum
 from skelnas.errors import InputError
 from skelnas.sources.base import ClipTable, Layout, Recording, Test, Train, Unused
 from skelnas.sources.checks import check_recording
@@ -43,6 +44,7 @@ class CacheWriter:
         rule: how persons were chosen and coordinates changed: plain JSON.
         layout: joints, bones and channels of every clip.
         max_persons: the most persons that a clip may have.
+        storage: precision and compression of the poses.
 
     Raises:
         UsageError: another run is writing the same cache.
@@ -50,16 +52,25 @@ class CacheWriter:
     """
 
     def __init__(
-        self, out: Path, *, source: str, rule: Mapping[str, Any], layout: Layout, max_persons: int
+        self,
+        out: Path,
+        *,
+        source: str,
+        rule: Mapping[str, Any],
+        layout: Layout,
+        max_persons: int,
+        storage: Storage | None = None,
     ) -> None:
         self.out = out
         self.layout = layout
         self.max_persons = max_persons
+        self._storage = storage or Storage()
         self._names: list[str] = []
         self._taken: set[str] = set()
         self._integers = array("q")
+        self._checksums = array("L")
         self._num_rows = 0
-        self._pending: list[Recording] = []
+        self._pending: list[tuple[NDArray[Any], NDArray[np.bool_]]] = []
         self._pending_bytes = 0
         self._part = PartFile(out)
         self._file: Any = None
@@ -81,20 +92,22 @@ class CacheWriter:
         """Append one clip.
 
         Raises:
-            InputError: the recording is not what the layout promises, or its name is taken;
-                nothing has been added then.
+            InputError: the recording is not what the layout promises, its name is taken, or a
+                number is too large for float16; nothing has been added then.
         """
         check_recording(recording, self.layout, self.max_persons)
         if recording.name in self._taken:
             raise InputError(f"clip {recording.name}: an earlier file gave a clip of the same name")
+        poses, present = self._storage.rows(recording)
         num_persons, num_frames = recording.present.shape
         facts = (recording.label, recording.subject, recording.camera, recording.setup)
         self._integers.extend((*facts, self._num_rows, num_persons, num_frames))
+        self._checksums.append(clip_checksum(poses, present))
         self._names.append(recording.name)
         self._taken.add(recording.name)
         self._num_rows += num_persons * num_frames
-        self._pending.append(recording)
-        self._pending_bytes += recording.poses.nbytes
+        self._pending.append((poses, present))
+        self._pending_bytes += poses.nbytes
         if self._pending_bytes >= FLUSH_BYTES:
             self._flush()
 
@@ -134,12 +147,15 @@ class CacheWriter:
             write_strings(self._file, "clips/name", self._names)
             for name, column in self._columns().items():
                 self._file.create_dataset(f"clips/{name}", data=column)
+            checksums = np.array(self._checksums, dtype=np.uint32)
+            self._file.create_dataset(f"clips/{CHECKSUM}", data=checksums)
             self._file.create_group("splits")
             for protocol, parts in splits.items():
                 self._file.create_dataset(f"splits/{protocol}", data=parts, dtype=np.int8)
             for kind, pairs in (("skipped", skipped), ("failed", failed)):
                 write_strings(self._file, f"{kind}/file", [file for file, _ in pairs])
                 write_strings(self._file, f"{kind}/reason", [reason for _, reason in pairs])
+            self._file.visititems(_add_checksum)
             # Last, so that a file that was left half written does not pass for a cache.
             self._file.attrs["format"] = FORMAT
             self._file.close()
@@ -158,24 +174,7 @@ class CacheWriter:
         file.create_dataset("layout/bones", data=bones)
         center = -1 if layout.center_joint is None else layout.center_joint
         file["layout"].attrs["center_joint"] = center
-        joint_shape = (len(layout.joints), len(layout.channels))
-        chunk_rows = max(1, POSES_CHUNK_BYTES // (4 * joint_shape[0] * joint_shape[1]))
-        self._poses = file.create_dataset(
-            "poses",
-            shape=(0, *joint_shape),
-            maxshape=(None, *joint_shape),
-            chunks=(chunk_rows, *joint_shape),
-            dtype=np.float32,
-            fillvalue=0,
-        )
-        self._present = file.create_dataset(
-            "present",
-            shape=(0,),
-            maxshape=(None,),
-            chunks=(PRESENT_CHUNK_ROWS,),
-            dtype=np.bool_,
-            fillvalue=False,
-        )
+        self._poses, self._present = self._storage.create(file, layout)
 
     def _close(self) -> None:
         if self._file is not None:
@@ -187,10 +186,8 @@ class CacheWriter:
     def _flush(self) -> None:
         if not self._pending:
             return
-        poses = np.concatenate(
-            [clip.poses.reshape(-1, *clip.poses.shape[2:]) for clip in self._pending]
-        )
-        present = np.concatenate([clip.present.reshape(-1) for clip in self._pending])
+        poses = np.concatenate([poses for poses, _ in self._pending])
+        present = np.concatenate([present for _, present in self._pending])
         first = self._num_rows - len(poses)
         self._part.check_room(poses.nbytes + present.nbytes)
         with self._part.trouble_is_known():
@@ -206,6 +203,12 @@ class CacheWriter:
             name: table[:, column].astype(np.int64 if name == "start" else np.int32)
             for column, name in enumerate(INTEGERS)
         }
+
+
+def _add_checksum(name: str, table: Any) -> None:
+    """Give a dataset its checksum; poses and present have theirs by clip."""
+    if isinstance(table, h5py.Dataset) and name not in ("poses", "present"):
+        table.attrs[CHECKSUM] = np.uint32(table_checksum(table))
 
 
 def _check_tables(

@@ -12,6 +12,7 @@ import typer
 import skelnas
 from skelnas import console
 from skelnas.cli import verbs
+from skelnas.cli.inspect import inspect
 from skelnas.cli.prepare import prepare_app
 from skelnas.errors import SkelnasError
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(prepare_app, name="prepare")
-for command in (verbs.search, verbs.derive, verbs.train, verbs.evaluate, verbs.demo):
+for command in (inspect, verbs.search, verbs.derive, verbs.train, verbs.evaluate, verbs.demo):
     app.command()(command)
 
 

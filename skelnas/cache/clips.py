@@ -1,0 +1,31 @@
+"""The poses of many clips, as they are read from a cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The poses of many clips, ready to be moved to a device.
+
+    Clip i has rows ``starts[i] + m * num_frames[i] + t`` for person m and frame t.
+
+    Attributes:
+        names: [n] str.
+        labels: [n] int64.
+        poses: [R, V, C] float32, the rows of these clips only.
+        present: [R] bool.
+        starts, num_persons, num_frames: [n] int64.
+    """
+
+    names: list[str]
+    labels: NDArray[np.int64]
+    poses: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+    num_persons: NDArray[np.int64]
+    num_frames: NDArray[np.int64]

@@ -1,0 +1,123 @@
+"""`skelnas inspect CACHE`: prints what is in a cache, checks it, draws its clips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from skelnas import console
+from skelnas.cli.options import CacheArgument, Json
+from skelnas.errors import UsageError
+
+if TYPE_CHECKING:
+    from skelnas.cache import Cache
+    from skelnas.inspect import Inspection
+
+MOST_PROBLEMS = 20
+"""So many lines about damage are printed; `--json` has all of them."""
+
+
+def inspect(
+    cache: CacheArgument,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every number against its checksum.")
+    ] = False,
+    clip: Annotated[str | None, typer.Option(help="Name of a clip to draw.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the clip: .png for a strip of poses, .gif to see it move."),
+    ] = None,
+    poses: Annotated[int, typer.Option(min=1, max=40, help="Poses in a strip.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Say what is in a cache, check it, or draw a clip of it.
+
+    Example: skelnas inspect ntu60.h5 --clip S001C001P001R001A023 --plot waving.png
+    """
+    if (clip is None) != (plot is None):
+        raise UsageError("expected --clip NAME and --plot FILE together")
+    if plot is not None and plot.suffix.lower() not in (".png", ".gif"):
+        raise UsageError(f"{plot}: expected a name that ends in .png or .gif")
+
+    from skelnas.cache import Cache
+    from skelnas.inspect import find_damage
+    from skelnas.inspect import inspect as inspect_verb
+
+    with Cache.open(cache) as opened:
+        if clip is not None and plot is not None:
+            _draw(opened, clip, plot, poses)
+            return
+        facts = inspect_verb(opened)
+        problems = find_damage(opened) if verify else []
+    if as_json:
+        found = {"damage": problems} if verify else {}
+        console.result(json.dumps({**facts.to_dict(), **found}, indent=2))
+    else:
+        _print(facts)
+    if problems:
+        for line in problems[:MOST_PROBLEMS]:
+            console.note(line)
+        if len(problems) > MOST_PROBLEMS:
+            console.note(f"and {len(problems) - MOST_PROBLEMS} more, see --json")
+        console.note(f"{cache} is damaged; copy it again, or prepare it again", style="red")
+        raise typer.Exit(3)
+    if verify:
+        console.note(f"{cache} is whole: all {facts.clips:,} clips are as they were written")
+
+
+def _draw(cache: Cache, name: str, path: Path, num_poses: int) -> None:
+    from skelnas.inspect import find_clip
+    from skelnas.skeleton_plot import draw_animation, draw_strip, portrait
+
+    index = find_clip(cache, name)
+    action = cache.classes[cache.clips.labels[index]]
+    picture = portrait(f"{name} · {action}", *cache.read(index), cache.layout)
+    if path.suffix.lower() == ".gif":
+        draw_animation(picture, path)
+    else:
+        draw_strip(picture, path, num_poses)
+    console.note(f"{path}: {name}, {action}, {cache.num_frames[index]} frames")
+
+
+def _print(facts: Inspection) -> None:
+    table = Table(show_header=False, title=escape(f"{facts.path}: {facts.clips:,} clips"))
+    rule = "\n".join(f"{name}: {value}" for name, value in facts.rule.items())
+    used = [count for count in facts.class_clips if count]
+    for name, value in (
+        ("source", facts.source),
+        ("rule", rule),
+        ("classes", f"{len(facts.classes)}, {min(used):,} to {max(used):,} clips each")
+        if len(used) == len(facts.classes)
+        else ("classes", f"{len(facts.classes)}, of which {len(used)} occur"),
+        ("subjects", _numbers(facts.subjects)),
+        ("cameras", _numbers(facts.cameras)),
+        ("setups", _numbers(facts.setups)),
+        ("joints", f"{facts.joints}, each {', '.join(facts.channels)}"),
+        ("frames", f"{facts.frames:,}"),
+        ("clip length", f"{facts.shortest} to {facts.longest} frames, median {facts.median:g}"),
+        ("with two persons", f"{facts.two_person_share:.1%} of the clips"),
+        ("nobody seen", f"{facts.empty_frame_share:.1%} of the frames"),
+        ("left out", f"{facts.skipped:,} on purpose, {facts.failed:,} broken"),
+        ("size", f"{facts.megabytes:,} MB, {facts.storage}"),
+        ("written by", f"skelnas {facts.skelnas_version}, schema {facts.schema_version}"),
+    ):
+        table.add_row(name, escape(value))
+    console.out.print(table)
+    parts = Table("protocol", "train clips", "test clips", "in neither")
+    for protocol, sizes in facts.protocols.items():
+        parts.add_row(
+            escape(protocol), *(f"{sizes[part]:,}" for part in ("train", "test", "unused"))
+        )
+    console.out.print(parts)
+
+
+def _numbers(numbers: list[int]) -> str:
+    """Say how many numbers there are, and which if they are few."""
+    if not numbers:
+        return "unknown"
+    return f"{len(numbers)}: {', '.join(map(str, numbers[:12]))}" + ", ..." * (len(numbers) > 12)

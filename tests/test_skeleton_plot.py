@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skelnas.errors import SkelnasError, UsageError
+from skelnas.skeleton_plot import PERSONS, draw_animation, draw_strip, portrait
+from skelnas.sources.base import Layout
+
+LAYOUT = Layout(joints=("hip", "head", "hand"), bones=((1, 0), (2, 1)), center_joint=0)
+
+
+def clip(num_persons: int = 2, num_frames: int = 12, layout: Layout = LAYOUT):
+    shape = (num_persons, num_frames, 3, len(layout.channels))
+    poses = np.zeros(shape, dtype=np.float32)
+    poses[..., 1] = [0.5, 1.5, 1.0]
+    poses[..., 2, 0] = 0.4
+    poses[..., 0] += np.arange(1, num_persons + 1)[:, None, None]
+    return portrait("a clip", poses, np.ones(shape[:2], dtype=np.bool_), layout)
+
+
+def colours(path: Path) -> set[tuple[int, ...]]:
+    with Image.open(path) as picture:
+        return {colour for _, colour in picture.convert("RGB").getcolors(10**6)}
+
+
+def rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))
+
+
+def test_a_strip_shows_both_persons(tmp_path: Path) -> None:
+    path = tmp_path / "clip.png"
+    draw_strip(clip(), path)
+    assert {rgb(PERSONS[0]), rgb(PERSONS[1])} <= colours(path)
+    draw_strip(clip(num_persons=1), path)
+    assert rgb(PERSONS[0]) in colours(path)
+    assert rgb(PERSONS[1]) not in colours(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_more_poses_make_a_wider_strip(tmp_path: Path) -> None:
+    widths = []
+    for num_poses in (4, 8, 40):
+        draw_strip(clip(), tmp_path / "clip.png", num_poses)
+        with Image.open(tmp_path / "clip.png") as picture:
+            widths.append(picture.width)
+    assert widths[1] == pytest.approx(2 * widths[0], abs=2)
+    assert widths[2] == pytest.approx(3 * widths[0], abs=4)  # of all 12 frames
+
+
+def test_equal_clips_give_equal_pictures(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw_strip(clip(), tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_an_animation_has_a_picture_for_each_frame(tmp_path: Path) -> None:
+    path = tmp_path / "clip.gif"
+    poses = np.zeros((1, 5, 3, 3), dtype=np.float32)
+    poses[..., 1] = np.arange(1, 6)[:, None] + np.arange(3)
+    draw_animation(portrait("", poses, np.ones((1, 5), dtype=np.bool_), LAYOUT), path)
+    with Image.open(path) as film:
+        assert film.n_frames == 5
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_unknown_joints_are_not_drawn() -> None:
+    poses = np.ones((2, 3, 3, 3), dtype=np.float32)
+    poses[0, 1, 2] = 0
+    present = np.ones((2, 3), dtype=np.bool_)
+    present[1, 0] = present[0, 0] = False
+    picture = portrait("", poses, present, LAYOUT)
+    assert np.isnan(picture.points[0, 1, 2]).all()
+    assert np.isfinite(picture.points[0, 1, :2]).all()
+    assert picture.shown.tolist() == [1, 2]
+
+
+def test_up_is_up() -> None:
+    flat = Layout(joints=LAYOUT.joints, channels=("x", "y", "score"))
+    assert (np.diff(clip(layout=flat).points[0, 0, :2, 1]) < 0).all()
+    assert (np.diff(clip().points[0, 0, :2, 1]) > 0).all()
+
+
+@pytest.mark.parametrize("num_frames", [1, 2])
+def test_one_point_and_one_frame(tmp_path: Path, num_frames: int) -> None:
+    layout = Layout(joints=("ball",))
+    poses = np.ones((1, num_frames, 1, 3), dtype=np.float32)
+    picture = portrait("", poses, np.ones((1, num_frames), dtype=np.bool_), layout)
+    draw_strip(picture, tmp_path / "a.png")
+    draw_animation(picture, tmp_path / "a.gif")
+
+
+def test_joints_without_x_and_y() -> None:
+    with pytest.raises(UsageError, match="cannot draw joints with the channels angle"):
+        portrait("", np.ones((1, 1, 1, 1), np.float32), np.ones((1, 1), np.bool_),
+                 Layout(joints=("knee",), channels=("angle",)))  # fmt: skip
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SkelnasError, match=r"a\.png: cannot be written \(No such file"):
+        draw_strip(clip(), tmp_path / "nowhere" / "a.png")
+
+
+def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SkelnasError, match="needs matplotlib") as caught:
+        draw_strip(clip(), tmp_path / "a.png")
+    assert "skelnas[plot]" in str(caught.value.hint)
