@@ -71,9 +71,9 @@ def test_architecture_names_every_module() -> None:
     assert sorted(named) == sorted(modules - markers)
 
 
-def example(page: str, heading: str) -> str:
+def example(page: str, heading: str, kind: str = "python") -> str:
     section = (DOCS / page).read_text(encoding="utf-8").split(f"\n{heading}\n")[1]
-    found = re.search(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    found = re.search(rf"^```{kind}\n(.*?)```", section, flags=re.DOTALL | re.MULTILINE)
     assert found
     return found[1]
 
@@ -103,6 +103,31 @@ def test_example_of_a_source(tmp_path: Path) -> None:
     assert printed == "{'xsub': (2, 2)} 1 broken\n"
     with Cache.open(tmp_path / "own.h5") as cache:
         assert cache.clips.names == ["walk-01-001", "walk-07-001", "wave-01-001", "wave-07-001"]
+
+
+def test_own_recordings_from_csv_files_to_an_evaluated_model(tmp_path: Path) -> None:
+    heading = "### From CSV files to an evaluated model"
+    (tmp_path / "record.py").write_text(example("data.md", heading))
+    (tmp_path / "joints.json").write_text(example("data.md", "## Own recordings", "json"))
+    program = example("data.md", heading).rstrip()
+    commands = (DOCS / "data.md").read_text(encoding="utf-8").split(program)[1].split("```")[2]
+    done = subprocess.run(
+        ["bash", "-ec", commands],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        },
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "96 clips" in done.stderr
+    (top1,) = re.findall(r"top-1 *│ *([0-9.]+)", done.stdout)
+    assert float(top1) > 50, done.stdout
 
 
 def test_example_of_reading_a_model(tmp_path: Path) -> None:

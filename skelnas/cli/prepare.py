@@ -10,6 +10,7 @@ from rich.table import Table
 
 from skelnas import console
 from skelnas.cli.options import Force, Json, OutArgument, RawArgument, Strict, Workers
+from skelnas.errors import UsageError
 
 if TYPE_CHECKING:
     from skelnas.sources.base import Source
@@ -86,6 +87,44 @@ def prepare_nw_ucla(
     _prepare(NwUcla(raw), out, workers=workers, strict=strict, force=force, as_json=as_json)
 
 
+@prepare_app.command("manifest")
+def prepare_manifest(
+    table: Annotated[
+        Path, typer.Argument(help="CSV with a line for each clip.", show_default=False)
+    ],
+    out: OutArgument,
+    joints: Annotated[
+        Path | None,
+        typer.Option(help="JSON or TOML file that names joints, bones and channels."),
+    ] = None,
+    persons: Annotated[int, typer.Option(min=1, max=16, help="The most persons of a clip.")] = 1,
+    test_subjects: Annotated[
+        str, typer.Option(help="Subjects that protocol xsub is tested on, such as 3,5.")
+    ] = "",
+    test_cameras: Annotated[
+        str, typer.Option(help="Cameras that protocol xview is tested on, such as 2.")
+    ] = "",
+    workers: Workers = None,
+    strict: Strict = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Own recordings: a CSV that lists .npy, .npz, .json or .csv clips with their labels.
+
+    Example: skelnas prepare manifest clips.csv own.h5 --joints joints.json --test-subjects 3,5
+    """
+    from skelnas.sources.manifest import Manifest
+
+    source = Manifest(
+        table,
+        joints=joints,
+        persons=persons,
+        test_subjects=_numbers(test_subjects, "--test-subjects"),
+        test_cameras=_numbers(test_cameras, "--test-cameras"),
+    )
+    _prepare(source, out, workers=workers, strict=strict, force=force, as_json=as_json)
+
+
 @prepare_app.command("synthetic")
 def prepare_synthetic(
     out: OutArgument,
@@ -106,6 +145,14 @@ def prepare_synthetic(
 
     source = Synthetic(clips, seed=seed)
     _prepare(source, out, workers=workers, strict=strict, force=force, as_json=as_json)
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    """Read numbers that are divided by commas."""
+    fields = [field.strip() for field in text.split(",")] if text else []
+    if not all(field.isascii() and field.isdigit() and len(field) < 10 for field in fields):
+        raise UsageError(f"{option} {text}: expected numbers such as 3,5")
+    return tuple(map(int, fields))
 
 
 def _prepare(

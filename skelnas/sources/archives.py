@@ -7,6 +7,7 @@ once and keeps it open.
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from functools import lru_cache
@@ -26,6 +27,10 @@ _ENCRYPTED = 0x1
 class Archive:
     """An open archive: its members by the path that unpacking would give them.
 
+    Args:
+        path: the file.
+        data: its bytes, if they have been read already.
+
     Attributes:
         members: what there is, in the order of the archive, folders left out; where two have the
             same path, the first counts.
@@ -33,10 +38,10 @@ class Archive:
         top: the one folder in which all members lie; empty if there are several, or files.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: bytes | None = None) -> None:
         self._path = path
         try:
-            self._file = zipfile.ZipFile(path)
+            self._file = zipfile.ZipFile(path if data is None else io.BytesIO(data))
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise InputError(
                 f"{path}: expected a zip archive: {error}",

@@ -1,0 +1,236 @@
+"""Arrays in files: what is read, and how what cannot be read is told."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from skelnas.errors import InputError
+from skelnas.sources.clip_files import MAX_NUMBERS, read_clip
+from skelnas.sources.npy import read_npy
+
+POSES = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+
+
+def npy(array, **options):
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, **options)
+    return file.getvalue()
+
+
+def message(call, *arguments):
+    with pytest.raises(InputError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+def write(tmp_path, text, name="clip.csv"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+# .npy
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.sampled_from(["f2", ">f4", "f8", "i1", "<u2", "i8", "?"]).flatmap(
+        lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=5, min_side=0))
+    ),
+    st.booleans(),
+)
+def test_arrays_are_read_as_numpy_reads_them(array, fortran_order):
+    array = np.asfortranarray(array) if fortran_order else array
+    data = npy(array)
+    read = read_npy(data, "file")
+    np.testing.assert_array_equal(read, np.load(io.BytesIO(data)))
+    assert read.dtype == array.dtype
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_what_is_accepted_numpy_reads_alike(data):
+    """A few bytes of a good file are changed."""
+    text = bytearray(npy(POSES))
+    for _ in range(data.draw(st.integers(1, 3))):
+        text[data.draw(st.integers(0, 130))] = data.draw(st.integers(0, 255))
+    try:
+        read = read_npy(bytes(text), "file")
+    except InputError:
+        return
+    np.testing.assert_array_equal(read, np.load(io.BytesIO(bytes(text))))
+
+
+def patched(old, new):
+    return npy(POSES).replace(old, new.ljust(len(old)))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", "expected an .npy array, which begins with"),
+        (b"frame,hip_x", "expected an .npy array, which begins with"),
+        (npy(POSES)[:9], "expected an .npy array, which begins with"),
+        (npy(POSES)[:50], "it is damaged"),
+        (npy(POSES)[:-1], "expected 96 bytes for the shape (4, 2, 3), found 95: it is cut"),
+        (npy(POSES) + b"1", "expected 96 bytes for the shape (4, 2, 3), found 97"),
+        (patched(b"(4, 2, 3)", b"(9999999999, )"[:9]), "expected an array of numbers, found the"),
+        (patched(b"(4, 2, 3), }", b"(99999999,)}"), "expected 399,999,996 bytes for the shape"),
+        (npy(np.array([None, 1]), allow_pickle=True), "expected an array of numbers, found"),
+        (npy(np.array(["a"])), "expected an array of numbers, found the header"),
+        (npy(np.zeros(2, [("x", "f4")])), "expected an array of numbers, found the header"),
+        (patched(b"'<f4'", b"'<f1'"), "there is no type of number"),
+        (b"\x93NUMPY\x01\x00\xff\xff" + b" " * 100, "it is damaged"),
+        (b"\x93NUMPY\x09\x00\x10\x00" + b" " * 100, "it is damaged"),
+    ],
+)
+def test_other_files_are_no_arrays(data, expected):
+    found = message(read_npy, data, "clip.npy")
+    assert found.startswith("clip.npy: ")
+    assert expected in found
+
+
+def test_arrays_of_one_person_get_the_axis_of_persons(tmp_path):
+    clip = read_clip(write(tmp_path, npy(POSES), "clip.npy"))
+    np.testing.assert_array_equal(clip.poses, POSES[None])
+    clip = read_clip(write(tmp_path, npy(POSES[None]), "CLIP.NPY"))
+    np.testing.assert_array_equal(clip.poses, POSES[None])
+    assert clip.joints == clip.channels == ()
+
+
+def test_arrays_of_other_shapes_and_files_of_other_endings_are_told(tmp_path):
+    path = write(tmp_path, npy(POSES[0]), "clip.npy")
+    expected = "an array of the shape (2, 3), expected [frames, joints, channels] or [persons, "
+    assert message(read_clip, path).startswith(f"{path}: {expected}")
+    path = write(tmp_path, "", "clip.mat")
+    assert (
+        message(read_clip, path) == f"{path}: expected a file that ends in .npy, .npz, .json, .csv"
+    )
+    path = tmp_path / "none.npy"
+    assert message(read_clip, path) == f"{path}: cannot be read: No such file or directory"
+
+
+# .npz and .json
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz(tmp_path, save):
+    path = tmp_path / "clip.npz"
+    save(path, anything=POSES)
+    np.testing.assert_array_equal(read_clip(path).poses, POSES[None])
+    save(path, poses=POSES, rate=np.array(30))
+    np.testing.assert_array_equal(read_clip(path).poses, POSES[None])
+    save(path, x=POSES, y=POSES)
+    assert message(read_clip, path).endswith("or one named 'poses', found 2 arrays")
+
+
+def test_npz_with_objects_or_bombs_is_refused(tmp_path):
+    path = tmp_path / "clip.npz"
+    np.savez(path, poses=np.array([None, 1]))
+    assert "expected an array of numbers, found the header" in message(read_clip, path)
+    np.savez_compressed(path, poses=np.zeros((1000, 100, 30)))
+    assert "it looks like a zip bomb" in message(read_clip, path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("poses.npy", b"no array")
+    assert message(read_clip, path).startswith(f"{path}: poses.npy: expected an .npy array")
+    path.write_bytes(b"PK")
+    assert message(read_clip, path).startswith(f"{path}: expected a zip archive")
+
+
+def test_json(tmp_path):
+    lists = POSES.tolist()
+    for content in (lists, {"poses": lists, "rate": 30}, [lists]):
+        clip = read_clip(write(tmp_path, json.dumps(content), "clip.json"))
+        np.testing.assert_array_equal(clip.poses, POSES[None])
+
+
+def test_numbers_that_are_not_known_in_json(tmp_path):
+    clip = read_clip(write(tmp_path, "[[[1, null], [NaN, 2]]]", "clip.json"))
+    np.testing.assert_array_equal(clip.poses, [[[[1, np.nan], [np.nan, 2]]]])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{}", "[]", "7", '[[["1", "2"]]]', "[[[1, 2], [3]]]", "[[[true, false]]]"),
+        *("[[[1, {}]]]", '{"poses": "x"}', "[[[null, null]]", "[" * 70 + "1" + "]" * 70),
+        f"[[[{10**400}, null]]]",
+    ],
+)
+def test_json_that_is_no_array_of_numbers(tmp_path, text):
+    path = write(tmp_path, text, "clip.json")
+    assert message(read_clip, path).startswith(f"{path}: ")
+
+
+# .csv
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_with_a_header(tmp_path, line_end, delimiter):
+    lines = ["hip_x,hip_y,left_hand_x,left_hand_y", "1,2,3,4", "5, 6 ,,-8e0", ""]
+    text = "\ufeff" + line_end.join(lines).replace(",", delimiter)
+    clip = read_clip(write(tmp_path, text))
+    assert (clip.joints, clip.channels) == (("hip", "left_hand"), ("x", "y"))
+    np.testing.assert_array_equal(clip.poses, [[[[1, 2], [3, 4]], [[5, 6], [np.nan, -8]]]])
+
+
+def test_csv_columns_may_stand_in_any_order(tmp_path):
+    clip = read_clip(write(tmp_path, "a_x,b_x,frame,a_y,b_y\n1,2,7,3,4\n"))
+    assert (clip.joints, clip.channels) == (("a", "b"), ("x", "y"))
+    np.testing.assert_array_equal(clip.poses, [[[[1, 3], [2, 4]]]])
+
+
+def test_csv_with_persons_and_frames_that_are_left_out(tmp_path):
+    text = "frame,person,a_x,a_y\n10,3,1,1\n12,3,2,2\n10,9,3,3\n"
+    poses = read_clip(write(tmp_path, text)).poses
+    assert poses.shape == (2, 3, 1, 2)
+    np.testing.assert_array_equal(poses[0, :, 0, 0], [1, np.nan, 2])
+    np.testing.assert_array_equal(poses[1, :, 0, 0], [3, np.nan, np.nan])
+
+
+def test_csv_without_a_header_needs_the_number_of_joints(tmp_path):
+    path = write(tmp_path, "1,2,3,4\n5,6,7,8\n")
+    np.testing.assert_array_equal(
+        read_clip(path, num_joints=2).poses, [[[[1, 2], [3, 4]], [[5, 6], [7, 8]]]]
+    )
+    assert "line 1: expected a header such as frame,hip_x" in message(read_clip, path)
+    assert "line 1: 4 columns, expected a multiple of the 3 joints" in message(read_clip, path, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "expected a table, found an empty file"),
+        ("\n , \n", "expected a table, found an empty file"),
+        ("a_x,a_y\n", "line 1: expected rows below the header, found none"),
+        ("a_x,time\n1,2\n", "line 1, column 2: expected frame, person or a joint and its channel"),
+        ("a_x,_y\n1,2\n", "line 1, column 2: expected frame, person or a joint and its channel"),
+        ("a_x,a_x\n1,2\n", "line 1, column 2: a second column 'a_x'"),
+        ("frame,person\n1,2\n", "line 1: expected columns of joints, such as hip_x,hip_y,hip_z"),
+        ("a_x,a_y,b_x\n1,2,3\n", "line 1: expected a column b_y, found none"),
+        ("person,a_x\n1,2\n", "line 1: expected a column frame beside person"),
+        ("a_x,a_y\n\n1,2\n1\n", "line 4: expected 2 cells, found 1"),
+        ("a_x,a_y\n1,2,3\n", "line 2: expected 2 cells, found 3"),
+        ("a_x,a_y\n1,2\n1,two\n", "line 3, column a_y: expected a number, found 'two'"),
+        ("a_x,a_y\n1,1_0\n", "line 2, column a_y: expected a number, found '1_0'"),
+        ("frame,a_x\n1.5,1\n", "line 2, column frame: expected a whole number from 0, found '1.5'"),
+        ("frame,a_x\n-1,1\n", "line 2, column frame: expected a whole number from 0, found '-1'"),
+        ("frame,a_x\n3,1\n3,1\n", "line 3: frame 3 of person 0 is in line 2 already"),
+        (f"frame,a_x\n0,1\n{MAX_NUMBERS},1\n", "expected at most 33,554,432 numbers, found (1, "),
+        ('a_x,a_y\n"1,2\n', "expected CSV: unexpected end of data"),
+        (b"a_x,a_y\n1,\xff\n", "line 2: expected text in UTF-8, found the byte 0xff"),
+        ("a_x,a_y\n1,\0\n", "line 2, column a_y: expected a number"),
+    ],
+)
+def test_bad_csv_is_told_by_line_and_column(tmp_path, text, expected):
+    path = write(tmp_path, text)
+    found = message(read_clip, path)
+    assert found.startswith(f"{path}: ")
+    assert expected in found

@@ -1,0 +1,320 @@
+"""Own recordings: the table, the file of joints, the protocols, and what is wrong with them."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from skelnas.cache import Cache
+from skelnas.errors import InputError
+from skelnas.prepare import prepare
+from skelnas.sources.base import ClipTable, Test, Train, Unused
+from skelnas.sources.checks import check_recording
+from skelnas.sources.manifest import Manifest
+from skelnas.sources.manifest_table import read_manifest
+from skelnas.sources.skeleton_file import Skeleton, read_skeleton
+
+HEADER = "path,label,subject,camera,split"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Clips of two joints in three files, in a subfolder."""
+    (tmp_path / "clips").mkdir()
+    for name, value in (("a", 1), ("b", 2), ("c", 3)):
+        np.save(tmp_path / "clips" / f"{name}.npy", np.full((4, 2, 3), value, np.float32))
+    return tmp_path
+
+
+def table(folder, *lines, header=HEADER, name="clips.csv"):
+    path = folder / name
+    path.write_text("\n".join([header, *lines]) + "\n")
+    read_manifest.cache_clear()
+    return path
+
+
+LINES = ("clips/a.npy,wave,3,1,train", "clips/b.npy,run,4,2,test", "clips/c.npy,wave,5,2,")
+
+
+def message(call, *arguments):
+    with pytest.raises(InputError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+def read_all(source):
+    recordings = [source.read(item) for item in source.catalogue().items]
+    for recording in recordings:
+        check_recording(recording, source.layout, source.max_persons)
+    return recordings
+
+
+def clip_table(recordings):
+    facts = ("label", "subject", "camera", "setup")
+    columns = [np.array([getattr(r, fact) for r in recordings], np.int32) for fact in facts]
+    return ClipTable([recording.name for recording in recordings], *columns)
+
+
+def splits(source):
+    found = source.splits(clip_table(read_all(source)))
+    return {protocol: parts.tolist() for protocol, parts in found.items()}
+
+
+# The table
+
+
+def test_clips_come_in_the_order_of_the_table_with_their_facts(folder):
+    source = Manifest(table(folder, LINES[2], *LINES[:2]))
+    third, first, second = read_all(source)
+    assert (first.name, first.subject, first.camera, first.setup) == ("clips/a", 3, 1, -1)
+    assert [clip.label for clip in (first, second, third)] == [1, 0, 1]
+    assert source.classes(np.int32([0])) == ["run", "wave"]
+    assert first.poses.shape == (1, 4, 2, 3)
+    np.testing.assert_array_equal(second.poses, 2)
+    assert splits(source) == {"official": [Unused, Train, Test]}
+
+
+def test_numbers_as_labels_are_class_indices(folder):
+    lines = [line.replace("wave", "3").replace("run", "0") for line in LINES]
+    source = Manifest(table(folder, *lines))
+    assert [clip.label for clip in read_all(source)] == [3, 0, 3]
+    assert source.classes(np.int32([])) == ["class 0", "class 1", "class 2", "class 3"]
+
+
+def test_names_blank_facts_and_protocols_of_the_table(folder):
+    path = table(
+        folder,
+        "clips/a.npy,wave,one,,7,TRAIN,test",
+        "clips/b.npy,run,,,,,train",
+        header="Path,Label,name,subject,setup,split,split_folds-1",
+    )
+    source = Manifest(path)
+    first, second = read_all(source)
+    assert (first.name, first.subject, first.setup) == ("one", -1, 7)
+    assert (second.name, second.setup) == ("clips/b", -1)
+    assert splits(source) == {"official": [Train, Unused], "folds-1": [Test, Train]}
+
+
+def test_protocols_by_subject_and_camera(folder):
+    source = Manifest(table(folder, *LINES), test_subjects=(3, 5), test_cameras=(2,))
+    assert splits(source) == {
+        "official": [Train, Test, Unused],
+        "xsub": [Test, Train, Test],
+        "xview": [Train, Test, Test],
+    }
+    assert source.rule["test_subjects"] == [3, 5]
+
+
+def test_protocols_that_cannot_be(folder):
+    path = table(folder, "clips/a.npy,wave,", header="path,label,subject")
+    source = Manifest(path, test_subjects=(3,))
+    assert "no clip has the subject 3 to test on" in message(source.catalogue)
+    path = table(folder, "clips/a.npy,wave,3,train", header="path,label,subject,split_xsub")
+    assert "the column split_xsub is there already" in message(source.catalogue)
+    path = table(folder, "clips/a.npy,wave", header="path,label")
+    assert "nothing says which clips are for training" in message(Manifest(path).catalogue)
+    assert Manifest(table(folder, *LINES), test_subjects=(3,)).catalogue().items
+
+
+@pytest.mark.parametrize(
+    ("header", "lines", "expected"),
+    [
+        (HEADER, [], "line 1: expected a clip in each line below, found 0"),
+        ("path,name", ["a.npy,a"], "line 1: expected a column 'label'"),
+        ("path,label,age", ["a.npy,1,2"], "line 1, column 3: unknown column 'age'"),
+        ("path,label,split_", ["a.npy,1,2"], "line 1, column 3: unknown column 'split_'"),
+        ("path,label,label", ["a.npy,1,2"], "line 1, column 3: a second column 'label'"),
+        (HEADER, ["a.npy,1,1,1"], "line 2: expected 5 cells, found 4"),
+        (HEADER, [",1,1,1,"], "line 2, column path: expected the path of a clip, found nothing"),
+        (HEADER, ["a.npy,,1,1,"], "line 2, column label: expected a class name, or a class index"),
+        (HEADER, ["a.npy,-1,1,1,"], "line 2, column label: expected a class index from 0 to 65535"),
+        (HEADER, ["a.npy,65536,1,1,"], "line 2, column label: expected a class index from 0 to"),
+        (HEADER, ["a.npy,1,x,1,"], "line 2, column subject: expected a whole number from 0, or "),
+        (HEADER, ["a.npy,1,1,2.0,"], "column camera: expected a whole number from 0, or nothing, "),
+        (HEADER, ["a.npy,1,1,1,val"], "line 2, column split: expected train, test or nothing, "),
+        (HEADER, ["a.npy,1,,,", "", "a.npy,2,,,"], "line 4: the name 'a' is in line 2 already"),
+        (
+            HEADER + ",name",
+            ["a.npy,1,,,,x", "a.npy,2,,,,y"],
+            "line 3: the clip 'a.npy' is in line 2 already",
+        ),
+        (HEADER + ",name", ["a.npy,1,,,,x", "b.npy,2,,,,x"], "line 3: the name 'x' is in line 2"),
+    ],
+)
+def test_bad_tables_are_told_by_line_and_column(tmp_path, header, lines, expected):
+    path = table(tmp_path, *lines, header=header)
+    found = message(Manifest(path).catalogue)
+    assert found.startswith(f"{path}: ")
+    assert expected in found
+
+
+def test_a_table_with_crlf_semicolons_and_a_mark_of_order(folder):
+    path = table(folder)
+    text = "\r\n".join([HEADER, *LINES]).replace(",", ";")
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert [clip.label for clip in read_all(Manifest(path))] == [1, 0, 1]
+
+
+# Clips
+
+
+def test_absent_persons_and_joints_that_are_not_known(folder):
+    poses = np.ones((2, 3, 2, 3))
+    poses[0, 1] = 0
+    poses[1, 2] = np.nan
+    poses[1, 0, 0, 1] = np.inf
+    np.save(folder / "clips" / "a.npy", poses)
+    (recording, *_) = read_all(Manifest(table(folder, *LINES), persons=2))
+    assert recording.present.tolist() == [[True, False, True], [True, True, False]]
+    assert not recording.poses[1, 0, 0].any()
+    assert recording.poses[1, 0, 1].all()
+
+
+def test_joints_and_channels_of_the_header_are_kept_and_compared(folder):
+    clips = folder / "clips"
+    (clips / "a.csv").write_text("hip_x,hip_y,head_x,head_y\n1,2,3,4\n")
+    (clips / "b.csv").write_text("head_x,head_y,hip_x,hip_y\n1,2,3,4\n")
+    (clips / "c.csv").write_text("hip_u,hip_v,head_u,head_v\n1,2,3,4\n")
+    source = Manifest(table(folder, *(line.replace("npy", "csv") for line in LINES)))
+    assert (source.layout.joints, source.layout.channels) == (("hip", "head"), ("x", "y"))
+    first, second, third = source.catalogue().items
+    assert source.read(first).poses.tolist() == [[[[1, 2], [3, 4]]]]
+    assert message(source.read, second) == f"{second}: expected the joints hip, head; head, hip"
+    assert message(source.read, third) == f"{third}: expected the channels x, y; u, v"
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((4, 3, 3), "3 joints of 3 numbers, expected 2 of 3 as in the first clip"),
+        ((4, 2, 2), "2 joints of 2 numbers, expected 2 of 3 as in the first clip"),
+        ((2, 4, 2, 3), "2 persons in 4 frames, expected 1 to 1 persons and a frame; see --persons"),
+        ((0, 2, 3), "1 persons in 0 frames, expected 1 to 1 persons"),
+    ],
+)
+def test_clips_of_another_shape_are_told(folder, shape, expected):
+    np.save(folder / "clips" / "b.npy", np.ones(shape))
+    source = Manifest(table(folder, *LINES))
+    item = source.catalogue().items[1]
+    assert message(source.read, item).startswith(f"{item}: {expected}")
+
+
+def test_a_broken_clip_is_left_out_and_the_next_gives_the_joints(folder):
+    (folder / "clips" / "a.npy").write_bytes(b"")
+    (folder / "clips" / "c.npy").unlink()
+    report = prepare(Manifest(table(folder, *LINES)), folder / "own.h5")
+    assert [reason.partition(":")[0] for _, reason in report.failed] == [
+        "expected an .npy array, which begins with b'\\x93NUMPY'",
+        "cannot be read",
+    ]
+    with Cache.open(folder / "own.h5") as cache:
+        assert cache.clips.names == ["clips/b"]
+        assert cache.layout.joints == ("joint_0", "joint_1")
+
+
+def test_where_no_clip_can_be_read_the_first_is_told(folder):
+    source = Manifest(table(folder, "x.npy,1,,,", "y.npy,1,,,"))
+    assert message(lambda: source.layout) == (
+        f"{folder / 'x.npy'}: cannot be read: No such file or directory"
+    )
+
+
+def test_a_clip_that_is_a_loop_of_links_is_told(folder):
+    loop = folder / "clips" / "a.npy"
+    loop.unlink()
+    loop.symlink_to(loop)
+    source = Manifest(table(folder, *LINES))
+    assert "Too many levels of symbolic links" in message(source.read, loop)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="the superuser may read everything")
+def test_a_clip_that_may_not_be_read_is_told(folder):
+    path = folder / "clips" / "a.npy"
+    path.chmod(0)
+    assert "Permission denied" in message(Manifest(table(folder, *LINES)).read, path)
+
+
+# The file of joints
+
+
+def joints(folder, content, name="joints.json"):
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+FULL = {
+    "joints": ["hip", "head"],
+    "bones": [["head", "hip"]],
+    "center": "hip",
+    "channels": ["x", "y"],
+    "picture": [100, 50],
+}
+
+
+def test_joints_in_json_and_toml(tmp_path):
+    expected = Skeleton(("hip", "head"), ((1, 0),), 0, ("x", "y"), (100.0, 50.0))
+    assert read_skeleton(joints(tmp_path, FULL)) == expected
+    toml = "\n".join(f"{key} = {json.dumps(value)}" for key, value in FULL.items())
+    assert read_skeleton(joints(tmp_path, toml, "joints.toml")) == expected
+    numbers = {**FULL, "bones": [[1, 0]], "center": 0}
+    assert read_skeleton(joints(tmp_path, numbers)) == expected
+
+
+def test_joints_give_the_layout_and_pictures_the_scale(folder):
+    poses = np.array([[[50, 50], [100, 25]], [[0, 0], [25, 0]]])
+    np.save(folder / "clips" / "a.npy", poses)
+    source = Manifest(table(folder, LINES[0]), joints(folder, FULL))
+    assert source.layout.joints == ("hip", "head")
+    assert (source.layout.bones, source.layout.center_joint) == (((1, 0),), 0)
+    (recording,) = read_all(source)
+    assert recording.poses.tolist() == [[[[0, 0.5], [0.5, 0]], [[0, 0], [-0.25, -0.5]]]]
+    assert source.rule["coordinates"].startswith("x / 100 - 0.5, y / 50 - 0.5")
+
+
+def test_rows_without_a_header_are_read_by_the_file_of_joints(folder):
+    (folder / "clips" / "a.csv").write_text("1,2,3,4\n5,6,7,8\n")
+    path = table(folder, "clips/a.csv,wave,1,1,train")
+    source = Manifest(path, joints(folder, {"joints": ["hip", "head"]}))
+    assert source.layout.channels == ("x", "y")
+    assert read_all(source)[0].poses.shape == (1, 2, 2, 2)
+
+
+def test_numbers_of_a_joint_that_have_no_names_are_told(folder):
+    np.save(folder / "clips" / "a.npy", np.ones((2, 2, 4)))
+    path = table(folder, *LINES)
+    assert "4 numbers a joint, expected 2 or 3" in message(lambda: Manifest(path).layout)
+    named = joints(folder, {"joints": ["a", "b"], "channels": ["x", "y", "z", "score"]})
+    assert read_all(Manifest(table(folder, LINES[0]), named))[0].poses.shape[3] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"joints": []}, "expected an object with a list of names under 'joints'"),
+        ({"joints": ["hip", 3]}, "expected 'joints' to be a list of names"),
+        ({"joints": ["hip", "hip"]}, "'joints' has 'hip' twice"),
+        ({"names": []}, "unknown key 'names', expected joints, bones, center, channels, picture"),
+        ({"bones": [["head"]]}, "expected 'bones' to be a list of pairs, [child, parent]"),
+        ({"bones": [["head", "foot"]]}, "'foot' is no joint, expected one of hip, head"),
+        ({"bones": [[0, 2]]}, "'2' is no joint"),
+        ({"bones": [["hip", 0]]}, "a bone from 'hip' to itself"),
+        ({"center": "foot"}, "'foot' is no joint"),
+        ({"center": True}, "'True' is no joint"),
+        ({"channels": "xy"}, "expected 'channels' to be a list of names"),
+        ({"picture": [0, 50]}, "expected 'picture' to be [width, height] in pixels"),
+        ({"picture": 50}, "expected 'picture' to be [width, height] in pixels"),
+    ],
+)
+def test_bad_files_of_joints_are_told(tmp_path, change, expected):
+    path = joints(tmp_path, {**FULL, **change})
+    found = message(read_skeleton, path)
+    assert found.startswith(f"{path}: ")
+    assert expected in found
+
+
+def test_files_of_joints_that_are_no_json_or_toml_are_told(tmp_path):
+    assert "line 1, column 1: expected JSON" in message(read_skeleton, joints(tmp_path, "hip"))
+    assert "expected TOML" in message(read_skeleton, joints(tmp_path, "hip", "joints.toml"))
+    assert "expected an object" in message(read_skeleton, joints(tmp_path, "[]"))
