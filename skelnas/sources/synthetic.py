@@ -8,10 +8,9 @@ recordings of people. It serves to try, test and demonstrate every step without 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -20,7 +19,14 @@ from numpy.typing import NDArray
 from skelnas.errors import InputError, UsageError
 from skelnas.sources.base import Catalogue, ClipTable, Recording
 from skelnas.sources.bodies import MAX_PERSONS, choose_persons
-from skelnas.sources.ntu import ENDING, LAYOUT, Ntu
+from skelnas.sources.ntu_facts import (
+    ENDING,
+    LAYOUT,
+    ClipName,
+    class_names,
+    official_splits,
+    parse_name,
+)
 from skelnas.sources.stage.actors import draw_actor, play
 from skelnas.sources.stage.motions import ACTIONS
 from skelnas.sources.stage.sensor import CAMERAS, Footage, film, skeleton_text, view
@@ -36,24 +42,9 @@ MAX_CLIPS = (1000 - FIRST_SETUP) // 2 * LAPS_OF_A_SITE * len(SUBJECTS) * len(ACT
 """Where the three digits of the setup end."""
 
 _ACTIONS = {action.number: action for action in ACTIONS}
-_NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.ASCII)
-_NTU = Ntu(Path())
 
 
-class Take(NamedTuple):
-    """The five numbers of a clip's name."""
-
-    setup: int
-    camera: int
-    subject: int
-    replication: int
-    action: int
-
-    def __str__(self) -> str:
-        return "S{:03}C{:03}P{:03}R{:03}A{:03}".format(*self)
-
-
-def takes(num_clips: int) -> list[Take]:
+def takes(num_clips: int) -> list[ClipName]:
     """List the first clips, in a fixed order of which every beginning is balanced.
 
     The action changes from clip to clip; the subject, and with it the camera, from one round of all
@@ -65,10 +56,10 @@ def takes(num_clips: int) -> list[Take]:
     return [_take(index) for index in range(num_clips)]
 
 
-def _take(index: int) -> Take:
+def _take(index: int) -> ClipName:
     turn, row = divmod(index, len(ACTIONS))
     lap, place = divmod(turn, len(SUBJECTS))
-    return Take(
+    return ClipName(
         setup=FIRST_SETUP + place // 2 % 2 + 2 * (lap // LAPS_OF_A_SITE),
         camera=1 + (place + lap) % len(CAMERAS),
         subject=SUBJECTS[place],
@@ -77,7 +68,7 @@ def _take(index: int) -> Take:
     )
 
 
-def shoot(take: Take, seed: int) -> Footage:
+def shoot(take: ClipName, seed: int) -> Footage:
     """Make the footage of one clip: a pure function of its name and the seed.
 
     As in NTU, the cameras see one and the same performance; each has noise and faults of its own.
@@ -150,7 +141,7 @@ class Synthetic:
 
     def classes(self, labels: NDArray[np.int32]) -> list[str]:
         """Names of the 60 classes of NTU RGB+D 60, most of which have no clip here."""
-        return _NTU.classes(labels)
+        return class_names(labels)
 
     def catalogue(self) -> Catalogue:
         """List the clips; an item is the name of a clip, not of a file that exists."""
@@ -171,7 +162,7 @@ class Synthetic:
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
         """NTU RGB+D 60's protocols, `xsub` and `xview`."""
-        return _NTU.splits(clips)
+        return official_splits(clips)
 
 
 def _check(num_clips: int, seed: int) -> None:
@@ -181,9 +172,8 @@ def _check(num_clips: int, seed: int) -> None:
         raise UsageError(f"seed {seed}, expected 0 or more")
 
 
-def _parse(name: str) -> Take:
-    numbers = _NAME.fullmatch(name)
-    take = Take(*map(int, numbers.groups())) if numbers else None
+def _parse(name: str) -> ClipName:
+    take = parse_name(name)
     if (
         take is None
         or take.setup < FIRST_SETUP
