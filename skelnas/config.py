@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Store = Literal["auto", "float32", "float16", "host"]
 Order = Literal["first", "second"]
 Interpolation = Literal["linear", "nearest"]
 ValidationPart = Literal["random", "subject"]
@@ -65,6 +66,11 @@ class DeviceSettings(Settings):
 
     device: Device = Field("auto", description="'auto' takes CUDA, then MPS, then the CPU")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves the choice to PyTorch")
+    store: Store = Field(
+        "auto",
+        description="how clips are kept: on the device as 'float32' or 'float16', or in the memory "
+        "of the 'host'; 'auto' takes the first that leaves enough of the device (ours)",
+    )
 
 
 class AugmentSettings(Settings):

@@ -83,7 +83,9 @@ def evaluate(
         _check_fit(cache, card, cache_path, model_path)
         protocol = cache.choose_protocol(settings.protocol or card.protocol)
         clips = cache.load(cache.indices(protocol, Test))
-        store = ClipStore(clips, cache.layout, cache.max_persons, card.make_clip_settings(), device)
+        layout, persons = cache.layout, cache.max_persons
+        how = card.make_clip_settings()
+        store = ClipStore(clips, layout, persons, how, device, settings.store)
     with progress("evaluate", len(store)) as meter:
         logits = score(network, store, settings.batch_size, meter.advance)
     metrics = measure_scores(logits, store.labels.cpu())

@@ -77,7 +77,8 @@ def search(
             "clips": {"weights": len(weight_half), "alphas": len(alpha_half)},
         }
         run = runs.start(out, config, resume=resume, force=force)
-        store = ClipStore(cache.load(indices), cache.layout, cache.max_persons, settings, device)
+        clips, layout, persons = cache.load(indices), cache.layout, cache.max_persons
+        store = ClipStore(clips, layout, persons, settings, device, settings.store)
         job = _Search(run, settings, store, len(cache.classes), weight_half, alpha_half)
     note(
         f"search: {len(weight_half)} clips train w, {len(alpha_half)} drive alpha "

@@ -61,7 +61,8 @@ def train(
         protocol = cache.choose_protocol(settings.protocol)
         settings = settings.model_copy(update={"protocol": protocol})
         clips = cache.load(cache.indices(protocol, Train))
-        store = ClipStore(clips, cache.layout, cache.max_persons, settings, device)
+        layout, persons = cache.layout, cache.max_persons
+        store = ClipStore(clips, layout, persons, settings, device, settings.store)
         store.check(settings)
         card = ModelCard(
             genotype=genotype.to_dict(),

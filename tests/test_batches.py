@@ -7,10 +7,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from skelnas.batches import ClipStore, num_batches, shuffled
+from skelnas.batches import Batch, ClipStore, memory, num_batches, shuffled
 from skelnas.batches.augment import draw, find_partners
+from skelnas.batches.memory import OnHost, choose
+from skelnas.batches.sampling import Rows
 from skelnas.cache import Clips
-from skelnas.config import AugmentSettings, ClipSettings
+from skelnas.config import AugmentSettings, ClipSettings, Store
 from skelnas.errors import InputError
 from skelnas.sources import kinetics, ntu, nw_ucla
 from skelnas.sources.base import Layout
@@ -43,9 +45,15 @@ def ramp(frames: int, persons: int = 1) -> tuple[np.ndarray, np.ndarray]:
     return poses, np.ones((persons, frames), dtype=bool)
 
 
-def store(clips: Clips, persons: int = 1, layout: Layout = SPINE, **settings: object) -> ClipStore:
+def store(
+    clips: Clips,
+    persons: int = 1,
+    layout: Layout = SPINE,
+    kept: Store = "auto",
+    **settings: object,
+) -> ClipStore:
     chosen = ClipSettings(**({"frames": 5, "center": False} | settings))
-    return ClipStore(clips, layout, persons, chosen, torch.device("cpu"))
+    return ClipStore(clips, layout, persons, chosen, torch.device("cpu"), kept)
 
 
 def values(clip_store: ClipStore, index: int = 0, person: int = 0) -> list[float]:
@@ -372,6 +380,103 @@ def test_bones_that_nobody_knows() -> None:
 def test_unknown_streams(names: str) -> None:
     with pytest.raises(ValidationError, match="some of joint, bone, motion"):
         ClipSettings(streams=names)
+
+
+PERSON = Layout(joints=SPINE.joints, bones=((1, 0), (2, 0), (3, 0)), center_joint=1)
+EVERYTHING = AugmentSettings(rotate=20, scale=0.1, crop=0.5, shear=0.1, flip=0.5, jitter=0.01)
+
+
+def walks(num_clips: int = 30) -> Clips:
+    """Clips of every length, of one or two persons that come, go and walk about, far from 0."""
+    generator = np.random.default_rng(7)
+    clips = []
+    for index in range(num_clips):
+        persons, frames = 1 + index % 2, 1 + 3 * index
+        steps = generator.normal(scale=0.1, size=(persons, frames, 4, 3))
+        present = generator.random((persons, frames)) < 0.8
+        present[0, 0] = True
+        clips.append((3 + steps.cumsum(axis=1), present))
+    return make_clips(*clips)
+
+
+def batches_of(clips: Clips, kept: Store, device: str = "cpu", **settings: object) -> list[Batch]:
+    """Three batches of random clips, each once as it is and once augmented."""
+    how = ClipSettings(**({"frames": 20, "streams": "joint,bone,motion"} | settings))
+    clip_store = ClipStore(clips, PERSON, 2, how, torch.device(device), kept)
+    assert clip_store.kept == kept
+    made = []
+    for seed in range(3):
+        indices = torch.from_numpy(np.random.default_rng(seed).integers(0, len(clip_store), 8))
+        generator = torch.Generator().manual_seed(seed)
+        made.append(clip_store.batch(indices))
+        made.append(clip_store.batch(indices, EVERYTHING, generator))
+    return made
+
+
+@pytest.mark.parametrize("settings", [{}, {"interpolation": "nearest", "align": True}], ids=str)
+def test_clips_on_the_host_make_the_same_batches(settings: dict[str, object]) -> None:
+    clips = walks()
+    pairs = zip(
+        batches_of(clips, "float32", **settings), batches_of(clips, "host", **settings), strict=True
+    )
+    for resident, hosted in pairs:
+        assert torch.equal(resident.x, hosted.x)
+        assert resident.x.stride() == hosted.x.stride()
+        assert torch.equal(resident.labels, hosted.labels)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_clips_on_the_host_make_the_same_batches_on_cuda() -> None:
+    clips = walks()
+    pairs = zip(
+        batches_of(clips, "float32", "cuda"), batches_of(clips, "host", "cuda"), strict=True
+    )
+    for resident, hosted in pairs:
+        assert hosted.x.device.type == "cuda"
+        assert torch.equal(resident.x, hosted.x)
+        assert torch.equal(resident.labels, hosted.labels)
+
+
+def test_the_host_sends_the_clips_of_a_batch_and_no_others() -> None:
+    rows = Rows.of(walks())
+    batch = OnHost(rows, torch.device("cpu")).fetch(torch.tensor([5, 2, 5]))
+    assert batch.num_frames.tolist() == [16, 7, 16]
+    assert batch.starts.tolist() == [0, 32, 39]
+    assert len(batch.poses) == 32 + 7 + 32
+    assert torch.equal(batch.poses[32:39], rows.poses[rows.starts[2] : rows.starts[2] + 7])
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_float16_is_as_fine_as_its_bits(center: bool) -> None:
+    clips = walks()
+    settings = {"streams": "joint", "center": center}
+    pairs = zip(
+        batches_of(clips, "float32", **settings)[::2],
+        batches_of(clips, "float16", **settings)[::2],
+        strict=True,
+    )
+    for exact, rounded in pairs:
+        assert rounded.x.dtype == torch.float32
+        bound = 2**-11 * exact.x.abs().max()  # half of the last of 11 bits
+        assert 0 < (rounded.x - exact.x).abs().max() <= bound * (1 + 1e-3)
+        assert torch.equal(rounded.x == 0, exact.x == 0) or center
+
+
+def test_float16_refuses_what_it_cannot_hold() -> None:
+    poses, present = ramp(2)
+    with pytest.raises(InputError, match="too large for float16"):
+        store(make_clips((poses * 1e5, present)), kept="float16")
+
+
+def test_clips_are_kept_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose("auto", 10**15, torch.device("cpu")) == "float32"
+    monkeypatch.setattr(memory, "memory_of", lambda device: 400.0)
+    cuda = torch.device("cuda")
+    assert [choose("auto", size, cuda) for size in (100, 101, 200, 201)] == [
+        *("float32", "float16", "float16", "host")
+    ]
+    assert choose("float32", 10**15, cuda) == "float32"
 
 
 def test_an_epoch_holds_every_clip_once_but_a_ragged_end() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from skelnas.cache import Clips
 from skelnas.config import ClipSettings
 
 
@@ -32,6 +33,16 @@ class Rows:
     starts: Tensor
     num_persons: Tensor
     num_frames: Tensor
+
+    @classmethod
+    def of(cls, clips: Clips) -> Rows:
+        """Return the clips of a cache, without a copy."""
+        columns = (clips.poses, clips.present, clips.starts, clips.num_persons, clips.num_frames)
+        return cls(*map(torch.from_numpy, columns))
+
+    def to(self, device: torch.device) -> Rows:
+        """Return the same on a device; from pinned memory without waiting for the copy."""
+        return Rows(*(column.to(device, non_blocking=True) for column in vars(self).values()))
 
 
 def positions(num_frames: Tensor, settings: ClipSettings, stretch: Tensor | None) -> Tensor:

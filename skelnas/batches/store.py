@@ -1,7 +1,7 @@
 """Clips of any length → batches [N, C, T, V] on the device that learns from them.
 
-All clips lie on the device as one tensor of poses. A batch is gathered, sampled to T frames,
-normalised and augmented there, for all its clips at once.
+A batch is sampled to T frames, centred, aligned, augmented and turned into streams on the
+device, for all its clips at once.
 
 Shapes: N clips, M persons, T frames, V joints (all persons side by side in a batch), C
 channels of a joint, D of them coordinates in space.
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from skelnas.batches.augment import Changes, draw, find_partners
+from skelnas.batches.memory import OnDevice, OnHost, choose, to_float16
 from skelnas.batches.placing import find_origins, find_turns, first_poses
 from skelnas.batches.sampling import Rows, positions, sample
 from skelnas.batches.streams import Streams, num_channels, num_spatial
 from skelnas.cache import Clips
-from skelnas.config import AugmentSettings, ClipSettings
+from skelnas.config import AugmentSettings, ClipSettings, Store
 from skelnas.sources.base import Layout
 
 
@@ -44,18 +45,19 @@ def clip_shape(layout: Layout, max_persons: int, settings: ClipSettings) -> tupl
 
 
 class ClipStore:
-    """All clips of a piece of work on one device, and how they are made into batches.
+    """All clips of a piece of work, and how they are made into batches on a device.
 
     Args:
         clips: the clips, as the cache loads them.
         layout: joints and channels.
         max_persons: M of a batch; an absent person is all zero (paper).
         settings: number of frames, sampling, centring, alignment, streams.
-        device: where clips and batches live.
+        device: where batches are made.
+        store: where and how the clips are kept; the attribute `kept` says what 'auto' became.
 
     Raises:
-        InputError: alignment is asked of joints that have no hips, spine or depth, or bones
-            of a layout that has none.
+        InputError: alignment is asked of joints that have no hips, spine or depth, bones of a
+            layout that has none, or float16 of numbers that are too large for it.
     """
 
     def __init__(
@@ -65,28 +67,25 @@ class ClipStore:
         max_persons: int,
         settings: ClipSettings,
         device: torch.device,
+        store: Store = "auto",
     ) -> None:
         self.settings = settings
         self.device = device
         self.max_persons = max_persons
         self.layout = layout
         self.labels = torch.from_numpy(clips.labels).to(device)
-        self._rows = Rows(
-            *(
-                torch.from_numpy(array).to(device)
-                for array in (
-                    clips.poses,
-                    clips.present,
-                    clips.starts,
-                    clips.num_persons,
-                    clips.num_frames,
-                )
-            )
-        )
         self._streams = Streams(settings.streams, layout, device)
-        first = first_poses(self._rows)
+
+        rows = Rows.of(clips)
+        first = first_poses(rows).to(device)
         self._origins = find_origins(first, layout) if settings.center else None
         self._turns = find_turns(first, layout) if settings.align else None
+
+        self.kept = choose(store, clips.poses.nbytes, device)
+        if self.kept == "float16":
+            rows = to_float16(rows, self._origins)
+            self._origins = None  # the clips are centred now
+        self._clips = OnHost(rows, device) if self.kept == "host" else OnDevice(rows, device)
 
     def __len__(self) -> int:
         """Count the clips."""
@@ -115,17 +114,12 @@ class ClipStore:
         """
         changes = Changes()
         if augment is not None:
-            shape = (len(indices), self.max_persons, self.settings.frames)
-            shape_of_pose = (len(self.layout.joints), num_spatial(self.layout))
-            changes = draw(augment, (*shape, *shape_of_pose), generator).to(self.device)
+            of_clip = (self.max_persons, self.settings.frames)
+            of_pose = (len(self.layout.joints), num_spatial(self.layout))
+            shape = (len(indices), *of_clip, *of_pose)
+            changes = draw(augment, shape, generator).to(self.device)
+        rows = self._clips.fetch(indices)
         indices = indices.to(self.device)
-        rows = Rows(
-            self._rows.poses,
-            self._rows.present,
-            self._rows.starts[indices],
-            self._rows.num_persons[indices],
-            self._rows.num_frames[indices],
-        )
         where = positions(rows.num_frames, self.settings, changes.stretch)
         poses, present = sample(rows, where, self.max_persons)
         poses = self._place(poses, indices, changes) * present[..., None, None]
