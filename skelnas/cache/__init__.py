@@ -5,10 +5,20 @@ that one clip is one contiguous read. `docs/formats.md` describes the schema.
 """
 
 from skelnas.cache.clips import Clips
+from skelnas.cache.journal import Journal
 from skelnas.cache.reader import Cache
 from skelnas.cache.schema import FORMAT, SCHEMA_VERSION
 from skelnas.cache.storage import Storage
 from skelnas.cache.verify import verify
 from skelnas.cache.writer import CacheWriter
 
-__all__ = ["FORMAT", "SCHEMA_VERSION", "Cache", "CacheWriter", "Clips", "Storage", "verify"]
+__all__ = [
+    "FORMAT",
+    "SCHEMA_VERSION",
+    "Cache",
+    "CacheWriter",
+    "Clips",
+    "Journal",
+    "Storage",
+    "verify",
+]

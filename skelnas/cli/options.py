@@ -132,7 +132,3 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the resulting settings as JSON, and do nothing.")
 ]
-Workers = Annotated[
-    int | None, typer.Option(help="Processes that read files; by default one a core.")
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first broken file.")]

@@ -79,10 +79,13 @@ class Catalogue:
     Attributes:
         items: one path a clip, in the fixed order in which the cache keeps them.
         skipped: (file name, reason) of what was left out on purpose.
+        side_files: files besides the items that say something about clips, such as labels; where
+            one has changed, a run that is resumed reads everything again.
     """
 
     items: list[Path]
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    side_files: list[Path] = field(default_factory=list)
 
 
 class Source(Protocol):

@@ -107,7 +107,7 @@ class Kinetics:
         if not items:
             others = f"; {len(skipped)} files were skipped: {skipped[0][1]}" if skipped else ""
             raise InputError(f"{self.root}: expected clips such as val/--07WQ2iBlw{ENDING}{others}")
-        return Catalogue(items, skipped)
+        return Catalogue(items, skipped, [label_file(folder, part) for part in PARTS])
 
     def read(self, item: Path) -> Recording:
         """Read one clip and choose its persons.

@@ -78,7 +78,7 @@ class Manifest:
         """
         table = read_manifest(self.root)
         self._check_protocols(table)
-        return Catalogue(list(table.entries))
+        return Catalogue(list(table.entries), side_files=[self.root])
 
     def read(self, item: Path) -> Recording:
         """Read one clip.
