@@ -60,6 +60,20 @@ def test_same_seed_same_run_bit_for_bit(tiny_cache: Path, whole_run: Path, tmp_p
     assert_same(whole_run, tmp_path / "again")
 
 
+def test_clips_on_the_host_make_the_same_run(
+    tiny_cache: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    search(tiny_cache, tmp_path / "host", SMALL.model_copy(update={"store": "host"}))
+    assert_same(whole_run, tmp_path / "host")
+
+
+def test_a_search_sees_the_streams(tiny_cache: Path, tmp_path: Path) -> None:
+    settings = SMALL.model_copy(update={"epochs": 1, "streams": "joint,bone,motion"})
+    search(tiny_cache, tmp_path / "run", settings)
+    stem = load_file(tmp_path / "run" / runs.CHECKPOINT)["model/stem.0.weight"]
+    assert stem.shape[1] == 9
+
+
 def test_another_seed_another_run(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:
     search(tiny_cache, tmp_path / "run", SMALL.model_copy(update={"seed": 1, "epochs": 1}))
     ours = runs.read_lines(tmp_path / "run" / runs.ALPHAS)[0]

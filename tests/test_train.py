@@ -120,6 +120,34 @@ def test_streams_and_augmentation_from_training_to_evaluation(
     assert not (tmp_path / "never").exists()
 
 
+def test_where_clips_are_kept_does_not_matter(
+    tiny_cache: Path, model: Path, tmp_path: Path
+) -> None:
+    short = {"epochs": 1, "jitter": 0.01, "shear": 0.1}
+    models = []
+    for kept in ("float32", "host"):
+        settings = SMALL.model_copy(update=short | {"store": kept})
+        models.append(load_file(train(tiny_cache, GENOTYPE, tmp_path / kept, settings)))
+    assert [name for name in models[0] if not torch.equal(models[0][name], models[1][name])] == []
+
+    exact = evaluate(tiny_cache, model).to_dict()
+    hosted = evaluate(tiny_cache, model, EvaluateSettings(store="host")).to_dict()
+    rounded = evaluate(tiny_cache, model, EvaluateSettings(store="float16")).to_dict()
+    assert hosted == exact
+    assert rounded["top1"] == pytest.approx(exact["top1"], abs=0.1)
+
+
+def test_a_model_that_names_no_streams_sees_joints(
+    tiny_cache: Path, model: Path, tmp_path: Path
+) -> None:
+    with safe_open(model / runs.MODEL, framework="pt") as file:
+        description = json.loads(file.metadata()["skelnas"])
+    del description["clip_settings"]["streams"]
+    path = tmp_path / "m.safetensors"
+    save_file(load_file(model / runs.MODEL), path, {"skelnas": json.dumps(description)})
+    assert evaluate(tiny_cache, path).metrics.top1 == evaluate(tiny_cache, model).metrics.top1
+
+
 def test_cache_and_model_that_do_not_fit(model: Path, tmp_path: Path) -> None:
     write_tiny_cache(tmp_path / "wide.h5", layout=Layout(joints=tuple("abcd"), center_joint=1))
     with pytest.raises(InputError, match="8 joints of 3 numbers do not fit"):
