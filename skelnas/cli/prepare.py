@@ -80,6 +80,23 @@ def prepare_nw_ucla(
     run_prepare(NwUcla(raw), out, run)
 
 
+@prepare_app.command("pyskl")
+@with_run_options
+def prepare_pyskl(
+    file: Annotated[Path, typer.Argument(help="The .pkl file.", show_default=False)],
+    out: OutArgument,
+    *,
+    run: RunOptions,
+) -> None:
+    """PYSKL and MMAction2: a pickle of 2-D or 3-D poses, read without running it.
+
+    Example: skelnas prepare pyskl ntu60_hrnet.pkl ntu60-2d.h5
+    """
+    from skelnas.sources.pyskl import Pyskl
+
+    run_prepare(Pyskl(file), out, run)
+
+
 @prepare_app.command("manifest")
 @with_run_options
 def prepare_manifest(

@@ -1,0 +1,266 @@
+"""PYSKL: splits, persons and coordinates of its pickles, and what is wrong with some of them."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from skelnas.cache import Cache
+from skelnas.errors import InputError
+from skelnas.prepare import prepare
+from skelnas.sources.base import ClipTable, Test, Train, Unused
+from skelnas.sources.checks import check_recording
+from skelnas.sources.ntu_facts import LAYOUT as KINECT
+from skelnas.sources.pyskl import COCO, Pyskl
+from skelnas.sources.pyskl_file import read_annotations
+
+NAMES = ("S001C002P003R001A010", "S002C001P008R001A060", "S003C003P001R002A001")
+
+
+def flat(name, label=0, persons=1, **changes):
+    """A clip of 2-D poses, all at the same place of a picture."""
+    keypoint = np.tile(np.float16([480, 540]), (persons, 4, 17, 1))
+    score = np.full((persons, 4, 17), 0.5, np.float16)
+    facts = {"frame_dir": name, "label": label, "img_shape": (1080, 1920), "total_frames": 4}
+    return {**facts, "keypoint": keypoint, "keypoint_score": score, **changes}
+
+
+def deep(name, label=0, **changes):
+    keypoint = np.arange(1, 2 * 4 * 75 + 1, dtype=np.float32).reshape(2, 4, 25, 3)
+    return {
+        "frame_dir": name,
+        "label": label,
+        "total_frames": 4,
+        "keypoint": keypoint,
+        **changes,
+    }
+
+
+SPLIT = {"xsub_train": [NAMES[0], NAMES[2]], "xsub_val": [NAMES[1]]}
+
+
+def write(tmp_path, annotations, split=SPLIT, protocol=4):
+    path = tmp_path / "clips.pkl"
+    path.write_bytes(pickle.dumps({"split": split, "annotations": annotations}, protocol))
+    read_annotations.cache_clear()
+    return path
+
+
+def read_all(source):
+    recordings = [source.read(item) for item in source.catalogue().items]
+    for recording in recordings:
+        check_recording(recording, source.layout, source.max_persons)
+    return recordings
+
+
+def message(call, *arguments):
+    with pytest.raises(InputError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_coordinates_become_shares_of_the_picture(tmp_path, protocol):
+    clip = flat(NAMES[0], 9)
+    clip["keypoint_score"][0, 1] = 0
+    clip["keypoint"][0, 2, 3] = 0
+    clip["keypoint"][0, 2, 4] = np.nan
+    source = Pyskl(write(tmp_path, [clip], protocol=protocol))
+    (recording,) = read_all(source)
+    assert source.layout == COCO
+    assert (recording.name, recording.label) == (NAMES[0], 9)
+    assert (recording.setup, recording.camera, recording.subject) == (1, 2, 3)
+    assert recording.poses[0, 0, 0].tolist() == [-0.25, 0, 0.5]
+    assert recording.present.tolist() == [[True, False, True, True]]
+    assert not recording.poses[0, 2, 3:5].any()
+
+
+def test_three_dimensions_are_kept_as_they_are(tmp_path):
+    clip = deep(NAMES[0])
+    clip["keypoint"][1, 1:] = 0
+    source = Pyskl(write(tmp_path, [clip, deep("own-1")]))
+    first, second = read_all(source)
+    assert source.layout == KINECT
+    np.testing.assert_array_equal(first.poses, clip["keypoint"])
+    assert first.present.tolist() == [[True] * 4, [True, False, False, False]]
+    assert (second.name, second.subject) == ("own-1", -1)
+
+
+def test_two_persons_are_kept_the_surest_first(tmp_path):
+    clip = flat("a", persons=4)
+    clip["keypoint_score"][:] = np.float16([0, 0.25, 0.75, 0.5])[:, None, None]
+    (recording,) = read_all(Pyskl(write(tmp_path, [clip])))
+    assert recording.poses[:, 0, 0, 2].tolist() == [0.75, 0.5]
+
+
+def test_without_scores_joints_count_that_are_not_zero(tmp_path):
+    clip = flat("a", keypoint_score=None, img_shape=None)
+    clip["keypoint"] = np.full((1, 4, 17, 2), 0.75)
+    clip["keypoint"][0, 0] = 0
+    (recording,) = read_all(Pyskl(write(tmp_path, [clip])))
+    assert recording.present.tolist() == [[False, True, True, True]]
+    assert recording.poses[0, 1, 0].tolist() == [0.25, 0.25, 1]
+
+
+def test_classes_are_those_of_ntu_where_the_names_are(tmp_path):
+    source = Pyskl(write(tmp_path, [flat(NAMES[0], 9)]))
+    assert source.classes(np.int32([9]))[9] == "clapping"
+    assert len(source.classes(np.int32([60]))) == 120
+    assert Pyskl(write(tmp_path, [flat("a", 2)])).classes(np.int32([2])) == [
+        "class 0",
+        "class 1",
+        "class 2",
+    ]
+
+
+def protocols(tmp_path, split):
+    source = Pyskl(write(tmp_path, [flat("a"), flat("b"), flat("c")], split))
+    catalogue = source.catalogue()
+    zeros = np.zeros(3, np.int32)
+    splits = source.splits(ClipTable(["a", "b", "c"], zeros, zeros, zeros, zeros))
+    return {name: parts.tolist() for name, parts in splits.items()}, dict(catalogue.skipped)
+
+
+def test_pairs_of_splits_are_protocols(tmp_path):
+    found, skipped = protocols(
+        tmp_path,
+        {
+            "xsub_train": ["a"],
+            "xsub_val": ["b"],
+            "train": ["a", "b"],
+            "test": ["c"],
+            "train1": ["b"],
+            "test1": ["a", "c"],
+            "cs-train": ["c"],
+            "cs-test": ["b", "gone"],
+        },
+    )
+    assert found == {
+        "xsub": [Train, Test, Unused],
+        "official": [Train, Train, Test],
+        "split1": [Test, Train, Test],
+        "cs": [Unused, Test, Train],
+    }
+    assert skipped == {"split cs": "1 of its clips have no annotation"}
+
+
+def test_splits_that_make_no_protocol_are_told(tmp_path):
+    found, skipped = protocols(
+        tmp_path,
+        {
+            "train": ["a"],
+            "val": ["b"],
+            "test": ["c"],
+            "all": ["a"],
+            "xset_train": ["a"],
+            7: ["b"],
+        },
+    )
+    assert found == {"official": [Train, Unused, Test]}
+    assert skipped == {
+        "split val": "official has a test part",
+        "split all": "its name has no train, val or test",
+        "split 7": "its name has no train, val or test",
+        "split xset_train": "its other half is missing",
+    }
+
+
+def test_annotations_without_or_with_the_same_name_are_skipped(tmp_path):
+    source = Pyskl(write(tmp_path, [flat("a"), flat("a"), {"label": 1}, 7]))
+    catalogue = source.catalogue()
+    assert [item.name for item in catalogue.items] == ["a"]
+    assert [what for what, _ in catalogue.skipped][:3] == [
+        "annotation 2",
+        "annotation 3",
+        "annotation 4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"label": -1}, "expected 'label' to be 0 to 65535"),
+        ({"label": "run"}, "expected 'label' to be 0 to 65535"),
+        ({"label": None}, "expected 'label' to be 0 to 65535"),
+        ({"keypoint": None}, "expected an array under 'keypoint'"),
+        ({"keypoint": np.ones((1, 4, 18, 2))}, "'keypoint' has the shape (1, 4, 18, 2), expected"),
+        ({"keypoint": np.ones((4, 17, 2))}, "'keypoint' has the shape (4, 17, 2), expected"),
+        ({"keypoint": np.ones((1, 4, 25, 3))}, "expected persons x 4 frames x 17 joints x"),
+        ({"total_frames": 5}, "expected persons x 5 frames x 17 joints"),
+        ({"keypoint_score": np.ones((1, 4, 18))}, "'keypoint_score' (1, 4, 18), 'keypoint'"),
+        ({"keypoint_score": [1]}, "expected an array under 'keypoint_score'"),
+        ({"keypoint": np.zeros((1, 4, 17, 2))}, "nobody in any of 4 frames"),
+        ({"keypoint": np.zeros((0, 4, 17, 2)), "keypoint_score": None}, "nobody in any of 4"),
+        ({"img_shape": None}, "expected 'img_shape' to be (height, width) in pixels"),
+        ({"img_shape": (0, 1920)}, "expected 'img_shape' to be (height, width) in pixels"),
+        ({"img_shape": "large"}, "expected 'img_shape' to be (height, width) in pixels"),
+    ],
+)
+def test_bad_annotations_are_told_by_name(tmp_path, changes, expected):
+    source = Pyskl(write(tmp_path, [flat("a"), flat("b", **changes)]))
+    item = source.catalogue().items[1]
+    found = message(source.read, item)
+    assert found.startswith(f"{item}: ")
+    assert expected in found
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ([], "expected a dictionary with the keys 'split' and 'annotations'"),
+        ({"split": {}, "annotations": {}}, "expected a list of 'annotations' and a dictionary"),
+        ({"split": {}, "annotations": []}, "expected annotations with a 'frame_dir', found none"),
+        ({"split": {}, "annotations": [flat("a")]}, "expected splits such as xsub_train and"),
+        (
+            {"split": {"train": "a", "val": ["a"]}, "annotations": [flat("a")]},
+            "expected split train to be a list of names",
+        ),
+        (
+            {"split": {"train": ["a"], "val": ["a"]}, "annotations": [flat("a")]},
+            "clip a is in both parts of official",
+        ),
+    ],
+)
+def test_pickles_of_something_else_are_told(tmp_path, content, expected):
+    path = tmp_path / "clips.pkl"
+    path.write_bytes(pickle.dumps(content))
+    assert message(Pyskl(path).catalogue).startswith(f"{path}: {expected}")
+
+
+def test_joints_that_are_not_known_are_told(tmp_path):
+    source = Pyskl(write(tmp_path, [flat("a", keypoint=np.ones((1, 4, 9, 2)))]))
+    assert "as many joints as 17 in 2-D, 25 in 3-D" in message(lambda: source.layout)
+
+
+@pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps({})[:-1]])
+def test_files_that_are_no_pickles_are_told(tmp_path, data):
+    path = tmp_path / "clips.pkl"
+    path.write_bytes(data)
+    assert message(Pyskl(path).catalogue).startswith(f"{path}: expected a pickle of PYSKL: ")
+    assert "cannot be read: No such file" in message(Pyskl(tmp_path / "no.pkl").catalogue)
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+def test_a_malicious_pickle_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, [flat("a"), Malicious()])
+    assert "it names posix:system, expected containers" in message(Pyskl(path).catalogue)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_workers_give_the_same_cache(tmp_path):
+    clips = [flat(f"{index:02}", index % 3, 1 + index % 2) for index in range(40)]
+    split = {"train": [clip["frame_dir"] for clip in clips[:30]], "val": ["35"]}
+    clips[7]["label"] = None
+    source = Pyskl(write(tmp_path, clips, split))
+    for workers in (1, 2):
+        report = prepare(source, tmp_path / f"{workers}.h5", workers=workers)
+        assert (report.clips, report.splits) == (39, {"official": (29, 1)})
+    with Cache.open(tmp_path / "1.h5") as one, Cache.open(tmp_path / "2.h5") as two:
+        assert one.clips.names == two.clips.names
+        np.testing.assert_array_equal(one.read(3)[0], two.read(3)[0])
