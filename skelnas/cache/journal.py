@@ -132,7 +132,7 @@ class Journal:
     def _read_part(self, path: Path) -> None:
         """Note what is in a file; one that a crash of the machine has spoilt is removed."""
         try:
-            with np.load(path, allow_pickle=False) as part:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as part:
                 facts = json.loads(part["facts"].tobytes())
                 part["poses"], part["present"]  # reading them checks their checksums
             for number, (item, stamp, *_) in enumerate(facts):
@@ -188,7 +188,7 @@ def _facts(recording: Recording) -> tuple[str, int, int, int, int]:
 
 def _load(path: Path) -> list[Recording]:
     """Read all recordings of a file."""
-    with np.load(path, allow_pickle=False) as part:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as part:
         facts, poses, present = json.loads(part["facts"].tobytes()), part["poses"], part["present"]
     recordings = []
     end = 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
@@ -18,7 +19,7 @@ except ImportError:  # where there are no such locks, two runs have to keep apar
     fcntl = None  # type: ignore[assignment]
 
 SPARE_BYTES = 16 * 1024 * 1024
-"""Room on the disk that is never used up: HDF5 crashes where it cannot even close its file."""
+"""Room on the disk that is never used up, so that a full disk is met before HDF5 meets it."""
 
 
 class PartFile:
@@ -54,6 +55,19 @@ class PartFile:
             # The oldest file layout has no times in it, so equal clips give equal bytes. The
             # lock is ours: HDF5 would empty a file first and then find that it is in use.
             return h5py.File(self.path, "w", libver=("earliest", "v110"), locking=False)
+
+    def abandon(self, file: h5py.File) -> None:
+        """Close an HDF5 file that is not to be kept.
+
+        HDF5 writes what it still holds when it closes a file, and crashes with the process where
+        it cannot: on a full disk, or beyond a quota. So it writes to memory here.
+        """
+        with suppress(OSError, RuntimeError, ValueError):  # it may be closed already
+            descriptor = file.id.get_vfd_handle()
+            with _nowhere() as nowhere:
+                os.dup2(nowhere, descriptor)
+        with suppress(OSError, RuntimeError):
+            file.close()
 
     def check_room(self, num_bytes: int) -> None:
         """Raise SkelnasError where the disk has no room for so many bytes more."""
@@ -102,3 +116,17 @@ class PartFile:
             return False
         except OSError:
             return True  # a disk that has no locks
+
+
+@contextmanager
+def _nowhere() -> Iterator[int]:
+    """Open a file in memory or, where the system has none, among the temporary ones."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("skelnas")
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.TemporaryFile() as file:
+            yield file.fileno()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import h5py
+from numpy.typing import ArrayLike
 
 FORMAT = "skelnas-cache"
 SCHEMA_VERSION = 1
@@ -24,14 +26,18 @@ def as_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
+def write_table(group: h5py.Group, name: str, table: ArrayLike | None, **options: Any) -> None:
+    """Write an array as a dataset, to the disk at once.
+
+    HDF5 would write it when it is closed, which is too late for an exception if the disk is full.
+    """
+    group.create_dataset(name, data=table, **options).flush()
+
+
 def write_strings(group: h5py.Group, name: str, strings: Sequence[str]) -> None:
     """Write strings as a dataset of UTF-8 of any length."""
-    group.create_dataset(
-        name,
-        shape=(len(strings),),
-        data=[as_text(string) for string in strings] or None,
-        dtype=h5py.string_dtype("utf-8"),
-    )
+    texts = [as_text(string) for string in strings] or None
+    write_table(group, name, texts, shape=(len(strings),), dtype=h5py.string_dtype("utf-8"))
 
 
 def read_strings(dataset: h5py.Dataset) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +21,7 @@ from skelnas.cache.schema import (
     SCHEMA_VERSION,
     as_text,
     write_strings,
+    write_table,
 )
 from skelnas.cache.storage import Storage, clip_checksum, table_checksum
 from skelnas.errors import InputError
@@ -146,18 +146,19 @@ class CacheWriter:
             write_strings(self._file, "classes", classes)
             write_strings(self._file, "clips/name", self._names)
             for name, column in self._columns().items():
-                self._file.create_dataset(f"clips/{name}", data=column)
+                write_table(self._file, f"clips/{name}", column)
             checksums = np.array(self._checksums, dtype=np.uint32)
-            self._file.create_dataset(f"clips/{CHECKSUM}", data=checksums)
+            write_table(self._file, f"clips/{CHECKSUM}", checksums)
             self._file.create_group("splits")
             for protocol, parts in splits.items():
-                self._file.create_dataset(f"splits/{protocol}", data=parts, dtype=np.int8)
+                write_table(self._file, f"splits/{protocol}", parts, dtype=np.int8)
             for kind, pairs in (("skipped", skipped), ("failed", failed)):
                 write_strings(self._file, f"{kind}/file", [file for file, _ in pairs])
                 write_strings(self._file, f"{kind}/reason", [reason for _, reason in pairs])
             self._file.visititems(_add_checksum)
             # Last, so that a file that was left half written does not pass for a cache.
             self._file.attrs["format"] = FORMAT
+            self._file.flush()  # where this fails, it can still be abandoned
             self._file.close()
         self._part.keep()
 
@@ -171,16 +172,14 @@ class CacheWriter:
         write_strings(file, "layout/joints", layout.joints)
         write_strings(file, "layout/channels", layout.channels)
         bones = np.array(layout.bones, dtype=np.int32).reshape(-1, 2)
-        file.create_dataset("layout/bones", data=bones)
+        write_table(file, "layout/bones", bones)
         center = -1 if layout.center_joint is None else layout.center_joint
         file["layout"].attrs["center_joint"] = center
         self._poses, self._present = self._storage.create(file, layout)
 
     def _close(self) -> None:
         if self._file is not None:
-            # Unless it is closed already, HDF5 writes what it still holds, and may fail again.
-            with suppress(OSError, RuntimeError):
-                self._file.close()
+            self._part.abandon(self._file)
         self._part.close()
 
     def _flush(self) -> None:
