@@ -97,6 +97,23 @@ def prepare_pyskl(
     run_prepare(Pyskl(file), out, run)
 
 
+@prepare_app.command("ctrgcn")
+@with_run_options
+def prepare_ctrgcn(
+    file: Annotated[Path, typer.Argument(help="The .npz file.", show_default=False)],
+    out: OutArgument,
+    *,
+    run: RunOptions,
+) -> None:
+    """CTR-GCN: NTU RGB+D as an .npz with x_train, y_train, x_test and y_test.
+
+    Example: skelnas prepare ctrgcn NTU60_CS.npz ntu60-xsub.h5
+    """
+    from skelnas.sources.ctrgcn import CtrGcn
+
+    run_prepare(CtrGcn(file), out, run)
+
+
 @prepare_app.command("manifest")
 @with_run_options
 def prepare_manifest(

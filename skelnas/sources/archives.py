@@ -8,10 +8,12 @@ once and keeps it open.
 from __future__ import annotations
 
 import io
+import weakref
 import zipfile
 import zlib
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 from skelnas.errors import InputError
 
@@ -20,8 +22,10 @@ PLAUSIBLE_RATIO = 200
 """Skeletons as text shrink to a third; a member that shrinks to less than this part is a bomb."""
 HARMLESS_BYTES = 1 << 20
 """Below this size a member may be as compressible as it likes: an empty clip is."""
-_METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflate"}
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
+"""What reading a damaged member raises."""
 
 
 class Archive:
@@ -41,7 +45,9 @@ class Archive:
     def __init__(self, path: Path, data: bytes | None = None) -> None:
         self._path = path
         try:
-            self._file = zipfile.ZipFile(path if data is None else io.BytesIO(data))
+            raw = path.open("rb") if data is None else io.BytesIO(data)
+            weakref.finalize(self, raw.close)
+            self._file = zipfile.ZipFile(raw)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise InputError(
                 f"{path}: expected a zip archive: {error}",
@@ -57,8 +63,13 @@ class Archive:
         tops = {inner.rpartition("/")[0].partition("/")[0] for inner in self.members}
         self.top = tops.pop() if len(tops) == 1 else ""
 
-    def read(self, inner: str, limit: int) -> bytes:
+    def read(self, inner: str, limit: int, plausible: bool = True) -> bytes:
         """Read a member.
+
+        Args:
+            inner: its path.
+            limit: the most bytes that it may have.
+            plausible: whether one that shrinks too much is a zip bomb.
 
         Raises:
             InputError: it is not there, encrypted, damaged, larger than `limit` or a zip bomb.
@@ -67,16 +78,30 @@ class Archive:
         member = self.members.get(inner)
         if member is None:
             raise InputError(f"{where}: cannot be read: there is no such file in the archive")
-        if problem := _problem(member, limit):
+        if problem := _problem(member, limit, plausible):
             raise InputError(f"{where}: {problem}")
         try:
             # No more bytes than the archive says come out of `read`, whatever is compressed in it.
             return self._file.read(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        except BROKEN as error:
             raise InputError(
                 f"{where}: cannot be read from the archive: {error}",
                 hint="the archive is damaged: copy it again",
             ) from None
+
+    def open(self, inner: str) -> IO[bytes]:
+        """Open a member that is too large to be read at once; reading it may raise `BROKEN`.
+
+        It is open as long as this object is kept.
+
+        Raises:
+            InputError: it is not there or encrypted.
+        """
+        member = self.members.get(inner)
+        problem = _unreadable(member) if member else "there is no such file in the archive"
+        if member is None or problem:
+            raise InputError(f"{self._path / inner}: cannot be read: {problem}")
+        return self._file.open(member)
 
 
 def is_archive(path: Path) -> bool:
@@ -146,17 +171,24 @@ def _unpacked(name: str) -> str:
     return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
 
 
-def _problem(member: zipfile.ZipInfo, limit: int) -> str | None:
-    """What forbids to read a member, if anything does."""
-    if member.flag_bits & _ENCRYPTED:
-        return "it is encrypted, expected an archive without a password"
-    if member.compress_type not in _METHODS:
-        return f"compression method {member.compress_type}, expected deflate: unpack the archive"
+def _problem(member: zipfile.ZipInfo, limit: int, plausible: bool) -> str | None:
+    """What forbids to read a member at once, if anything does."""
+    if problem := _unreadable(member):
+        return problem
     if member.file_size > limit:
         return f"{member.file_size:,} bytes when unpacked, expected at most {limit:,}"
-    if member.file_size > max(HARMLESS_BYTES, PLAUSIBLE_RATIO * member.compress_size):
+    largest = max(HARMLESS_BYTES, PLAUSIBLE_RATIO * member.compress_size)
+    if plausible and member.file_size > largest:
         return (
             f"{member.compress_size:,} bytes become {member.file_size:,} when unpacked, "
             f"expected at most {PLAUSIBLE_RATIO} times as many: it looks like a zip bomb"
         )
+    return None
+
+
+def _unreadable(member: zipfile.ZipInfo) -> str | None:
+    if member.flag_bits & _ENCRYPTED:
+        return "it is encrypted, expected an archive without a password"
+    if member.compress_type not in _METHODS:
+        return f"compression method {member.compress_type}, expected deflate: unpack the archive"
     return None
