@@ -122,10 +122,12 @@ def link_kinetics(raw: Path, count: int, folder: Path) -> None:
     (folder / "kinetics_val_label.json").write_text(json.dumps(entries))
 
 
-def measure_prepare(source: str, folder: Path, out: Path, workers: int) -> dict[str, Any]:
+def measure_prepare(
+    source: str, folder: Path, out: Path, workers: int, flags: list[str]
+) -> dict[str, Any]:
     """Run the installed command and watch it and all of its processes."""
     skelnas = Path(sys.executable).with_name("skelnas")
-    command = [skelnas, "prepare", source, folder, out, "--force", "--workers", workers]
+    command = [skelnas, "prepare", source, folder, out, "--force", "--workers", workers, *flags]
     before = os.getloadavg()[0]
     run = subprocess.Popen(
         list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -136,6 +138,7 @@ def measure_prepare(source: str, folder: Path, out: Path, workers: int) -> dict[
     report = json.loads(report_path(out).read_text())
     return {
         "workers": workers,
+        "flags": flags,
         "clips": report["clips"],
         "broken": len(report["failed"]),
         "left_out_on_purpose": len(report["skipped"]),
@@ -162,7 +165,10 @@ def measure_scale(options: argparse.Namespace) -> dict[str, Any]:
         else:
             source = "kinetics"
             link_kinetics(options.kinetics, options.limit or 10_000, folder)
-        runs = [measure_prepare(source, folder, out, workers) for workers in options.workers]
+        runs = [
+            measure_prepare(source, folder, out, workers, options.flags)
+            for workers in options.workers
+        ]
     return {"source": source, "runs": runs}
 
 
@@ -189,10 +195,12 @@ def main() -> None:
     parser.add_argument("--names", type=Path, help="official clip names, one a line, .txt.gz")
     parser.add_argument("--limit", type=int, help="only so many links")
     parser.add_argument("--workers", type=int, nargs="+", default=[os.cpu_count()])
+    parser.add_argument("--flags", nargs="*", default=[], help="of prepare, without --: resume")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--work", type=Path, help="folder for links and caches (2 GB for NTU60)")
     parser.add_argument("--out", type=Path, help="JSON lines file to add the result to")
     options = parser.parse_args()
+    options.flags = [f"--{flag}" for flag in options.flags]
     if bool(options.ntu) == bool(options.kinetics):
         parser.error("expected one of --ntu and --kinetics")
     if options.what == "scale" and options.ntu and not options.names:

@@ -35,7 +35,9 @@ class Storage:
         """Make the empty datasets ``poses`` [0, V, C] and ``present`` [0]."""
         joint_shape = (len(layout.joints), len(layout.channels))
         dtype = np.dtype("<f2" if self.float16 else "<f4")
-        chunk_rows = POSES_CHUNK_BYTES // (dtype.itemsize * joint_shape[0] * joint_shape[1])
+        # A compressed chunk is always read whole, so smaller ones suit single clips.
+        chunk_bytes = POSES_CHUNK_BYTES // (4 if self.compress else 1)
+        chunk_rows = chunk_bytes // (dtype.itemsize * joint_shape[0] * joint_shape[1])
         options: dict[str, Any] = {}
         if self.compress:
             options = {"compression": "gzip", "compression_opts": GZIP_LEVEL, "shuffle": True}
