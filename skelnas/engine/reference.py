@@ -92,10 +92,11 @@ def factorized_reduce(x: Tensor, weights: Weights) -> Tensor:
     """Halve T and V: ReLU, two 1 x 1 convolutions of stride 2 side by side, normalisation.
 
     Differs from DARTS, like the authors' release: the second convolution is not shifted by
-    one pixel, so that odd sizes work.
+    one pixel, so that odd sizes work. The stride is taken before the convolutions, which is
+    the same thing: `skelnas.models.ops.FactorizedReduce` says why.
     """
-    x = F.relu(x)
-    return batch_norm(torch.cat([convolve(x, weight, stride=2) for weight in weights], dim=1))
+    x = F.relu(x[:, :, ::2, ::2])
+    return batch_norm(torch.cat([convolve(x, weight) for weight in weights], dim=1))
 
 
 OPS: dict[str, Callable[[Tensor, Weights, int], Tensor]] = {

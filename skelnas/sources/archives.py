@@ -8,6 +8,7 @@ once and keeps it open.
 from __future__ import annotations
 
 import io
+import struct
 import weakref
 import zipfile
 import zlib
@@ -24,7 +25,7 @@ HARMLESS_BYTES = 1 << 20
 """Below this size a member may be as compressible as it likes: an empty clip is."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
+BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 """What reading a damaged member raises."""
 
 
@@ -48,7 +49,7 @@ class Archive:
             raw = path.open("rb") if data is None else io.BytesIO(data)
             weakref.finalize(self, raw.close)
             self._file = zipfile.ZipFile(raw)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        except BROKEN as error:
             raise InputError(
                 f"{path}: expected a zip archive: {error}",
                 hint="it may be truncated: copy it again, or unpack it and name the folder",
@@ -95,13 +96,16 @@ class Archive:
         It is open as long as this object is kept.
 
         Raises:
-            InputError: it is not there or encrypted.
+            InputError: it is not there, encrypted or damaged.
         """
         member = self.members.get(inner)
         problem = _unreadable(member) if member else "there is no such file in the archive"
         if member is None or problem:
             raise InputError(f"{self._path / inner}: cannot be read: {problem}")
-        return self._file.open(member)
+        try:
+            return self._file.open(member)
+        except BROKEN as error:
+            raise InputError(f"{self._path / inner}: cannot be read: {error}") from None
 
 
 def is_archive(path: Path) -> bool:

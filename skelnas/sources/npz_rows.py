@@ -63,7 +63,7 @@ class Rows:
                 self._stream.seek(start)
                 data = self._stream.read(self.row_bytes)
                 return np.frombuffer(data, self._header.dtype).reshape(self.shape[1:])
-            except (*BROKEN, ValueError) as error:
+            except BROKEN as error:
                 # Rows behind it would be looked for from the beginning, each in vain.
                 self._failure = (start, str(error))
         raise InputError(f"{self.where}: row {index}: the array is damaged: {self._failure[1]}")

@@ -28,9 +28,12 @@ class LatinText:
     text: memoryview | str
 
     def tobytes(self) -> bytes:
-        """Return the bytes."""
-        text = self.text if isinstance(self.text, str) else str(self.text, "utf-8")
-        return text.encode("latin-1")
+        """Return the bytes. Raises PickleError if there is a character that is none."""
+        try:
+            text = self.text if isinstance(self.text, str) else str(self.text, "utf-8")
+            return text.encode("latin-1")
+        except UnicodeError:
+            raise PickleError("an array of characters that are no bytes") from None
 
 
 def as_buffer(value: Any, encoding: str = "latin1") -> Buffer | LatinText:

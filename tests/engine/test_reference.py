@@ -83,6 +83,25 @@ def test_skip_is_the_input_itself() -> None:
     assert reference.skip_connect(x, (), 1) is x
 
 
+def test_factorized_reduction_is_two_strided_convolutions() -> None:
+    x, one, other = clip(2, 3, 7, 5), clip(2, 3, 1, 1), clip(4, 3, 1, 1)
+    raw = torch.cat([F.conv2d(x.relu(), weight, stride=2) for weight in (one, other)], dim=1)
+    actual = reference.factorized_reduce(x, [one, other])
+    torch.testing.assert_close(actual, reference.batch_norm(raw))
+
+
+@pytest.mark.parametrize("op", ["skip_connect", "se_connect", "conv_3x3", "sep_conv_3x3"])
+def test_narrow_reductions_at_the_papers_size_do_not_corrupt_memory(op: str) -> None:
+    """Gradients in channels-last order at 112 x 36, which killed the process with 8 channels."""
+    torch.manual_seed(0)
+    module = make_op(op, 8, 2, searching=True).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 8, 112, 36).to(memory_format=torch.channels_last)
+    for _ in range(5):
+        loss = reference.OPS[op](x, list(module.parameters()), 2).square().mean()
+        gradients = torch.autograd.grad(loss, list(module.parameters()))
+        assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 def test_dilated_convolution_sees_every_second_pixel() -> None:
     x = torch.zeros(1, 1, 9, 9, dtype=torch.float64)
     x[0, 0, 4, 4] = 1
