@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,15 @@ class Evaluation:
     metrics: Metrics
     complexity: Complexity
     card: ModelCard
+
+    def confusion_csv(self) -> str:
+        """Return the confusion matrix as CSV: a row a true class, a column a predicted one."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["true class", *self.card.classes])
+        for name, counts in zip(self.card.classes, self.metrics.confusion.tolist(), strict=True):
+            rows.writerow([name, *counts])
+        return text.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain containers, for JSON."""

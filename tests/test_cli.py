@@ -86,6 +86,14 @@ def test_evaluate_prints_a_table_or_json(folder: Path) -> None:
     assert sum(map(sum, document["confusion"])) == 12
 
 
+def test_the_confusion_matrix_is_a_table_with_names(folder: Path) -> None:
+    finished = run("skelnas evaluate c.h5 model --confusion matrix.csv --json", folder)
+    header, *rows = (folder / "matrix.csv").read_text().splitlines()
+    assert header == "true class,still,wave,pair"
+    expected = json.loads(finished.stdout)["confusion"]
+    assert [[int(n) for n in row.split(",")[1:]] for row in rows] == expected
+
+
 def test_a_reader_that_leaves_early_is_no_failure_to_shout_about(folder: Path) -> None:
     finished = run("skelnas evaluate c.h5 model --json | head -c 1; true", folder)
     assert finished.stdout == "{"

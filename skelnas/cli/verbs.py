@@ -111,6 +111,9 @@ def evaluate(
         Path, typer.Argument(help="Model folder or model.safetensors.", show_default=False)
     ],
     as_json: Json = False,
+    confusion: Annotated[
+        Path | None, typer.Option(help="Write the confusion matrix to this CSV file.")
+    ] = None,
     *,
     settings: EvaluateSettings,
 ) -> None:
@@ -119,8 +122,11 @@ def evaluate(
     Example: skelnas evaluate ntu60.h5 models/xsub --json
     """
     from skelnas.evaluate import evaluate as evaluate_verb
+    from skelnas.runs import atomic_write
 
     result = evaluate_verb(cache, model, settings)
+    if confusion is not None:
+        atomic_write(confusion, result.confusion_csv())
     if as_json:
         console.result(json.dumps(result.to_dict()))
     else:
