@@ -8,6 +8,7 @@ once and keeps it open.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import weakref
 import zipfile
@@ -25,6 +26,7 @@ HARMLESS_BYTES = 1 << 20
 """Below this size a member may be as compressible as it likes: an empty clip is."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 """What reading a damaged member raises."""
 
@@ -51,7 +53,7 @@ class Archive:
             self._file = zipfile.ZipFile(raw)
         except BROKEN as error:
             raise InputError(
-                f"{path}: expected a zip archive: {error}",
+                f"{path}: expected a zip archive: {_short(error)}",
                 hint="it may be truncated: copy it again, or unpack it and name the folder",
             ) from None
         self.members: dict[str, zipfile.ZipInfo] = {}
@@ -86,7 +88,7 @@ class Archive:
             return self._file.read(member)
         except BROKEN as error:
             raise InputError(
-                f"{where}: cannot be read from the archive: {error}",
+                f"{where}: cannot be read from the archive: {_short(error)}",
                 hint="the archive is damaged: copy it again",
             ) from None
 
@@ -105,7 +107,7 @@ class Archive:
         try:
             return self._file.open(member)
         except BROKEN as error:
-            raise InputError(f"{self._path / inner}: cannot be read: {error}") from None
+            raise InputError(f"{self._path / inner}: cannot be read: {_short(error)}") from None
 
 
 def is_archive(path: Path) -> bool:
@@ -166,13 +168,20 @@ def enter(root: Path) -> Path:
     return root / found[0].top
 
 
+def _short(error: Exception) -> str:
+    """Write an error in a line of sensible length: some quote the archive at length."""
+    return _CONTROL.sub("?", str(error))[:200]
+
+
 def _below(inner: str, folder: str) -> bool:
     return not folder or inner.startswith(folder + "/")
 
 
 def _unpacked(name: str) -> str:
     """Where a member would lie if it were unpacked: without a way up or to the root."""
-    return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
+    return "/".join(
+        _CONTROL.sub("?", part) for part in name.split("/") if part not in ("", ".", "..")
+    )
 
 
 def _problem(member: zipfile.ZipInfo, limit: int, plausible: bool) -> str | None:

@@ -27,6 +27,7 @@ from skelnas.sources.tables import Row, parse_integer, parse_number, read_table
 ENDINGS = (".npy", ".npz", ".json", ".csv")
 KEY = "poses"
 """The array in an .npz or a .json object that holds others too."""
+LONGEST_NAME = 100
 MAX_NUMBERS = 1 << 25
 """Numbers of a clip; frames that a table leaves out count too."""
 
@@ -160,7 +161,7 @@ def _columns(path: Path, header: Row) -> tuple[tuple[str, ...], tuple[str, ...],
         joint, _, channel = name.rpartition("_")
         if name in ("frame", "person"):
             joint, channel = "", name
-        elif not joint or not channel:
+        elif not joint or not channel or len(name) > LONGEST_NAME:
             raise InputError(
                 f"{place}, column {column + 1}: expected frame, person or a joint and its channel, "
                 f"such as hip_x, found {name[:40]!r}"

@@ -104,7 +104,7 @@ def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
 
 def as_joints(numbers: ArrayLike) -> NDArray[np.float32]:
     """Turn numbers [..., C] into joints; one with a number that is not finite becomes all zero."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # too large, or a signalling nan
         joints = np.asarray(numbers, np.float64).astype(np.float32)
     finite = np.isfinite(joints)
     if not finite.all():

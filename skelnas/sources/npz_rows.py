@@ -33,7 +33,7 @@ class Rows:
         try:
             self._header = read_header(self._stream.read(MAX_HEADER_BYTES), self.where)
         except BROKEN as error:
-            raise InputError(f"{self.where}: the array is damaged: {error}") from None
+            raise InputError(f"{self.where}: the array is damaged: {str(error)[:200]}") from None
         found = archive.members[f"{name}.npy"].file_size - self._header.size
         if found != self._header.num_bytes or self._header.fortran_order or not self.shape:
             raise InputError(
@@ -65,5 +65,5 @@ class Rows:
                 return np.frombuffer(data, self._header.dtype).reshape(self.shape[1:])
             except BROKEN as error:
                 # Rows behind it would be looked for from the beginning, each in vain.
-                self._failure = (start, str(error))
+                self._failure = (start, str(error)[:200])
         raise InputError(f"{self.where}: row {index}: the array is damaged: {self._failure[1]}")

@@ -18,6 +18,7 @@ from skelnas.sources.files import read_bytes, read_json
 
 KEYS = ("joints", "bones", "center", "channels", "picture")
 MAX_JOINTS = 10_000
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def read_skeleton(path: Path) -> Skeleton:
         raise InputError(f"{path}: expected an object with a list of names under 'joints'")
     for key in content:
         if key not in KEYS:
-            raise InputError(f"{path}: unknown key {key!r}, expected {', '.join(KEYS)}")
+            raise InputError(f"{path}: unknown key {key[:40]!r}, expected {', '.join(KEYS)}")
     joints = _names(path, "joints", content["joints"])
     channels = _names(path, "channels", content.get("channels", []))
     bones = content.get("bones", [])
@@ -80,14 +81,20 @@ def _read_toml(path: Path) -> Any:
 
 
 def _names(path: Path, key: str, names: Any) -> tuple[str, ...]:
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise InputError(f"{path}: expected {key!r} to be a list of names")
+    if not isinstance(names, list) or not all(map(_is_name, names)):
+        raise InputError(
+            f"{path}: expected {key!r} to be a list of names of at most {LONGEST_NAME} characters"
+        )
     if len(names) > MAX_JOINTS:
         raise InputError(f"{path}: {len(names)} {key}, expected at most {MAX_JOINTS}")
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{path}: {key!r} has {name!r} twice")
     return tuple(names)
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable()
 
 
 def _is_pair(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from skelnas.errors import InputError
 from skelnas.sources.files import read_bytes
 
 DELIMITERS = (",", ";", "\t")
+LONGEST_CELL = 1000
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Row(NamedTuple):
@@ -44,6 +47,12 @@ def read_table(path: Path) -> list[Row]:
     try:
         for cells in reader:
             stripped = [cell.strip() for cell in cells]
+            for column, cell in enumerate(stripped, start=1):
+                if len(cell) > LONGEST_CELL or _CONTROL.search(cell):
+                    raise InputError(
+                        f"{path}: line {reader.line_num}, column {column}: expected plain text of "
+                        f"at most {LONGEST_CELL} characters, found {cell[:40]!r}"
+                    )
             if any(stripped):
                 rows.append(Row(reader.line_num, stripped))
     except csv.Error as error:

@@ -226,7 +226,7 @@ def test_csv_without_a_header_needs_the_number_of_joints(tmp_path):
         (f"frame,a_x\n0,1\n{MAX_NUMBERS},1\n", "expected at most 33,554,432 numbers, found (1, "),
         ('a_x,a_y\n"1,2\n', "expected CSV: unexpected end of data"),
         (b"a_x,a_y\n1,\xff\n", "line 2: expected text in UTF-8, found the byte 0xff"),
-        ("a_x,a_y\n1,\0\n", "line 2, column a_y: expected a number"),
+        ("a_x,a_y\n1,\0\n", "line 2, column 2: expected plain text of at most 1000"),
     ],
 )
 def test_bad_csv_is_told_by_line_and_column(tmp_path, text, expected):

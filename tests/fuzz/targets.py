@@ -1,0 +1,316 @@
+"""What is fuzzed: for each parser some small good files, and how a changed one is read.
+
+A target is made in a folder of its own. `read` takes the bytes of a file and returns the recordings
+that come of it, each with what its source promises, or raises InputError.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from skelnas.errors import InputError
+from skelnas.sources.base import Recording, Source
+from skelnas.sources.ctrgcn import CtrGcn, _open
+from skelnas.sources.kinetics import Kinetics
+from skelnas.sources.manifest import Manifest
+from skelnas.sources.manifest_table import read_manifest
+from skelnas.sources.npy import read_npy
+from skelnas.sources.ntu import Ntu
+from skelnas.sources.ntu_file import parse, parse_by_line
+from skelnas.sources.nw_ucla import NwUcla
+from skelnas.sources.pyskl import Pyskl
+from skelnas.sources.pyskl_file import read_annotations
+from skelnas.sources.skeleton_file import read_skeleton
+
+Outcome = Iterator[tuple[Recording, Source]]
+RNG = np.random.default_rng(0)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parser: its good files, and how one is read.
+
+    Attributes:
+        seeds: good files; every one must be accepted.
+        read: reads a file.
+        wrap: puts a changed file into something, such as an archive with a right checksum.
+    """
+
+    seeds: list[bytes]
+    read: Callable[[bytes], Outcome]
+    wrap: Callable[[bytes, Random], bytes] = lambda data, random: data
+
+
+class WrongAcceptanceError(Exception):
+    """Something is accepted, or read differently, that the slow and obvious reader refuses."""
+
+
+def ntu(folder: Path) -> Target:
+    def frame(*bodies: int) -> list[str]:
+        lines = [str(len(bodies))]
+        for body in bodies:
+            points = RNG.normal(0, 1, (25, 3)).round(5).astype(str)
+            lines += [f"{body} 0 1 1 1 1 0 0.02 -0.05 2", "25"]
+            lines += [" ".join([*point, "0 0 0 0 0 0 0 0 2"]) for point in points]
+        return lines
+
+    files = ([frame(7)], [frame(), frame(7)], [frame(7, 8)])
+    texts = [[str(len(frames)), *chain.from_iterable(frames)] for frames in files]
+    seeds = ["\n".join([*text, ""]).encode() for text in texts]
+    seeds.append(seeds[0].replace(b"\n", b"\r\n"))
+    item = folder / "S001C001P001R001A001.skeleton"
+    source = Ntu(folder)
+
+    def read(data: bytes) -> Outcome:
+        slow, fast = _outcome(parse_by_line, data), _outcome(parse, data)
+        if slow != fast:
+            raise WrongAcceptanceError(f"by line {str(slow)[:200]}, in bulk {str(fast)[:200]}")
+        item.write_bytes(data)
+        yield source.read(item), source
+
+    return Target(seeds, read)
+
+
+def _outcome(read: Callable[[bytes, str], Any], data: bytes) -> Any:
+    try:
+        found = read(data, "file")
+    except InputError as error:
+        return str(error)
+    arrays = (found.frames, found.slots, found.bodies, found.joints)
+    return found.num_frames, [array.tobytes() for array in arrays]
+
+
+def archive(folder: Path) -> Target:
+    """NTU clips in a zip archive."""
+    clip, path = ntu(folder).seeds[0], folder / "clips.zip"
+    names = ("x/S001C001P001R001A001.skeleton", "S001C001P001R001A002.skeleton")
+    methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+    def read(data: bytes) -> Outcome:
+        path.unlink(missing_ok=True)  # a new file has a new time, or else the old one is still open
+        path.write_bytes(data)
+        source = Ntu(path)
+        for item in source.catalogue().items:
+            yield source.read(item), source
+
+    return Target([_zipped(dict.fromkeys(names, clip), method) for method in methods], read)
+
+
+def kinetics(folder: Path) -> Target:
+    facts = {"has_skeleton": True, "label": "zumba", "label_index": 399}
+    (folder / "train").mkdir()
+    (folder / "kinetics_train_label.json").write_text(json.dumps({"one": facts}))
+    person = {"pose": [0.25, 0.5] * 18, "score": [0.5] * 18}
+    frames = [{"frame_index": i, "skeleton": [person] * (i % 3)} for i in range(1, 5)]
+    seeds = [json.dumps({"data": frames[:n], "label": "zumba"}).encode() for n in (1, 2, 4)]
+    return _one_file(Kinetics(folder), folder / "train" / "one.json", seeds)
+
+
+def nw_ucla(folder: Path) -> Target:
+    poses = RNG.normal(0, 1, (2, 20, 3)).round(3).tolist()
+    seeds = [json.dumps({"skeletons": poses[:n], "label": 7}).encode() for n in (1, 2)]
+    return _one_file(NwUcla(folder), folder / "a08_s10_e00_v03.json", seeds)
+
+
+def pyskl(folder: Path) -> Target:
+    flat = {
+        "frame_dir": "S001C001P001R001A001",
+        "label": 0,
+        "total_frames": 2,
+        "img_shape": (1080, 1920),
+        "keypoint": np.full((1, 2, 17, 2), 400, np.float16),
+        "keypoint_score": np.full((1, 2, 17), 0.5, np.float16),
+    }
+    deep = {"frame_dir": "b", "label": np.int64(1), "keypoint": np.ones((1, 1, 25, 3), "f4")}
+    split = {"xsub_train": ["S001C001P001R001A001"], "xsub_val": ["b"]}
+    seeds = [
+        pickle.dumps({"split": split, "annotations": [clip]}, protocol)
+        for clip in (flat, deep)
+        for protocol in (2, 4, 5)
+    ]
+    path = folder / "clips.pkl"
+
+    def read(data: bytes) -> Outcome:
+        path.unlink(missing_ok=True)  # the last one is mapped into memory still
+        path.write_bytes(data)
+        read_annotations.cache_clear()
+        source = Pyskl(path)
+        for item in source.catalogue().items:
+            yield source.read(item), source
+
+    return Target(seeds, read)
+
+
+def ctrgcn(folder: Path) -> Target:
+    x, y = RNG.normal(0, 1, (1, 2, 150)).astype(np.float32), np.eye(3)[:1]
+    members = {f"{name}_{part}.npy": _npy(array) for part in ("train", "test")
+               for name, array in (("x", x), ("y", y))}  # fmt: skip
+    path = folder / "clips.npz"
+
+    def read(data: bytes) -> Outcome:
+        path.write_bytes(data)
+        _open.cache_clear()
+        source = CtrGcn(path)
+        for item in source.catalogue().items:
+            yield source.read(item), source
+
+    def wrap(data: bytes, random: Random) -> bytes:
+        """Take it for an archive, or for one of the arrays in one."""
+        if data.startswith(b"PK"):
+            return data
+        name = "x_train.npy" if data in seeds else random.choice(list(members))
+        return _zipped({**members, name: data}, zipfile.ZIP_STORED)
+
+    methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    seeds = [*(_zipped(members, method) for method in methods), members["x_train.npy"]]
+    return Target(seeds, read, wrap)
+
+
+def npy(folder: Path) -> Target:
+    """Clips of a manifest as `.npy`; NumPy's own reader is the slow one."""
+    arrays = (np.ones((2, 3, 3), "f4"), np.ones((1, 2, 3, 3), ">f8"), np.ones((2, 3, 3), "i2"))
+    seeds = [_npy(array) for array in (*arrays, np.asfortranarray(arrays[0]))]
+    target = _clip(folder, "one.npy", seeds)
+
+    def read(data: bytes) -> Outcome:
+        try:
+            array = read_npy(data, "file")
+        except InputError:
+            pass
+        else:
+            expected = np.load(io.BytesIO(data), allow_pickle=False)
+            if array.dtype != expected.dtype or array.tobytes() != expected.tobytes():
+                raise WrongAcceptanceError(f"{array.dtype} {array.shape}, NumPy: {expected.dtype}")
+        return target.read(data)
+
+    return Target(seeds, read)
+
+
+def npz(folder: Path) -> Target:
+    """Clips of a manifest as `.npz`."""
+    data = _npy(np.ones((2, 3, 3), "f4"))
+    methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    seeds = [_zipped({"poses.npy": data}, method) for method in methods]
+    target = _clip(folder, "one.npz", [*seeds, data])
+    return Target(target.seeds, target.read, lambda changed, random: (
+        changed if changed.startswith(b"PK") else _zipped({"a.npy": changed}, methods[0])
+    ))  # fmt: skip
+
+
+def clip_json(folder: Path) -> Target:
+    """Clips of a manifest as `.json`."""
+    lists = RNG.normal(0, 1, (2, 3, 3)).round(2).tolist()
+    contents = (lists, {"poses": [lists], "rate": 30}, [[[1, None, 2], [1, 2, 3], [4, 5, 6]]])
+    return _clip(folder, "one.json", [json.dumps(content).encode() for content in contents])
+
+
+def clip_csv(folder: Path) -> Target:
+    """Clips of a manifest as `.csv`."""
+    header = ",".join(f"{joint}_{axis}" for joint in ("joint_0", "joint_1", "joint_2")
+                      for axis in "xyz")  # fmt: skip
+    row = "0.5,1,-2,3e0,,1,2,3,4"
+    texts = (
+        f"{header}\n{row}\n{row}\n",
+        f"frame,person,{header}\n3,7,{row}\n3,8,{row}\n5,7,{row}\n".replace("\n", "\r\n"),
+        f"{row}\n{row}\n",
+        f"{header}\n{row}\n".replace(",", ";"),
+    )
+    return _clip(folder, "one.csv", [text.encode() for text in texts])
+
+
+def table(folder: Path) -> Target:
+    """The table of a manifest."""
+    np.save(folder / "a.npy", np.ones((2, 3, 3)))
+    path = folder / "changed.csv"
+    texts = (
+        "path,label,subject,split\na.npy,1,3,train\n",
+        "path;label;name;camera;split_a;split_b\na.npy;run;x;;test;\nb.npy;go;y;7;;train\n",
+    )
+
+    def read(data: bytes) -> Outcome:
+        path.write_bytes(data)
+        read_manifest.cache_clear()
+        source = Manifest(path, _joints(folder), persons=2)
+        (item, *_) = source.catalogue().items
+        yield source.read(item), source
+
+    return Target([text.encode() for text in texts], read)
+
+
+def joints(folder: Path) -> Target:
+    """The file that names joints."""
+    path = folder / "joints.json"
+    content = {"joints": ["a", "b"], "bones": [["a", "b"]], "center": 0, "picture": [640, 480]}
+    seeds = [json.dumps(content).encode(), b'{"joints": ["a"], "channels": ["x", "y"]}']
+
+    def read(data: bytes) -> Outcome:
+        path.write_bytes(data)
+        skeleton = read_skeleton(path)
+        count = len(skeleton.joints)
+        if any(not 0 <= joint < count for bone in skeleton.bones for joint in bone):
+            raise WrongAcceptanceError(f"bones {skeleton.bones} of {count} joints")
+        return iter(())
+
+    return Target(seeds, read)
+
+
+def _joints(folder: Path) -> Path:
+    path = folder / "three.json"
+    names = ["joint_0", "joint_1", "joint_2"]
+    path.write_text(json.dumps({"joints": names, "channels": ["x", "y", "z"]}))
+    return path
+
+
+def _clip(folder: Path, name: str, seeds: list[bytes]) -> Target:
+    manifest = folder / "clips.csv"
+    manifest.write_text(f"path,label,split\n{name},0,train\n")
+    return _one_file(Manifest(manifest, _joints(folder), persons=2), folder / name, seeds)
+
+
+def _one_file(source: Source, item: Path, seeds: list[bytes]) -> Target:
+    def read(data: bytes) -> Outcome:
+        item.write_bytes(data)
+        yield source.read(item), source
+
+    return Target(seeds, read)
+
+
+def _npy(array: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def _zipped(members: dict[str, bytes], method: int) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+TARGETS: dict[str, Callable[[Path], Target]] = {
+    "ntu": ntu,
+    "archive": archive,
+    "kinetics": kinetics,
+    "nw-ucla": nw_ucla,
+    "pyskl": pyskl,
+    "ctrgcn": ctrgcn,
+    "npy": npy,
+    "npz": npz,
+    "json": clip_json,
+    "csv": clip_csv,
+    "table": table,
+    "joints": joints,
+}
