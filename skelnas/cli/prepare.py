@@ -8,11 +8,14 @@ from typing import Annotated, Literal
 import typer
 
 from skelnas.cli.options import OutArgument, RawArgument
+from skelnas.cli.plugins import SourceGroup
 from skelnas.cli.preparing import RunOptions, run_prepare, with_run_options
 from skelnas.errors import UsageError
 
 prepare_app = typer.Typer(
-    help="Read raw recordings into a skeleton cache (HDF5).", no_args_is_help=True
+    cls=SourceGroup,
+    help="Read raw recordings into a skeleton cache (HDF5).",
+    no_args_is_help=True,
 )
 
 
