@@ -136,7 +136,8 @@ class Job(ABC, Generic[Item]):
         self._count = 0
         record = {"epoch": self.epoch, **dict(zip(self.metrics, averages, strict=True))}
         figures = "  ".join(
-            f"{name} {value:.4g}" for name, value in record.items() if name != "epoch"
+            f"{name} {value:.1%}" if name.endswith("top1") else f"{name} {value:.3f}"
+            for name, value in zip(self.metrics, averages, strict=True)
         )
         more = self.end_epoch(record)
         self.run.log({**record, "seconds": round(seconds, 3)})
