@@ -234,3 +234,42 @@ def test_bad_csv_is_told_by_line_and_column(tmp_path, text, expected):
     found = message(read_clip, path)
     assert found.startswith(f"{path}: ")
     assert expected in found
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_tables_and_lists_give_the_array_that_was_written(tmp_path_factory, data):
+    """Written in every form, with numbers missing, frames left out and columns in disorder."""
+    shape = tuple(data.draw(st.integers(1, most)) for most in (2, 4, 3, 3))
+    numbers = st.one_of(st.floats(allow_infinity=False, allow_nan=False), st.just(float("nan")))
+    poses = data.draw(hnp.arrays(np.float64, shape, elements=numbers))
+    folder = tmp_path_factory.mktemp("clip")
+    lists = [
+        [[[None if np.isnan(n) else n for n in joint] for joint in frame] for frame in person]
+        for person in poses.tolist()
+    ]
+    (folder / "clip.json").write_text(json.dumps(lists))
+    np.savez(folder / "clip.npz", poses=poses)
+
+    columns = [(j, c) for j in range(shape[2]) for c in range(shape[3])]
+    columns = data.draw(st.permutations(columns))
+    rows = [",".join(["person", *(f"j{j}_{'xyz'[c]}" for j, c in columns), "frame"])]
+    seen = np.zeros(shape[:2], bool)
+    order = data.draw(st.permutations([(m, t) for m in range(shape[0]) for t in range(shape[1])]))
+    for m, t in order:
+        known = ["" if np.isnan(n := poses[m, t, j, c]) else repr(float(n)) for j, c in columns]
+        # The first and the last frame stay, so that the clip is as long.
+        if t in (0, shape[1] - 1) or data.draw(st.booleans()):
+            rows.append(",".join([str(m * 5), *known, str(t + 3)]))
+            seen[m, t] = True
+    (folder / "clip.csv").write_text("\n".join(rows))
+
+    for ending in ("json", "npz"):
+        np.testing.assert_array_equal(read_clip(folder / f"clip.{ending}").poses, poses)
+    clip = read_clip(folder / "clip.csv")
+    joints, channels = (
+        [int(name[1:]) for name in clip.joints],
+        ["xyz".index(c) for c in clip.channels],
+    )
+    expected = np.where(seen[..., None, None], poses, np.nan)[:, :, joints][..., channels]
+    np.testing.assert_array_equal(clip.poses, expected)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from skelnas.errors import InputError
 from skelnas.sources.base import ClipTable, Test, Train, Unused
@@ -330,3 +332,56 @@ def test_real_label_file_names_as_many_clips_as_published():
     assert len(clips) == 19906
     assert sum(facts.has_skeleton for facts in clips) == 19796
     assert {facts.class_name for facts in clips} == set(OFFICIAL)
+
+
+# Against a slow and obvious reader
+
+
+def slow_choice(data, rule):
+    """Who is kept: by frame, the slots of the lists, most confident first; None if nobody."""
+
+    def confidence(person):
+        return sum(np.float32(score) for score in person["score"])
+
+    seen = {
+        (frame["frame_index"], slot): confidence(person)
+        for frame in data
+        for slot, person in enumerate(frame["skeleton"])
+        if confidence(person) > 0
+    }
+    frames = range(min(t for t, _ in seen), max(t for t, _ in seen) + 1) if seen else ()
+    if rule == "frame":
+        ranked = [sorted((-s, slot) for (t, slot), s in seen.items() if t == frame)[:2]
+                  for frame in frames]  # fmt: skip
+        return [[slot for _, slot in best] + [None] * (2 - len(best)) for best in ranked]
+    slots = {slot for _, slot in seen}
+    total = {slot: sum(s for (_, other), s in seen.items() if other == slot) for slot in slots}
+    best = sorted(slots, key=lambda slot: (-total[slot], slot))[:2]
+    kept = [t for t, slot in seen if slot in best]
+    return [
+        [slot if (t, slot) in seen else None for slot in best]
+        for t in range(min(kept, default=0), max(kept, default=-1) + 1)
+    ]
+
+
+@settings(
+    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.lists(st.sampled_from([0, 0.125, 0.25, 0.5, 1]), max_size=4), max_size=5),
+    st.sampled_from(["clip", "frame"]),
+)
+def test_persons_are_those_of_a_slow_and_obvious_reader(root, scores, rule):
+    data = frames(*[[person(s, i / 8 + 0.125) for i, s in enumerate(row)] for row in scores])
+    expected = slow_choice(data, rule)
+    if not expected:
+        assert "no person in any of" in message(read, root, data, rule)
+        return
+    found = zip(*left_edges(read(root, data, rule)), strict=True)
+    wanted = [[None if slot is None else slot / 8 + 0.125 for slot in who] for who in expected]
+    assert [pair(places) for places in found] == [pair(places) for places in wanted]
+
+
+def pair(places):
+    """Two places; None where there is no second person."""
+    return [*places, None][:2]

@@ -1,0 +1,59 @@
+"""Finding and reading files where the system or the disk is in the way."""
+
+from pathlib import Path
+
+import pytest
+
+from skelnas.errors import InputError
+from skelnas.sources.files import find_files, read_bytes
+
+
+def message(call, *arguments):
+    with pytest.raises(InputError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "clip.txt"
+    path.write_bytes(b"clip")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
+        (OSError(5, "Input/output error"), "cannot be read: Input/output error"),
+    ],
+)
+def test_files_that_the_system_does_not_give_are_told(file, monkeypatch, error, expected):
+    def refuse(self):
+        raise error
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert message(read_bytes, file) == f"{file}: {expected}"
+
+
+def test_loops_of_links_end(file):
+    folder = file.parent
+    (folder / "down").mkdir()
+    (folder / "down" / "up").symlink_to(folder)
+    (folder / "down" / "self").symlink_to(folder / "down")
+    loop = folder / "loop.txt"
+    loop.symlink_to(loop)
+    assert find_files(folder, ".txt") == [file, loop]
+    assert message(read_bytes, loop) == f"{loop}: cannot be read: Too many levels of symbolic links"
+
+
+def test_links_that_lead_nowhere_are_found_and_told(file):
+    link = file.with_name("gone.txt")
+    link.symlink_to(file.with_name("nothing"))
+    assert find_files(file.parent, ".txt") == [file, link]
+    assert message(read_bytes, link) == f"{link}: cannot be read: No such file or directory"
+
+
+def test_the_limit_is_the_largest_size_that_is_read(file):
+    assert read_bytes(file, 4) == b"clip"
+    assert message(read_bytes, file, 3) == f"{file}: 4 bytes, expected at most 3"
