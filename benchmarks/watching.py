@@ -32,11 +32,13 @@ class Watched:
 def watch(run: subprocess.Popen[bytes]) -> Watched:
     """Look at a process again and again until it ends."""
     began, machine_began = time.perf_counter(), _machine_seconds()
-    peak, times = 0, {}
+    peak = 0
+    times: dict[int, float] = {}
     while run.poll() is None:
         processes = _family(run.pid)
         peak = max(peak, sum(map(_memory, processes)))
-        times |= {process: _cpu_seconds(process) for process in processes}
+        for process in processes:  # one that has just ended has no time any more
+            times[process] = max(times.get(process, 0.0), _cpu_seconds(process))
         time.sleep(SECONDS_BETWEEN)
     own = sum(times.values())
     others = _machine_seconds() - machine_began - own
