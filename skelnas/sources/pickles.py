@@ -126,7 +126,8 @@ class _Machine:
             raise PickleError("a name that is no text")
         known = Name(f"{_CORE.sub('numpy.core.', module)}:{name}"[: 2 * MAX_NAME_BYTES])
         if known not in _CALLS and known != "numpy:ndarray":
-            raise PickleError(f"it names {known}, expected containers, numbers, text and arrays")
+            quoted = repr(str(known))[1:-1]
+            raise PickleError(f"it names {quoted}, expected containers, numbers, text and arrays")
         self.push(known)
 
     def push_from_stack(self) -> None:

@@ -144,7 +144,8 @@ class Pyskl:
             score = take_array(annotation, "keypoint_score", item).read().astype(np.float64)
         if score.shape != keypoint.shape[:3]:
             raise InputError(f"{item}: 'keypoint_score' {score.shape}, 'keypoint' {keypoint.shape}")
-        shares = keypoint / _picture(annotation, keypoint, item) - 0.5
+        with np.errstate(invalid="ignore"):  # a signalling nan
+            shares = keypoint / _picture(annotation, keypoint, item) - 0.5
         poses = as_joints(np.concatenate([shares, score[..., None]], axis=-1))
         poses[~(poses[..., 2] > 0) | ~np.any(keypoint, axis=-1)] = 0
         return poses

@@ -66,7 +66,7 @@ def read_annotations(path: Path) -> Annotations:
     skipped: list[tuple[str, str]] = []
     for number, annotation in enumerate(annotations, start=1):
         name = annotation.get("frame_dir") if isinstance(annotation, dict) else None
-        if not isinstance(name, str) or not name or "\0" in name:
+        if not isinstance(name, str) or not name or not name.isprintable():
             skipped.append((f"annotation {number}", "it has no name under 'frame_dir'"))
         elif (item := path / name.lstrip("/")) in clips:
             skipped.append((f"annotation {number}", f"a second one of the name {name}"))
@@ -104,10 +104,12 @@ def _protocols(
         for role, name in of_role.items():
             members = split[name]
             if not isinstance(members, list) or not all(isinstance(m, str) for m in members):
-                raise InputError(f"{path}: expected split {name} to be a list of names")
+                raise InputError(f"{path}: expected split {name!r:.80} to be a list of names")
             for member in members:
                 if parts.setdefault(member, ROLES[role]) != ROLES[role]:
-                    raise InputError(f"{path}: clip {member} is in both parts of {protocol}")
+                    raise InputError(
+                        f"{path}: clip {member!r:.80} is in both parts of {protocol!r:.80}"
+                    )
         if unknown := len(parts.keys() - names):
             skipped.append((f"split {protocol}", f"{unknown} of its clips have no annotation"))
     if not protocols:

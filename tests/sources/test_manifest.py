@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from skelnas.cache import Cache
-from skelnas.errors import InputError
+from skelnas.cli.prepare import _numbers
+from skelnas.errors import InputError, UsageError
 from skelnas.prepare import prepare
 from skelnas.sources.base import ClipTable, Test, Train, Unused
 from skelnas.sources.checks import check_recording
@@ -318,3 +319,17 @@ def test_files_of_joints_that_are_no_json_or_toml_are_told(tmp_path):
     assert "line 1, column 1: expected JSON" in message(read_skeleton, joints(tmp_path, "hip"))
     assert "expected TOML" in message(read_skeleton, joints(tmp_path, "hip", "joints.toml"))
     assert "expected an object" in message(read_skeleton, joints(tmp_path, "[]"))
+
+
+# The command
+
+
+@pytest.mark.parametrize("text", ["x", "3,", "3;5", "-1", "²", "1" * 20])
+def test_numbers_that_are_none_are_a_matter_of_usage(text):
+    with pytest.raises(UsageError, match="--test-subjects .*expected numbers such as 3,5"):
+        _numbers(text, "--test-subjects")
+
+
+def test_numbers_are_divided_by_commas():
+    assert _numbers("", "--test-subjects") == ()
+    assert _numbers("3, 05", "--test-subjects") == (3, 5)

@@ -214,11 +214,11 @@ def test_bad_annotations_are_told_by_name(tmp_path, changes, expected):
         ({"split": {}, "annotations": [flat("a")]}, "expected splits such as xsub_train and"),
         (
             {"split": {"train": "a", "val": ["a"]}, "annotations": [flat("a")]},
-            "expected split train to be a list of names",
+            "expected split 'train' to be a list of names",
         ),
         (
             {"split": {"train": ["a"], "val": ["a"]}, "annotations": [flat("a")]},
-            "clip a is in both parts of official",
+            "clip 'a' is in both parts of 'official'",
         ),
     ],
 )
