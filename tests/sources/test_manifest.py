@@ -326,7 +326,7 @@ def test_files_of_joints_that_are_no_json_or_toml_are_told(tmp_path):
 
 @pytest.mark.parametrize("text", ["x", "3,", "3;5", "-1", "²", "1" * 20])
 def test_numbers_that_are_none_are_a_matter_of_usage(text):
-    with pytest.raises(UsageError, match="--test-subjects .*expected numbers such as 3,5"):
+    with pytest.raises(UsageError, match=r"--test-subjects .*expected numbers such as 3,5"):
         _numbers(text, "--test-subjects")
 
 
