@@ -15,7 +15,10 @@ from skelnas.console import err, note, out, result
 from skelnas.errors import SkelnasError, UsageError
 from skelnas.sources.synthetic import write_raw
 
-CLIP_FLAGS = "--frames 24"
+ONE_THREAD = "--threads 1"
+"""Two would be faster on two idle cores, and many times slower where one of them is busy."""
+
+CLIP_FLAGS = f"--frames 24 {ONE_THREAD}"
 SEARCH_FLAGS = f"{CLIP_FLAGS} --layers 4 --channels 8 --epochs 5 --batch-size 16 --lr 0.05"
 SEARCH_FLAGS += " --alpha-lr 0.01"
 TRAIN_FLAGS = f"{CLIP_FLAGS} --layers 6 --channels 12 --epochs 20 --batch-size 16 --lr 0.02"
@@ -58,7 +61,10 @@ def demo(folder: Path, *, num_clips: int = 576, seed: int = 0) -> None:
     _run([*train, "-", "--out", str(searched)], piped=f"skelnas derive {run} | ", stdin=genotype)
     _run([*train, f"random:{seed}", "--out", str(drawn)])
     rows = [
-        Row(name, json.loads(_run(["evaluate", str(cache), str(model), "--json"])))
+        Row(
+            name,
+            json.loads(_run(["evaluate", str(cache), str(model), *ONE_THREAD.split(), "--json"])),
+        )
         for name, model in (("searched", searched), (f"random:{seed}", drawn))
     ]
     _print_summary(rows, folder)
