@@ -19,10 +19,13 @@ ONE_THREAD = "--threads 1"
 """Two would be faster on two idle cores, and many times slower where one of them is busy."""
 
 CLIP_FLAGS = f"--frames 24 {ONE_THREAD}"
-SEARCH_FLAGS = f"{CLIP_FLAGS} --layers 4 --channels 8 --epochs 5 --batch-size 16 --lr 0.05"
-SEARCH_FLAGS += " --alpha-lr 0.01"
-TRAIN_FLAGS = f"{CLIP_FLAGS} --layers 6 --channels 12 --epochs 20 --batch-size 16 --lr 0.02"
-TRAIN_FLAGS += " --drop-path 0 --rotate 15 --crop 0.7"
+SEARCH_FLAGS = (
+    f"{CLIP_FLAGS} --layers 4 --channels 8 --epochs 5 --batch-size 16 --lr 0.05 --alpha-lr 0.01"
+)
+TRAIN_FLAGS = (
+    f"{CLIP_FLAGS} --layers 6 --channels 12 --epochs 20 --batch-size 16 --lr 0.02 "
+    "--drop-path 0 --rotate 15 --crop 0.7"
+)
 """A search and a training cut short: far from the paper's 35 and 350 epochs."""
 
 
