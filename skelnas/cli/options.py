@@ -30,7 +30,6 @@ def with_settings(model: type[Settings]) -> Callable[[Function], Function]:
     """
 
     def decorate(function: Function) -> Function:
-        own = inspect.signature(function, eval_str=True).parameters.values()
         options = [
             inspect.Parameter(
                 name,
@@ -62,18 +61,35 @@ def with_settings(model: type[Settings]) -> Callable[[Function], Function]:
             ],
         )
 
-        def command(**arguments: Any) -> Any:
-            arguments.pop("config")
-            fields = {name: arguments.pop(name) for name in model.model_fields}
-            return function(settings=_check(model, fields), **arguments)
+        def gather(values: dict[str, Any]) -> Settings:
+            return _check(model, {name: values[name] for name in model.model_fields})
 
-        parameters = [p for p in own if p.name != "settings"]
-        command.__name__, command.__doc__ = function.__name__, function.__doc__
-        command.__signature__ = inspect.Signature([*parameters, config, *options])  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in [*parameters, config, *options]}
-        return command  # type: ignore[return-value]
+        return spread(function, "settings", [config, *options], gather)
 
     return decorate
+
+
+def spread(
+    function: Function,
+    name: str,
+    parameters: list[inspect.Parameter],
+    gather: Callable[[dict[str, Any]], Any],
+) -> Function:
+    """Show Typer `parameters` in place of a function's own parameter `name`.
+
+    When the command is called, `gather` makes the argument `name` of their values.
+    """
+    own = inspect.signature(function, eval_str=True).parameters.values()
+    shown = [*(parameter for parameter in own if parameter.name != name), *parameters]
+
+    def command(**arguments: Any) -> Any:
+        values = {parameter.name: arguments.pop(parameter.name) for parameter in parameters}
+        return function(**{name: gather(values)}, **arguments)
+
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return command  # type: ignore[return-value]
 
 
 def _own_first(model: type[Settings]) -> list[tuple[str, FieldInfo]]:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from skelnas import console
-from skelnas.cli.options import Force, Json
+from skelnas.cli.options import Force, Function, Json, spread
 
 if TYPE_CHECKING:
     from skelnas.sources.base import Source
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -52,26 +49,16 @@ class RunOptions:
 def with_run_options(function: Function) -> Function:
     """Give a command every field of `RunOptions` as an option; it takes them as ``run``."""
     hints = get_type_hints(RunOptions, include_extras=True)
-    own = inspect.signature(function, eval_str=True).parameters.values()
-    parameters = [parameter for parameter in own if parameter.name != "run"]
-    for field in fields(RunOptions):
-        parameters.append(
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=field.default,
-                annotation=hints[field.name],
-            )
+    options = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=hints[field.name],
         )
-
-    def command(**arguments: Any) -> Any:
-        run = RunOptions(**{field.name: arguments.pop(field.name) for field in fields(RunOptions)})
-        return function(run=run, **arguments)
-
-    command.__name__, command.__doc__ = function.__name__, function.__doc__
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command  # type: ignore[return-value]
+        for field in fields(RunOptions)
+    ]
+    return spread(function, "run", options, lambda values: RunOptions(**values))
 
 
 def run_prepare(source: Source, out: Path, run: RunOptions) -> None:
