@@ -40,3 +40,9 @@ class Interrupted(SkelnasError):
     """The user or the system asked the command to stop: exit code 130."""
 
     exit_code = 130
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """Quote what a file or a user gave in a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= longest else text[: longest - 3] + "..."

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from skelnas.errors import InputError
+from skelnas.errors import InputError, shown
 from skelnas.sources.archives import enter
 from skelnas.sources.base import Catalogue, ClipTable, Layout, Recording, Test, Train, Unused
 from skelnas.sources.files import as_joints, find_files, read_json
@@ -125,7 +125,7 @@ class Kinetics:
         if clip.get("label", facts.class_name) != facts.class_name:
             raise InputError(
                 f"{item}: expected the label {facts.class_name!r} of the label file, "
-                f"found {clip['label']!r}"
+                f"found {shown(clip['label'])}"
             )
         persons = _read_persons(clip["data"], str(item))
         poses, present = _choose_persons(persons, self.person_rule)

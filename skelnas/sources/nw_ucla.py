@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelnas.errors import InputError
+from skelnas.errors import InputError, shown
 from skelnas.sources.archives import is_folder
 from skelnas.sources.base import Catalogue, ClipTable, Layout, Recording, Test, Train
 from skelnas.sources.files import as_joints, find_files, read_json
@@ -113,7 +113,7 @@ class NwUcla:
         if clip["label"] != label + 1:
             raise InputError(
                 f"{item}: expected the label {label + 1} of action {action} in the name, "
-                f"found {clip['label']!r}"
+                f"found {shown(clip['label'])}"
             )
         joints = _joints(clip["skeletons"], str(item))
         present: NDArray[np.bool_] = np.any(joints, axis=(1, 2))
