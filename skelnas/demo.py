@@ -20,10 +20,10 @@ ONE_THREAD = "--threads 1"
 
 CLIP_FLAGS = f"--frames 24 {ONE_THREAD}"
 SEARCH_FLAGS = (
-    f"{CLIP_FLAGS} --layers 4 --channels 8 --epochs 5 --batch-size 16 --lr 0.05 --alpha-lr 0.01"
+    f"{CLIP_FLAGS} --layers 4 --channels 8 --epochs 4 --batch-size 16 --lr 0.05 --alpha-lr 0.01"
 )
 TRAIN_FLAGS = (
-    f"{CLIP_FLAGS} --layers 6 --channels 12 --epochs 20 --batch-size 16 --lr 0.02 "
+    f"{CLIP_FLAGS} --layers 6 --channels 12 --epochs 16 --batch-size 16 --lr 0.02 "
     "--drop-path 0 --rotate 15 --crop 0.7"
 )
 """A search and a training cut short: far from the paper's 35 and 350 epochs."""
