@@ -37,8 +37,8 @@ The options under "Settings" can be given in four places. The first that has a v
 2. the environment: `SKELNAS_SEARCH_EPOCHS=10`, that is `SKELNAS_`, the command, the setting, in \
 capitals and with `_` for `-`; a switch such as `--center` takes `true` or `false`
 3. the file of `--config`, in TOML: `epochs = 10`, at the top level or in a table named as the \
-command, such as `[search]`; where there is such a table, the top level is not read. An unknown \
-name is refused, and so is a file that has tables for other commands only
+command, such as `[search]`, which wins over the top level. An unknown name is refused; tables of \
+other commands are theirs
 4. the default
 
 The other options with a name can stand in the file too, but have no environment variable. \

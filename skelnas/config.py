@@ -24,13 +24,15 @@ STREAMS = ("joint", "bone", "motion")
 class Settings(BaseModel):
     """Settings are frozen once made, and know no names but their own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ClipSettings(Settings):
     """How a recording of any length becomes the tensor that a network sees."""
 
-    frames: int = Field(112, ge=1, description="T, frames a clip is sampled to (paper: 112)")
+    frames: int = Field(
+        112, ge=1, le=10_000, description="T, frames a clip is sampled to (paper: 112)"
+    )
     interpolation: Interpolation = Field(
         "linear",
         description="how frames are sampled: 'linear' in time, never across absence (ours), "
@@ -65,7 +67,9 @@ class DeviceSettings(Settings):
     """Where a verb runs."""
 
     device: Device = Field("auto", description="'auto' takes CUDA, then MPS, then the CPU")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves the choice to PyTorch")
+    threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads; 0 leaves the choice to PyTorch"
+    )
     store: Store = Field(
         "auto",
         description="how clips are kept: on the device as 'float32' or 'float16', or in the memory "

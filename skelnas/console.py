@@ -22,10 +22,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 """Notes, progress and errors."""
 
-out = Console(highlight=False)
+out = Console(highlight=False, emoji=False)
 """Results, and nothing else."""
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0

@@ -27,7 +27,10 @@ def derive(run: Path, *, epoch: int | None = None, keep: int = 2) -> Genotype:
             f"{run}: holds no search: its {CONFIG} is of {config.get('verb')!r}",
             hint="give the folder that `skelnas search --out` wrote",
         )
-    epochs = {line["epoch"]: line for line in read_lines(run / ALPHAS)}
+    try:
+        epochs = {line["epoch"]: line for line in read_lines(run / ALPHAS)}
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{run / ALPHAS}: a line is not as expected ({error!r})") from None
     if not epochs:
         raise InputError(f"{run / ALPHAS}: holds no alphas yet", hint="let the search run on")
     wanted = max(epochs) if epoch is None else epoch

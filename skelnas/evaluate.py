@@ -88,12 +88,12 @@ def evaluate(
     """
     device = devices.choose(settings)
     network, card = load_model(model_path)
-    complexity = measure(network, card.input_shape)
-    devices.place(network, device)
     with Cache.open(cache_path) as cache:
         _check_fit(cache, card, cache_path, model_path)
+        complexity = measure(network, card.input_shape)
+        devices.place(network, device)
         protocol = cache.choose_protocol(settings.protocol or card.protocol)
-        clips = cache.load(cache.indices(protocol, Test))
+        clips = cache.load_part(protocol, Test)
         layout, persons = cache.layout, cache.max_persons
         how = card.make_clip_settings()
         store = ClipStore(clips, layout, persons, how, device, settings.store)

@@ -278,7 +278,10 @@ def load(spec: str, stdin: str | None = None) -> Genotype:
             hint=f"a path, - for standard input, or one of: {', '.join(BUILT_IN)}, random:SEED",
         ) from None
     except OSError as error:
-        raise InputError(f"{spec}: cannot be read ({error.strerror or error})") from None
+        raise InputError(
+            f"{spec!r}: cannot be read as a genotype ({error.strerror or error})",
+            hint="`skelnas derive RUN` writes the genotype of a run folder",
+        ) from None
     except UnicodeDecodeError:
         raise InputError(f"{spec}: not a genotype: expected JSON text in UTF-8") from None
     return parse(text, spec)

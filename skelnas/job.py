@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from skelnas.console import note, progress
-from skelnas.errors import InputError, Interrupted
+from skelnas.errors import InputError, Interrupted, SkelnasError
 from skelnas.runs import CHECKPOINT, Run, atomic_write, random_seed, stop_on_signal
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
@@ -131,6 +131,12 @@ class Job(ABC, Generic[Item]):
 
     def _end_epoch(self, seconds: float) -> None:
         averages = (self._sums / max(self._count, 1)).tolist()
+        if not all(map(math.isfinite, averages)):
+            figures = ", ".join(f"{n} {v}" for n, v in zip(self.metrics, averages, strict=True))
+            raise SkelnasError(
+                f"{self.verb} diverged in epoch {self.epoch + 1}: {figures}",
+                hint="a smaller --lr may help; the checkpoint is of the epoch before",
+            )
         self.epoch, self.step = self.epoch + 1, 0
         self._sums.zero_()
         self._count = 0

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from skelnas import runs
 from skelnas.config import ClipSettings
@@ -23,6 +26,8 @@ from skelnas.runs import MODEL
 
 METADATA_KEY = "skelnas"
 VERSION = 1
+
+Positive = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,13 @@ class ModelCard:
         versions: of what trained it.
     """
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
     genotype: dict[str, Any]
-    channels: int
-    layers: int
+    channels: Positive
+    layers: Positive
     classes: list[str]
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[Positive, Positive, Positive]
     joints: list[str]
     clip_settings: dict[str, Any]
     source: str
@@ -97,17 +104,33 @@ def load_model(path: Path) -> tuple[Network, ModelCard]:
         raise InputError(
             f"{file_path}: not a model of skelnas: its metadata has no {METADATA_KEY!r} entry"
         ) from None
-    if description.pop("version", None) != VERSION:
+    if not isinstance(description, dict) or description.pop("version", None) != VERSION:
         raise InputError(
             f"{file_path}: not a model of version {VERSION}",
             hint="train it again with this skelnas",
         )
     try:
-        card = ModelCard(**description)
-        card.make_clip_settings()
-        network = card.make_network()
-        network.load_state_dict(tensors)
+        card = TypeAdapter(ModelCard).validate_python(description)
+        if card.input_shape[1] != card.make_clip_settings().frames:
+            raise ValueError("two numbers of frames")
+        network = _fill(card, tensors)
     except (TypeError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = "; ".join(str(error).splitlines()[:3])
         raise InputError(f"{file_path}: weights and description disagree ({reason})") from None
     return network.eval(), card
+
+
+def _fill(card: ModelCard, tensors: dict[str, Tensor]) -> Network:
+    """Make the network around its weights; a description that does not fit them costs nothing.
+
+    Raises:
+        ValueError, RuntimeError: it does not fit.
+    """
+    genotype = from_dict(card.genotype, "the model's genotype")
+    nodes = len(genotype.normal) + len(genotype.reduction)
+    if card.layers > len(tensors) or nodes > len(tensors):
+        raise ValueError(f"{card.layers} layers, {nodes} nodes, but {len(tensors)} tensors")
+    with torch.device("meta"):  # shapes without memory
+        network = card.make_network()
+    network.load_state_dict(tensors, assign=True)
+    return network

@@ -23,30 +23,43 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any, Self
 
 import numpy as np
 
 import skelnas
-from skelnas.errors import InputError, SkelnasError, UsageError
+from skelnas.errors import InputError, SkelnasError, UsageError, shown
+
+try:
+    import fcntl
+except ImportError:  # where there are no such locks, two runs have to keep apart by themselves
+    fcntl = None  # type: ignore[assignment]
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 ALPHAS = "alphas.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
+LOCK = ".lock"
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a file so that a reader sees the old content or the new, never a part.
 
+    A link is followed; a pipe or a device, which cannot be replaced, is written to.
+
     Raises:
         SkelnasError: the file cannot be written; the old content, if any, is still there.
     """
+    path = path.resolve()
+    content = data.encode() if isinstance(data, str) else data
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
         with part.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -76,10 +89,22 @@ def random_seed(*place: int) -> int:
 
 
 class Run:
-    """A run folder that is being worked in. Made by `start`."""
+    """A run folder that is being worked in, locked against other runs. Made by `start`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._lock = _lock(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other runs into the folder."""
+        if self._lock is not None:
+            self._lock.close()
 
     def log(self, record: Mapping[str, Any], file: str = METRICS) -> None:
         """Add one line to a file of JSON lines."""
@@ -110,9 +135,14 @@ def start(folder: Path, config: Mapping[str, Any], *, resume: bool, force: bool)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file, expected a folder", hint="choose another --out")
     if resume and config_path.exists():
-        _check_same(read_config(folder), config, folder)
-        return Run(folder)
-    if folder.exists() and any(folder.iterdir()) and not force:
+        run = Run(folder)
+        try:
+            _check_same(read_config(folder), config, folder)
+        except BaseException:
+            run.close()
+            raise
+        return run
+    if folder.exists() and any(path.name != LOCK for path in folder.iterdir()) and not force:
         raise UsageError(
             f"{folder}: is not empty",
             hint="--resume goes on with the run in it, --force starts anew, or choose another",
@@ -121,20 +151,41 @@ def start(folder: Path, config: Mapping[str, Any], *, resume: bool, force: bool)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SkelnasError(f"{folder}: cannot be made ({error.strerror})") from None
+    run = Run(folder)
     for name in (METRICS, ALPHAS, CHECKPOINT, MODEL):
         (folder / name).unlink(missing_ok=True)
     atomic_write(config_path, to_json({**config, "versions": versions()}))
-    return Run(folder)
+    return run
+
+
+def _lock(folder: Path) -> IO[bytes] | None:
+    """Keep other runs out of a folder for as long as this process works in it."""
+    if fcntl is None:
+        return None
+    try:
+        handle = (folder / LOCK).open("ab")
+    except OSError as error:
+        raise SkelnasError(f"{folder}: cannot be written to ({error.strerror})") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise UsageError(
+            f"{folder}: another run is at work in it",
+            hint="wait for it to end, or choose another --out",
+        ) from None
+    return handle
 
 
 def _check_same(old: dict[str, Any], new: Mapping[str, Any], folder: Path) -> None:
     new = json.loads(json.dumps(new))
-    for key in sorted(new):
+    for key in sorted(new, key=lambda key: (key != "verb", key)):
         if isinstance(new[key], dict) and isinstance(old.get(key), dict):
             _check_same(old[key], new[key], folder)
         elif old.get(key) != new[key]:
             raise UsageError(
-                f"{folder}: was started with {key} = {old.get(key)!r}, now it is {new[key]!r}",
+                f"{folder}: was started with {key} = {shown(old.get(key))}, "
+                f"now it is {shown(new[key])}",
                 hint="repeat the command of the start with --resume, or choose another --out",
             )
 

@@ -68,24 +68,26 @@ def search(
         settings = settings.model_copy(update={"protocol": protocol})
         indices = cache.indices(protocol, Train)
         weight_half, alpha_half = halve(indices, cache.clips.subjects, settings)
-        config = {
+        clips = cache.load_part(protocol, Train)
+        config: dict[str, Any] = {
             "verb": "search",
             "cache": str(cache_path.resolve()),
             "settings": settings.model_dump(),
             "primitives": list(SPACES[settings.space]),
             "classes": cache.classes,
             "clips": {"weights": len(weight_half), "alphas": len(alpha_half)},
+            "fingerprint": clips.fingerprint(),
         }
-        run = runs.start(out, config, resume=resume, force=force)
-        clips, layout, persons = cache.load(indices), cache.layout, cache.max_persons
+        layout, persons = cache.layout, cache.max_persons
         store = ClipStore(clips, layout, persons, settings, device, settings.store)
-        job = _Search(run, settings, store, len(cache.classes), weight_half, alpha_half)
     note(
         f"search: {len(weight_half)} clips train w, {len(alpha_half)} drive alpha "
         f"({protocol}); {settings.order} order on {device}"
     )
-    job.work()
-    return job.genotype()
+    with runs.start(out, config, resume=resume, force=force) as run:
+        job = _Search(run, settings, store, len(config["classes"]), weight_half, alpha_half)
+        job.work()
+        return job.genotype()
 
 
 def halve(

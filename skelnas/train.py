@@ -60,7 +60,7 @@ def train(
     with Cache.open(cache_path) as cache:
         protocol = cache.choose_protocol(settings.protocol)
         settings = settings.model_copy(update={"protocol": protocol})
-        clips = cache.load(cache.indices(protocol, Train))
+        clips = cache.load_part(protocol, Train)
         layout, persons = cache.layout, cache.max_persons
         store = ClipStore(clips, layout, persons, settings, device, settings.store)
         store.check(settings)
@@ -83,11 +83,12 @@ def train(
         "settings": settings.model_dump(),
         "model": asked,
         "clips": len(store),
+        "fingerprint": clips.fingerprint(),
     }
-    run = runs.start(out, config, resume=resume, force=force)
-    job = _Training(run, settings, store, card)
-    job.work()
-    return save_model(out, job.network, card)
+    with runs.start(out, config, resume=resume, force=force) as run:
+        job = _Training(run, settings, store, card)
+        job.work()
+        return save_model(out, job.network, card)
 
 
 class _Training(Job[Tensor]):

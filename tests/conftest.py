@@ -38,9 +38,15 @@ def write_tiny_cache(
     layout: Layout = LAYOUT,
     classes: Sequence[str] = ("still", "wave", "pair"),
     num_clips: int = 48,
+    seed: int = 0,
+    only: int | None = None,
 ) -> None:
-    """Write a cache of made-up clips; with fewer joints the last ones are left out."""
-    generator = np.random.default_rng(0)
+    """Write a cache of made-up clips; with fewer joints the last ones are left out.
+
+    `only` puts all clips into one part, Train or Test.
+    """
+    path.unlink(missing_ok=True)
+    generator = np.random.default_rng(seed)
     joints = len(layout.joints)
     with CacheWriter(path, source="tiny", rule={"rule": "none"}, layout=layout, max_persons=2) as w:
         for index in range(num_clips):
@@ -60,10 +66,12 @@ def write_tiny_cache(
                     subject=index // 3 % 4,
                 )
             )
-        subjects = w.table().subjects
+        parts = np.where(w.table().subjects < 3, Train, Test).astype(np.int8)
+        if only is not None:
+            parts[:] = only
         w.finish(
             classes=list(classes),
-            splits={"xsub": np.where(subjects < 3, Train, Test).astype(np.int8)},
+            splits={"xsub": parts},
             skipped=[],
             failed=[],
         )

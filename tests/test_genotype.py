@@ -227,7 +227,7 @@ def test_load_of_a_missing_file_names_the_choices(tmp_path: Path) -> None:
 
 
 def test_load_of_what_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r": cannot be read \(.+\)$"):
+    with pytest.raises(InputError, match=r": cannot be read as a genotype \(.+\)$"):
         load(str(tmp_path))
     path = tmp_path / "binary.json"
     path.write_bytes(b"\x89PNG\xff\xfe")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ CONFIG = {"verb": "search", "settings": {"epochs": 3, "lr": 0.1}}
 
 
 def test_a_new_folder_holds_config_and_versions(tmp_path: Path) -> None:
-    runs.start(tmp_path / "a" / "b", CONFIG, resume=False, force=False)
+    runs.start(tmp_path / "a" / "b", CONFIG, resume=False, force=False).close()
     config = runs.read_config(tmp_path / "a" / "b")
     assert config["settings"] == CONFIG["settings"]
     assert set(config["versions"]) == {"skelnas", "torch", "numpy", "python"}
@@ -31,16 +32,17 @@ def test_a_folder_that_is_not_empty_is_refused_and_untouched(tmp_path: Path) -> 
 
 
 def test_force_forgets_the_run_and_nothing_else(tmp_path: Path) -> None:
-    run = runs.start(tmp_path, CONFIG, resume=False, force=False)
-    run.log({"epoch": 1})
+    with runs.start(tmp_path, CONFIG, resume=False, force=False) as run:
+        run.log({"epoch": 1})
     (tmp_path / "notes.txt").write_text("mine")
-    runs.start(tmp_path, CONFIG, resume=False, force=True)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "notes.txt"]
+    runs.start(tmp_path, CONFIG, resume=False, force=True).close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "config.json", "notes.txt"]
 
 
 def test_resume_wants_the_same_settings(tmp_path: Path) -> None:
-    runs.start(tmp_path, CONFIG, resume=False, force=False).log({"epoch": 1})
-    runs.start(tmp_path, CONFIG, resume=True, force=False)
+    with runs.start(tmp_path, CONFIG, resume=False, force=False) as run:
+        run.log({"epoch": 1})
+    runs.start(tmp_path, CONFIG, resume=True, force=False).close()
     assert (tmp_path / runs.METRICS).exists()
     changed = {"verb": "search", "settings": {"epochs": 3, "lr": 0.2}}
     with pytest.raises(UsageError, match=r"started with lr = 0\.1, now it is 0\.2"):
@@ -48,7 +50,7 @@ def test_resume_wants_the_same_settings(tmp_path: Path) -> None:
 
 
 def test_resume_of_nothing_starts(tmp_path: Path) -> None:
-    runs.start(tmp_path / "new", CONFIG, resume=True, force=False)
+    runs.start(tmp_path / "new", CONFIG, resume=True, force=False).close()
     assert (tmp_path / "new" / runs.CONFIG).exists()
 
 
@@ -57,6 +59,22 @@ def test_resume_refuses_a_folder_of_other_things(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not empty"):
         runs.start(tmp_path, CONFIG, resume=True, force=False)
     assert (tmp_path / "data.jsonl").read_text() == "precious"
+
+
+def test_two_runs_cannot_be_at_work_in_one_folder(tmp_path: Path) -> None:
+    with runs.start(tmp_path, CONFIG, resume=False, force=False) as run:
+        run.log({"epoch": 1})
+        for resume, force in ((True, False), (False, True)):
+            with pytest.raises(UsageError, match="another run is at work"):
+                runs.start(tmp_path, CONFIG, resume=resume, force=force)
+        assert (tmp_path / runs.METRICS).exists()
+    runs.start(tmp_path, CONFIG, resume=True, force=False).close()
+
+
+def test_resume_of_another_verb_says_so(tmp_path: Path) -> None:
+    runs.start(tmp_path, CONFIG, resume=False, force=False).close()
+    with pytest.raises(UsageError, match="started with verb = 'search', now it is 'train'"):
+        runs.start(tmp_path, {"cache": "x", "verb": "train"}, resume=True, force=False)
 
 
 def test_out_that_is_a_file(tmp_path: Path) -> None:
@@ -79,10 +97,10 @@ def test_folder_without_config(tmp_path: Path) -> None:
 
 
 def test_lines_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
-    run = runs.start(tmp_path, CONFIG, resume=False, force=False)
-    for epoch in (1, 2, 3):
-        run.log({"epoch": epoch})
-    run.keep_epochs(2)
+    with runs.start(tmp_path, CONFIG, resume=False, force=False) as run:
+        for epoch in (1, 2, 3):
+            run.log({"epoch": epoch})
+        run.keep_epochs(2)
     assert [line["epoch"] for line in runs.read_lines(tmp_path / runs.METRICS)] == [1, 2]
 
 
@@ -109,6 +127,22 @@ def test_atomic_write_keeps_the_old_content_when_it_fails(
         runs.atomic_write(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_atomic_write_follows_links_and_writes_to_pipes(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    runs.atomic_write(tmp_path / "link", "new")
+    assert (tmp_path / "real").read_text() == "new"
+    assert (tmp_path / "link").is_symlink()
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(pipe.read_text)
+        runs.atomic_write(pipe, "through")
+        assert reading.result() == "through"
+    assert pipe.is_fifo()
 
 
 def test_seeds_differ_by_place_and_repeat() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from skelnas import runs
 from skelnas.config import EvaluateSettings, TrainSettings
-from skelnas.errors import InputError, Interrupted
+from skelnas.errors import InputError, Interrupted, SkelnasError, UsageError
 from skelnas.evaluate import evaluate
 from skelnas.genotype import BUILT_IN
 from skelnas.model_folder import load_model
-from skelnas.sources.base import Layout
+from skelnas.sources.base import Layout, Test, Train
 from skelnas.train import train
 
 GENOTYPE = BUILT_IN["ntu_cs112se30"]
@@ -187,8 +188,42 @@ def test_broken_models(model: Path, tmp_path: Path) -> None:
         ({"channels": 8}, "weights and description disagree"),
         ({"surprise": 1}, "weights and description disagree"),
         ({"genotype": {}}, "not a genotype"),
+        ({"channels": 10**9}, "weights and description disagree"),
+        ({"layers": 10**9}, "weights and description disagree"),
+        ({"input_shape": [3, 10**9, 10]}, "weights and description disagree"),
+        ({"input_shape": [3]}, "weights and description disagree"),
+        ({"channels": "many"}, "weights and description disagree"),
         ({"clip_settings": {"frames": -1}}, "weights and description disagree"),
     ):
         save_file(tensors, path, metadata={"skelnas": json.dumps(description | change)})
         with pytest.raises(InputError, match=message):
             load_model(path)
+
+
+def test_other_clips_under_the_same_name_are_not_resumed(tmp_path: Path) -> None:
+    write_tiny_cache(tmp_path / "c.h5")
+    short = SMALL.model_copy(update={"epochs": 1})
+    train(tmp_path / "c.h5", GENOTYPE, tmp_path / "model", short)
+    write_tiny_cache(tmp_path / "c.h5", seed=1)
+    with pytest.raises(UsageError, match="started with fingerprint"):
+        train(tmp_path / "c.h5", GENOTYPE, tmp_path / "model", short, resume=True)
+
+
+def test_a_training_that_diverges_ends_with_the_last_good_checkpoint(
+    tiny_cache: Path, tmp_path: Path
+) -> None:
+    wild = SMALL.model_copy(update={"lr": 1e30, "epochs": 3})
+    with pytest.raises(SkelnasError, match="train diverged in epoch 1: train_loss nan"):
+        train(tiny_cache, GENOTYPE, tmp_path / "model", wild)
+    assert not (tmp_path / "model" / runs.MODEL).exists()
+    assert not (tmp_path / "model" / runs.METRICS).exists()
+
+
+@pytest.mark.parametrize(("part", "value"), [("training", Test), ("test", Train)])
+def test_an_empty_part(tmp_path: Path, model: Path, part: str, value: int) -> None:
+    write_tiny_cache(tmp_path / "c.h5", only=value)
+    verb = partial(train, out=tmp_path / "new", settings=SMALL, genotype=GENOTYPE)
+    if part == "test":
+        verb = partial(evaluate, model_path=model)
+    with pytest.raises(InputError, match=f"the {part} part of xsub has no clips"):
+        verb(tmp_path / "c.h5")

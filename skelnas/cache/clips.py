@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,3 +30,11 @@ class Clips:
     starts: NDArray[np.int64]
     num_persons: NDArray[np.int64]
     num_frames: NDArray[np.int64]
+
+    def fingerprint(self) -> str:
+        """Return a short text that changes with any name, label, presence or coordinate."""
+        names = "\0".join(self.names).encode()
+        code = zlib.crc32(names)
+        for column in (self.labels, self.num_persons, self.num_frames, self.present, self.poses):
+            code = zlib.crc32(np.ascontiguousarray(column).data, code)
+        return f"{code:08x}"

@@ -21,6 +21,9 @@ from skelnas.cache.storage import Storage
 from skelnas.errors import InputError
 from skelnas.sources.base import ClipTable, Layout, Train
 
+MOST_PERSONS = 64
+"""A cache that claims more persons a clip is taken for damaged."""
+
 READ_BYTES = 32 * 1024 * 1024
 """The most that one read of neighbouring clips takes into memory, unless one clip is longer."""
 
@@ -110,6 +113,8 @@ class Cache:
             return "xsub"
         if not name and len(self.splits) == 1:
             return next(iter(self.splits))
+        if not self.splits:
+            raise InputError(f"{self.path} has no protocols, so nothing to train or test on")
         if not name:
             raise InputError(
                 f"{self.path} has several protocols and none was chosen",
@@ -134,6 +139,21 @@ class Cache:
         shape = (int(self.num_persons[index]), int(self.num_frames[index]))
         poses = poses.astype(np.float32, copy=False)
         return poses.reshape(*shape, *poses.shape[1:]), present.reshape(shape)
+
+    def load_part(self, protocol: str, part: int) -> Clips:
+        """Read the clips of one part (Train, Test) of a protocol, in the order of the cache.
+
+        Raises:
+            InputError: the cache has no such protocol, the part is empty, or the file is damaged.
+        """
+        indices = self.indices(protocol, part)
+        if not len(indices):
+            name = "training" if part == Train else "test"
+            raise InputError(
+                f"{self.path}: the {name} part of {protocol} has no clips",
+                hint="`skelnas inspect` shows how many clips each protocol has",
+            )
+        return self.load(indices)
 
     def load(self, indices: ArrayLike) -> Clips:
         """Read many clips, in the order of `indices`, by few reads of neighbouring clips.
@@ -272,5 +292,17 @@ class Cache:
         lengths_fit = np.array_equal(self._starts, np.cumsum(self._rows) - self._rows)
         if not lengths_fit or self._rows.min() < 1 or self._rows.sum() != len(self._poses):
             raise ValueError("the clips do not cover the poses")
+        if any(column.dtype.kind not in "iu" for column in columns):
+            raise ValueError("the tables of the clips are not whole numbers")
+        if not self.num_persons.max() <= self.max_persons <= MOST_PERSONS:
+            raise ValueError(f"max_persons is {self.max_persons}")
+        joints = {*(joint for bone in self.layout.bones for joint in bone)}
+        joints |= {self.layout.center_joint or 0}
+        if not joints <= set(range(len(self.layout.joints))):
+            raise ValueError("a bone or the centre is a joint that does not exist")
+        if any(data.file.filename != self._file.filename for data in (self._poses, self._present)):
+            raise ValueError("the poses lie in another file")
+        if not isinstance(self.rule, dict):
+            raise ValueError("the rule is no JSON object")
         if self.clips.labels.min() < 0 or self.clips.labels.max() >= len(self.classes):
             raise ValueError("a label has no class name")

@@ -60,6 +60,9 @@ def main() -> None:
         # The reader of our output has gone (`| head`): nothing more to say, and no traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        place = error.filename or "the output"
+        _fail(f"{place}: {error.strerror or error}", "check that there is room, and a way", 1)
     except Exception as error:
         if _is_out_of_memory(error):
             _fail(f"out of memory ({str(error).splitlines()[0]})", "try a smaller --batch-size", 4)
@@ -74,8 +77,10 @@ def main() -> None:
 
 def _is_out_of_memory(error: Exception) -> bool:
     torch: Any = sys.modules.get("torch")
-    return isinstance(error, MemoryError) or (
-        torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return (
+        isinstance(error, MemoryError)
+        or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+        or "DefaultCPUAllocator" in str(error)  # PyTorch's RuntimeError on a CPU
     )
 
 
