@@ -62,7 +62,7 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         place = error.filename or "the output"
-        _fail(f"{place}: {error.strerror or error}", "check that there is room, and a way", 1)
+        _fail(f"{place}: {error.strerror or error}", "make room, or check the path", 1)
     except Exception as error:
         if _is_out_of_memory(error):
             _fail(f"out of memory ({str(error).splitlines()[0]})", "try a smaller --batch-size", 4)
