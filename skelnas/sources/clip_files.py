@@ -72,7 +72,8 @@ def read_clip(path: Path, num_joints: int | None = None) -> ClipArray:
             f"{path}: an array of the shape {array.shape}, "
             "expected [frames, joints, channels] or [persons, frames, joints, channels]"
         )
-    poses = array.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling nan
+        poses = array.astype(np.float64)
     return ClipArray(poses[None] if array.ndim == 3 else poses)
 
 

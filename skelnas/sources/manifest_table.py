@@ -82,7 +82,7 @@ def read_manifest(path: Path) -> Table:
     lines: dict[str, int] = {}
     for row, label in zip(rows, labels, strict=True):
         file = row.cells[columns["path"]]
-        if not file or "\0" in file:
+        if not Path(file).name or "\0" in file:
             raise _error(path, row, "path", "the path of a clip", file)
         name = row.cells[columns["name"]] if "name" in columns else ""
         name = name or Path(file).with_suffix("").as_posix()

@@ -150,6 +150,14 @@ def test_json(tmp_path):
         np.testing.assert_array_equal(clip.poses, POSES[None])
 
 
+def test_a_signalling_nan_is_a_number_that_is_not_known(tmp_path):
+    array = np.ones((2, 1, 1), np.float32)
+    array.view(np.uint32)[0] = 0x7F800001
+    np.save(tmp_path / "clip.npy", array)
+    poses = read_clip(tmp_path / "clip.npy").poses
+    np.testing.assert_array_equal(poses, [[[[np.nan]], [[1]]]])
+
+
 def test_numbers_that_are_not_known_in_json(tmp_path):
     clip = read_clip(write(tmp_path, "[[[1, null], [NaN, 2]]]", "clip.json"))
     np.testing.assert_array_equal(clip.poses, [[[[1, np.nan], [np.nan, 2]]]])

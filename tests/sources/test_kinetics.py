@@ -277,6 +277,8 @@ def test_clips_have_to_agree_with_the_label_file(root):
     assert "expected the label 'zumba' of the label file, found 'yoga'" in message(
         Kinetics(root).read, path
     )
+    write_clip(path, "9" * 1000, frames([person(0.5)]))
+    assert len(message(Kinetics(root).read, path)) < 300 + len(str(path))
     assert "the clip is in no label file" in message(
         Kinetics(root).read, root / "val" / "unknown.json"
     )

@@ -128,6 +128,7 @@ def test_protocols_that_cannot_be(folder):
         ("path,label,label", ["a.npy,1,2"], "line 1, column 3: a second column 'label'"),
         (HEADER, ["a.npy,1,1,1"], "line 2: expected 5 cells, found 4"),
         (HEADER, [",1,1,1,"], "line 2, column path: expected the path of a clip, found nothing"),
+        (HEADER, [".,1,1,1,"], "line 2, column path: expected the path of a clip, found '.'"),
         (HEADER, ["a.npy,,1,1,"], "line 2, column label: expected a class name, or a class index"),
         (HEADER, ["a.npy,-1,1,1,"], "line 2, column label: expected a class index from 0 to 65535"),
         (HEADER, ["a.npy,65536,1,1,"], "line 2, column label: expected a class index from 0 to"),
