@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from skelnas.errors import InputError
 from skelnas.sources.base import ClipTable, Test, Train
@@ -27,6 +29,42 @@ def message(call, *arguments):
     with pytest.raises(InputError) as caught:
         call(*arguments)
     return str(caught.value)
+
+
+def read_slowly(skeletons):
+    """Read joint by joint: one that is not finite is zero, and a frame of zeros is absence."""
+    poses, present = [], []
+    for frame in skeletons:
+        joints = [
+            joint if all(abs(number) < 3e38 for number in joint) else [0.0, 0.0, 0.0]
+            for joint in frame
+        ]
+        poses.append(joints)
+        present.append(any(number != 0 for joint in joints for number in joint))
+    return np.array([poses], np.float32), np.array([present])
+
+
+numbers = st.one_of(
+    st.floats(-9, 9, width=32), st.sampled_from([0.0, float("nan"), float("inf"), -1e300])
+)
+frames = st.one_of(
+    st.lists(st.tuples(numbers, numbers, numbers).map(list), min_size=20, max_size=20),
+    st.just([[0.0, 0.0, 0.0]] * 20),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(frames, min_size=1, max_size=4))
+def test_reading_equals_a_slow_reader(tmp_path_factory, skeletons):
+    poses, present = read_slowly(skeletons)
+    folder = tmp_path_factory.mktemp("clips")
+    path = write(folder / "a08_s10_e00_v03.json", skeletons=skeletons)
+    if not present.any():
+        assert message(NwUcla(folder).read, path)
+        return
+    recording = NwUcla(folder).read(path)
+    np.testing.assert_array_equal(recording.poses, poses)
+    np.testing.assert_array_equal(recording.present, present)
 
 
 @pytest.mark.parametrize("subfolder", ["", "all_sqe"])
