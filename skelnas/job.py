@@ -119,24 +119,31 @@ class Job(ABC, Generic[Item]):
                     self.step += 1
                     meter.advance(status=f"epoch {self.epoch + 1}/{self.epochs}")
                     if stop.requested:
+                        self._averages()
                         self._save()
                         raise Interrupted(
                             f"{self.verb} stopped in epoch {self.epoch + 1} after step {self.step}",
                             hint="the same command with --resume goes on from here",
                         )
                     if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                        self._averages()
                         self._save()
                         saved = time.monotonic()
                 self._end_epoch(time.monotonic() - started)
 
-    def _end_epoch(self, seconds: float) -> None:
-        averages = (self._sums / max(self._count, 1)).tolist()
+    def _averages(self) -> list[float]:
+        """Return the metrics of this epoch so far; a run that diverged is never saved."""
+        averages: list[float] = (self._sums / max(self._count, 1)).tolist()
         if not all(map(math.isfinite, averages)):
             figures = ", ".join(f"{n} {v}" for n, v in zip(self.metrics, averages, strict=True))
             raise SkelnasError(
                 f"{self.verb} diverged in epoch {self.epoch + 1}: {figures}",
-                hint="a smaller --lr may help; the checkpoint is of the epoch before",
+                hint="a smaller --lr may help; the checkpoint is from before",
             )
+        return averages
+
+    def _end_epoch(self, seconds: float) -> None:
+        averages = self._averages()
         self.epoch, self.step = self.epoch + 1, 0
         self._sums.zero_()
         self._count = 0

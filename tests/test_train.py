@@ -219,6 +219,16 @@ def test_a_training_that_diverges_ends_with_the_last_good_checkpoint(
     assert not (tmp_path / "model" / runs.METRICS).exists()
 
 
+def test_a_run_that_diverged_is_not_saved_within_an_epoch(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skelnas.job.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    with pytest.raises(SkelnasError, match="diverged"):
+        train(tiny_cache, GENOTYPE, tmp_path / "model", SMALL.model_copy(update={"lr": 1e30}))
+    saved = load_file(tmp_path / "model" / runs.CHECKPOINT)
+    assert saved["sums"].isfinite().all()
+
+
 @pytest.mark.parametrize(("part", "value"), [("training", Test), ("test", Train)])
 def test_an_empty_part(tmp_path: Path, model: Path, part: str, value: int) -> None:
     write_tiny_cache(tmp_path / "c.h5", only=value)
