@@ -9,10 +9,9 @@ order in each column, for few crossings, and the heights, for level lines.
 
 from __future__ import annotations
 
-import contextlib
-import os
+import io
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from skelnas.errors import SkelnasError, UsageError
 from skelnas.genotype import NUM_INPUT_NODES, Cell, Genotype
+from skelnas.runs import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,24 +145,9 @@ def draw_cells(genotype: Genotype, path: Path) -> None:
             top += TITLE_HEIGHT + drawing.height + CELL_GAP
         _draw_legend(axes, genotype, width / 2, height - MARGIN - 5)
         about = {"Creator": "skelnas", "Date": None} if kind == "svg" else {"Software": "skelnas"}
-        _write_atomically(
-            path,
-            lambda partial: figure.savefig(
-                partial, format=kind, dpi=PIXELS_PER_INCH, metadata=about
-            ),
-        )
-
-
-def _write_atomically(path: Path, save: Callable[[Path], None]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save(partial)
-        partial.replace(path)
-    except OSError as error:
-        raise SkelnasError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=kind, dpi=PIXELS_PER_INCH, metadata=about)
+    atomic_write(path, picture.getvalue())
 
 
 def _kind(op: str) -> str:

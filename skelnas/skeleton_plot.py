@@ -9,8 +9,9 @@ Shapes: M persons, T frames, V joints, C channels of a joint.
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterable
+import io
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.errors import SkelnasError, UsageError
+from skelnas.runs import atomic_write
 from skelnas.sources.base import Layout
 
 if TYPE_CHECKING:
@@ -126,12 +128,9 @@ def draw_strip(clip: Portrait, path: Path, num_poses: int = 8) -> None:
                 annotation_clip=False,
             )
         figure.text(0.5, 1 - 0.12 / (STRIP_HEIGHT + 0.75), clip.title, **_TITLE)
-        _write_atomically(
-            path,
-            lambda part: figure.savefig(
-                part, format="png", dpi=PIXELS_PER_INCH, metadata={"Software": "skelnas"}
-            ),
-        )
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=PIXELS_PER_INCH, metadata={"Software": "skelnas"})
+    atomic_write(path, picture.getvalue())
 
 
 def draw_animation(clip: Portrait, path: Path) -> None:
@@ -167,7 +166,10 @@ def draw_animation(clip: Portrait, path: Path) -> None:
 
         film = FuncAnimation(figure, draw, frames, init_func=lambda: drawn)
         writer = PillowWriter(fps=FRAMES_PER_SECOND / step)
-        _write_atomically(path, lambda part: film.save(part, writer=writer, dpi=110))
+        with tempfile.TemporaryDirectory() as folder:  # the writer wants a file
+            part = Path(folder) / "film.gif"
+            film.save(part, writer=writer, dpi=110)
+            atomic_write(path, part.read_bytes())
 
 
 _TITLE: dict[str, Any] = {"ha": "center", "va": "top", "size": 10, "color": INK}
@@ -233,15 +235,3 @@ def _draw_pose(
         x, y, sizes[known], c=colour, edgecolors="white", linewidths=0.7, zorder=order
     )
     return [*drawn, joints]
-
-
-def _write_atomically(path: Path, save: Callable[[Path], None]) -> None:
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        save(part)
-        part.replace(path)
-    except OSError as error:
-        raise SkelnasError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
