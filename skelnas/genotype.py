@@ -231,6 +231,15 @@ def softmax(values: Sequence[float]) -> list[float]:
     return [power / total for power in powers]
 
 
+def entropy(alphas: Sequence[Sequence[float]]) -> float:
+    """Say how undecided the edges of a cell are: 1 if all operations weigh the same, 0 if one does.
+
+    The mean over the edges of the entropy of their shares, as a part of the largest there is.
+    """
+    edges = [-sum(p * math.log(p) for p in softmax(edge) if p > 0) for edge in alphas]
+    return sum(edges) / len(edges) / math.log(max(len(alphas[0]), 2))
+
+
 def random_genotype(seed: int, space: str = "sar", num_nodes: int = 4, keep: int = 2) -> Genotype:
     """Draw a genotype at random: the baseline that a search has to beat."""
     ops = [op for op in SPACES[space] if op != "none"]

@@ -37,6 +37,7 @@ class Job(ABC, Generic[Item]):
         model: everything that is learned; its state is part of the checkpoint.
         optimizers: by name, each with one parameter group, and the names of its parameters.
         epochs, steps_per_epoch: how long the work is.
+        lr: the learning rate at the start and at the end of its cosine.
         seed: of all that is drawn at random.
     """
 
@@ -54,6 +55,7 @@ class Job(ABC, Generic[Item]):
         *,
         epochs: int,
         steps_per_epoch: int,
+        lr: tuple[float, float],
         seed: int,
     ) -> None:
         self.run = run
@@ -61,6 +63,7 @@ class Job(ABC, Generic[Item]):
         self.optimizers = optimizers
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
+        self.rates = lr
         self.seed = seed
         self.epoch = 0
         self.step = 0
@@ -85,14 +88,18 @@ class Job(ABC, Generic[Item]):
         return ""
 
     @property
-    def progress(self) -> float:
-        """How much of the work is done, from 0 to 1."""
-        return (self.epoch * self.steps_per_epoch + self.step) / self.total_steps
+    def steps_done(self) -> int:
+        """Steps from the start of the work."""
+        return self.epoch * self.steps_per_epoch + self.step
 
     @property
     def total_steps(self) -> int:
         """Steps from the first epoch to the last."""
         return self.epochs * self.steps_per_epoch
+
+    def lr(self, steps_done: int) -> float:
+        """Return the learning rate of the step that comes after so many."""
+        return cosine(steps_done / self.total_steps, *self.rates)
 
     def random_seed(self, *place: int) -> int:
         """Return the seed of one place in this run."""
@@ -106,7 +113,7 @@ class Job(ABC, Generic[Item]):
         """
         self._restore()
         with stop_on_signal() as stop, progress(self.verb, self.total_steps) as meter:
-            meter.advance(self.epoch * self.steps_per_epoch + self.step)
+            meter.advance(self.steps_done)
             saved = time.monotonic()
             while self.epoch < self.epochs:
                 started = time.monotonic()
@@ -144,10 +151,11 @@ class Job(ABC, Generic[Item]):
 
     def _end_epoch(self, seconds: float) -> None:
         averages = self._averages()
+        lr = self.lr(self.steps_done - 1)
         self.epoch, self.step = self.epoch + 1, 0
         self._sums.zero_()
         self._count = 0
-        record = {"epoch": self.epoch, **dict(zip(self.metrics, averages, strict=True))}
+        record = {"epoch": self.epoch, **dict(zip(self.metrics, averages, strict=True)), "lr": lr}
         figures = "  ".join(
             f"{name} {value:.1%}" if name.endswith("top1") else f"{name} {value:.3f}"
             for name, value in zip(self.metrics, averages, strict=True)

@@ -20,8 +20,8 @@ from skelnas.cache import Cache
 from skelnas.config import SearchSettings
 from skelnas.console import note
 from skelnas.errors import InputError
-from skelnas.genotype import SPACES, Genotype, from_alphas
-from skelnas.job import Job, cosine, descend
+from skelnas.genotype import SPACES, Genotype, entropy, from_alphas
+from skelnas.job import Job, descend
 from skelnas.models.supernet import Supernet
 from skelnas.sources.base import Train
 
@@ -176,6 +176,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
             },
             epochs=settings.epochs,
             steps_per_epoch=num_batches(len(weight_half), settings.batch_size),
+            lr=(settings.lr, settings.lr_min),
             seed=settings.seed,
         )
 
@@ -197,7 +198,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
     def take_step(self, item: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
         """Move alpha by its gradient, then w by its own (the release's order)."""
         training, validation = (self.store.batch(indices) for indices in item)
-        lr = cosine(self.progress, self.settings.lr, self.settings.lr_min)
+        lr = self.lr(self.steps_done)
 
         gradient = self._architecture_gradient(training, validation, lr)
         for alpha, alpha_gradient in zip(self.alphas, gradient.alphas, strict=True):
@@ -238,6 +239,8 @@ class _Search(Job[tuple[Tensor, Tensor]]):
     def end_epoch(self, record: dict[str, Any]) -> str:
         """Keep the alphas of this epoch; tell how many skips the normal cell would have."""
         self._log_alphas()
+        for cell, alphas in self.supernet.alphas.items():
+            record[f"{cell}_entropy"] = entropy(alphas.tolist())
         skips = sum(edge.op == "skip_connect" for node in self.genotype().normal for edge in node)
         return f"skips {skips}"
 

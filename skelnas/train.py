@@ -17,7 +17,7 @@ from skelnas.cache import Cache
 from skelnas.config import ClipSettings, TrainSettings
 from skelnas.console import note
 from skelnas.genotype import Genotype
-from skelnas.job import Job, cosine, descend
+from skelnas.job import Job, descend
 from skelnas.model_folder import ModelCard, save_model
 from skelnas.models.complexity import measure
 from skelnas.sources.base import Train
@@ -123,6 +123,7 @@ class _Training(Job[Tensor]):
             {"optimizer": (self.optimizer, names)},
             epochs=settings.epochs,
             steps_per_epoch=num_batches(len(store), settings.batch_size),
+            lr=(settings.lr, settings.lr_min),
             seed=settings.seed,
         )
 
@@ -142,8 +143,7 @@ class _Training(Job[Tensor]):
 
         logits = self.network(batch.x)
         loss = F.cross_entropy(logits, batch.labels)
-        lr = cosine(self.progress, self.settings.lr, self.settings.lr_min)
-        descend(self.optimizer, loss, lr, self.settings.grad_clip)
+        descend(self.optimizer, loss, self.lr(self.steps_done), self.settings.grad_clip)
 
         hits = (logits.detach().argmax(1) == batch.labels).sum()
         count = len(batch.labels)

@@ -16,6 +16,7 @@ from skelnas.genotype import (
     Cell,
     Edge,
     Genotype,
+    entropy,
     from_alphas,
     from_dict,
     load,
@@ -305,3 +306,19 @@ class TestFromAlphas:
     def test_diverged_alphas_are_refused(self, value: float) -> None:
         with pytest.raises(InputError, match="alphas of edge 1 are not all finite"):
             self.derive([[0.0] * 4, [0.0, value, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("alphas", "expected"),
+    [
+        ([[3.0] * 8, [0.0] * 8], 1.0),
+        ([[0.0, -1e4, -1e4], [-1e4, 0.0, -1e4]], 0.0),
+        ([[0.0, 0.0], [0.0, -1e4]], 0.5),
+        ([[0.0, 0.0, -1e4, -1e4]], 0.5),
+        ([[7.0]], 0.0),
+    ],
+)
+def test_entropy_is_1_when_undecided_and_0_when_decided(
+    alphas: list[list[float]], expected: float
+) -> None:
+    assert entropy(alphas) == pytest.approx(expected)

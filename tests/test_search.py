@@ -55,6 +55,18 @@ def test_a_run_keeps_what_was_asked_and_what_came_of_it(whole_run: Path) -> None
     assert [line["epoch"] for line in runs.read_lines(whole_run / runs.ALPHAS)] == [0, 1, 2]
 
 
+def test_each_epoch_says_its_rate_and_how_undecided_the_cells_are(whole_run: Path) -> None:
+    metrics = runs.read_lines(whole_run / runs.METRICS)
+    assert [line["lr"] for line in metrics] == [cosine(k / 6, 0.015, 0.001) for k in (2, 5)]
+    for line in runs.read_lines(whole_run / runs.ALPHAS)[1:]:
+        for cell in ("normal", "reduction"):
+            shares = torch.tensor(line[cell], dtype=torch.float64).softmax(1)
+            expected = torch.special.entr(shares).sum(1).mean() / np.log(8)
+            found = metrics[line["epoch"] - 1][f"{cell}_entropy"]
+            assert found == pytest.approx(expected.item())
+            assert 0.9 < found < 1
+
+
 def test_same_seed_same_run_bit_for_bit(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:
     search(tiny_cache, tmp_path / "again", SMALL)
     assert_same(whole_run, tmp_path / "again")
