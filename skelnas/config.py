@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from skelnas.genotype import SPACES, candidates
+
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Store = Literal["auto", "float32", "float16", "host"]
 Order = Literal["first", "second"]
@@ -114,8 +116,10 @@ class SearchSettings(ClipSettings, DeviceSettings):
         "", description="split to search on, its test part never touched; xsub or the only one"
     )
     seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
-    space: Literal["sar", "sar-no-se", "darts"] = Field(
-        "sar", description="candidate operations: Table I, Table V's ablation, or DARTS' (paper)"
+    space: str = Field(
+        "sar",
+        description="candidate operations: 'sar' is Table I, 'sar-no-se' Table V's ablation, "
+        "'darts' that of DARTS (paper: these), or ids with commas between",
     )
     order: Order = Field(
         "second", description="architecture gradient: Eq. (4) or without its second term (paper)"
@@ -145,6 +149,14 @@ class SearchSettings(ClipSettings, DeviceSettings):
         description="length of the finite-difference step of the second order (DARTS: 0.01); "
         "see docs/method.md",
     )
+
+    @field_validator("space")
+    @classmethod
+    def _order_space(cls, value: str) -> str:
+        try:
+            return value if value in SPACES else ",".join(candidates(value))
+        except ValueError as error:
+            raise PydanticCustomError("space", "{expected}", {"expected": str(error)}) from None
 
 
 class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from skelnas.errors import InputError, UsageError
-from skelnas.genotype import Genotype, from_alphas
+from skelnas.genotype import Genotype
 from skelnas.runs import ALPHAS, CONFIG, read_config, read_lines
+from skelnas.selection import from_alphas
 
 
 def derive(run: Path, *, epoch: int | None = None, keep: int = 2) -> Genotype:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import re
 from collections.abc import Sequence
@@ -11,11 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skelnas.errors import InputError
+from skelnas.errors import InputError, shown
 
 FORMAT = "skelnas-genotype"
 VERSION = 1
 NUM_INPUT_NODES = 2
+
+PRIMITIVES = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "conv_3x3",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "sep_conv_7x7",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+    "conv_7x1_1x7",
+    "se_connect",
+)
+"""Every operation id that is known; a genotype may name any of them but ``none``."""
 
 SPACES: dict[str, tuple[str, ...]] = {
     "sar": (
@@ -48,12 +63,32 @@ SPACES: dict[str, tuple[str, ...]] = {
         "dil_conv_5x5",
     ),
 }
-"""Candidate operations of an edge: Table I, Table V's ablation, Tables III-IV's row "DARTS"."""
+"""Spaces with a name: Table I, Table V's ablation, Tables III-IV's row "DARTS"."""
 
-PRIMITIVES = tuple(
-    dict.fromkeys([*SPACES["sar"], *SPACES["darts"], "sep_conv_7x7", "conv_7x1_1x7"])
-)
-"""Every operation id that is known; a genotype may name any of them but ``none``."""
+
+def candidates(space: str) -> tuple[str, ...]:
+    """Return the candidate operations of an edge, in the order of `PRIMITIVES`.
+
+    Args:
+        space: name in `SPACES`, or operation ids with commas between, in any order.
+
+    Raises:
+        ValueError: it is neither, or nothing can be chosen from it; the text is what was expected.
+    """
+    if space in SPACES:
+        return SPACES[space]
+    ops = [op.strip() for op in space.split(",")]
+    for op in ops:
+        if op not in PRIMITIVES:
+            raise ValueError(
+                f"one of {', '.join(SPACES)}, or operations with commas between; "
+                f"{shown(op)} is none of: {', '.join(PRIMITIVES)}"
+            )
+        if ops.count(op) > 1:
+            raise ValueError(f"each operation once, {op} is named {ops.count(op)} times")
+    if len(ops) < 2:
+        raise ValueError("two operations or more, so that there is something to choose")
+    return tuple(op for op in PRIMITIVES if op in ops)
 
 
 @dataclass(frozen=True)
@@ -175,74 +210,9 @@ def _show(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def from_alphas(
-    normal: Sequence[Sequence[float]],
-    reduction: Sequence[Sequence[float]],
-    primitives: Sequence[str],
-    keep: int = 2,
-) -> Genotype:
-    """Derive the genotype that alphas stand for (paper, section III; DARTS, section 2.4).
-
-    Each node keeps the `keep` incoming edges whose strongest operation other than ``none``
-    has the largest share in the softmax over all operations, ``none`` included, and on each
-    edge that operation. Ties go to the lower index; a node's edges come strongest first.
-
-    Args:
-        normal, reduction: [edges][operations] alphas, edges ordered by target node, then source.
-        primitives: the operation ids.
-        keep: edges a node; a node with fewer incoming edges keeps all.
-
-    Raises:
-        InputError: an alpha is infinite or not a number.
-    """
-    return Genotype(
-        normal=_derive_cell(normal, primitives, keep),
-        reduction=_derive_cell(reduction, primitives, keep),
-    )
-
-
-def _derive_cell(alphas: Sequence[Sequence[float]], primitives: Sequence[str], keep: int) -> Cell:
-    nodes: list[tuple[Edge, ...]] = []
-    first = 0
-    while first < len(alphas):
-        num_sources = NUM_INPUT_NODES + len(nodes)
-        strongest = []
-        for source in range(num_sources):
-            if not all(map(math.isfinite, alphas[first + source])):
-                raise InputError(
-                    f"the alphas of edge {first + source} are not all finite numbers",
-                    hint="the search has diverged; derive from an earlier epoch",
-                )
-            shares = softmax(alphas[first + source])
-            share, negative_index = max(
-                (share, -index) for index, share in enumerate(shares) if primitives[index] != "none"
-            )
-            strongest.append((-share, source, primitives[-negative_index]))
-        nodes.append(tuple(Edge(op, source) for _, source, op in sorted(strongest)[:keep]))
-        first += num_sources
-    return tuple(nodes)
-
-
-def softmax(values: Sequence[float]) -> list[float]:
-    """Turn one edge's alphas into shares that add up to 1."""
-    top = max(values)
-    powers = [math.exp(value - top) for value in values]
-    total = sum(powers)
-    return [power / total for power in powers]
-
-
-def entropy(alphas: Sequence[Sequence[float]]) -> float:
-    """Say how undecided the edges of a cell are: 1 if all operations weigh the same, 0 if one does.
-
-    The mean over the edges of the entropy of their shares, as a part of the largest there is.
-    """
-    edges = [-sum(p * math.log(p) for p in softmax(edge) if p > 0) for edge in alphas]
-    return sum(edges) / len(edges) / math.log(max(len(alphas[0]), 2))
-
-
 def random_genotype(seed: int, space: str = "sar", num_nodes: int = 4, keep: int = 2) -> Genotype:
     """Draw a genotype at random: the baseline that a search has to beat."""
-    ops = [op for op in SPACES[space] if op != "none"]
+    ops = [op for op in candidates(space) if op != "none"]
     generator = random.Random(seed)
 
     def draw() -> Cell:

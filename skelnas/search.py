@@ -20,9 +20,10 @@ from skelnas.cache import Cache
 from skelnas.config import SearchSettings
 from skelnas.console import note
 from skelnas.errors import InputError
-from skelnas.genotype import SPACES, Genotype, entropy, from_alphas
+from skelnas.genotype import Genotype, candidates
 from skelnas.job import Job, descend
 from skelnas.models.supernet import Supernet
+from skelnas.selection import count_skips, entropy, from_alphas
 from skelnas.sources.base import Train
 
 ALPHA_BETAS = (0.5, 0.999)
@@ -73,7 +74,7 @@ def search(
             "verb": "search",
             "cache": str(cache_path.resolve()),
             "settings": settings.model_dump(),
-            "primitives": list(SPACES[settings.space]),
+            "primitives": list(candidates(settings.space)),
             "classes": cache.classes,
             "clips": {"weights": len(weight_half), "alphas": len(alpha_half)},
             "fingerprint": clips.fingerprint(),
@@ -84,6 +85,8 @@ def search(
         f"search: {len(weight_half)} clips train w, {len(alpha_half)} drive alpha "
         f"({protocol}); {settings.order} order on {device}"
     )
+    if settings.layers < 3:
+        note("the supernet has no normal cell: that of the genotype will be as drawn at random")
     with runs.start(out, config, resume=resume, force=force) as run:
         job = _Search(run, settings, store, len(config["classes"]), weight_half, alpha_half)
         job.work()
@@ -146,7 +149,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
         self.supernet = Supernet(
             in_channels=store.shape[0],
             num_classes=num_classes,
-            primitives=SPACES[settings.space],
+            primitives=candidates(settings.space),
             channels=settings.channels,
             num_layers=settings.layers,
             num_nodes=settings.nodes,
@@ -183,7 +186,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
     def genotype(self) -> Genotype:
         """Derive the genotype that the alphas stand for now."""
         normal, reduction = (alpha.tolist() for alpha in self.alphas)
-        return from_alphas(normal, reduction, SPACES[self.settings.space])
+        return from_alphas(normal, reduction, candidates(self.settings.space))
 
     def plan_epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield for each step the clips that train w and the clips that drive alpha."""
@@ -241,8 +244,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
         self._log_alphas()
         for cell, alphas in self.supernet.alphas.items():
             record[f"{cell}_entropy"] = entropy(alphas.tolist())
-        skips = sum(edge.op == "skip_connect" for node in self.genotype().normal for edge in node)
-        return f"skips {skips}"
+        return f"skips {count_skips(self.genotype())}"
 
     def _log_alphas(self) -> None:
         values = {cell: alpha.tolist() for cell, alpha in self.supernet.alphas.items()}

@@ -173,6 +173,12 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas search schema.h5 --out new", None, 3, ["schema.h5", "version"]),
         ("skelnas search c.h5 --out new --epochs 0", None, 2, ["--epochs", "0"]),
         ("skelnas search c.h5 --out new --order third", None, 2, ["third", "second"]),
+        (
+            "skelnas search c.h5 --out new --space none,conv",
+            None,
+            2,
+            ["--space", "'conv'", "darts"],
+        ),
         ("skelnas search c.h5 --out new --device cuda", None, 4, ["cuda", "cpu"]),
         ("skelnas search c.h5 --out new --config none.toml", None, 3, ["none.toml"]),
         ("skelnas search c.h5 --out new --config bad.toml", None, 3, ["bad.toml", "epoch"]),

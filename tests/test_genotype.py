@@ -16,13 +16,11 @@ from skelnas.genotype import (
     Cell,
     Edge,
     Genotype,
-    entropy,
-    from_alphas,
+    candidates,
     from_dict,
     load,
     parse,
     random_genotype,
-    softmax,
 )
 
 OPS = [op for op in PRIMITIVES if op != "none"]
@@ -261,64 +259,25 @@ def test_random_genotypes_are_of_their_space(space: str, keep: int) -> None:
             assert {edge.op for edge in node} <= set(SPACES[space]) - {"none"}
 
 
-def test_softmax_adds_up_to_one_and_bears_large_values() -> None:
-    assert softmax([0.0, 0.0]) == [0.5, 0.5]
-    assert softmax([1000.0, 1000.0, -1000.0]) == [0.5, 0.5, 0.0]
-
-
-class TestFromAlphas:
-    ops = ("none", "max_pool_3x3", "skip_connect", "conv_3x3")
-
-    def derive(self, alphas: list[list[float]], keep: int = 2) -> Cell:
-        genotype = from_alphas(alphas, alphas, self.ops, keep)
-        assert genotype.normal == genotype.reduction
-        return genotype.normal
-
-    def test_keeps_the_strongest_operation_of_the_strongest_edges(self) -> None:
-        alphas = [
-            [0.0, 1.0, 0.0, 0.0],  # 0 → 2
-            [0.0, 0.0, 0.0, 2.0],  # 1 → 2
-            [0.0, 0.0, 3.0, 0.0],  # 0 → 3
-            [0.0, 0.0, 0.0, 1.0],  # 1 → 3
-            [0.0, 2.0, 0.0, 0.0],  # 2 → 3
-        ]
-        assert self.derive(alphas) == (
-            (Edge("conv_3x3", 1), Edge("max_pool_3x3", 0)),
-            (Edge("skip_connect", 0), Edge("max_pool_3x3", 2)),
-        )
-
-    def test_none_takes_its_share_but_is_never_chosen(self) -> None:
-        # Edge 0's operation has the larger alpha, but `none` leaves it the smaller share.
-        alphas = [[9.0, 5.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
-        assert self.derive(alphas, keep=1) == ((Edge("conv_3x3", 1),),)
-        assert self.derive(alphas, keep=2)[0][1] == Edge("max_pool_3x3", 0)
-
-    def test_ties_go_to_the_lower_index(self) -> None:
-        assert self.derive([[0.0] * 4] * 5) == (
-            (Edge("max_pool_3x3", 0), Edge("max_pool_3x3", 1)),
-            (Edge("max_pool_3x3", 0), Edge("max_pool_3x3", 1)),
-        )
-
-    def test_a_node_with_few_incoming_edges_keeps_all(self) -> None:
-        assert [len(node) for node in self.derive([[0.0] * 4] * 5, keep=3)] == [2, 3]
-
-    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-    def test_diverged_alphas_are_refused(self, value: float) -> None:
-        with pytest.raises(InputError, match="alphas of edge 1 are not all finite"):
-            self.derive([[0.0] * 4, [0.0, value, 0.0, 0.0]])
+def test_names_of_spaces_and_lists_of_operations() -> None:
+    assert candidates("darts") == SPACES["darts"]
+    assert candidates("conv_7x1_1x7, none,sep_conv_3x3") == ("none", "sep_conv_3x3", "conv_7x1_1x7")
+    for name, ops in SPACES.items():
+        assert candidates(",".join(reversed(ops))) == SPACES[name]
 
 
 @pytest.mark.parametrize(
-    ("alphas", "expected"),
+    ("space", "message"),
     [
-        ([[3.0] * 8, [0.0] * 8], 1.0),
-        ([[0.0, -1e4, -1e4], [-1e4, 0.0, -1e4]], 0.0),
-        ([[0.0, 0.0], [0.0, -1e4]], 0.5),
-        ([[0.0, 0.0, -1e4, -1e4]], 0.5),
-        ([[7.0]], 0.0),
+        ("sar,darts", "'sar' is none of: none, max"),
+        ("none,conv_9x9", "'conv_9x9' is none of: none"),
+        ("none,", "'' is none of: none"),
+        ("", "one of sar, sar-no-se, darts, or operations"),
+        ("none,conv_3x3,conv_3x3", "conv_3x3 is named 2 times"),
+        ("none", "two operations or more"),
+        ("conv_3x3", "two operations or more"),
     ],
 )
-def test_entropy_is_1_when_undecided_and_0_when_decided(
-    alphas: list[list[float]], expected: float
-) -> None:
-    assert entropy(alphas) == pytest.approx(expected)
+def test_spaces_that_cannot_be_searched(space: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        candidates(space)

@@ -12,12 +12,13 @@ from interrupting import stop_after
 from safetensors.torch import load_file
 
 from skelnas import runs
-from skelnas.config import SearchSettings
+from skelnas.config import SearchSettings, TrainSettings
 from skelnas.derive import derive
 from skelnas.errors import InputError, Interrupted, UsageError
 from skelnas.genotype import random_genotype
 from skelnas.job import cosine, descend
 from skelnas.search import halve, search
+from skelnas.train import train
 
 SMALL = SearchSettings(
     frames=6, layers=3, channels=2, nodes=2, epochs=2, batch_size=6, device="cpu", alpha_lr=0.05
@@ -84,6 +85,21 @@ def test_a_search_sees_the_streams(tiny_cache: Path, tmp_path: Path) -> None:
     search(tiny_cache, tmp_path / "run", settings)
     stem = load_file(tmp_path / "run" / runs.CHECKPOINT)["model/stem.0.weight"]
     assert stem.shape[1] == 9
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_small_shapes_and_own_spaces_go_the_whole_way(
+    tiny_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], layers: int
+) -> None:
+    shape = {"layers": layers, "channels": 1, "nodes": 1, "epochs": 1}
+    settings = SMALL.model_copy(update=shape | {"space": "skip_connect,conv_7x1_1x7"})
+    search(tiny_cache, tmp_path / "run", settings)
+    assert ("no normal cell" in capsys.readouterr().err) == (layers < 3)
+    assert runs.read_config(tmp_path / "run")["primitives"] == ["skip_connect", "conv_7x1_1x7"]
+    genotype = derive(tmp_path / "run", keep=5)
+    assert [len(node) for node in (*genotype.normal, *genotype.reduction)] == [2, 2]
+    small = TrainSettings(frames=6, layers=layers, channels=1, epochs=1, batch_size=6, device="cpu")
+    assert train(tiny_cache, genotype, tmp_path / "model", small).exists()
 
 
 def test_another_seed_another_run(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class Supernet(nn.Module):
     Args:
         in_channels: numbers of a joint, 3 for x, y, z.
         num_classes: width of the classifier.
-        primitives: candidate operation ids of an edge, see `skelnas.genotype.SPACES`.
+        primitives: candidate operation ids of an edge, see `skelnas.genotype.candidates`.
     """
 
     def __init__(
