@@ -1,8 +1,8 @@
 """The architecture gradient of the bilevel search, Eqs. (1)-(4) of the paper.
 
 Written against plain functions of tensors: the architect knows two losses, not what they
-are of. Weights are changed in place and put back bit for bit; no ``.grad`` is read or
-written, so that gradients of different passes cannot mix.
+are of. The difference changes weights in place and puts them back bit for bit; no ``.grad``
+is read or written, so that gradients of different passes cannot mix.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from torch import Tensor
 
 Loss = Callable[[], Tensor]
 """Evaluates a loss at the current weights and alphas."""
+
+LossAt = Callable[[Sequence[Tensor]], Tensor]
+"""Evaluates a loss at other weights, which may depend on the alphas, and the current alphas."""
 
 PERTURBATION = 0.01
 """Length of the finite-difference step: eps times the norm of its direction (DARTS, 2.3)."""
@@ -34,6 +37,29 @@ class ArchitectureGradient:
     validation_loss: Tensor
 
 
+@dataclass(frozen=True)
+class VirtualStep:
+    """The step that the optimiser of w would take, but for its clip (Eq. 2).
+
+    Attributes:
+        lr: its current rate.
+        momentum, buffers: SGD's; no buffers before its first step.
+        weight_decay: likewise.
+    """
+
+    lr: float
+    momentum: float
+    buffers: Sequence[Tensor] | None
+    weight_decay: float
+
+    def direction(self, gradients: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+        """Return what is taken from the weights, before it is multiplied by the rate."""
+        steps = torch._foreach_add(list(gradients), list(weights), alpha=self.weight_decay)
+        if self.buffers is not None:
+            steps = torch._foreach_add(steps, list(self.buffers), alpha=self.momentum)
+        return list(steps)
+
+
 def first_order(validation_loss: Loss, alphas: Sequence[Tensor]) -> ArchitectureGradient:
     """Return the gradient of L_val(w, alpha) alone: Eq. (4) with an inner rate of 0."""
     loss = validation_loss()
@@ -45,18 +71,14 @@ def second_order(
     validation_loss: Loss,
     weights: Sequence[Tensor],
     alphas: Sequence[Tensor],
-    *,
-    inner_lr: float | Tensor,
-    momentum: float,
-    momentum_buffers: Sequence[Tensor] | None,
-    weight_decay: float,
+    step: VirtualStep,
     perturbation: float = PERTURBATION,
 ) -> ArchitectureGradient:
     """Return the gradient of L_val(w'(alpha), alpha), where w' is one training step from w.
 
     Eq. (4), its second term by a central difference (DARTS, Eqs. 7 and 8):
     grad_alpha L_val(w', alpha)
-    - inner_lr * (grad_alpha L_train(w + eps v) - grad_alpha L_train(w - eps v)) / (2 eps)
+    - lr * (grad_alpha L_train(w + eps v) - grad_alpha L_train(w - eps v)) / (2 eps)
     with v = grad_w' L_val(w', alpha) and eps = perturbation / ||v||, one norm over all weights.
 
     Args:
@@ -64,19 +86,15 @@ def second_order(
         validation_loss: L_val on one batch.
         weights: w; leaves, unchanged on return.
         alphas: leaves, unchanged.
-        inner_lr: rate of the virtual step (Eq. 2): the current learning rate of w.
-        momentum, momentum_buffers: of the optimiser of w; None before its first step.
-        weight_decay: of the optimiser of w.
+        step: from w to w'.
         perturbation: length of the finite-difference step.
     """
-    steps = _gradient(training_loss(), weights)
+    gradients = _gradient(training_loss(), weights)
     with torch.no_grad():
         start = [weight.clone() for weight in weights]
-        torch._foreach_add_(steps, start, alpha=weight_decay)
-        if momentum_buffers is not None:
-            torch._foreach_add_(steps, list(momentum_buffers), alpha=momentum)
+        direction = step.direction(gradients, start)
 
-    with _moved(weights, start, steps, -inner_lr):
+    with _moved(weights, start, direction, -step.lr):
         loss = validation_loss()
         gradients = _gradient(loss, [*alphas, *weights])
     direct, direction = gradients[: len(alphas)], gradients[len(alphas) :]
@@ -88,13 +106,39 @@ def second_order(
     with _moved(weights, start, direction, -eps):
         minus = _gradient(training_loss(), alphas)
     mixed = [(p - m) / (2 * eps) for p, m in zip(plus, minus, strict=True)]
-    gradient = [d - inner_lr * m for d, m in zip(direct, mixed, strict=True)]
+    gradient = [d - step.lr * m for d, m in zip(direct, mixed, strict=True)]
     return ArchitectureGradient(gradient, loss.detach())
 
 
-def _gradient(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+def second_order_exact(
+    training_loss: Loss,
+    validation_loss: LossAt,
+    weights: Sequence[Tensor],
+    alphas: Sequence[Tensor],
+    step: VirtualStep,
+) -> ArchitectureGradient:
+    """Return the same gradient without a difference: by backward through the virtual step.
+
+    It keeps the graphs of both losses at once, and needs losses that can be differentiated twice.
+
+    Args:
+        training_loss: L_train on one batch.
+        validation_loss: L_val on one batch, at the weights that it is given.
+        weights: w; leaves, unchanged.
+        alphas: leaves, unchanged.
+        step: from w to w'.
+    """
+    gradients = _gradient(training_loss(), weights, create_graph=True)
+    direction = step.direction(gradients, weights)
+    loss = validation_loss([w - step.lr * d for w, d in zip(weights, direction, strict=True)])
+    return ArchitectureGradient(_gradient(loss, alphas), loss.detach())
+
+
+def _gradient(loss: Tensor, inputs: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
     """Differentiate; an input that the loss does not depend on has a gradient of 0."""
-    gradients = torch.autograd.grad(loss, list(inputs), allow_unused=True)
+    gradients = torch.autograd.grad(
+        loss, list(inputs), create_graph=create_graph, allow_unused=True
+    )
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients, strict=True)]
 
 

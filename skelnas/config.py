@@ -16,6 +16,7 @@ from skelnas.genotype import SPACES, candidates
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Store = Literal["auto", "float32", "float16", "host"]
 Order = Literal["first", "second"]
+Hessian = Literal["difference", "exact"]
 Interpolation = Literal["linear", "nearest"]
 ValidationPart = Literal["random", "subject"]
 
@@ -142,6 +143,11 @@ class SearchSettings(ClipSettings, DeviceSettings):
     alpha_lr: float = Field(3e-4, gt=0, description="Adam's rate for alpha (release: 3e-4)")
     alpha_weight_decay: float = Field(
         1e-3, ge=0, description="weight decay of alpha (release: 1e-3)"
+    )
+    hessian: Hessian = Field(
+        "difference",
+        description="the second order's mixed term: by finite 'difference' (paper), or 'exact' by "
+        "double backward, which takes more memory (ours)",
     )
     perturbation: float = Field(
         0.01,

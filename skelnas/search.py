@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.func import functional_call
 
 from skelnas import architect, devices, runs
 from skelnas.batches import Batch, ClipStore, num_batches, shuffled
@@ -155,8 +156,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
             num_nodes=settings.nodes,
         )
         devices.place(self.supernet, store.device)
-        names, weights = zip(*self.supernet.named_weights(), strict=True)
-        self.weights = list(weights)
+        self.weight_names, self.weights = zip(*self.supernet.named_weights(), strict=True)
         self.alphas = list(self.supernet.alphas.values())
         self.weight_optimizer = torch.optim.SGD(
             self.weights,
@@ -174,7 +174,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
             run,
             self.supernet,
             {
-                "weight_optimizer": (self.weight_optimizer, names),
+                "weight_optimizer": (self.weight_optimizer, self.weight_names),
                 "alpha_optimizer": (self.alpha_optimizer, list(self.supernet.alphas)),
             },
             epochs=settings.epochs,
@@ -219,25 +219,26 @@ class _Search(Job[tuple[Tensor, Tensor]]):
     def _architecture_gradient(
         self, training: Batch, validation: Batch, lr: float
     ) -> architect.ArchitectureGradient:
-        def loss(batch: Batch) -> Tensor:
-            return F.cross_entropy(self.supernet(batch.x), batch.labels)
+        settings = self.settings
+        train, validate = partial(self._loss, training), partial(self._loss, validation)
+        if settings.order == "first":
+            return architect.first_order(validate, self.alphas)
+        buffers = [self.weight_optimizer.state[w].get("momentum_buffer") for w in self.weights]
+        known = None if buffers[0] is None else buffers
+        step = architect.VirtualStep(lr, settings.momentum, known, settings.weight_decay)
+        problem = train, validate, self.weights, self.alphas, step
+        if settings.hessian == "exact":
+            return architect.second_order_exact(*problem)
+        return architect.second_order(*problem, settings.perturbation)
 
-        if self.settings.order == "first":
-            return architect.first_order(partial(loss, validation), self.alphas)
-        buffers = [
-            self.weight_optimizer.state[weight].get("momentum_buffer") for weight in self.weights
-        ]
-        return architect.second_order(
-            partial(loss, training),
-            partial(loss, validation),
-            self.weights,
-            self.alphas,
-            inner_lr=lr,
-            momentum=self.settings.momentum,
-            momentum_buffers=None if buffers[0] is None else buffers,
-            weight_decay=self.settings.weight_decay,
-            perturbation=self.settings.perturbation,
-        )
+    def _loss(self, batch: Batch, weights: Sequence[Tensor] | None = None) -> Tensor:
+        """Evaluate the loss of a batch; at other weights, if they are given."""
+        if weights is None:
+            logits = self.supernet(batch.x)
+        else:
+            named = dict(zip(self.weight_names, weights, strict=True))
+            logits = functional_call(self.supernet, named, batch.x)
+        return F.cross_entropy(logits, batch.labels)
 
     def end_epoch(self, record: dict[str, Any]) -> str:
         """Keep the alphas of this epoch; tell how many skips the normal cell would have."""

@@ -109,6 +109,18 @@ def test_another_seed_another_run(tiny_cache: Path, whole_run: Path, tmp_path: P
     assert ours["normal"] != theirs["normal"]
 
 
+def examine_resume(
+    cache: Path, whole_run: Path, out: Path, monkeypatch: pytest.MonkeyPatch, steps: int = 1
+) -> None:
+    """Stop a search after some steps, go on, and fail unless it becomes the whole run."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        with pytest.raises(Interrupted, match="stopped in epoch"):
+            search(cache, out, SMALL)
+    search(cache, out, SMALL, resume=True)
+    assert_same(whole_run, out)
+
+
 @pytest.mark.parametrize("steps", [1, 3, 4])
 def test_resume_goes_on_as_if_nothing_had_happened(
     tiny_cache: Path,
@@ -117,13 +129,7 @@ def test_resume_goes_on_as_if_nothing_had_happened(
     monkeypatch: pytest.MonkeyPatch,
     steps: int,
 ) -> None:
-    out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        stop_after(patch, steps)
-        with pytest.raises(Interrupted, match="stopped in epoch"):
-            search(tiny_cache, out, SMALL)
-    search(tiny_cache, out, SMALL, resume=True)
-    assert_same(whole_run, out)
+    examine_resume(tiny_cache, whole_run, tmp_path / "run", monkeypatch, steps)
 
 
 def test_resume_after_a_kill_between_metrics_and_checkpoint(
