@@ -19,6 +19,7 @@ Order = Literal["first", "second"]
 Hessian = Literal["difference", "exact"]
 Interpolation = Literal["linear", "nearest"]
 ValidationPart = Literal["random", "subject"]
+ScoredPart = Literal["test", "held-out"]
 
 STREAMS = ("joint", "bone", "motion")
 """What a network can see of a clip, in the order in which it sees them."""
@@ -130,6 +131,13 @@ class SearchSettings(ClipSettings, DeviceSettings):
         description="the half of the training part that drives the alphas: random clips, or "
         "clips of other subjects (ours: random)",
     )
+    hold_out: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training part's subjects that neither half has, kept to choose "
+        "between runs (ours: none)",
+    )
     layers: int = Field(6, ge=1, description="cells of the supernet (paper: 6)")
     channels: int = Field(16, ge=1, description="channels of the first cell (paper: 16)")
     nodes: int = Field(4, ge=1, description="intermediate nodes of a cell (paper: 4)")
@@ -172,6 +180,13 @@ class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings):
         "", description="split whose training part is learned from; xsub or the only one"
     )
     seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
+    hold_out: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training part's subjects that are not learned from, for "
+        "`skelnas evaluate --part held-out` (ours: none)",
+    )
     layers: int = Field(9, ge=1, description="cells of the network (paper: 9)")
     channels: int = Field(36, ge=1, description="channels of the first cell (release: 36)")
     epochs: int = Field(350, ge=1, description="passes over the training part (paper: 350)")
@@ -190,4 +205,8 @@ class EvaluateSettings(DeviceSettings):
     """Settings of `skelnas evaluate`."""
 
     protocol: str = Field("", description="split to score; the one the model was trained on")
+    part: ScoredPart = Field(
+        "test",
+        description="clips to score: the 'test' part, or what was 'held-out' of the training part",
+    )
     batch_size: int = Field(64, ge=1, description="clips scored together; the result is the same")

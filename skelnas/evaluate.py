@@ -8,37 +8,42 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from skelnas import devices
 from skelnas.batches import ClipStore, clip_shape
 from skelnas.cache import Cache
-from skelnas.config import EvaluateSettings
+from skelnas.config import EvaluateSettings, ScoredPart
 from skelnas.console import progress
-from skelnas.errors import InputError
+from skelnas.errors import InputError, UsageError
 from skelnas.model_folder import ModelCard, load_model
 from skelnas.models.complexity import Complexity, measure
 from skelnas.scoring import Metrics, score
 from skelnas.scoring import measure as measure_scores
 from skelnas.sources.base import Test
+from skelnas.splits import split_training_part
 
 DEFAULTS = EvaluateSettings()
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a model is on the test part of a protocol, and what it costs.
+    """How good a model is on a part of a protocol that it has not seen, and what it costs.
 
     Attributes:
         protocol: the split.
-        num_clips: of its test part.
-        chance: top-1 of always naming the most frequent class of the test part.
+        part: its test part, or what was held out of its training part.
+        num_clips: of that part.
+        chance: top-1 of always naming the most frequent class of that part.
         metrics: accuracy and confusion.
         complexity: parameters, MACs and FLOPs at the model's own input shape.
         card: what the model is.
     """
 
     protocol: str
+    part: ScoredPart
     num_clips: int
     chance: float
     metrics: Metrics
@@ -58,6 +63,7 @@ class Evaluation:
         """Return everything as plain containers, for JSON."""
         return {
             "protocol": self.protocol,
+            "part": self.part,
             "clips": self.num_clips,
             "top1": self.metrics.top1,
             "top5": self.metrics.top5,
@@ -76,7 +82,7 @@ class Evaluation:
 def evaluate(
     cache_path: Path, model_path: Path, settings: EvaluateSettings = DEFAULTS
 ) -> Evaluation:
-    """Score a trained model on the test part of a protocol.
+    """Score a trained model on the test part of a protocol, or on what was held out.
 
     Args:
         cache_path: a skeleton cache with the joints and classes that the model knows.
@@ -85,6 +91,7 @@ def evaluate(
 
     Raises:
         InputError: cache or model are broken or do not fit each other.
+        UsageError: the model was trained on all there is, and what was held out is asked for.
     """
     device = devices.choose(settings)
     network, card = load_model(model_path)
@@ -93,7 +100,10 @@ def evaluate(
         complexity = measure(network, card.input_shape)
         devices.place(network, device)
         protocol = cache.choose_protocol(settings.protocol or card.protocol)
-        clips = cache.load_part(protocol, Test)
+        if settings.part == "test":
+            clips = cache.load(cache.part_indices(protocol, Test))
+        else:
+            clips = cache.load(_held_out(cache, protocol, card, model_path))
         layout, persons = cache.layout, cache.max_persons
         how = card.make_clip_settings()
         store = ClipStore(clips, layout, persons, how, device, settings.store)
@@ -101,7 +111,25 @@ def evaluate(
         logits = score(network, store, settings.batch_size, meter.advance)
     metrics = measure_scores(logits, store.labels.cpu())
     frequency = torch.bincount(store.labels.cpu()).max().item()
-    return Evaluation(protocol, len(store), frequency / len(store), metrics, complexity, card)
+    chance = frequency / len(store)
+    return Evaluation(protocol, settings.part, len(store), chance, metrics, complexity, card)
+
+
+def _held_out(cache: Cache, protocol: str, card: ModelCard, model_path: Path) -> NDArray[np.int64]:
+    """Find the clips that were held out when the model was trained."""
+    if card.hold_out is None:
+        raise UsageError(
+            f"{model_path}: was trained without --hold-out, so nothing was held out",
+            hint="--part test scores it on the test part",
+        )
+    part = split_training_part(cache, protocol, card.hold_out.share)
+    if part.hold_out != card.hold_out:
+        raise InputError(
+            f"{cache.path}: the {card.hold_out.clips} clips that were held out from {model_path} "
+            f"are not those that {protocol} would hold out here",
+            hint="give the cache and the protocol that the model was trained on",
+        )
+    return part.held_out
 
 
 def _check_fit(cache: Cache, card: ModelCard, cache_path: Path, model_path: Path) -> None:

@@ -23,6 +23,7 @@ from skelnas.errors import InputError
 from skelnas.genotype import from_dict
 from skelnas.models.network import Network
 from skelnas.runs import MODEL
+from skelnas.splits import HoldOut
 
 METADATA_KEY = "skelnas"
 VERSION = 1
@@ -42,6 +43,7 @@ class ModelCard:
         joints: names of the joints of one person.
         clip_settings: `skelnas.config.ClipSettings` as plain JSON.
         source, protocol: the data set, and the split whose training part was learned from.
+        hold_out: what of that part was not learned from, or None.
         versions: of what trained it.
     """
 
@@ -57,6 +59,7 @@ class ModelCard:
     source: str
     protocol: str
     versions: dict[str, str]
+    hold_out: HoldOut | None = None
 
     def make_network(self) -> Network:
         """Make the network, with fresh weights."""

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
 
 from skelnas import architect, devices, runs
-from skelnas.batches import Batch, ClipStore, num_batches, shuffled
-from skelnas.cache import Cache
+from skelnas.batches import Batch, num_batches, shuffled
 from skelnas.config import SearchSettings
 from skelnas.console import note
-from skelnas.errors import InputError
 from skelnas.genotype import Genotype, candidates
 from skelnas.job import Job, descend
 from skelnas.models.supernet import Supernet
+from skelnas.search_clips import (
+    STREAM_INIT,
+    STREAM_TRAIN,
+    STREAM_VALIDATION,
+    SearchClips,
+    load_search_clips,
+)
 from skelnas.selection import count_skips, entropy, from_alphas
-from skelnas.sources.base import Train
 
 ALPHA_BETAS = (0.5, 0.999)
 """Adam's decay rates for alpha (authors' release)."""
-
-STREAM_INIT, STREAM_SPLIT, STREAM_TRAIN, STREAM_VALIDATION = range(4)
-"""What is drawn at random, told apart so that each has a seed of its own."""
 
 
 def search(
@@ -45,8 +45,8 @@ def search(
     """Search for the two cells, and keep the run in a folder.
 
     One half of the training part of the protocol trains the weights, the other half drives
-    the alphas; the test part is never read. A run that was stopped goes on with `resume` as
-    if nothing had happened.
+    the alphas; the test part and what is held out are never read. A run that was stopped goes
+    on with `resume` as if nothing had happened.
 
     Args:
         cache_path: a skeleton cache.
@@ -64,68 +64,29 @@ def search(
         DeviceError: the device is missing or out of memory.
         Interrupted: asked to stop; the run can be resumed.
     """
-    device = devices.choose(settings)
-    with Cache.open(cache_path) as cache:
-        protocol = cache.choose_protocol(settings.protocol)
-        settings = settings.model_copy(update={"protocol": protocol})
-        indices = cache.indices(protocol, Train)
-        weight_half, alpha_half = halve(indices, cache.clips.subjects, settings)
-        clips = cache.load_part(protocol, Train)
-        config: dict[str, Any] = {
-            "verb": "search",
-            "cache": str(cache_path.resolve()),
-            "settings": settings.model_dump(),
-            "primitives": list(candidates(settings.space)),
-            "classes": cache.classes,
-            "clips": {"weights": len(weight_half), "alphas": len(alpha_half)},
-            "fingerprint": clips.fingerprint(),
-        }
-        layout, persons = cache.layout, cache.max_persons
-        store = ClipStore(clips, layout, persons, settings, device, settings.store)
+    clips = load_search_clips(cache_path, settings, devices.choose(settings))
+    settings = settings.model_copy(update={"protocol": clips.protocol})
+    config: dict[str, Any] = {
+        "verb": "search",
+        "cache": str(cache_path.resolve()),
+        "settings": settings.model_dump(),
+        "primitives": list(candidates(settings.space)),
+        "classes": clips.classes,
+        "clips": {"weights": len(clips.weight_half), "alphas": len(clips.alpha_half)},
+        "hold_out": clips.hold_out and asdict(clips.hold_out),
+        "fingerprint": clips.fingerprint,
+    }
+    held_out = f", {clips.hold_out.clips} are held out" if clips.hold_out else ""
     note(
-        f"search: {len(weight_half)} clips train w, {len(alpha_half)} drive alpha "
-        f"({protocol}); {settings.order} order on {device}"
+        f"search: {len(clips.weight_half)} clips train w, {len(clips.alpha_half)} drive alpha"
+        f"{held_out} ({clips.protocol}); {settings.order} order on {clips.store.device}"
     )
     if settings.layers < 3:
         note("the supernet has no normal cell: that of the genotype will be as drawn at random")
     with runs.start(out, config, resume=resume, force=force) as run:
-        job = _Search(run, settings, store, len(config["classes"]), weight_half, alpha_half)
+        job = _Search(run, settings, clips)
         job.work()
         return job.genotype()
-
-
-def halve(
-    indices: NDArray[np.int64], subjects: NDArray[np.int32], settings: SearchSettings
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split the training part into the half that trains w and the half that drives alpha.
-
-    Args:
-        indices: [n] clips of the training part, in the cache.
-        subjects: of every clip of the cache.
-        settings: seed, and whether no subject may be in both halves.
-
-    Returns:
-        Positions in `indices`, sorted, of each half.
-
-    Raises:
-        InputError: there are too few clips or subjects to make two halves.
-    """
-    generator = np.random.default_rng(runs.random_seed(settings.seed, STREAM_SPLIT))
-    positions = np.arange(len(indices))
-    if settings.validation == "random":
-        groups = generator.permutation(positions)
-        chosen = np.isin(positions, groups[: len(groups) // 2])
-    else:
-        present = np.unique(subjects[indices])
-        order = generator.permutation(present)
-        chosen = np.isin(subjects[indices], order[: len(order) // 2])
-    if not chosen.any() or chosen.all():
-        raise InputError(
-            f"the training part cannot be halved: {len(indices)} clips of "
-            f"{len(np.unique(subjects[indices]))} subjects",
-            hint="a protocol with more clips, or for --validation subject more subjects, is needed",
-        )
-    return positions[~chosen], positions[chosen]
 
 
 class _Search(Job[tuple[Tensor, Tensor]]):
@@ -138,24 +99,21 @@ class _Search(Job[tuple[Tensor, Tensor]]):
         self,
         run: runs.Run,
         settings: SearchSettings,
-        store: ClipStore,
-        num_classes: int,
-        weight_half: NDArray[np.int64],
-        alpha_half: NDArray[np.int64],
+        clips: SearchClips,
     ) -> None:
         self.settings = settings
-        self.store = store
-        self.halves = (weight_half, alpha_half)
+        self.store = clips.store
+        self.halves = (clips.weight_half, clips.alpha_half)
         torch.manual_seed(runs.random_seed(settings.seed, STREAM_INIT))
         self.supernet = Supernet(
-            in_channels=store.shape[0],
-            num_classes=num_classes,
+            in_channels=self.store.shape[0],
+            num_classes=len(clips.classes),
             primitives=candidates(settings.space),
             channels=settings.channels,
             num_layers=settings.layers,
             num_nodes=settings.nodes,
         )
-        devices.place(self.supernet, store.device)
+        devices.place(self.supernet, self.store.device)
         self.weight_names, self.weights = zip(*self.supernet.named_weights(), strict=True)
         self.alphas = list(self.supernet.alphas.values())
         self.weight_optimizer = torch.optim.SGD(
@@ -178,7 +136,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
                 "alpha_optimizer": (self.alpha_optimizer, list(self.supernet.alphas)),
             },
             epochs=settings.epochs,
-            steps_per_epoch=num_batches(len(weight_half), settings.batch_size),
+            steps_per_epoch=num_batches(len(clips.weight_half), settings.batch_size),
             lr=(settings.lr, settings.lr_min),
             seed=settings.seed,
         )

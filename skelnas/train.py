@@ -20,7 +20,7 @@ from skelnas.genotype import Genotype
 from skelnas.job import Job, descend
 from skelnas.model_folder import ModelCard, save_model
 from skelnas.models.complexity import measure
-from skelnas.sources.base import Train
+from skelnas.splits import split_training_part
 
 STREAM_INIT, STREAM_ORDER, STREAM_DROP_PATH, STREAM_AUGMENT = range(4)
 """What is drawn at random, told apart so that each has a seed of its own."""
@@ -37,7 +37,8 @@ def train(
 ) -> Path:
     """Train the network of a genotype on the training part of a protocol.
 
-    The test part is never read and nothing is selected: the model is the last epoch's.
+    The test part and what is held out are never read. Nothing is selected: the model is the
+    last epoch's.
 
     Args:
         cache_path: a skeleton cache.
@@ -60,7 +61,8 @@ def train(
     with Cache.open(cache_path) as cache:
         protocol = cache.choose_protocol(settings.protocol)
         settings = settings.model_copy(update={"protocol": protocol})
-        clips = cache.load_part(protocol, Train)
+        part = split_training_part(cache, protocol, settings.hold_out)
+        clips = cache.load(part.learned)
         layout, persons = cache.layout, cache.max_persons
         store = ClipStore(clips, layout, persons, settings, device, settings.store)
         store.check(settings)
@@ -74,6 +76,7 @@ def train(
             clip_settings=settings.model_dump(include=set(ClipSettings.model_fields)),
             source=cache.source,
             protocol=protocol,
+            hold_out=part.hold_out,
             versions=runs.versions(),
         )
     asked = {key: value for key, value in asdict(card).items() if key != "versions"}
@@ -105,8 +108,10 @@ class _Training(Job[Tensor]):
         torch.manual_seed(runs.random_seed(settings.seed, STREAM_INIT))
         self.network = card.make_network()
         complexity = measure(self.network, store.shape)
+        held_out = f", {card.hold_out.clips} are held out" if card.hold_out else ""
         note(
-            f"train: {len(store)} clips ({card.protocol}), {complexity.parameters:,} parameters, "
+            f"train: {len(store)} clips{held_out} ({card.protocol}), "
+            f"{complexity.parameters:,} parameters, "
             f"{complexity.macs / 1e6:,.1f} million MACs a clip, on {store.device}"
         )
         devices.place(self.network, store.device)

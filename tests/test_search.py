@@ -12,12 +12,15 @@ from interrupting import stop_after
 from safetensors.torch import load_file
 
 from skelnas import runs
+from skelnas.cache import Cache
 from skelnas.config import SearchSettings, TrainSettings
 from skelnas.derive import derive
 from skelnas.errors import InputError, Interrupted, UsageError
 from skelnas.genotype import random_genotype
 from skelnas.job import cosine, descend
-from skelnas.search import halve, search
+from skelnas.search import search
+from skelnas.search_clips import load_search_clips
+from skelnas.splits import split_training_part
 from skelnas.train import train
 
 SMALL = SearchSettings(
@@ -183,8 +186,6 @@ def test_search_moves_alphas_and_lowers_the_loss(whole_run: Path) -> None:
 def test_test_part_is_never_loaded(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from skelnas.cache import Cache
-
     asked: list[int] = []
     original = Cache.load
 
@@ -200,24 +201,22 @@ def test_test_part_is_never_loaded(
     assert test.isdisjoint(asked)
 
 
-def test_halves_are_disjoint_and_whole() -> None:
-    indices = np.arange(5, 25)
-    subjects = np.arange(40) % 5
-    first, second = halve(indices, subjects, SMALL)
-    assert sorted([*first, *second]) == list(range(20))
-    assert abs(len(first) - len(second)) <= 1
-    by_subject = SMALL.model_copy(update={"validation": "subject"})
-    first, second = halve(indices, subjects, by_subject)
-    assert sorted([*first, *second]) == list(range(20))
-    assert set(subjects[indices[first]]).isdisjoint(subjects[indices[second]])
+def test_what_is_held_out_is_in_neither_half(tiny_cache: Path, tmp_path: Path) -> None:
+    settings = SMALL.model_copy(update={"epochs": 1, "hold_out": 0.3, "validation": "subject"})
+    search(tiny_cache, tmp_path / "run", settings)
+    config = runs.read_config(tmp_path / "run")
+    assert config["clips"] == {"weights": 12, "alphas": 12}
+    (subject,) = config["hold_out"]["subjects"]
 
-
-def test_one_clip_or_one_subject_cannot_be_halved() -> None:
-    with pytest.raises(InputError, match="cannot be halved"):
-        halve(np.array([3]), np.zeros(9), SMALL)
-    by_subject = SMALL.model_copy(update={"validation": "subject"})
-    with pytest.raises(InputError, match="1 subjects"):
-        halve(np.arange(9), np.zeros(9), by_subject)
+    device = torch.device("cpu")
+    clips = load_search_clips(tiny_cache, settings, device)
+    with Cache.open(tiny_cache) as cache:
+        part = split_training_part(cache, "xsub", 0.3)
+        subjects = cache.clips.subjects
+        halves = [subjects[part.learned[half]] for half in (clips.weight_half, clips.alpha_half)]
+        assert set(subjects[part.held_out]) == {subject}
+    assert len({*halves[0], *halves[1], subject}) == 3
+    assert set(halves[0]).isdisjoint(halves[1])
 
 
 def test_derive_reads_any_epoch(whole_run: Path) -> None:

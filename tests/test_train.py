@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import LAYOUT, write_tiny_cache
@@ -15,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from skelnas import runs
+from skelnas.cache import Cache
 from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.errors import InputError, Interrupted, SkelnasError, UsageError
 from skelnas.evaluate import evaluate
@@ -93,6 +95,39 @@ def test_resume_goes_on_as_if_nothing_had_happened(
         for run in ("whole", "parts")
     ]
     assert losses[0] == losses[1]
+
+
+def test_what_is_held_out_is_not_learned_from_and_can_be_scored(
+    tiny_cache: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    original = Cache.load
+
+    def spy(self: Cache, indices: np.ndarray) -> object:
+        asked.extend(indices)
+        return original(self, indices)
+
+    held_out = EvaluateSettings(part="held-out")
+    settings = SMALL.model_copy(update={"hold_out": 0.3, "epochs": 8})
+    with monkeypatch.context() as patch:
+        patch.setattr(Cache, "load", spy)
+        train(tiny_cache, GENOTYPE, tmp_path / "model", settings)
+        learned = set(asked)
+        asked.clear()
+        result = evaluate(tiny_cache, tmp_path / "model", held_out)
+    with Cache.open(tiny_cache) as cache:
+        training = set(cache.indices("xsub", Train).tolist())
+    assert learned | set(asked) == training
+    assert learned.isdisjoint(asked)
+    assert (result.part, result.num_clips) == ("held-out", 12)
+    assert result.metrics.top1 > 1.5 * result.chance
+    assert result.to_dict()["model"]["hold_out"]["clips"] == 12
+
+    with pytest.raises(UsageError, match="trained without --hold-out"):
+        evaluate(tiny_cache, model, held_out)
+    write_tiny_cache(tmp_path / "fewer.h5", num_clips=42)
+    with pytest.raises(InputError, match="the 12 clips that were held out"):
+        evaluate(tmp_path / "fewer.h5", tmp_path / "model", held_out)
 
 
 def test_the_batch_size_of_evaluation_does_not_matter(tiny_cache: Path, model: Path) -> None:

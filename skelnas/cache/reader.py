@@ -140,11 +140,11 @@ class Cache:
         poses = poses.astype(np.float32, copy=False)
         return poses.reshape(*shape, *poses.shape[1:]), present.reshape(shape)
 
-    def load_part(self, protocol: str, part: int) -> Clips:
-        """Read the clips of one part (Train, Test) of a protocol, in the order of the cache.
+    def part_indices(self, protocol: str, part: int) -> NDArray[np.int64]:
+        """Return the clips of a part that must have some; as `indices` otherwise.
 
         Raises:
-            InputError: the cache has no such protocol, the part is empty, or the file is damaged.
+            InputError: the cache has no such protocol, or the part is empty.
         """
         indices = self.indices(protocol, part)
         if not len(indices):
@@ -153,7 +153,7 @@ class Cache:
                 f"{self.path}: the {name} part of {protocol} has no clips",
                 hint="`skelnas inspect` shows how many clips each protocol has",
             )
-        return self.load(indices)
+        return indices
 
     def load(self, indices: ArrayLike) -> Clips:
         """Read many clips, in the order of `indices`, by few reads of neighbouring clips.

@@ -117,7 +117,7 @@ def evaluate(
     *,
     settings: EvaluateSettings,
 ) -> None:
-    """Score a model on the test part of its protocol.
+    """Score a model on the test part of its protocol, or on what was held out.
 
     Example: skelnas evaluate ntu60.h5 models/xsub --json
     """
@@ -150,7 +150,9 @@ def demo(
 
 
 def _print_evaluation(result: Evaluation) -> None:
-    facts = Table(title=f"{result.num_clips:,} test clips, {result.protocol}", show_header=False)
+    facts = Table(
+        title=f"{result.num_clips:,} {result.part} clips, {result.protocol}", show_header=False
+    )
     for name, value in (
         ("top-1", f"{result.metrics.top1:.2%}"),
         ("top-5", f"{result.metrics.top5:.2%}"),

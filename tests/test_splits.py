@@ -1,0 +1,97 @@
+"""Halves and hold-outs: whole, apart, and the same every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import write_tiny_cache
+
+from skelnas.cache import Cache
+from skelnas.errors import InputError
+from skelnas.sources.base import Test, Train
+from skelnas.splits import TrainingPart, halve, split_training_part
+
+
+def split(path: Path, share: float) -> TrainingPart:
+    with Cache.open(path) as cache:
+        part = split_training_part(cache, "xsub", share)
+        assert sorted([*part.learned, *part.held_out]) == list(cache.indices("xsub", Train))
+    return part
+
+
+@pytest.mark.parametrize("by_subject", [False, True])
+def test_halves_are_disjoint_and_whole(by_subject: bool) -> None:
+    subjects = np.arange(20, dtype=np.int32) % 5
+    first, second = halve(subjects, 7, by_subject=by_subject)
+    assert sorted([*first, *second]) == list(range(20))
+    assert (len(first), len(second)) == ((12, 8) if by_subject else (10, 10))
+    assert set(subjects[first]).isdisjoint(subjects[second]) == by_subject
+    again, _ = halve(subjects, 7, by_subject=by_subject)
+    np.testing.assert_array_equal(again, first)
+    others = [halve(subjects, seed, by_subject=by_subject)[0].tolist() for seed in range(5)]
+    assert len(set(map(tuple, others))) > 1
+
+
+def test_one_clip_or_one_subject_cannot_be_halved() -> None:
+    with pytest.raises(InputError, match="cannot be halved: 1 clips of 1 subjects"):
+        halve(np.zeros(1, np.int32), 0, by_subject=False)
+    with pytest.raises(InputError, match="cannot be halved: 9 clips of 1 subjects"):
+        halve(np.zeros(9, np.int32), 0, by_subject=True)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.01, 1), (0.3, 1), (0.6, 2), (0.99, 2)])
+def test_all_clips_of_some_subjects_are_held_out(
+    tiny_cache: Path, share: float, count: int
+) -> None:
+    part = split(tiny_cache, share)
+    assert part.hold_out is not None
+    assert part.hold_out.subjects is not None
+    assert len(part.hold_out.subjects) == count
+    assert part.hold_out.clips == len(part.held_out) == 12 * count
+    with Cache.open(tiny_cache) as cache:
+        held = set(cache.clips.subjects[part.held_out].tolist())
+        assert held == set(part.hold_out.subjects)
+        assert held.isdisjoint(cache.clips.subjects[part.learned].tolist())
+    assert split(tiny_cache, share).hold_out == part.hold_out
+
+
+def test_nothing_is_held_out_unasked(tiny_cache: Path) -> None:
+    part = split(tiny_cache, 0)
+    assert len(part.held_out) == 0
+    assert part.hold_out is None
+
+
+@pytest.mark.parametrize("known", ["none", "one", "some"])
+def test_clips_are_held_out_where_subjects_are_not_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], known: str
+) -> None:
+    write_tiny_cache(tmp_path / "c.h5")
+    with h5py.File(tmp_path / "c.h5", "r+") as file:
+        subjects = file["clips/subject"]
+        subjects[...] = {"none": -1, "one": 4, "some": np.arange(48) % 3 - 1}[known]
+    part = split(tmp_path / "c.h5", 0.25)
+    assert "subjects are not known" in capsys.readouterr().err
+    assert part.hold_out is not None
+    assert part.hold_out.subjects is None
+    assert part.hold_out.clips == 9
+    assert split(tmp_path / "c.h5", 0.25).hold_out == part.hold_out
+
+
+def test_other_clips_are_another_hold_out(tmp_path: Path) -> None:
+    holds = []
+    for number in (48, 42):
+        write_tiny_cache(tmp_path / "c.h5", num_clips=number)
+        holds.append(split(tmp_path / "c.h5", 0.3).hold_out)
+    assert holds[0] != holds[1]
+
+
+def test_nothing_can_be_held_out_of_nothing(tmp_path: Path) -> None:
+    write_tiny_cache(tmp_path / "c.h5", only=Test)
+    with pytest.raises(InputError, match="the training part of xsub has no clips"):
+        split(tmp_path / "c.h5", 0.5)
+    write_tiny_cache(tmp_path / "c.h5", num_clips=1)
+    with pytest.raises(InputError, match="the only training clip of xsub"):
+        split(tmp_path / "c.h5", 0.5)
