@@ -62,8 +62,10 @@ a choice of this project; [method.md](method.md) says why.
 ## What goes where
 
 The result goes to standard output: a genotype, a table, or JSON with `--json`. Notes, progress \
-and errors go to standard error. Where that is no terminal, progress is a plain line at most \
-every 10 seconds and, in a search or a training, one an epoch. `NO_COLOR=1` turns colours off.
+and errors go to standard error. `search` and `train` show there how far they are, the figures of \
+the epoch so far and, in a search, the cells that would be derived now. Where that is no terminal, \
+or one that cannot redraw (`TERM=dumb`), progress is a plain line at most every 10 seconds and, in \
+a search or a training, one an epoch. `NO_COLOR=1` turns colours off.
 
 ## Exit codes
 

@@ -68,7 +68,7 @@ class Meter:
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Meter]:
     """Show how far a piece of work of `total` units is; the bar vanishes when it ends."""
-    if not err.is_terminal:
+    if not err.is_interactive:  # a pipe, a file, a terminal that cannot go back (TERM=dumb)
         yield Meter(description, total, None)
         return
     with Progress(

@@ -91,6 +91,15 @@ def candidates(space: str) -> tuple[str, ...]:
     return tuple(op for op in PRIMITIVES if op in ops)
 
 
+def kind(op: str) -> str:
+    """Say which of the four kinds an operation is of."""
+    if op == "se_connect":
+        return "squeeze-and-excitation"
+    if op == "skip_connect":
+        return "skip connection"
+    return "pooling" if "pool" in op else "convolution"
+
+
 @dataclass(frozen=True)
 class Edge:
     """A chosen operation and the node that it reads.

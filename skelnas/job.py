@@ -19,8 +19,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from skelnas.console import note, progress
+from skelnas.console import note
 from skelnas.errors import InputError, Interrupted, SkelnasError
+from skelnas.live import Reading, figure, watch
 from skelnas.runs import CHECKPOINT, Run, atomic_write, random_seed, stop_on_signal
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
@@ -87,6 +88,12 @@ class Job(ABC, Generic[Item]):
         """Add to the epoch's line of metrics; return what else to tell the reader."""
         return ""
 
+    def read(self) -> Reading:
+        """Read how this epoch goes so far; waits for the device."""
+        averages = (self._sums / max(self._count, 1)).tolist()
+        figures = dict(zip(self.metrics, averages, strict=True))
+        return Reading({**figures, "lr": self.lr(self.steps_done - 1)})
+
     @property
     def steps_done(self) -> int:
         """Steps from the start of the work."""
@@ -112,8 +119,8 @@ class Job(ABC, Generic[Item]):
             Interrupted: Ctrl-C or SIGTERM; a checkpoint of this very step is kept.
         """
         self._restore()
-        with stop_on_signal() as stop, progress(self.verb, self.total_steps) as meter:
-            meter.advance(self.steps_done)
+        with stop_on_signal() as stop, watch(self.verb, self.epochs, self.steps_per_epoch) as view:
+            view.show(self.epoch, self.step)
             saved = time.monotonic()
             while self.epoch < self.epochs:
                 started = time.monotonic()
@@ -124,7 +131,7 @@ class Job(ABC, Generic[Item]):
                     self._sums += sums
                     self._count += count
                     self.step += 1
-                    meter.advance(status=f"epoch {self.epoch + 1}/{self.epochs}")
+                    view.show(self.epoch, self.step, self.read)
                     if stop.requested:
                         self._averages()
                         self._save()
@@ -157,7 +164,7 @@ class Job(ABC, Generic[Item]):
         self._count = 0
         record = {"epoch": self.epoch, **dict(zip(self.metrics, averages, strict=True)), "lr": lr}
         figures = "  ".join(
-            f"{name} {value:.1%}" if name.endswith("top1") else f"{name} {value:.3f}"
+            f"{name} {figure(name, value)}"
             for name, value in zip(self.metrics, averages, strict=True)
         )
         more = self.end_epoch(record)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skelnas.errors import SkelnasError, UsageError
-from skelnas.genotype import NUM_INPUT_NODES, Cell, Genotype
+from skelnas.genotype import NUM_INPUT_NODES, Cell, Genotype, kind
 from skelnas.runs import atomic_write
 
 if TYPE_CHECKING:
@@ -150,14 +150,6 @@ def draw_cells(genotype: Genotype, path: Path) -> None:
     atomic_write(path, picture.getvalue())
 
 
-def _kind(op: str) -> str:
-    if op == "se_connect":
-        return "squeeze-and-excitation"
-    if op == "skip_connect":
-        return "skip connection"
-    return "pooling" if "pool" in op else "convolution"
-
-
 def _lay_out(cell: Cell) -> _Drawing:
     drawing = _build(cell)
     _order(drawing.columns)
@@ -195,7 +187,7 @@ def _build(cell: Cell) -> _Drawing:
 
     for index, edges in enumerate(cell, start=NUM_INPUT_NODES):
         for edge in sorted(edges, key=lambda edge: edge.source):
-            connect(edge.source, nodes[index], where[index], KINDS[_kind(edge.op)], edge.op)
+            connect(edge.source, nodes[index], where[index], KINDS[kind(edge.op)], edge.op)
     for index in range(NUM_INPUT_NODES, len(nodes)):
         connect(index, output, last, QUIET)
     for node in [*nodes, output]:
@@ -431,14 +423,14 @@ def _draw_legend(axes: Axes, genotype: Genotype, centre: float, y: float) -> Non
     from matplotlib.patches import Circle
     from matplotlib.textpath import TextPath
 
-    used = {_kind(edge.op) for node in genotype.normal + genotype.reduction for edge in node}
-    kinds = [kind for kind in KINDS if kind in used]
+    used = {kind(edge.op) for node in genotype.normal + genotype.reduction for edge in node}
+    kinds = [name for name in KINDS if name in used]
     size, dot, gap = FONT_SIZE - 0.5, 14.0, 24.0  # the dot with the space after it
-    widths = [TextPath((0, 0), kind, size=size).get_extents().width for kind in kinds]
+    widths = [TextPath((0, 0), name, size=size).get_extents().width for name in kinds]
     x = centre - (sum(widths) + len(kinds) * dot + (len(kinds) - 1) * gap) / 2
-    for kind, width in zip(kinds, widths, strict=True):
-        colour = KINDS[kind]
+    for name, width in zip(kinds, widths, strict=True):
+        colour = KINDS[name]
         disc = Circle((x + 4, y), 4, facecolor=_tint(colour), edgecolor=colour, linewidth=1.2)
         axes.add_patch(disc)
-        axes.text(x + dot, y, kind, size=size, color=INK, va="center_baseline")
+        axes.text(x + dot, y, name, size=size, color=INK, va="center_baseline")
         x += dot + width + gap

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from skelnas import architect, devices, runs
 from skelnas.batches import Batch, num_batches, shuffled
 from skelnas.config import SearchSettings
 from skelnas.console import note
+from skelnas.errors import InputError
 from skelnas.genotype import Genotype, candidates
 from skelnas.job import Job, descend
+from skelnas.live import Reading
 from skelnas.models.supernet import Supernet
 from skelnas.search_clips import (
     STREAM_INIT,
@@ -146,6 +149,12 @@ class _Search(Job[tuple[Tensor, Tensor]]):
         normal, reduction = (alpha.tolist() for alpha in self.alphas)
         return from_alphas(normal, reduction, candidates(self.settings.space))
 
+    def read(self) -> Reading:
+        """Read how this epoch goes so far, and what the alphas stand for."""
+        with suppress(InputError):  # the run has diverged, and is about to end
+            return replace(super().read(), cells=self.genotype(), entropy=self._entropy())
+        return super().read()
+
     def plan_epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield for each step the clips that train w and the clips that drive alpha."""
         if self.epoch == 0 and self.step == 0:
@@ -201,9 +210,11 @@ class _Search(Job[tuple[Tensor, Tensor]]):
     def end_epoch(self, record: dict[str, Any]) -> str:
         """Keep the alphas of this epoch; tell how many skips the normal cell would have."""
         self._log_alphas()
-        for cell, alphas in self.supernet.alphas.items():
-            record[f"{cell}_entropy"] = entropy(alphas.tolist())
+        record.update({f"{cell}_entropy": part for cell, part in self._entropy().items()})
         return f"skips {count_skips(self.genotype())}"
+
+    def _entropy(self) -> dict[str, float]:
+        return {cell: entropy(alphas.tolist()) for cell, alphas in self.supernet.alphas.items()}
 
     def _log_alphas(self) -> None:
         values = {cell: alpha.tolist() for cell, alpha in self.supernet.alphas.items()}

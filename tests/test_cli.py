@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -231,6 +233,39 @@ def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path, tmp_path: Path) -> Non
     assert "--resume" in stderr
     assert "Traceback" not in stderr
     assert (out / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_on_a_terminal_a_live_view_shows_the_search_and_vanishes(
+    folder: Path, tmp_path: Path
+) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = f"search c.h5 --out {tmp_path}/run {SEARCH}".replace("--epochs 1", "--epochs 3")
+    process = subprocess.Popen(
+        [SKELNAS, *command.split()],
+        cwd=folder,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "70", "TERM": "xterm"},
+    )
+    os.close(theirs)
+    screen = b""
+    with contextlib.suppress(OSError):  # Linux ends a terminal without a writer so
+        while part := os.read(ours, 65536):
+            screen += part
+    os.close(ours)
+    stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert stdout == b""
+    text = screen.decode()
+    assert re.search(r"search  epoch 3/3  step \d/3", text)
+    assert "epoch 3/3  train_loss" in text
+    before, after = text.split("epoch 3/3  train_loss")
+    assert "\x1b[1A" in before + after  # the view was drawn over itself
+    assert after.rstrip().endswith("prints the genotype")
 
 
 def test_killed_outright_and_resumed(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,140 @@
+"""The live view of a search or a training, on screens of all kinds."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from skelnas import console, live
+from skelnas.genotype import BUILT_IN, Edge, Genotype
+from skelnas.live import Reading, View, figure, watch
+
+FIGURES = {"train_loss": 1.35, "train_top1": 0.474, "validation_loss": 1.53, "lr": 0.01372}
+SEARCH = Reading(FIGURES, BUILT_IN["ntu_cs112se30"], {"normal": 0.982, "reduction": 0.9})
+CELL_LINE = " 2 = sep_conv_3x3(0) + max_pool_3x3(1)"
+
+
+def screen(width: int = 80, **options: object) -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=width, **options)  # type: ignore[arg-type]
+
+
+def written(on: Console) -> str:
+    assert isinstance(on.file, io.StringIO)
+    return on.file.getvalue()
+
+
+def shown(reading: Reading, width: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(live, "SECONDS_BETWEEN_READINGS", -1.0)
+    on = screen(width, color_system=None)
+    view = View("search", 35, 63, on)
+    view.show(11, 41, lambda: reading)
+    on.print(view)
+    return written(on).splitlines()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_everything_is_said_at_any_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = shown(SEARCH, width, monkeypatch)
+    assert max(map(cell_len, lines)) <= width
+    text = "\n".join(lines)
+    for part in (
+        "search  epoch 12/35  step 41/63",
+        "eta",
+        "train loss 1.350",
+        "train top-1 47.4%",
+        "validation loss 1.530",
+        "lr 0.0137",
+        "normal entropy 98.2%",
+        "reduction entropy 90.0%",
+        "skips 0",
+        CELL_LINE,
+        " 5 = max_pool_3x3(0) + max_pool_3x3(2)",
+    ):
+        assert part in text
+
+
+def test_cells_stand_beside_each_other_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = (line for line in shown(SEARCH, 80, monkeypatch) if line.startswith(CELL_LINE))
+    assert "2 = avg_pool_3x3(1)" in line
+    (line,) = (line for line in shown(SEARCH, 60, monkeypatch) if line.startswith(CELL_LINE))
+    assert line.rstrip() == CELL_LINE
+
+
+def test_a_training_has_no_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = shown(Reading({"train_loss": 0.5, "lr": 0.01}), 80, monkeypatch)
+    assert len(lines) == 2
+    assert lines[1].split() == ["train", "loss", "0.500", "lr", "0.01"]
+
+
+def test_skips_of_the_normal_cell_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    skip = Edge("skip_connect", 0)
+    cells = Genotype(normal=((skip, skip), (Edge("conv_3x3", 1),)), reduction=((skip,),))
+    assert "skips 2" in "\n".join(shown(Reading(FIGURES, cells), 80, monkeypatch))
+
+
+def test_the_device_is_asked_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    view = View("train", 1, 40, screen())
+    readings = []
+
+    def read() -> Reading:
+        readings.append(now)
+        return Reading({"train_loss": now})
+
+    for step in range(1, 41):
+        now += 0.25
+        view.show(0, step, read)
+    assert readings == [101.25 + 1.25 * number for number in range(8)]
+
+
+def test_the_view_vanishes_and_notes_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    on = screen(color_system=None)
+    monkeypatch.setattr(console, "err", on)
+    with watch("search", 2, 3) as view:
+        assert isinstance(view, View)
+        view.show(1, 2)
+        console.note("epoch 1/2 done")
+    text = written(on)
+    assert "epoch 1/2 done\n" in text
+    assert text.count("epoch 2/2  step 2/3") >= 1
+    assert text.endswith("\x1b[2K")  # the line of the cursor is empty
+
+
+@pytest.mark.parametrize(
+    "on",
+    [Console(file=io.StringIO()), screen(_environ={"TERM": "dumb"})],
+    ids=["no terminal", "TERM=dumb"],
+)
+def test_plain_lines_where_a_screen_cannot_be_redrawn(
+    on: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "err", on)
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_PLAIN_LINES", -1.0)
+    with watch("search", 2, 3) as view:
+        view.show(0, 2)
+        view.show(1, 1, lambda: pytest.fail("was read without need"))
+    assert written(on) == "search: 2/6 epoch 1/2\nsearch: 4/6 epoch 2/2\n"
+
+
+def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "SECONDS_BETWEEN_READINGS", -1.0)
+    colours = {}
+    for name, environment in {"plain": {"NO_COLOR": "1"}, "coloured": {}}.items():
+        on = screen(_environ={"TERM": "xterm", **environment})
+        view = View("search", 35, 63, on)
+        view.show(11, 41, lambda: SEARCH)
+        on.print(view)
+        colours[name] = "\x1b[34m" in written(on)
+    assert colours == {"plain": False, "coloured": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [("train_loss", 1.23456, "1.235"), ("train_top1", 0.4321, "43.2%"), ("lr", 1e-6, "1e-06")],
+)
+def test_figures(name: str, value: float, text: str) -> None:
+    assert figure(name, value) == text
