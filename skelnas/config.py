@@ -163,6 +163,18 @@ class SearchSettings(ClipSettings, DeviceSettings):
         description="length of the finite-difference step of the second order (DARTS: 0.01); "
         "see docs/method.md",
     )
+    stop_skips: int | None = Field(
+        None,
+        ge=0,
+        description="end when the normal cell has more skip_connect than this (DARTS+: 1; "
+        "ours: never)",
+    )
+    stop_stable: int | None = Field(
+        None,
+        ge=1,
+        description="end when the genotype has been the same for so many epochs (DARTS+: 10; "
+        "ours: never)",
+    )
 
     @field_validator("space")
     @classmethod

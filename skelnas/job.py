@@ -94,6 +94,14 @@ class Job(ABC, Generic[Item]):
         figures = dict(zip(self.metrics, averages, strict=True))
         return Reading({**figures, "lr": self.lr(self.steps_done - 1)})
 
+    def why_stop(self) -> str:
+        """Say why the work ends before its last epoch, or nothing.
+
+        It is asked between epochs and must depend on what the folder keeps only, so that a run
+        that goes on ends where it would have ended.
+        """
+        return ""
+
     @property
     def steps_done(self) -> int:
         """Steps from the start of the work."""
@@ -113,16 +121,20 @@ class Job(ABC, Generic[Item]):
         return random_seed(self.seed, *place)
 
     def work(self) -> None:
-        """Go from the checkpoint, if there is one, to the last epoch.
+        """Go from the checkpoint, if there is one, to the last epoch or a reason to stop.
 
         Raises:
             Interrupted: Ctrl-C or SIGTERM; a checkpoint of this very step is kept.
         """
-        self._restore()
+        self.restore()
+        if self._is_over():
+            reason = self.why_stop() or "that was the last one"
+            note(f"{self.verb} has ended already, after epoch {self.epoch}: {reason}")
+            return
         with stop_on_signal() as stop, watch(self.verb, self.epochs, self.steps_per_epoch) as view:
             view.show(self.epoch, self.step)
             saved = time.monotonic()
-            while self.epoch < self.epochs:
+            while not self._is_over():
                 started = time.monotonic()
                 for number, item in enumerate(self.plan_epoch()):
                     if number < self.step:
@@ -144,6 +156,11 @@ class Job(ABC, Generic[Item]):
                         self._save()
                         saved = time.monotonic()
                 self._end_epoch(time.monotonic() - started)
+        if reason := self.why_stop():
+            note(f"{self.verb} ended after epoch {self.epoch}: {reason}")
+
+    def _is_over(self) -> bool:
+        return self.epoch == self.epochs or bool(self.why_stop())
 
     def _averages(self) -> list[float]:
         """Return the metrics of this epoch so far; a run that diverged is never saved."""
@@ -179,7 +196,8 @@ class Job(ABC, Generic[Item]):
         place = {"epoch": self.epoch, "step": self.step, "count": self._count}
         _save_checkpoint(self.run.folder / CHECKPOINT, {**tensors, "sums": self._sums}, place)
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Be as the checkpoint says, if there is one; forget what was logged after it."""
         path = self.run.folder / CHECKPOINT
         if not path.exists():
             self.run.keep_epochs(-1)

@@ -110,6 +110,8 @@ class Run:
         """Add one line to a file of JSON lines."""
         with (self.folder / file).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record) + "\n")
+            lines.flush()
+            os.fsync(lines.fileno())  # before the checkpoint that says this epoch is done
 
     def keep_epochs(self, epochs: int) -> None:
         """Forget lines of epochs after the checkpoint: they are about to be made again."""

@@ -31,7 +31,7 @@ from skelnas.search_clips import (
     SearchClips,
     load_search_clips,
 )
-from skelnas.selection import count_skips, entropy, from_alphas
+from skelnas.selection import count_skips, count_stable, entropy, from_alphas
 
 ALPHA_BETAS = (0.5, 0.999)
 """Adam's decay rates for alpha (authors' release)."""
@@ -44,8 +44,8 @@ def search(
     *,
     resume: bool = False,
     force: bool = False,
-) -> Genotype:
-    """Search for the two cells, and keep the run in a folder.
+) -> None:
+    """Search for the two cells, and keep the run in a folder, for `derive`.
 
     One half of the training part of the protocol trains the weights, the other half drives
     the alphas; the test part and what is held out are never read. A run that was stopped goes
@@ -57,9 +57,6 @@ def search(
         settings: see `SearchSettings`.
         resume: go on with the run in the folder.
         force: forget the run in the folder.
-
-    Returns:
-        The genotype that the alphas stand for at the end.
 
     Raises:
         InputError: the cache is broken, or its training part cannot be halved.
@@ -89,7 +86,6 @@ def search(
     with runs.start(out, config, resume=resume, force=force) as run:
         job = _Search(run, settings, clips)
         job.work()
-        return job.genotype()
 
 
 class _Search(Job[tuple[Tensor, Tensor]]):
@@ -143,6 +139,16 @@ class _Search(Job[tuple[Tensor, Tensor]]):
             lr=(settings.lr, settings.lr_min),
             seed=settings.seed,
         )
+
+    def restore(self) -> None:
+        """Find the genotypes of the epochs so far again, too."""
+        super().restore()
+        path = self.run.folder / runs.ALPHAS
+        lines = runs.read_lines(path) if path.exists() else []
+        primitives = candidates(self.settings.space)
+        self.genotypes = [
+            from_alphas(line["normal"], line["reduction"], primitives) for line in lines
+        ]
 
     def genotype(self) -> Genotype:
         """Derive the genotype that the alphas stand for now."""
@@ -208,10 +214,23 @@ class _Search(Job[tuple[Tensor, Tensor]]):
         return F.cross_entropy(logits, batch.labels)
 
     def end_epoch(self, record: dict[str, Any]) -> str:
-        """Keep the alphas of this epoch; tell how many skips the normal cell would have."""
+        """Keep the alphas of this epoch, and what they say of a collapse or an end."""
         self._log_alphas()
         record.update({f"{cell}_entropy": part for cell, part in self._entropy().items()})
-        return f"skips {count_skips(self.genotype())}"
+        record["skips"] = count_skips(self.genotypes[-1])
+        record["stable"] = count_stable(self.genotypes)
+        return f"skips {record['skips']}  stable {record['stable']}"
+
+    def why_stop(self) -> str:
+        """Look for a collapse into skips and for a genotype that stands, where that is asked."""
+        most, enough = self.settings.stop_skips, self.settings.stop_stable
+        if len(self.genotypes) < 2:  # of the start alone
+            return ""
+        if most is not None and (skips := count_skips(self.genotypes[-1])) > most:
+            return f"the normal cell has {skips} skip_connect, more than --stop-skips {most}"
+        if enough is not None and count_stable(self.genotypes) >= enough:
+            return f"the genotype is the same for --stop-stable {enough} epochs"
+        return ""
 
     def _entropy(self) -> dict[str, float]:
         return {cell: entropy(alphas.tolist()) for cell, alphas in self.supernet.alphas.items()}
@@ -219,3 +238,4 @@ class _Search(Job[tuple[Tensor, Tensor]]):
     def _log_alphas(self) -> None:
         values = {cell: alpha.tolist() for cell, alpha in self.supernet.alphas.items()}
         self.run.log({"epoch": self.epoch, **values}, runs.ALPHAS)
+        self.genotypes.append(self.genotype())

@@ -20,6 +20,7 @@ from skelnas.genotype import random_genotype
 from skelnas.job import cosine, descend
 from skelnas.search import search
 from skelnas.search_clips import load_search_clips
+from skelnas.selection import count_skips, count_stable
 from skelnas.splits import split_training_part
 from skelnas.train import train
 
@@ -149,10 +150,90 @@ def test_resume_after_a_kill_between_metrics_and_checkpoint(
     assert_same(whole_run, out)
 
 
-def test_resume_of_a_finished_run_changes_nothing(tiny_cache: Path, whole_run: Path) -> None:
+def test_resume_of_a_finished_run_changes_nothing(
+    tiny_cache: Path, whole_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = outcome(whole_run)
     search(tiny_cache, whole_run, SMALL, resume=True)
+    assert "search has ended already, after epoch 2" in capsys.readouterr().err
     assert outcome(whole_run)[1:] == before[1:]
+
+
+@pytest.fixture(scope="module")
+def long_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search in which a skip appears, and whose genotype then stands for some epochs."""
+    out = tmp_path_factory.mktemp("search") / "long"
+    search(tiny_cache, out, SMALL.model_copy(update={"epochs": 8}))
+    return out
+
+
+def test_each_epoch_says_how_many_skips_there_are_and_what_stands(long_run: Path) -> None:
+    genotypes = [derive(long_run, epoch=epoch) for epoch in range(9)]
+    metrics = runs.read_lines(long_run / runs.METRICS)
+    assert [line["skips"] for line in metrics] == [count_skips(g) for g in genotypes[1:]]
+    for line in metrics:
+        epoch, stable = line["epoch"], line["stable"]
+        assert count_stable(genotypes[: epoch + 1]) == stable
+        assert count_stable(genotypes[epoch - stable : epoch + 1]) == stable
+    assert {line["stable"] for line in metrics} >= {0, 2}
+
+
+@pytest.mark.parametrize("rule", ["stop_skips", "stop_stable"])
+def test_an_early_end(
+    tiny_cache: Path,
+    long_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rule: str,
+) -> None:
+    out, most = tmp_path / "run", {"stop_skips": 0, "stop_stable": 2}[rule]
+    settings = SMALL.model_copy(update={"epochs": 8, rule: most})
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        with pytest.raises(Interrupted):
+            search(tiny_cache, out, settings)
+    search(tiny_cache, out, settings, resume=True)
+
+    def ends(line: dict[str, float]) -> bool:
+        return line["skips"] > most if rule == "stop_skips" else line["stable"] >= most
+
+    tensors, metrics, alphas = outcome(out)
+    _, whole, whole_alphas = outcome(long_run)
+    (last,) = [line["epoch"] for line in metrics if ends(line)]
+    assert 1 < last < 8
+    assert metrics == whole[:last]
+    assert alphas.splitlines() == whole_alphas.splitlines()[: last + 1]
+    text = capsys.readouterr().err
+    assert f"search ended after epoch {last}: the " in text
+    assert f"--{rule.replace('_', '-')} {most}" in text
+
+    search(tiny_cache, out, settings, resume=True)
+    assert f"search has ended already, after epoch {last}: the " in capsys.readouterr().err
+    again = outcome(out)
+    assert again[1:] == (metrics, alphas)
+    assert [name for name in tensors if not torch.equal(tensors[name], again[0][name])] == []
+
+    kept = last - 1 if rule == "stop_skips" else last
+    assert derive(out) == derive(out, epoch=kept)
+    assert (f"epoch {kept}: the last" in capsys.readouterr().err) == (kept < last)
+    assert derive(out, epoch=last) == derive(long_run, epoch=last)
+
+
+def test_nothing_is_derived_from_the_start_for_its_few_skips(
+    tiny_cache: Path, tmp_path: Path
+) -> None:
+    settings = SMALL.model_copy(update={"space": "none,skip_connect", "stop_skips": 2})
+    search(tiny_cache, tmp_path / "run", settings)
+    assert [line["skips"] for line in runs.read_lines(tmp_path / "run" / runs.METRICS)] == [4]
+    assert derive(tmp_path / "run") == derive(tmp_path / "run", epoch=1)
+
+
+def test_skips_can_be_limited_afterwards(long_run: Path) -> None:
+    assert count_skips(derive(long_run)) == 1
+    limited = derive(long_run, max_skip=0)
+    assert count_skips(limited) == 0
+    assert limited.reduction == derive(long_run).reduction
 
 
 def test_resume_with_other_settings_is_refused(tiny_cache: Path, whole_run: Path) -> None:

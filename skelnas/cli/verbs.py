@@ -48,6 +48,10 @@ def derive(
         int | None, typer.Option(min=0, help="Use the alphas after this epoch; 0 is the start.")
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="Edges that a node keeps (paper: 2).")] = 2,
+    max_skip: Annotated[
+        int | None,
+        typer.Option(min=0, help="The most skip_connect in the normal cell (P-DARTS: 2)."),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw both cells, as .svg or .png (extra: plot).")
     ] = None,
@@ -59,7 +63,7 @@ def derive(
     from skelnas.derive import derive as derive_verb
     from skelnas.runs import atomic_write
 
-    genotype = derive_verb(run, epoch=epoch, keep=keep)
+    genotype = derive_verb(run, epoch=epoch, keep=keep, max_skip=max_skip)
     if plot is not None:
         from skelnas.plot import draw_cells
 
