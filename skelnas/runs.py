@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
 import numpy as np
 
@@ -41,6 +41,7 @@ ALPHAS = "alphas.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
 LOCK = ".lock"
+TENSORBOARD = "tensorboard"
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -88,11 +89,25 @@ def random_seed(*place: int) -> int:
     return int(np.random.SeedSequence((len(place), *place)).generate_state(1, np.uint32)[0])
 
 
+class Mirror(Protocol):
+    """What is told of everything that a run logs, to show it elsewhere."""
+
+    def log(self, record: Mapping[str, Any], file: str) -> None:
+        """Take one line of a file of JSON lines."""
+
+    def keep_epochs(self, epochs: int) -> None:
+        """Go on after so many epochs; -1 before anything is logged."""
+
+    def close(self) -> None:
+        """Take no more."""
+
+
 class Run:
     """A run folder that is being worked in, locked against other runs. Made by `start`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mirror: Mirror | None = None) -> None:
         self.folder = folder
+        self._mirror = mirror
         self._lock = _lock(folder)
 
     def __enter__(self) -> Self:
@@ -103,6 +118,8 @@ class Run:
 
     def close(self) -> None:
         """Let other runs into the folder."""
+        if self._mirror is not None:
+            self._mirror.close()
         if self._lock is not None:
             self._lock.close()
 
@@ -112,15 +129,26 @@ class Run:
             lines.write(json.dumps(record) + "\n")
             lines.flush()
             os.fsync(lines.fileno())  # before the checkpoint that says this epoch is done
+        if self._mirror is not None:
+            self._mirror.log(record, file)
 
     def keep_epochs(self, epochs: int) -> None:
         """Forget lines of epochs after the checkpoint: they are about to be made again."""
         for path in self.folder.glob("*.jsonl"):
             kept = [line for line in read_lines(path) if line["epoch"] <= epochs]
             atomic_write(path, "".join(json.dumps(line) + "\n" for line in kept))
+        if self._mirror is not None:
+            self._mirror.keep_epochs(epochs)
 
 
-def start(folder: Path, config: Mapping[str, Any], *, resume: bool, force: bool) -> Run:
+def start(
+    folder: Path,
+    config: Mapping[str, Any],
+    *,
+    resume: bool,
+    force: bool,
+    mirror: Mirror | None = None,
+) -> Run:
     """Open a run folder for work, new or to go on with.
 
     Args:
@@ -128,6 +156,7 @@ def start(folder: Path, config: Mapping[str, Any], *, resume: bool, force: bool)
         config: what is asked; kept in ``config.json`` together with the versions.
         resume: go on with the run in the folder, which must have been asked the same.
         force: forget the run in the folder. Files that a run did not write stay.
+        mirror: told of everything that the run logs.
 
     Raises:
         UsageError: the folder is not empty and neither was asked, or resume asks for
@@ -137,7 +166,7 @@ def start(folder: Path, config: Mapping[str, Any], *, resume: bool, force: bool)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file, expected a folder", hint="choose another --out")
     if resume and config_path.exists():
-        run = Run(folder)
+        run = Run(folder, mirror)
         try:
             _check_same(read_config(folder), config, folder)
         except BaseException:
@@ -153,9 +182,11 @@ def start(folder: Path, config: Mapping[str, Any], *, resume: bool, force: bool)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SkelnasError(f"{folder}: cannot be made ({error.strerror})") from None
-    run = Run(folder)
+    run = Run(folder, mirror)
     for name in (METRICS, ALPHAS, CHECKPOINT, MODEL):
         (folder / name).unlink(missing_ok=True)
+    for events in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
+        events.unlink()
     atomic_write(config_path, to_json({**config, "versions": versions()}))
     return run
 

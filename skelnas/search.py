@@ -32,6 +32,7 @@ from skelnas.search_clips import (
     load_search_clips,
 )
 from skelnas.selection import count_skips, count_stable, entropy, from_alphas
+from skelnas.tensorboard import EventWriter
 
 ALPHA_BETAS = (0.5, 0.999)
 """Adam's decay rates for alpha (authors' release)."""
@@ -44,6 +45,7 @@ def search(
     *,
     resume: bool = False,
     force: bool = False,
+    tensorboard: bool = False,
 ) -> None:
     """Search for the two cells, and keep the run in a folder, for `derive`.
 
@@ -57,6 +59,7 @@ def search(
         settings: see `SearchSettings`.
         resume: go on with the run in the folder.
         force: forget the run in the folder.
+        tensorboard: also write events for TensorBoard.
 
     Raises:
         InputError: the cache is broken, or its training part cannot be halved.
@@ -64,6 +67,7 @@ def search(
         DeviceError: the device is missing or out of memory.
         Interrupted: asked to stop; the run can be resumed.
     """
+    events = EventWriter(out, candidates(settings.space)) if tensorboard else None
     clips = load_search_clips(cache_path, settings, devices.choose(settings))
     settings = settings.model_copy(update={"protocol": clips.protocol})
     config: dict[str, Any] = {
@@ -83,7 +87,7 @@ def search(
     )
     if settings.layers < 3:
         note("the supernet has no normal cell: that of the genotype will be as drawn at random")
-    with runs.start(out, config, resume=resume, force=force) as run:
+    with runs.start(out, config, resume=resume, force=force, mirror=events) as run:
         job = _Search(run, settings, clips)
         job.work()
 

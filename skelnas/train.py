@@ -21,6 +21,7 @@ from skelnas.job import Job, descend
 from skelnas.model_folder import ModelCard, save_model
 from skelnas.models.complexity import measure
 from skelnas.splits import split_training_part
+from skelnas.tensorboard import EventWriter
 
 STREAM_INIT, STREAM_ORDER, STREAM_DROP_PATH, STREAM_AUGMENT = range(4)
 """What is drawn at random, told apart so that each has a seed of its own."""
@@ -34,6 +35,7 @@ def train(
     *,
     resume: bool = False,
     force: bool = False,
+    tensorboard: bool = False,
 ) -> Path:
     """Train the network of a genotype on the training part of a protocol.
 
@@ -47,6 +49,7 @@ def train(
         settings: see `TrainSettings`.
         resume: go on with the run in the folder.
         force: forget the run in the folder.
+        tensorboard: also write events for TensorBoard.
 
     Returns:
         The path of ``model.safetensors``.
@@ -57,6 +60,7 @@ def train(
         DeviceError: the device is missing or out of memory.
         Interrupted: asked to stop; the run can be resumed.
     """
+    events = EventWriter(out) if tensorboard else None
     device = devices.choose(settings)
     with Cache.open(cache_path) as cache:
         protocol = cache.choose_protocol(settings.protocol)
@@ -88,7 +92,7 @@ def train(
         "clips": len(store),
         "fingerprint": clips.fingerprint(),
     }
-    with runs.start(out, config, resume=resume, force=force) as run:
+    with runs.start(out, config, resume=resume, force=force, mirror=events) as run:
         job = _Training(run, settings, store, card)
         job.work()
         return save_model(out, job.network, card)

@@ -145,6 +145,13 @@ OutArgument = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+TensorBoard = Annotated[
+    bool,
+    typer.Option(
+        "--tensorboard",
+        help="Also write events for TensorBoard, into OUT/tensorboard (extra: tensorboard).",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the resulting settings as JSON, and do nothing.")
 ]

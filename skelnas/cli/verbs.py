@@ -11,7 +11,15 @@ import typer
 from rich.table import Table
 
 from skelnas import console
-from skelnas.cli.options import CacheArgument, DryRun, Force, Json, Resume, with_settings
+from skelnas.cli.options import (
+    CacheArgument,
+    DryRun,
+    Force,
+    Json,
+    Resume,
+    TensorBoard,
+    with_settings,
+)
 from skelnas.config import EvaluateSettings, SearchSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -24,6 +32,7 @@ def search(
     out: Annotated[Path, typer.Option(help="Run folder to make.", show_default=False)],
     resume: Resume = False,
     force: Force = False,
+    tensorboard: TensorBoard = False,
     dry_run: DryRun = False,
     *,
     settings: SearchSettings,
@@ -37,7 +46,7 @@ def search(
         return
     from skelnas.search import search as search_verb
 
-    search_verb(cache, out, settings, resume=resume, force=force)
+    search_verb(cache, out, settings, resume=resume, force=force, tensorboard=tensorboard)
     console.note(f"done: `skelnas derive {out}` prints the genotype")
 
 
@@ -88,6 +97,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
     resume: Resume = False,
     force: Force = False,
+    tensorboard: TensorBoard = False,
     dry_run: DryRun = False,
     *,
     settings: TrainSettings,
@@ -104,7 +114,9 @@ def train(
         return
     from skelnas.train import train as train_verb
 
-    path = train_verb(cache, cells, out, settings, resume=resume, force=force)
+    path = train_verb(
+        cache, cells, out, settings, resume=resume, force=force, tensorboard=tensorboard
+    )
     console.note(f"done: {path}; `skelnas evaluate {cache} {out}` scores it")
 
 

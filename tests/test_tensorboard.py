@@ -1,0 +1,123 @@
+"""Event files for TensorBoard: everything once, whatever was stopped and resumed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from interrupting import stop_after
+
+from skelnas import runs
+from skelnas.config import SearchSettings, TrainSettings
+from skelnas.errors import Interrupted, SkelnasError
+from skelnas.genotype import SPACES, random_genotype
+from skelnas.search import search
+from skelnas.selection import softmax
+from skelnas.train import train
+
+pytest.importorskip("tensorboard")
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+SEARCH = SearchSettings(
+    frames=4,
+    layers=3,
+    channels=1,
+    nodes=1,
+    epochs=3,
+    batch_size=9,
+    order="first",
+    device="cpu",
+    alpha_lr=0.05,
+)
+TRAIN = TrainSettings(frames=6, layers=3, channels=2, epochs=2, batch_size=6, device="cpu")
+
+
+def events(run: Path) -> EventAccumulator:
+    found = EventAccumulator(str(run / runs.TENSORBOARD))
+    return found.Reload()
+
+
+def scalars(run: Path, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in events(run).Scalars(tag)]
+
+
+def stopped(tiny_cache: Path, out: Path, steps: int, *, tensorboard: bool) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, steps)
+        with pytest.raises(Interrupted):
+            search(tiny_cache, out, SEARCH, tensorboard=tensorboard)
+
+
+def check_whole(run: Path) -> None:
+    """Check that the events say what the lines say, each epoch once."""
+    metrics = runs.read_lines(run / runs.METRICS)
+    assert [line["epoch"] for line in metrics] == [1, 2, 3]
+    for tag, name in {
+        "loss/train": "train_loss",
+        "loss/validation": "validation_loss",
+        "top1/train": "train_top1",
+        "entropy/normal": "normal_entropy",
+        "lr": "lr",
+    }.items():
+        found = scalars(run, tag)
+        assert [epoch for epoch, _ in found] == [1, 2, 3]
+        assert [value for _, value in found] == pytest.approx([line[name] for line in metrics])
+    alphas = runs.read_lines(run / runs.ALPHAS)
+    found = scalars(run, "reduction_share/se_connect")
+    place = SPACES["sar"].index("se_connect")
+    for (epoch, value), line in zip(found, alphas, strict=True):
+        shares = [softmax(edge)[place] for edge in line["reduction"]]
+        assert epoch == line["epoch"]
+        assert value == pytest.approx(sum(shares) / len(shares))
+    (text,) = events(run).Tensors("genotype/text_summary")[-1].tensor_proto.string_val
+    assert b"skelnas-genotype" in text
+
+
+def test_a_search_that_was_stopped_and_resumed(tiny_cache: Path, tmp_path: Path) -> None:
+    stopped(tiny_cache, tmp_path, 3, tensorboard=True)
+    search(tiny_cache, tmp_path, SEARCH, resume=True, tensorboard=True)
+    check_whole(tmp_path)
+
+
+def test_epochs_after_the_checkpoint_do_not_double(tiny_cache: Path, tmp_path: Path) -> None:
+    search(tiny_cache, tmp_path, SEARCH.model_copy(update={"epochs": 1}), tensorboard=True)
+    kept = (tmp_path / runs.CHECKPOINT).read_bytes()
+    search(tiny_cache, tmp_path, SEARCH, force=True, tensorboard=True)
+    first = scalars(tmp_path, "loss/train")
+    (tmp_path / runs.CHECKPOINT).write_bytes(kept)  # as if it had been killed in between
+    search(tiny_cache, tmp_path, SEARCH, resume=True, tensorboard=True)
+    check_whole(tmp_path)
+    assert scalars(tmp_path, "loss/train")[0] == first[0]
+
+
+def test_epochs_from_before_are_there_too(tiny_cache: Path, tmp_path: Path) -> None:
+    stopped(tiny_cache, tmp_path, 3, tensorboard=False)
+    assert not (tmp_path / runs.TENSORBOARD).exists()
+    search(tiny_cache, tmp_path, SEARCH, resume=True, tensorboard=True)
+    check_whole(tmp_path)
+
+
+def test_force_forgets_the_events(tiny_cache: Path, tmp_path: Path) -> None:
+    genotype = random_genotype(0)
+    train(tiny_cache, genotype, tmp_path, TRAIN, tensorboard=True)
+    assert [epoch for epoch, _ in scalars(tmp_path, "loss/train")] == [1, 2]
+    train(tiny_cache, genotype, tmp_path, TRAIN, force=True)
+    assert list((tmp_path / runs.TENSORBOARD).iterdir()) == []
+
+
+def test_events_change_nothing_in_the_run(tiny_cache: Path, tmp_path: Path) -> None:
+    for name, tensorboard in {"with": True, "without": False}.items():
+        search(tiny_cache, tmp_path / name, SEARCH, tensorboard=tensorboard)
+    for file in (runs.ALPHAS, runs.CHECKPOINT):
+        assert (tmp_path / "with" / file).read_bytes() == (tmp_path / "without" / file).read_bytes()
+
+
+def test_without_tensorboard_the_extra_is_named_and_nothing_is_made(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(SkelnasError, match=r"^--tensorboard needs the package") as caught:
+        search(tiny_cache, tmp_path / "run", SEARCH, tensorboard=True)
+    assert caught.value.hint == 'pip install "skelnas[tensorboard]"'
+    assert not (tmp_path / "run").exists()
