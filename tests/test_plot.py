@@ -10,10 +10,10 @@ import pytest
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-from skelnas import plot
 from skelnas.errors import SkelnasError, UsageError
 from skelnas.genotype import BUILT_IN, PRIMITIVES, Cell, Edge, Genotype
-from skelnas.plot import draw_cells
+from skelnas.plot import draw_cells, layout
+from skelnas.plot.cells import ARROW, FONT_SIZE
 
 OPS = [op for op in PRIMITIVES if op != "none"]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -101,26 +101,26 @@ def test_a_users_own_style_does_not_change_the_picture(tmp_path: Path) -> None:
 
 
 def test_operation_names_fit_into_their_boxes() -> None:
-    size = plot.FONT_SIZE
+    size = FONT_SIZE
     for op in OPS:
         extent = TextPath((0, 0), op, size=size, prop=FontProperties()).get_extents()
-        assert extent.width < plot.OP_WIDTH - 8
+        assert extent.width < layout.OP_WIDTH - 8
 
 
 @pytest.mark.parametrize("num_nodes", [1, 2, 4, 6])
 @pytest.mark.parametrize("num_edges", [1, 2, 3])
 def test_no_two_boxes_meet_and_lines_stay_clear_of_them(num_nodes: int, num_edges: int) -> None:
     cell = draw_any(num_nodes, num_edges)
-    drawing = plot._lay_out(cell)
+    drawing = layout.lay_out(cell)
 
     for before, after in itertools.pairwise(drawing.columns):
         right = max(box.x + box.width / 2 for box in before)
         left = min(box.x - box.width / 2 for box in after)
-        assert left - right >= 2 * plot.ARROW
+        assert left - right >= 2 * ARROW
     for column in drawing.columns:
         for upper, lower in itertools.pairwise(column):
             gap = (lower.y - lower.height / 2) - (upper.y + upper.height / 2)
-            assert gap >= plot.BOX_GAP - 1e-6
+            assert gap >= layout.BOX_GAP - 1e-6
     # A line bends between columns only; in a column it has a box of its own or ends.
     place = {box: i for i, column in enumerate(drawing.columns) for box in column}
     for line in drawing.lines:
@@ -129,7 +129,7 @@ def test_no_two_boxes_meet_and_lines_stay_clear_of_them(num_nodes: int, num_edge
     ends = [
         (box, end)
         for box in drawing.boxes
-        for end in [plot._piece(source, box)[1] for source in box.sources]
+        for end in [layout.piece(source, box)[1] for source in box.sources]
     ]
     assert all(abs(end - box.y) <= box.height / 2 for box, end in ends)
     assert len({(id(box), round(end, 6)) for box, end in ends}) == len(ends)
@@ -140,7 +140,7 @@ def test_every_edge_is_drawn_once_even_twins() -> None:
         (Edge("conv_3x3", 0), Edge("conv_3x3", 0), Edge("se_connect", 1)),
         (Edge("skip_connect", 2),),
     )
-    drawing = plot._lay_out(cell)
+    drawing = layout.lay_out(cell)
     ends = [
         (line[0].label, next((box.label for box in line[1:-1] if box.label), ""), line[-1].label)
         for line in drawing.lines
@@ -159,8 +159,8 @@ def test_every_edge_is_drawn_once_even_twins() -> None:
 
 def test_a_planar_cell_is_drawn_without_crossings() -> None:
     chain = tuple((Edge("conv_3x3", index), Edge("conv_3x3", index + 1)) for index in range(4))
-    columns = plot._lay_out(chain).columns
-    assert sum(plot._crossings(columns, index) for index in range(len(columns) - 1)) == 0
+    columns = layout.lay_out(chain).columns
+    assert sum(layout._crossings(columns, index) for index in range(len(columns) - 1)) == 0
 
 
 def test_cells_of_different_sizes_share_a_picture(tmp_path: Path) -> None:
