@@ -162,10 +162,11 @@ def _default(parameter: typer.models.ParamMeta) -> str:
 
 def _type(annotation: Any) -> str:
     origin = typing.get_origin(annotation)
+    if origin in (types.UnionType, typing.Union):
+        (given,) = (a for a in typing.get_args(annotation) if a is not type(None))
+        return _type(given)
     if origin is Literal:
         return ", ".join(f"`{choice}`" for choice in typing.get_args(annotation))
-    if origin in (types.UnionType, typing.Union):
-        (annotation,) = (a for a in typing.get_args(annotation) if a is not type(None))
     names = {bool: "switch", int: "integer", float: "number", str: "text", Path: "path"}
     return names[annotation]
 

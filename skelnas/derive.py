@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skelnas.config import Device
 from skelnas.console import note
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype
 from skelnas.runs import ALPHAS, CONFIG, read_config, read_lines
-from skelnas.selection import count_skips, from_alphas
+from skelnas.selection import choose_cell, count_skips, from_alphas
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """Selection by what a removal costs the supernet, in place of alphas.
+
+    Attributes:
+        cache: the search's cache, if it is not where it was.
+        num_clips: the most clips to measure on, 0 for the whole half that drives alpha.
+        device: where; None for that of the search.
+    """
+
+    cache: Path | None = None
+    num_clips: int = 0
+    device: Device | None = None
 
 
 def derive(
-    run: Path, *, epoch: int | None = None, keep: int = 2, max_skip: int | None = None
+    run: Path,
+    *,
+    epoch: int | None = None,
+    keep: int = 2,
+    max_skip: int | None = None,
+    perturbation: Perturbation | None = None,
 ) -> Genotype:
-    """Derive the genotype that a search's alphas stand for.
+    """Derive the genotype that a search's alphas stand for, or its supernet.
 
     Args:
         run: the folder of `skelnas search`, finished or not.
@@ -24,10 +46,12 @@ def derive(
         keep: incoming edges that each node keeps (paper: 2).
         max_skip: the most skips of the normal cell, None for no limit; see
             `skelnas.selection.choose_cell`.
+        perturbation: choose by what a removal costs the supernet of the checkpoint, not by alphas.
 
     Raises:
-        InputError: the folder holds no search, or its files are broken.
-        UsageError: there are no alphas of that epoch.
+        InputError: the folder holds no search, or its files are broken, or the cache is.
+        UsageError: there are no alphas of that epoch, or no supernet.
+        DeviceError: the device is missing.
     """
     config = read_config(run)
     if config.get("verb") != "search":
@@ -35,6 +59,13 @@ def derive(
             f"{run}: holds no search: its {CONFIG} is of {config.get('verb')!r}",
             hint="give the folder that `skelnas search --out` wrote",
         )
+    if perturbation is not None:
+        if epoch is not None:
+            raise UsageError(
+                "--epoch goes with alphas: of the supernet the last state only is kept",
+                hint="leave out --epoch or --select perturbation",
+            )
+        return _perturb(run, config, keep, max_skip, perturbation)
     epochs = _read_epochs(run / ALPHAS)
     try:
         if epoch is None:
@@ -47,6 +78,21 @@ def derive(
         return _genotype(epochs[epoch], config, keep, max_skip)
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise InputError(f"{run / ALPHAS}: a line is not as expected ({error!r})") from None
+
+
+def _perturb(
+    run: Path, config: dict[str, Any], keep: int, max_skip: int | None, how: Perturbation
+) -> Genotype:
+    from skelnas.perturbation import measure_losses  # nothing else here needs torch
+
+    losses = measure_losses(
+        run, config, cache=how.cache, num_clips=how.num_clips, device=how.device
+    )
+    normal, reduction = losses["normal"], losses["reduction"]
+    return Genotype(
+        normal=choose_cell(normal.ops, keep, max_skip, normal.edges),
+        reduction=choose_cell(reduction.ops, keep, None, reduction.edges),
+    )
 
 
 def _read_epochs(path: Path) -> dict[int, dict[str, Any]]:

@@ -202,16 +202,10 @@ class Job(ABC, Generic[Item]):
         if not path.exists():
             self.run.keep_epochs(-1)
             return
-        tensors, place = _load_checkpoint(path)
+        tensors, place = load_checkpoint(path)
         self.epoch, self.step, self._count = place["epoch"], place["step"], place["count"]
         self._sums.copy_(tensors["sums"])
-        self.model.load_state_dict(
-            {
-                name.removeprefix("model/"): tensor
-                for name, tensor in tensors.items()
-                if name.startswith("model/")
-            }
-        )
+        self.model.load_state_dict(model_state(tensors))
         for prefix, (optimizer, names) in self.optimizers.items():
             _restore_optimizer(prefix, optimizer, names, tensors)
         self.run.keep_epochs(self.epoch)
@@ -247,7 +241,12 @@ def _save_checkpoint(path: Path, tensors: Mapping[str, Tensor], place: Mapping[s
     atomic_write(path, safetensors.torch.save(contiguous, metadata))
 
 
-def _load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Read a checkpoint: its tensors by name, and the place in the run.
+
+    Raises:
+        InputError: it is none.
+    """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             place: dict[str, int] = json.loads(file.metadata()["place"])
@@ -257,6 +256,15 @@ def _load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
             f"{path}: not a checkpoint of skelnas ({error})",
             hint="--force starts the run anew",
         ) from None
+
+
+def model_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Pick out of a checkpoint the state of its model."""
+    return {
+        name.removeprefix("model/"): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("model/")
+    }
 
 
 def _optimizer_tensors(

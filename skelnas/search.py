@@ -108,14 +108,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
         self.store = clips.store
         self.halves = (clips.weight_half, clips.alpha_half)
         torch.manual_seed(runs.random_seed(settings.seed, STREAM_INIT))
-        self.supernet = Supernet(
-            in_channels=self.store.shape[0],
-            num_classes=len(clips.classes),
-            primitives=candidates(settings.space),
-            channels=settings.channels,
-            num_layers=settings.layers,
-            num_nodes=settings.nodes,
-        )
+        self.supernet = Supernet.of(settings, self.store.shape[0], len(clips.classes))
         devices.place(self.supernet, self.store.device)
         self.weight_names, self.weights = zip(*self.supernet.named_weights(), strict=True)
         self.alphas = list(self.supernet.alphas.values())

@@ -186,6 +186,7 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas search c.h5 --out new --config bad.toml", None, 3, ["bad.toml", "epoch"]),
         ("skelnas derive model", None, 3, ["model", "no search"]),
         ("skelnas derive run --epoch 9", None, 2, ["epoch 9", "0 to 1"]),
+        ("skelnas derive run --clips 9", None, 2, ["--clips", "--select perturbation"]),
         ("skelnas derive run --plot cells.pdf", None, 2, ["cells.pdf", ".svg"]),
         ("skelnas train c.h5 --genotype none.json --out new", None, 3, ["none.json"]),
         ("skelnas train c.h5 --genotype - --out new", "", 3, ["standard input"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -20,7 +20,8 @@ from skelnas.cli.options import (
     TensorBoard,
     with_settings,
 )
-from skelnas.config import EvaluateSettings, SearchSettings, TrainSettings
+from skelnas.config import Device, EvaluateSettings, SearchSettings, TrainSettings
+from skelnas.errors import UsageError
 
 if TYPE_CHECKING:
     from skelnas.evaluate import Evaluation
@@ -61,6 +62,24 @@ def derive(
         int | None,
         typer.Option(min=0, help="The most skip_connect in the normal cell (P-DARTS: 2)."),
     ] = None,
+    select: Annotated[
+        Literal["alphas", "perturbation"],
+        typer.Option(
+            help="Choose by the alphas (paper), or by how much the supernet's loss rises "
+            "without each operation and edge (after DARTS-PT); see docs/method.md.",
+        ),
+    ] = "alphas",
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="For perturbation: the search's cache, if it has moved."),
+    ] = None,
+    clips: Annotated[
+        int | None,
+        typer.Option(min=1, help="For perturbation: measure on so many clips, not on all."),
+    ] = None,
+    device: Annotated[
+        Device | None, typer.Option(help="For perturbation: another device than the search's.")
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw both cells, as .svg or .png (extra: plot).")
     ] = None,
@@ -69,10 +88,16 @@ def derive(
 
     Example: skelnas derive runs/xsub | skelnas train ntu60.h5 --genotype - --out models/xsub
     """
+    from skelnas.derive import Perturbation
     from skelnas.derive import derive as derive_verb
     from skelnas.runs import atomic_write
 
-    genotype = derive_verb(run, epoch=epoch, keep=keep, max_skip=max_skip)
+    perturbation = Perturbation(cache, clips or 0, device) if select == "perturbation" else None
+    if perturbation is None and (cache or clips or device):
+        raise UsageError("--cache, --clips and --device go with --select perturbation only")
+    genotype = derive_verb(
+        run, epoch=epoch, keep=keep, max_skip=max_skip, perturbation=perturbation
+    )
     if plot is not None:
         from skelnas.plot import draw_cells
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from skelnas.config import SearchSettings
 from skelnas.engine import reference
-from skelnas.genotype import NUM_INPUT_NODES
+from skelnas.genotype import NUM_INPUT_NODES, candidates
 from skelnas.models.ops import make_op, make_preprocessing, op_stride
 from skelnas.models.stack import Place, make_stem, output_channels, places
 
@@ -96,9 +98,25 @@ class Supernet(nn.Module):
             }
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map clips [N, C, T, V] to logits [N, classes]."""
-        mix = {cell: alphas.softmax(dim=-1) for cell, alphas in self.alphas.items()}
+    @classmethod
+    def of(cls, settings: SearchSettings, in_channels: int, num_classes: int) -> Self:
+        """Make the supernet that a search asks for."""
+        return cls(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            primitives=candidates(settings.space),
+            channels=settings.channels,
+            num_layers=settings.layers,
+            num_nodes=settings.nodes,
+        )
+
+    def shares(self) -> dict[str, Tensor]:
+        """Return what each operation weighs, [E, P] for either cell: the softmax of the alphas."""
+        return {cell: alphas.softmax(dim=-1) for cell, alphas in self.alphas.items()}
+
+    def forward(self, x: Tensor, mix: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Map clips [N, C, T, V] to logits [N, classes]; `mix` are other shares than its own."""
+        mix = self.shares() if mix is None else mix
         before_last = last = self.stem(x)
         for cell in self.cells:
             shares = mix["reduction" if cell.reduction else "normal"]

@@ -1,0 +1,153 @@
+"""What a searched supernet loses with each of its operations and edges (after DARTS-PT).
+
+Wang et al., Rethinking Architecture Selection in Differentiable NAS, ICLR 2021. Without their
+tuning between two choices: every operation and every edge is removed alone, from the supernet
+as the search has left it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+from torch import Tensor
+
+from skelnas import devices
+from skelnas.batches import shuffled
+from skelnas.config import Device, SearchSettings
+from skelnas.console import note, progress
+from skelnas.errors import InputError
+from skelnas.job import load_checkpoint, model_state
+from skelnas.models.supernet import Supernet
+from skelnas.runs import CHECKPOINT, CONFIG, random_seed
+from skelnas.search_clips import STREAM_VALIDATION, SearchClips, load_search_clips
+
+
+@dataclass(frozen=True)
+class Losses:
+    """How much the validation loss of a cell's supernet rises when a part of it is removed.
+
+    Attributes:
+        ops: for each edge, ordered by target node, then source, by operation but ``none``.
+        edges: for each edge.
+    """
+
+    ops: list[dict[str, float]]
+    edges: list[float]
+
+
+def measure_losses(
+    run: Path,
+    config: Mapping[str, Any],
+    *,
+    cache: Path | None = None,
+    num_clips: int = 0,
+    device: Device | None = None,
+) -> dict[str, Losses]:
+    """Remove each operation and each edge of a searched supernet, one at a time.
+
+    What is removed has a share of 0, in all cells of the kind; the other shares stay as they
+    are. The loss is the mean cross-entropy on clips of the half that drives alpha, in batches as
+    large as the search's, in an order of their own.
+
+    Args:
+        run: the folder of a search.
+        config: its configuration.
+        cache: the search's cache, if it is not where it was.
+        num_clips: the most clips to measure on, at least a batch; 0 for the whole half.
+        device: where; None for that of the search.
+
+    Returns:
+        The losses of the normal and the reduction cell, by name.
+
+    Raises:
+        InputError: the run has no checkpoint, or the cache is missing or has other clips.
+        DeviceError: the device is missing.
+    """
+    settings = _read_settings(run, config, device)
+    supernet, clips = _load(run, config, settings, cache or Path(config["cache"]))
+    seed = random_seed(settings.seed, STREAM_VALIDATION, settings.epochs)
+    batches = list(shuffled(clips.alpha_half, settings.batch_size, seed))
+    if num_clips:
+        batches = batches[: max(num_clips // settings.batch_size, 1)]
+
+    with torch.no_grad():
+        whole = {cell: shares.clone() for cell, shares in supernet.shares().items()}
+        places, mixes = zip(*_remove(whole, supernet.primitives), strict=True)
+        sums = torch.zeros(len(mixes), device=clips.store.device)
+        with progress("perturbation", len(batches) * len(mixes)) as meter:
+            for indices in batches:
+                batch = clips.store.batch(indices)
+                for number, mix in enumerate(mixes):
+                    sums[number] += F.cross_entropy(supernet(batch.x, mix), batch.labels)
+                    meter.advance()
+    intact, *others = (sums / len(batches)).tolist()
+    rises = dict(zip(places[1:], (loss - intact for loss in others), strict=True))
+    count = sum(len(indices) for indices in batches)
+    note(f"perturbation: the loss is {intact:.3f} on {count} clips; {len(others)} parts removed")
+    ops = [op for op in supernet.primitives if op != "none"]
+    return {
+        cell: Losses(
+            ops=[{op: rises[cell, edge, op] for op in ops} for edge in range(len(shares))],
+            edges=[rises[cell, edge, ""] for edge in range(len(shares))],
+        )
+        for cell, shares in whole.items()
+    }
+
+
+def _remove(
+    whole: dict[str, Tensor], primitives: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, int, str], dict[str, Tensor]]]:
+    """Yield the shares as they are, then without each (cell, edge, operation) and each edge."""
+    yield ("", 0, ""), whole
+    for cell, shares in whole.items():
+        for edge in range(len(shares)):
+            for index, op in enumerate((*primitives, "")):
+                without = shares.clone()
+                without[edge, slice(index, index + 1) if op else slice(None)] = 0
+                if op != "none":
+                    yield (cell, edge, op), {**whole, cell: without}
+
+
+def _read_settings(run: Path, config: Mapping[str, Any], device: Device | None) -> SearchSettings:
+    try:
+        settings = SearchSettings(**config["settings"])
+    except (KeyError, TypeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{run / CONFIG}: the settings are not those of this skelnas ({reason})",
+            hint="--select alphas derives without them",
+        ) from None
+    return settings.model_copy(update={"device": device or settings.device})
+
+
+def _load(
+    run: Path, config: Mapping[str, Any], settings: SearchSettings, cache: Path
+) -> tuple[Supernet, SearchClips]:
+    """Load the supernet as the search has left it, and the clips that it was searched on."""
+    if not (run / CHECKPOINT).exists():
+        raise InputError(f"{run}: holds no checkpoint yet", hint="let the search run on")
+    if not cache.exists():
+        raise InputError(
+            f"{cache}: the cache of the search is not there", hint="--cache says where it is"
+        )
+    clips = load_search_clips(cache, settings, devices.choose(settings))
+    if clips.fingerprint != config.get("fingerprint"):
+        raise InputError(
+            f"{cache}: has other clips than {run} was searched on",
+            hint="--cache names the one that it was searched on",
+        )
+    tensors, _ = load_checkpoint(run / CHECKPOINT)
+    supernet = Supernet.of(settings, clips.store.shape[0], len(clips.classes))
+    try:
+        supernet.load_state_dict(model_state(tensors))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{run / CHECKPOINT}: is not of this search ({reason})") from None
+    devices.place(supernet, clips.store.device)
+    return supernet, clips

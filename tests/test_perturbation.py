@@ -1,0 +1,154 @@
+"""What a removal costs: against a supernet whose weights are what is removed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_tiny_cache
+from safetensors.torch import load_file, save_file
+from test_search import SMALL
+
+from skelnas import runs
+from skelnas.cache import Cache
+from skelnas.derive import Perturbation, derive
+from skelnas.errors import InputError, UsageError
+from skelnas.perturbation import Losses, measure_losses
+from skelnas.search import search
+from skelnas.selection import choose_cell, count_skips
+
+SETTINGS = SMALL.model_copy(update={"space": "none,skip_connect,conv_3x3", "layers": 4})
+EDGES = 5
+
+
+@pytest.fixture(scope="module")
+def run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("perturbation") / "run"
+    search(tiny_cache, out, SETTINGS)
+    return out
+
+
+def measure(run: Path, num_clips: int = 0) -> dict[str, Losses]:
+    return measure_losses(run, runs.read_config(run), num_clips=num_clips)
+
+
+@pytest.fixture(scope="module")
+def losses(run: Path) -> dict[str, Losses]:
+    return measure(run)
+
+
+def test_every_operation_and_edge_is_measured(losses: dict[str, Losses]) -> None:
+    assert list(losses) == ["normal", "reduction"]
+    for cell in losses.values():
+        assert [list(ops) for ops in cell.ops] == [["skip_connect", "conv_3x3"]] * EDGES
+        assert len(cell.edges) == EDGES
+        assert all(map(math.isfinite, cell.edges))
+        assert len(set(cell.edges)) == EDGES
+
+
+def copy_with(run: Path, copy: Path, *, zero: str) -> Path:
+    """Copy a run, with weights of 0 where a name has `zero` in it."""
+    copy.mkdir()
+    for name in (runs.CONFIG, runs.ALPHAS):
+        (copy / name).write_bytes((run / name).read_bytes())
+    tensors = load_file(run / runs.CHECKPOINT)
+    names = [name for name in tensors if name.startswith("model/") and zero in name]
+    assert names
+    for name in names:
+        tensors[name].zero_()
+    save_file(tensors, copy / runs.CHECKPOINT, {"place": '{"epoch": 2, "step": 0, "count": 0}'})
+    return copy
+
+
+@pytest.mark.parametrize("edge", [0, 3])
+def test_a_removed_convolution_is_one_whose_weights_are_zero(
+    run: Path, losses: dict[str, Losses], tmp_path: Path, edge: int
+) -> None:
+    """Then its output, normalised, is 0 everywhere, as if its share were."""
+    normal_cells = (0, 3)
+    without = run
+    for cell in normal_cells:
+        zero = f"cells.{cell}.edges.{edge}.conv_3x3"
+        without = copy_with(without, tmp_path / f"without-{cell}", zero=zero)
+    removed = measure(without)["normal"]
+    assert removed.ops[edge]["conv_3x3"] == 0
+    assert removed.edges[edge] == removed.ops[edge]["skip_connect"]
+    # What the two removals cost together does not depend on which of them came first.
+    before, after = losses["normal"], removed
+    both = before.ops[edge]["conv_3x3"] + after.ops[edge]["skip_connect"]
+    assert before.edges[edge] == pytest.approx(both, abs=1e-6)
+
+
+def test_cells_are_chosen_by_what_their_removal_costs(run: Path, losses: dict[str, Losses]) -> None:
+    genotype = derive(run, perturbation=Perturbation())
+    for name, cell in (("normal", genotype.normal), ("reduction", genotype.reduction)):
+        cell_losses = losses[name]
+        assert cell == choose_cell(cell_losses.ops, 2, None, cell_losses.edges)
+        for number, first in enumerate((0, 2)):
+            for edge in cell[number]:
+                scores = cell_losses.ops[first + edge.source]
+                assert edge.op == max(scores, key=scores.__getitem__)
+    limited = derive(run, keep=3, max_skip=0, perturbation=Perturbation())
+    assert count_skips(limited) == 0
+    assert [len(node) for node in limited.normal] == [2, 3]
+
+
+def test_a_few_clips_are_whole_batches(
+    run: Path, losses: dict[str, Losses], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert measure(run, num_clips=18) == losses
+    for asked, used in ((1, 6), (11, 6), (12, 12)):
+        assert measure(run, num_clips=asked) != losses
+        assert f"on {used} clips" in capsys.readouterr().err
+
+
+def test_only_the_half_that_drives_alpha_is_measured_on(
+    run: Path, tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    original = Cache.load
+
+    def spy(self: Cache, indices: np.ndarray) -> object:
+        asked.extend(indices)
+        return original(self, indices)
+
+    monkeypatch.setattr(Cache, "load", spy)
+    measure(run, num_clips=1)
+    with Cache.open(tiny_cache) as cache:
+        assert set(asked) == set(cache.indices("xsub", 0).tolist())
+
+
+def test_a_cache_that_has_moved_or_is_another(
+    run: Path, tiny_cache: Path, losses: dict[str, Losses], tmp_path: Path
+) -> None:
+    config = runs.read_config(run) | {"cache": str(tmp_path / "gone.h5")}
+    with pytest.raises(
+        InputError, match=r"gone\.h5: the cache of the search is not there"
+    ) as caught:
+        measure_losses(run, config)
+    assert "--cache" in str(caught.value.hint)
+    assert measure_losses(run, config, cache=tiny_cache) == losses
+    write_tiny_cache(tmp_path / "other.h5", seed=1)
+    with pytest.raises(InputError, match=r"other\.h5: has other clips than"):
+        measure_losses(run, config, cache=tmp_path / "other.h5")
+
+
+def test_what_cannot_be_measured(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--epoch goes with alphas"):
+        derive(run, epoch=1, perturbation=Perturbation())
+    config = runs.read_config(run)
+    with pytest.raises(InputError, match="holds no checkpoint yet"):
+        measure_losses(tmp_path, config)
+    with pytest.raises(InputError, match="not those of this skelnas"):
+        measure_losses(run, config | {"settings": {"epoch": 1}})
+    wider = {**config, "settings": {**config["settings"], "channels": 3}}
+    with pytest.raises(InputError, match="is not of this search"):
+        measure_losses(run, wider)
+
+
+def test_measuring_leaves_the_run_as_it_was(run: Path) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    measure(run, num_clips=1)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
