@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from skelnas import parallel
+
 Loss = Callable[[], Tensor]
-"""Evaluates a loss at the current weights and alphas."""
+"""Evaluates a loss at the current weights and alphas; of several ranks each its own part."""
 
 LossAt = Callable[[Sequence[Tensor]], Tensor]
 """Evaluates a loss at other weights, which may depend on the alphas, and the current alphas."""
@@ -30,7 +32,7 @@ class ArchitectureGradient:
 
     Attributes:
         alphas: one tensor for each alpha.
-        validation_loss: at the weights after the virtual step.
+        validation_loss: at the weights after the virtual step; this rank's part.
     """
 
     alphas: list[Tensor]
@@ -135,11 +137,16 @@ def second_order_exact(
 
 
 def _gradient(loss: Tensor, inputs: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
-    """Differentiate; an input that the loss does not depend on has a gradient of 0."""
+    """Differentiate the loss that all ranks make up together.
+
+    An input that the loss does not depend on has a gradient of 0.
+    """
     gradients = torch.autograd.grad(
         loss, list(inputs), create_graph=create_graph, allow_unused=True
     )
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients, strict=True)]
+    return parallel.all_reduce(
+        [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients, strict=True)]
+    )
 
 
 @contextmanager

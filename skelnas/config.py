@@ -20,6 +20,7 @@ Hessian = Literal["difference", "exact"]
 Interpolation = Literal["linear", "nearest"]
 ValidationPart = Literal["random", "subject"]
 ScoredPart = Literal["test", "held-out"]
+Statistics = Literal["sync", "rank"]
 
 STREAMS = ("joint", "bone", "motion")
 """What a network can see of a clip, in the order in which it sees them."""
@@ -79,6 +80,19 @@ class DeviceSettings(Settings):
         description="how clips are kept: on the device as 'float32' or 'float16', or in the memory "
         "of the 'host'; 'auto' takes the first that leaves enough of the device (ours)",
     )
+    rank_timeout: int = Field(
+        300, ge=1, description="seconds that a rank waits for the others before it gives up (ours)"
+    )
+
+
+class BatchSettings(Settings):
+    """How the batches of a search or a training are shared by several ranks."""
+
+    batch_norm: Statistics = Field(
+        "sync",
+        description="with several ranks, whose clips BatchNorm takes statistics of: 'sync', the "
+        "whole batch, as one process does, or 'rank', each rank its own (ours: sync)",
+    )
 
 
 class AugmentSettings(Settings):
@@ -111,7 +125,7 @@ class AugmentSettings(Settings):
     )
 
 
-class SearchSettings(ClipSettings, DeviceSettings):
+class SearchSettings(ClipSettings, DeviceSettings, BatchSettings):
     """Settings of `skelnas search`."""
 
     protocol: str = Field(
@@ -142,7 +156,7 @@ class SearchSettings(ClipSettings, DeviceSettings):
     channels: int = Field(16, ge=1, description="channels of the first cell (paper: 16)")
     nodes: int = Field(4, ge=1, description="intermediate nodes of a cell (paper: 4)")
     epochs: int = Field(35, ge=1, description="passes over the half that trains w (paper: 35)")
-    batch_size: int = Field(8, ge=1, description="clips a batch (release: 8)")
+    batch_size: int = Field(8, ge=1, description="clips a batch, of all ranks (release: 8)")
     lr: float = Field(0.015, gt=0, description="learning rate of w at the start (paper: 0.015)")
     lr_min: float = Field(0.001, ge=0, description="and at the end of its cosine (release: 0.001)")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of w (release: 0.9)")
@@ -185,7 +199,7 @@ class SearchSettings(ClipSettings, DeviceSettings):
             raise PydanticCustomError("space", "{expected}", {"expected": str(error)}) from None
 
 
-class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings):
+class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings, BatchSettings):
     """Settings of `skelnas train`."""
 
     protocol: str = Field(
@@ -202,7 +216,7 @@ class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings):
     layers: int = Field(9, ge=1, description="cells of the network (paper: 9)")
     channels: int = Field(36, ge=1, description="channels of the first cell (release: 36)")
     epochs: int = Field(350, ge=1, description="passes over the training part (paper: 350)")
-    batch_size: int = Field(46, ge=1, description="clips a batch (release: 46)")
+    batch_size: int = Field(46, ge=1, description="clips a batch, of all ranks (release: 46)")
     lr: float = Field(0.01, gt=0, description="learning rate at the start (paper: 0.01)")
     lr_min: float = Field(0.0, ge=0, description="and at the end of its cosine (release: 0)")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum (paper: 0.9)")

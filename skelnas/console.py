@@ -6,6 +6,7 @@ now and then, so that logs stay readable.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ out = Console(highlight=False, emoji=False)
 """Results, and nothing else."""
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
+
+SPEAKS = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+"""Whether this process speaks for all: of several ranks only the first one does."""
 
 
 def note(text: str, style: str | None = None) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skelnas import devices
+from skelnas import devices, parallel
 from skelnas.batches import ClipStore, clip_shape
 from skelnas.cache import Cache
 from skelnas.config import EvaluateSettings, ScoredPart
@@ -93,26 +93,27 @@ def evaluate(
         InputError: cache or model are broken or do not fit each other.
         UsageError: the model was trained on all there is, and what was held out is asked for.
     """
-    device = devices.choose(settings)
-    network, card = load_model(model_path)
-    with Cache.open(cache_path) as cache:
-        _check_fit(cache, card, cache_path, model_path)
-        complexity = measure(network, card.input_shape)
-        devices.place(network, device)
-        protocol = cache.choose_protocol(settings.protocol or card.protocol)
-        if settings.part == "test":
-            clips = cache.load(cache.part_indices(protocol, Test))
-        else:
-            clips = cache.load(_held_out(cache, protocol, card, model_path))
-        layout, persons = cache.layout, cache.max_persons
-        how = card.make_clip_settings()
-        store = ClipStore(clips, layout, persons, how, device, settings.store)
-    with progress("evaluate", len(store)) as meter:
-        logits = score(network, store, settings.batch_size, meter.advance)
-    metrics = measure_scores(logits, store.labels.cpu())
-    frequency = torch.bincount(store.labels.cpu()).max().item()
-    chance = frequency / len(store)
-    return Evaluation(protocol, settings.part, len(store), chance, metrics, complexity, card)
+    with parallel.joined(settings.rank_timeout):
+        device = devices.choose(settings)
+        network, card = load_model(model_path)
+        with Cache.open(cache_path) as cache:
+            _check_fit(cache, card, cache_path, model_path)
+            complexity = measure(network, card.input_shape)
+            devices.place(network, device)
+            protocol = cache.choose_protocol(settings.protocol or card.protocol)
+            if settings.part == "test":
+                clips = cache.load(cache.part_indices(protocol, Test))
+            else:
+                clips = cache.load(_held_out(cache, protocol, card, model_path))
+            layout, persons = cache.layout, cache.max_persons
+            how = card.make_clip_settings()
+            store = ClipStore(clips, layout, persons, how, device, settings.store)
+        with progress("evaluate", len(store)) as meter:
+            logits = score(network, store, settings.batch_size, meter.advance)
+        metrics = measure_scores(logits, store.labels.cpu())
+        frequency = torch.bincount(store.labels.cpu()).max().item()
+        chance = frequency / len(store)
+        return Evaluation(protocol, settings.part, len(store), chance, metrics, complexity, card)
 
 
 def _held_out(cache: Cache, protocol: str, card: ModelCard, model_path: Path) -> NDArray[np.int64]:

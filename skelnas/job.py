@@ -11,6 +11,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -19,10 +20,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from skelnas import parallel
 from skelnas.console import note
 from skelnas.errors import InputError, Interrupted, SkelnasError
 from skelnas.live import Reading, figure, watch
-from skelnas.runs import CHECKPOINT, Run, atomic_write, random_seed, stop_on_signal
+from skelnas.runs import CHECKPOINT, Mirror, Run, atomic_write, random_seed, start, stop_on_signal
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 """Within an epoch; a checkpoint is also kept at the end of each."""
@@ -81,7 +83,8 @@ class Job(ABC, Generic[Item]):
         """Learn from one item.
 
         Returns:
-            Sums over its clips, one for each of `metrics`, on the device, and how many clips.
+            Sums over its clips on this rank, one for each of `metrics`, on the device, and
+            how many clips it has on all ranks.
         """
 
     def end_epoch(self, record: dict[str, Any]) -> str:
@@ -126,7 +129,7 @@ class Job(ABC, Generic[Item]):
         Raises:
             Interrupted: Ctrl-C or SIGTERM; a checkpoint of this very step is kept.
         """
-        self.restore()
+        self._meet()
         if self._is_over():
             reason = self.why_stop() or "that was the last one"
             note(f"{self.verb} has ended already, after epoch {self.epoch}: {reason}")
@@ -140,21 +143,21 @@ class Job(ABC, Generic[Item]):
                     if number < self.step:
                         continue
                     sums, count = self.take_step(item)
-                    self._sums += sums
+                    self._sums += parallel.all_reduce([sums])[0]
                     self._count += count
                     self.step += 1
                     view.show(self.epoch, self.step, self.read)
-                    if stop.requested:
+                    late = time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS
+                    stops, saves = parallel.agree(stop.requested, late)
+                    if stops or saves:
                         self._averages()
                         self._save()
+                        saved = time.monotonic()
+                    if stops:
                         raise Interrupted(
                             f"{self.verb} stopped in epoch {self.epoch + 1} after step {self.step}",
                             hint="the same command with --resume goes on from here",
                         )
-                    if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                        self._averages()
-                        self._save()
-                        saved = time.monotonic()
                 self._end_epoch(time.monotonic() - started)
         if reason := self.why_stop():
             note(f"{self.verb} ended after epoch {self.epoch}: {reason}")
@@ -184,17 +187,23 @@ class Job(ABC, Generic[Item]):
             f"{name} {figure(name, value)}"
             for name, value in zip(self.metrics, averages, strict=True)
         )
+        parallel.check_same(list(self._tensors().values()), f"in epoch {self.epoch}")
         more = self.end_epoch(record)
         self.run.log({**record, "seconds": round(seconds, 3)})
         self._save()
         note(f"epoch {self.epoch}/{self.epochs}  {figures}  {more}  {seconds:.1f} s")
 
-    def _save(self) -> None:
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return all numbers that the next step depends on, the same on every rank."""
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for prefix, (optimizer, names) in self.optimizers.items():
             tensors |= _optimizer_tensors(prefix, optimizer, names)
-        place = {"epoch": self.epoch, "step": self.step, "count": self._count}
-        _save_checkpoint(self.run.folder / CHECKPOINT, {**tensors, "sums": self._sums}, place)
+        return {**tensors, "sums": self._sums}
+
+    def _save(self) -> None:
+        if self.run.writes:
+            place = {"epoch": self.epoch, "step": self.step, "count": self._count}
+            _save_checkpoint(self.run.folder / CHECKPOINT, self._tensors(), place)
 
     def restore(self) -> None:
         """Be as the checkpoint says, if there is one; forget what was logged after it."""
@@ -209,6 +218,35 @@ class Job(ABC, Generic[Item]):
         for prefix, (optimizer, names) in self.optimizers.items():
             _restore_optimizer(prefix, optimizer, names, tensors)
         self.run.keep_epochs(self.epoch)
+
+    def _meet(self) -> None:
+        """Let all ranks begin at the same step with the same numbers: the first rank's."""
+        where = "at the start"
+        parallel.on_first(self.restore)  # before the others, for it rewrites what was logged
+        if not parallel.is_first():
+            self.restore()
+        parallel.check_same([torch.tensor([self.epoch, self.step, self._count])], where)
+        if self.epoch == self.step == 0:
+            parallel.broadcast(list(self.model.parameters()))
+        parallel.check_same(list(self._tensors().values()), where)
+        if parallel.world_size() > 1:
+            note(f"{self.verb}: {parallel.world_size()} ranks share every batch")
+
+
+def open_run(
+    folder: Path,
+    config: Mapping[str, Any],
+    *,
+    resume: bool,
+    force: bool,
+    mirror: Mirror | None = None,
+) -> Run:
+    """Open a run folder on all ranks: the first works in it, the others read its checkpoint.
+
+    See `skelnas.runs.start`.
+    """
+    begin = partial(start, folder, config, resume=resume, force=force, mirror=mirror)
+    return parallel.on_first(begin) or Run(folder, writes=False)
 
 
 def cosine(progress: float, first: float, last: float) -> float:
@@ -228,7 +266,10 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, grad_clip
     (group,) = optimizer.param_groups
     parameters: list[Tensor] = group["params"]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
+    optimizer.zero_grad()
+    used = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
+    summed = parallel.all_reduce([gradient for _, gradient in used])
+    for (parameter, _), gradient in zip(used, summed, strict=True):
         parameter.grad = gradient
     torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
     group["lr"] = lr

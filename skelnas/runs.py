@@ -103,12 +103,19 @@ class Mirror(Protocol):
 
 
 class Run:
-    """A run folder that is being worked in, locked against other runs. Made by `start`."""
+    """A run folder that is being worked in, locked against other runs. Made by `start`.
 
-    def __init__(self, folder: Path, mirror: Mirror | None = None) -> None:
+    Args:
+        folder: where everything is kept.
+        mirror: told of everything that the run logs.
+        writes: False for a rank that leaves all writing to the first, which holds the lock.
+    """
+
+    def __init__(self, folder: Path, mirror: Mirror | None = None, *, writes: bool = True) -> None:
         self.folder = folder
+        self.writes = writes
         self._mirror = mirror
-        self._lock = _lock(folder)
+        self._lock = _lock(folder) if writes else None
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +132,8 @@ class Run:
 
     def log(self, record: Mapping[str, Any], file: str = METRICS) -> None:
         """Add one line to a file of JSON lines."""
+        if not self.writes:
+            return
         with (self.folder / file).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record) + "\n")
             lines.flush()
@@ -134,6 +143,8 @@ class Run:
 
     def keep_epochs(self, epochs: int) -> None:
         """Forget lines of epochs after the checkpoint: they are about to be made again."""
+        if not self.writes:
+            return
         for path in self.folder.glob("*.jsonl"):
             kept = [line for line in read_lines(path) if line["epoch"] <= epochs]
             atomic_write(path, "".join(json.dumps(line) + "\n" for line in kept))

@@ -8,32 +8,39 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from skelnas import parallel
 from skelnas.batches import ClipStore
+from skelnas.models.network import Network
 
 
 @torch.no_grad()
 def score(
-    model: nn.Module,
+    network: Network,
     store: ClipStore,
     batch_size: int,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Tensor:
     """Return the logits [N, classes] of every clip of a store, in its order, on the CPU.
 
-    The model is left in the mode that it came in. `advance` is told how many clips are done.
+    The ranks score whole batches in turn, so that each is what one process would have scored.
+    The network is left in the mode that it came in. `advance` is told how many clips are done.
     """
-    training = model.training
-    model.eval()
-    logits = []
+    training = network.training
+    network.eval()
+    logits = torch.zeros(len(store), network.classifier.out_features)
+    batches = torch.split(torch.arange(len(store)), batch_size)
+    ranks = parallel.world_size()
     try:
-        for indices in torch.split(torch.arange(len(store)), batch_size):
-            logits.append(model(store.batch(indices).x).float().cpu())
-            advance(len(indices))
+        for start in range(0, len(batches), ranks):
+            turn = batches[start : start + ranks]
+            for indices in turn[parallel.rank() :][:1]:
+                logits[indices] = network(store.batch(indices).x).float().cpu()
+            advance(sum(map(len, turn)))
     finally:
-        model.train(training)
-    return torch.cat(logits)
+        network.train(training)
+    return parallel.all_reduce([logits])[0]
 
 
 @dataclass(frozen=True)

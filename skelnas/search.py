@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from skelnas import architect, devices, runs
+from skelnas import architect, devices, parallel, runs
 from skelnas.batches import Batch, num_batches, shuffled
 from skelnas.config import SearchSettings
 from skelnas.console import note
+from skelnas.engine.norm import over_ranks
 from skelnas.errors import InputError
 from skelnas.genotype import Genotype, candidates
-from skelnas.job import Job, descend
+from skelnas.job import Job, descend, open_run
 from skelnas.live import Reading
 from skelnas.models.supernet import Supernet
 from skelnas.search_clips import (
@@ -51,7 +52,8 @@ def search(
 
     One half of the training part of the protocol trains the weights, the other half drives
     the alphas; the test part and what is held out are never read. A run that was stopped goes
-    on with `resume` as if nothing had happened.
+    on with `resume` as if nothing had happened. Several ranks search together, as one process
+    would.
 
     Args:
         cache_path: a skeleton cache.
@@ -68,28 +70,30 @@ def search(
         Interrupted: asked to stop; the run can be resumed.
     """
     events = EventWriter(out, candidates(settings.space)) if tensorboard else None
-    clips = load_search_clips(cache_path, settings, devices.choose(settings))
-    settings = settings.model_copy(update={"protocol": clips.protocol})
-    config: dict[str, Any] = {
-        "verb": "search",
-        "cache": str(cache_path.resolve()),
-        "settings": settings.model_dump(),
-        "primitives": list(candidates(settings.space)),
-        "classes": clips.classes,
-        "clips": {"weights": len(clips.weight_half), "alphas": len(clips.alpha_half)},
-        "hold_out": clips.hold_out and asdict(clips.hold_out),
-        "fingerprint": clips.fingerprint,
-    }
-    held_out = f", {clips.hold_out.clips} are held out" if clips.hold_out else ""
-    note(
-        f"search: {len(clips.weight_half)} clips train w, {len(clips.alpha_half)} drive alpha"
-        f"{held_out} ({clips.protocol}); {settings.order} order on {clips.store.device}"
-    )
-    if settings.layers < 3:
-        note("the supernet has no normal cell: that of the genotype will be as drawn at random")
-    with runs.start(out, config, resume=resume, force=force, mirror=events) as run:
-        job = _Search(run, settings, clips)
-        job.work()
+    with parallel.joined(settings.rank_timeout), over_ranks(settings.batch_norm == "sync"):
+        clips = load_search_clips(cache_path, settings, devices.choose(settings))
+        settings = settings.model_copy(update={"protocol": clips.protocol})
+        config: dict[str, Any] = {
+            "verb": "search",
+            "cache": str(cache_path.resolve()),
+            "settings": settings.model_dump(exclude={"rank_timeout"}),
+            "ranks": parallel.world_size() if settings.batch_norm == "rank" else "any",
+            "primitives": list(candidates(settings.space)),
+            "classes": clips.classes,
+            "clips": {"weights": len(clips.weight_half), "alphas": len(clips.alpha_half)},
+            "hold_out": clips.hold_out and asdict(clips.hold_out),
+            "fingerprint": clips.fingerprint,
+        }
+        held_out = f", {clips.hold_out.clips} are held out" if clips.hold_out else ""
+        note(
+            f"search: {len(clips.weight_half)} clips train w, {len(clips.alpha_half)} drive alpha"
+            f"{held_out} ({clips.protocol}); {settings.order} order on {clips.store.device}"
+        )
+        if settings.layers < 3:
+            note("the supernet has no normal cell: that of the genotype will be as drawn at random")
+        with open_run(out, config, resume=resume, force=force, mirror=events) as run:
+            job = _Search(run, settings, clips)
+            job.work()
 
 
 class _Search(Job[tuple[Tensor, Tensor]]):
@@ -170,7 +174,9 @@ class _Search(Job[tuple[Tensor, Tensor]]):
 
     def take_step(self, item: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
         """Move alpha by its gradient, then w by its own (the release's order)."""
-        training, validation = (self.store.batch(indices) for indices in item)
+        training, validation = (
+            self.store.batch(indices, share=parallel.share(len(indices))) for indices in item
+        )
         lr = self.lr(self.steps_done)
 
         gradient = self._architecture_gradient(training, validation, lr)
@@ -179,11 +185,11 @@ class _Search(Job[tuple[Tensor, Tensor]]):
         self.alpha_optimizer.step()
 
         logits = self.supernet(training.x)
-        loss = F.cross_entropy(logits, training.labels)
+        loss = F.cross_entropy(logits, training.labels) * training.share
         descend(self.weight_optimizer, loss, lr, self.settings.grad_clip)
 
         hits = (logits.detach().argmax(1) == training.labels).sum()
-        count = len(training.labels)
+        count = len(item[0])
         return torch.stack([loss.detach() * count, hits, gradient.validation_loss * count]), count
 
     def _architecture_gradient(
@@ -208,7 +214,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
         else:
             named = dict(zip(self.weight_names, weights, strict=True))
             logits = functional_call(self.supernet, named, batch.x)
-        return F.cross_entropy(logits, batch.labels)
+        return F.cross_entropy(logits, batch.labels) * batch.share
 
     def end_epoch(self, record: dict[str, Any]) -> str:
         """Keep the alphas of this epoch, and what they say of a collapse or an end."""

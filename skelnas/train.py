@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skelnas import devices, runs
+from skelnas import devices, parallel, runs
 from skelnas.batches import ClipStore, num_batches, shuffled
 from skelnas.cache import Cache
 from skelnas.config import ClipSettings, TrainSettings
 from skelnas.console import note
+from skelnas.engine.norm import over_ranks
 from skelnas.genotype import Genotype
-from skelnas.job import Job, descend
+from skelnas.job import Job, descend, open_run
 from skelnas.model_folder import ModelCard, save_model
 from skelnas.models.complexity import measure
 from skelnas.splits import split_training_part
@@ -61,41 +62,45 @@ def train(
         Interrupted: asked to stop; the run can be resumed.
     """
     events = EventWriter(out) if tensorboard else None
-    device = devices.choose(settings)
-    with Cache.open(cache_path) as cache:
-        protocol = cache.choose_protocol(settings.protocol)
-        settings = settings.model_copy(update={"protocol": protocol})
-        part = split_training_part(cache, protocol, settings.hold_out)
-        clips = cache.load(part.learned)
-        layout, persons = cache.layout, cache.max_persons
-        store = ClipStore(clips, layout, persons, settings, device, settings.store)
-        store.check(settings)
-        card = ModelCard(
-            genotype=genotype.to_dict(),
-            channels=settings.channels,
-            layers=settings.layers,
-            classes=cache.classes,
-            input_shape=store.shape,
-            joints=list(cache.layout.joints),
-            clip_settings=settings.model_dump(include=set(ClipSettings.model_fields)),
-            source=cache.source,
-            protocol=protocol,
-            hold_out=part.hold_out,
-            versions=runs.versions(),
-        )
-    asked = {key: value for key, value in asdict(card).items() if key != "versions"}
-    config = {
-        "verb": "train",
-        "cache": str(cache_path.resolve()),
-        "settings": settings.model_dump(),
-        "model": asked,
-        "clips": len(store),
-        "fingerprint": clips.fingerprint(),
-    }
-    with runs.start(out, config, resume=resume, force=force, mirror=events) as run:
-        job = _Training(run, settings, store, card)
-        job.work()
-        return save_model(out, job.network, card)
+    with parallel.joined(settings.rank_timeout), over_ranks(settings.batch_norm == "sync"):
+        device = devices.choose(settings)
+        with Cache.open(cache_path) as cache:
+            protocol = cache.choose_protocol(settings.protocol)
+            settings = settings.model_copy(update={"protocol": protocol})
+            part = split_training_part(cache, protocol, settings.hold_out)
+            clips = cache.load(part.learned)
+            layout, persons = cache.layout, cache.max_persons
+            store = ClipStore(clips, layout, persons, settings, device, settings.store)
+            store.check(settings)
+            card = ModelCard(
+                genotype=genotype.to_dict(),
+                channels=settings.channels,
+                layers=settings.layers,
+                classes=cache.classes,
+                input_shape=store.shape,
+                joints=list(cache.layout.joints),
+                clip_settings=settings.model_dump(include=set(ClipSettings.model_fields)),
+                source=cache.source,
+                protocol=protocol,
+                hold_out=part.hold_out,
+                versions=runs.versions(),
+            )
+        asked = {key: value for key, value in asdict(card).items() if key != "versions"}
+        config = {
+            "verb": "train",
+            "cache": str(cache_path.resolve()),
+            "settings": settings.model_dump(exclude={"rank_timeout"}),
+            "ranks": parallel.world_size() if settings.batch_norm == "rank" else "any",
+            "model": asked,
+            "clips": len(store),
+            "fingerprint": clips.fingerprint(),
+        }
+        with open_run(out, config, resume=resume, force=force, mirror=events) as run:
+            job = _Training(run, settings, store, card)
+            job.work()
+            if run.writes:
+                save_model(out, job.network, card)
+            return out / runs.MODEL
 
 
 class _Training(Job[Tensor]):
@@ -144,16 +149,27 @@ class _Training(Job[Tensor]):
 
     def take_step(self, indices: Tensor) -> tuple[Tensor, int]:
         """Learn from one batch."""
-        place = (self.epoch, self.step)
-        torch.manual_seed(self.random_seed(STREAM_DROP_PATH, *place))
-        self.network.set_drop_path(self.settings.drop_path * self.epoch / self.epochs)
-        generator = torch.Generator().manual_seed(self.random_seed(STREAM_AUGMENT, *place))
-        batch = self.store.batch(indices, self.settings, generator)
+        count = len(indices)
+        share = parallel.share(count)
+        chance = self.settings.drop_path * self.epoch / self.epochs
+        self.network.drop_paths(chance, count, self._generator(STREAM_DROP_PATH), share)
+        batch = self.store.batch(indices, self.settings, self._generator(STREAM_AUGMENT), share)
 
         logits = self.network(batch.x)
-        loss = F.cross_entropy(logits, batch.labels)
+        loss = F.cross_entropy(logits, batch.labels) * batch.share
         descend(self.optimizer, loss, self.lr(self.steps_done), self.settings.grad_clip)
+        if self.settings.batch_norm == "rank":
+            self._average_statistics(batch.share)
 
         hits = (logits.detach().argmax(1) == batch.labels).sum()
-        count = len(batch.labels)
         return torch.stack([loss.detach() * count, hits]), count
+
+    def _generator(self, stream: int) -> torch.Generator:
+        """Return what one step draws from, the same on every rank."""
+        return torch.Generator().manual_seed(self.random_seed(stream, self.epoch, self.step))
+
+    def _average_statistics(self, share: float) -> None:
+        """Let all ranks have the mean of the running statistics that each has of its clips."""
+        running = [value for value in self.network.buffers() if value.is_floating_point()]
+        averages = parallel.all_reduce([value * share for value in running])
+        torch._foreach_copy_(running, averages)

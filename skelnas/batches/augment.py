@@ -44,6 +44,13 @@ class Changes:
         moved = {name: None if it is None else it.to(device) for name, it in vars(self).items()}
         return Changes(**moved)
 
+    def of(self, clips: slice) -> Changes:
+        """Return the same of some of the clips."""
+        cut = {name: None if it is None else it[clips] for name, it in vars(self).items()}
+        if self.stretch is not None:
+            cut["stretch"] = self.stretch[:, clips]
+        return Changes(**cut)
+
 
 def draw(
     settings: AugmentSettings,

@@ -24,6 +24,8 @@ from skelnas.cache import Clips
 from skelnas.config import AugmentSettings, ClipSettings, Store
 from skelnas.sources.base import Layout
 
+ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -32,10 +34,12 @@ class Batch:
     Attributes:
         x: [N, C, T, V].
         labels: [N], class indices.
+        share: N divided by the clips of this batch on all ranks.
     """
 
     x: Tensor
     labels: Tensor
+    share: float = 1.0
 
 
 def clip_shape(layout: Layout, max_persons: int, settings: ClipSettings) -> tuple[int, int, int]:
@@ -101,23 +105,27 @@ class ClipStore:
         indices: Tensor,
         augment: AugmentSettings | None = None,
         generator: torch.Generator | None = None,
+        share: slice = ALL,
     ) -> Batch:
-        """Make a batch.
+        """Make a batch, or a share of it, with the changes that the whole batch would have.
 
         Args:
             indices: [N] int64, which clips.
             augment: random changes, or None for clips as they are.
             generator: of the CPU; source of what `augment` draws.
+            share: which of the clips are made.
 
         Raises:
             InputError: see `check`.
         """
+        count = len(indices)
         changes = Changes()
         if augment is not None:
             of_clip = (self.max_persons, self.settings.frames)
             of_pose = (len(self.layout.joints), num_spatial(self.layout))
-            shape = (len(indices), *of_clip, *of_pose)
-            changes = draw(augment, shape, generator).to(self.device)
+            shape = (count, *of_clip, *of_pose)
+            changes = draw(augment, shape, generator).of(share).to(self.device)
+        indices = indices[share]
         rows = self._clips.fetch(indices)
         indices = indices.to(self.device)
         where = positions(rows.num_frames, self.settings, changes.stretch)
@@ -125,7 +133,8 @@ class ClipStore:
         poses = self._place(poses, indices, changes) * present[..., None, None]
         x = self._streams.make(poses, present)
         x = x.transpose(1, 2).flatten(2, 3).permute(0, 3, 1, 2)
-        return Batch(x.contiguous(memory_format=torch.channels_last), self.labels[indices])
+        x = x.contiguous(memory_format=torch.channels_last)
+        return Batch(x, self.labels[indices], len(indices) / count)
 
     def check(self, augment: AugmentSettings) -> None:
         """Check that these clips can be changed so.

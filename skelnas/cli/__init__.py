@@ -48,6 +48,8 @@ def root(
 def main() -> None:
     """Run the command line; a known failure is one line, its hint and its exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up, as Ctrl-C
+    if not console.SPEAKS:
+        sys.stdout = sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
         app()
     except SystemExit as ending:
@@ -67,6 +69,7 @@ def main() -> None:
         if _is_out_of_memory(error):
             _fail(f"out of memory ({str(error).splitlines()[0]})", "try a smaller --batch-size", 4)
         if os.environ.get("SKELNAS_DEBUG"):
+            sys.stderr = sys.__stderr__
             raise
         _fail(
             f"unexpected {type(error).__name__}: {error}",
@@ -85,6 +88,11 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _fail(message: str, hint: str | None, exit_code: int) -> None:
+    parallel: Any = sys.modules.get("skelnas.parallel")
+    if parallel and parallel.world_size() > 1:
+        if not parallel.is_new(message):  # what fails on all ranks is told once
+            sys.exit(exit_code)
+        sys.stderr = sys.__stderr__
     if os.environ.get("SKELNAS_DEBUG") and sys.exc_info()[1] is not None:
         console.err.print_exception()
     console.note(f"skelnas: {message}", style="red")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -133,6 +134,11 @@ def train(
     """
     from skelnas.genotype import load
 
+    if genotype == "-" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "several ranks cannot read the genotype from one standard input",
+            hint="`skelnas derive RUN --out genotype.json` writes a file for --genotype",
+        )
     cells = load(genotype, sys.stdin.read() if genotype == "-" else None)
     if dry_run:
         console.result(settings.model_dump_json(indent=2))
@@ -166,7 +172,7 @@ def evaluate(
     from skelnas.runs import atomic_write
 
     result = evaluate_verb(cache, model, settings)
-    if confusion is not None:
+    if confusion is not None and console.SPEAKS:
         atomic_write(confusion, result.confusion_csv())
     if as_json:
         console.result(json.dumps(result.to_dict()))

@@ -15,13 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skelnas.engine.norm import batch_norm
+
 Weights = Sequence[Tensor]
 """The weights of one operation, in the order in which it uses them."""
-
-
-def batch_norm(x: Tensor) -> Tensor:
-    """Normalise each channel by the mean and variance of this batch."""
-    return F.batch_norm(x, None, None, training=True)
 
 
 def convolve(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:

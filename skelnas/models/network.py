@@ -11,18 +11,21 @@ from skelnas.models.stack import Place, make_stem, output_channels, places
 
 
 class DropPath(nn.Module):
-    """Drop an edge for whole clips at random while training, and scale the others up."""
+    """Drop an edge for whole clips while training, and scale the others up.
+
+    Attributes:
+        factors: [N], what each clip of the batch is multiplied by; None changes nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.probability = 0.0
+        self.factors: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, T, V] to the same shape."""
-        if not self.training or self.probability == 0.0:
+        if not self.training or self.factors is None:
             return x
-        keep = 1.0 - self.probability
-        return x * (torch.rand(len(x), 1, 1, 1, device=x.device) < keep).to(x.dtype) / keep
+        return x * self.factors.to(x.dtype)[:, None, None, None]
 
 
 class DerivedCell(nn.Module):
@@ -93,7 +96,23 @@ class Network(nn.Module):
         logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
         return logits
 
-    def set_drop_path(self, probability: float) -> None:
-        """Set how likely each edge is dropped while training, from 0 to below 1."""
-        for module in self._drop_paths:
-            module.probability = probability
+    def drop_paths(
+        self,
+        probability: float,
+        num_clips: int,
+        generator: torch.Generator,
+        share: slice,
+    ) -> None:
+        """Draw which edges are dropped for which clips of the next batch.
+
+        Args:
+            probability: of each edge and clip, from 0 to below 1.
+            num_clips: of the batch.
+            generator: of the CPU, so that the same is drawn for every device.
+            share: which of the clips this network will see.
+        """
+        keep = 1.0 - probability
+        kept = torch.rand(len(self._drop_paths), num_clips, generator=generator) < keep
+        factors = (kept[:, share] / keep).to(self.classifier.weight.device)
+        for module, row in zip(self._drop_paths, factors, strict=True):
+            module.factors = row if probability else None

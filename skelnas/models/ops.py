@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from skelnas.genotype import NUM_INPUT_NODES
+from skelnas.models.norm import BatchNorm
 from skelnas.models.stack import Place
 
 SE_REDUCTION = 16
@@ -61,9 +62,9 @@ class SqueezeExcite(nn.Module):
         return x * gate[:, :, None, None]
 
 
-def make_norm(channels: int, searching: bool) -> nn.BatchNorm2d:
+def make_norm(channels: int, searching: bool) -> BatchNorm:
     """Make a normalisation: plain batch statistics in the supernet, the usual one elsewhere."""
-    return nn.BatchNorm2d(channels, affine=not searching, track_running_stats=not searching)
+    return BatchNorm(channels, affine=not searching, track_running_stats=not searching)
 
 
 def relu_conv_norm(in_channels: int, out_channels: int, searching: bool = False) -> nn.Module:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from skelnas.models.norm import BatchNorm
+
 STEM_MULTIPLIER = 3
 """The stem has this many times the channels of the first cell (authors' release)."""
 
@@ -62,5 +64,5 @@ def make_stem(in_channels: int, channels: int, searching: bool = False) -> nn.Mo
     width = STEM_MULTIPLIER * channels
     return nn.Sequential(
         nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
-        nn.BatchNorm2d(width, track_running_stats=not searching),
+        BatchNorm(width, track_running_stats=not searching),
     )

@@ -74,16 +74,27 @@ def test_genotype_with_a_large_kernel_of_every_kind() -> None:
     assert network(torch.randn(2, 2, 9, 7)).shape == (2, 4)
 
 
+def drop_paths_of(network: Network) -> list[DropPath]:
+    return [module for module in network.modules() if isinstance(module, DropPath)]
+
+
 def test_drop_path_drops_whole_clips_and_keeps_the_mean() -> None:
-    torch.manual_seed(0)
-    drop = DropPath()
-    drop.probability = 0.25
-    y = drop(torch.ones(4000, 2, 3, 3))
-    values = y[:, 0, 0, 0]
-    assert torch.equal(y, values[:, None, None, None].expand_as(y))
-    assert values.unique().tolist() == [0.0, pytest.approx(4 / 3)]
-    assert values.mean().item() == pytest.approx(1, abs=0.05)
-    assert torch.equal(drop.eval()(y), y)
+    network = Network(random_genotype(0), in_channels=3, num_classes=4, channels=2, num_layers=3)
+    draws = []
+    for share in (slice(None), slice(1000, 4000)):
+        network.drop_paths(0.25, 4000, torch.Generator().manual_seed(0), share)
+        draws.append([drop.factors for drop in drop_paths_of(network)])
+    whole, part = draws
+    for drop, factors in zip(drop_paths_of(network), part, strict=True):
+        y = drop(torch.ones(3000, 2, 3, 3))
+        assert torch.equal(y, factors[:, None, None, None].expand_as(y))
+        assert torch.equal(drop.eval()(y), y)
+        assert factors.unique().tolist() == [0.0, pytest.approx(4 / 3)]
+        assert factors.mean().item() == pytest.approx(1, abs=0.05)
+    assert all(torch.equal(a[1000:], b) for a, b in zip(whole, part, strict=True))
+    assert not torch.equal(whole[0], whole[1])
+    network.drop_paths(0.0, 2, torch.Generator(), slice(None))
+    assert all(drop.factors is None for drop in drop_paths_of(network))
 
 
 def test_skips_are_never_dropped() -> None:
@@ -92,7 +103,6 @@ def test_skips_are_never_dropped() -> None:
         reduction=((Edge("skip_connect", 0), Edge("conv_3x3", 1)),),
     )
     network = Network(genotype, in_channels=3, num_classes=4, channels=4, num_layers=3)
-    network.set_drop_path(0.5)
     counts = [
         sum(isinstance(module, DropPath) for module in cell.modules()) for cell in network.cells
     ]

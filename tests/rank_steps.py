@@ -1,0 +1,171 @@
+"""What each of two ranks does, to be compared with one process in test_parallel."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from interrupting import stop_after
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.func import functional_call
+
+from skelnas import architect, parallel
+from skelnas.config import EvaluateSettings, SearchSettings, TrainSettings
+from skelnas.engine.norm import over_ranks
+from skelnas.errors import Interrupted, SkelnasError
+from skelnas.evaluate import evaluate
+from skelnas.genotype import BUILT_IN, SPACES, random_genotype
+from skelnas.job import descend
+from skelnas.models.network import Network
+from skelnas.models.supernet import Supernet
+from skelnas.search import search
+from skelnas.train import train
+
+CPU: Any = {"device": "cpu", "threads": 1}
+SEARCH = SearchSettings(frames=6, layers=1, channels=2, nodes=1, epochs=4, batch_size=7, **CPU)
+AUGMENT: Any = {"rotate": 20, "crop": 0.5, "jitter": 0.01, "drop_path": 0.4}
+TRAIN = TrainSettings(frames=6, layers=3, channels=2, epochs=2, batch_size=9, **AUGMENT, **CPU)
+EVALUATE = EvaluateSettings(batch_size=5, **CPU)
+"""The test part has 12 clips: three batches for two ranks."""
+
+CLIPS = 5
+"""Of a batch: an odd number, so that one of two ranks has more."""
+
+HALVES = (slice(0, 3), slice(3, 5))
+"""The shares of two ranks."""
+
+OWN = (None,)
+"""The share of this rank, whichever it is."""
+
+Shares = Sequence[slice | None]
+Tensors = dict[str, Tensor]
+
+
+def batch(seed: int, share: slice | None = None) -> tuple[Tensor, Tensor, float]:
+    """Clips and labels of a share of a batch, and how large the share is."""
+    torch.manual_seed(seed)
+    x, labels = torch.randn(CLIPS, 3, 7, 5, dtype=torch.float64), torch.randint(4, (CLIPS,))
+    x = 3 + x * torch.arange(1, CLIPS + 1)[:, None, None, None]  # no two clips are alike
+    share = parallel.share(CLIPS) if share is None else share
+    return x[share], labels[share], len(labels[share]) / CLIPS
+
+
+def small_supernet() -> Supernet:
+    torch.manual_seed(0)
+    shape: Any = {"channels": 2, "num_layers": 3, "num_nodes": 1}
+    net = Supernet(in_channels=3, num_classes=4, primitives=SPACES["sar"], **shape).double()
+    for alpha in net.alphas.values():
+        torch.nn.init.normal_(alpha, std=0.5)
+    return net
+
+
+def search_step(shares: Shares = OWN, exact: bool = False) -> Tensors:
+    """One step of a second-order search. A loss is the sum over shares, by default the rank's."""
+    net = small_supernet()
+    names, weights = zip(*net.named_weights(), strict=True)
+
+    def loss(seed: int, moved: Sequence[Tensor] = weights) -> Tensor:
+        named = dict(zip(names, moved, strict=True))
+        parts = []
+        for share in shares:
+            x, labels, part = batch(seed, share)
+            parts.append(F.cross_entropy(functional_call(net, named, x), labels) * part)
+        return torch.stack(parts).sum()
+
+    buffers = [0.1 * torch.ones_like(weight) for weight in weights]
+    method = architect.second_order_exact if exact else architect.second_order
+    step = architect.VirtualStep(0.1, 0.9, buffers, 3e-4)
+    alphas = list(net.alphas.values())
+    gradient = method(partial(loss, 1), partial(loss, 2), weights, alphas, step)
+    descend(torch.optim.SGD(weights, lr=0.1), loss(1), 0.1, 5.0)
+    (seen,) = parallel.all_reduce([gradient.validation_loss])
+    found = dict(zip(net.alphas, gradient.alphas, strict=True))
+    return {**found, "loss": seen, "w": torch.cat([w.detach().flatten() for w in weights])}
+
+
+def training_steps() -> Tensors:
+    """Two steps of a derived network with drop-path; its weights and running statistics."""
+    torch.manual_seed(0)
+    shape: Any = {"channels": 2, "num_layers": 3}
+    network = Network(random_genotype(0), in_channels=3, num_classes=4, **shape).double()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for step in range(2):
+        share = parallel.share(CLIPS)
+        network.drop_paths(0.3, CLIPS, torch.Generator().manual_seed(step), share)
+        x, labels, part = batch(step)
+        descend(optimizer, F.cross_entropy(network(x), labels) * part, 0.1, 5.0)
+    return network.state_dict()
+
+
+def all_steps() -> Tensors:
+    found = {
+        "search": search_step(),
+        "exact": search_step(exact=True),
+        "training": training_steps(),
+    }
+    return {f"{case} {name}": value for case, it in found.items() for name, value in it.items()}
+
+
+def talk() -> Tensors:
+    """What ranks say to each other, in numbers."""
+    rank = parallel.rank()
+    shared = torch.full((2, 2), float(rank))
+    parallel.broadcast([shared])
+    parallel.check_same([torch.ones(3), torch.tensor(2)], "here")
+    apart = ""
+    try:
+        parallel.check_same([torch.ones(3), torch.tensor(rank)], "in epoch 3")
+    except SkelnasError as error:
+        apart = str(error)
+    assert parallel.is_new(f"rank {rank} alone")
+    return {
+        "wishes": torch.tensor(parallel.agree(rank == 1, False)),
+        "rows": parallel.all_gather(torch.tensor([rank + 1.0, 7.0])),
+        "shared": shared,
+        "apart": torch.tensor(list(apart.encode())),
+        "told": parallel.all_reduce([torch.tensor(int(parallel.is_new("by both")))])[0],
+    }
+
+
+def numbers(folder: Path) -> None:
+    """Write what each rank finds."""
+    with parallel.joined(60):
+        with over_ranks(True):
+            synced = all_steps()
+        found = {"sync": synced, "rank": search_step(), "talk": talk()}
+        for name, tensors in found.items():
+            whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
+            save_file(whole, folder / f"{name}{parallel.rank()}.safetensors")
+
+
+def verbs(cache: Path, folder: Path) -> None:
+    """Search, train and evaluate in `folder`; what is printed is what each rank returns."""
+    search(cache, folder / "run", SEARCH)
+    stop_and_go_on(cache, folder / "stopped")
+    train(cache, BUILT_IN["ntu_cs112se30"], folder / "model", TRAIN)
+    print(json.dumps(evaluate(cache, folder / "model", EVALUATE).to_dict()))
+
+
+def stop_and_go_on(cache: Path, folder: Path) -> None:
+    """Ask the second rank alone to stop after three steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 3 if os.environ["RANK"] == "1" else 10**6)
+        with pytest.raises(Interrupted, match="stopped in epoch 2 after step 1"):
+            search(cache, folder, SEARCH)
+    parallel.leave()  # what fails does not: its process is to end, but this one goes on
+    search(cache, folder, SEARCH, resume=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    numbers(Path(sys.argv[2]))
+    verbs(Path(sys.argv[1]), Path(sys.argv[2]))

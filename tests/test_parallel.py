@@ -1,0 +1,191 @@
+"""Two ranks do what one process does: the same steps, once each, and they end together."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from rank_steps import EVALUATE, HALVES, SEARCH, TRAIN, all_steps, search_step
+from ranks import HERE, environment, finish, start
+from safetensors.torch import load_file
+from test_search import assert_same, outcome
+from typer.testing import CliRunner
+
+from skelnas import parallel, runs
+from skelnas.cli import app
+from skelnas.config import SearchSettings
+from skelnas.errors import SkelnasError, UsageError
+from skelnas.evaluate import evaluate
+from skelnas.genotype import BUILT_IN
+from skelnas.search import search
+from skelnas.train import train
+
+Outcome = tuple[dict[str, torch.Tensor], list[dict[str, object]], str]
+
+CLOSE = {"rtol": 1e-9, "atol": 1e-12}
+"""In float64 the same sums in another order."""
+
+
+def flags(settings: SearchSettings) -> list[str]:
+    given = settings.model_dump(exclude_unset=True).items()
+    return [word for name, value in given for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def command(verb: str, *words: str | Path) -> list[subprocess.Popen[str]]:
+    """Run a verb on two ranks."""
+    return start(["-m", "skelnas", verb, *words])
+
+
+def assert_close(actual: Outcome, expected: Outcome) -> None:
+    """Check that two runs differ by what float32 rounds."""
+    torch.testing.assert_close(actual[0], expected[0], rtol=1e-3, atol=1e-4)
+    for ours, theirs in zip(actual[1], expected[1], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What two ranks have left in a folder and printed."""
+
+    folder: Path
+    printed: list[str]
+
+    def both(self, name: str) -> dict[str, torch.Tensor]:
+        """What both ranks have found, bit for bit the same."""
+        first, second = (load_file(self.folder / f"{name}{rank}.safetensors") for rank in range(2))
+        assert first.keys() == second.keys()
+        assert [key for key in first if not torch.equal(first[key], second[key])] == []
+        return first
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder = tmp_path_factory.mktemp("pair")
+    codes, printed, errors = finish(start([HERE / "rank_steps.py", tiny_cache, folder]))
+    assert codes == [0, 0], errors
+    return Pair(folder, printed)
+
+
+def test_two_ranks_take_the_steps_of_one_process(pair: Pair) -> None:
+    """The Hessian's term, also the exact one, drop-path and running statistics included."""
+    torch.testing.assert_close(pair.both("sync"), all_steps(), **CLOSE)
+
+
+def test_statistics_of_each_rank(pair: Pair) -> None:
+    torch.testing.assert_close(pair.both("rank"), search_step(HALVES), **CLOSE)
+    whole = search_step()
+    assert (pair.both("rank")["normal"] - whole["normal"]).abs().max() > 1e-4
+
+
+def test_what_ranks_say_to_each_other(pair: Pair) -> None:
+    said = pair.both("talk")
+    assert said["wishes"].tolist() == [True, False]
+    assert said["rows"].tolist() == [[1, 7], [2, 7]]
+    assert said["shared"].tolist() == [[0, 0], [0, 0]]
+    assert said["told"].item() == 1
+    apart = bytes(said["apart"].tolist()).decode()
+    assert apart == "the ranks have come apart in epoch 3: rank 1 holds other numbers than rank 0"
+
+
+def test_a_search_of_two_ranks_is_that_of_one(tiny_cache: Path, pair: Pair, tmp_path: Path) -> None:
+    search(tiny_cache, tmp_path / "run", SEARCH)
+    assert_close(outcome(pair.folder / "run"), outcome(tmp_path / "run"))
+
+
+def test_a_training_of_two_ranks_is_that_of_one(
+    tiny_cache: Path, pair: Pair, tmp_path: Path
+) -> None:
+    model = train(tiny_cache, BUILT_IN["ntu_cs112se30"], tmp_path / "model", TRAIN)
+    one, two = load_file(model), load_file(pair.folder / "model" / runs.MODEL)
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
+
+
+def test_two_ranks_score_every_clip_once(tiny_cache: Path, pair: Pair) -> None:
+    scores = evaluate(tiny_cache, pair.folder / "model", EVALUATE).to_dict()
+    assert [json.loads(printed) for printed in pair.printed] == 2 * [json.loads(json.dumps(scores))]
+    assert sum(map(sum, scores["confusion"])) == 12
+
+
+def test_ranks_that_are_stopped_go_on_as_if_nothing_had_happened(pair: Pair) -> None:
+    assert_same(pair.folder / "run", pair.folder / "stopped")
+
+
+def test_a_rank_that_dies_ends_all_and_one_process_goes_on(
+    tiny_cache: Path, pair: Pair, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    ranks = command("search", tiny_cache, "--out", out, *flags(SEARCH))
+    wait_for(lambda: (out / runs.METRICS).exists())
+    ranks[1].kill()
+    codes, _, messages = finish(ranks)
+    assert codes == [1, -signal.SIGKILL]
+    assert "skelnas: another rank has gone\n  hint: " in messages[0]
+    assert "Traceback" not in messages[0]
+    search(tiny_cache, out, SEARCH, resume=True)
+    assert_close(outcome(out), outcome(pair.folder / "run"))
+
+
+def test_what_is_refused_is_told_once_and_ends_all(tiny_cache: Path, pair: Pair) -> None:
+    out = pair.folder / "run"
+    codes, _, messages = finish(command("search", tiny_cache, "--out", out, *flags(SEARCH)))
+    assert codes == [2, 2]
+    assert "".join(messages).count("run: is not empty") == 1
+
+
+def test_a_rank_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment(rank=0).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SkelnasError, match="another rank does not answer in time"):
+        parallel.joined(1).__enter__()
+
+
+def test_other_ranks_that_nobody_can_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UsageError, match=r"WORLD_SIZE is 2, but .* RANK") as caught:
+        parallel.joined(1).__enter__()
+    assert "torchrun" in str(caught.value.hint)
+
+
+def test_a_genotype_from_standard_input_is_for_one_process(
+    monkeypatch: pytest.MonkeyPatch, tiny_cache: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = ["train", str(tiny_cache), "--genotype", "-", "--out", str(tmp_path / "model")]
+    assert "cannot read the genotype" in str(CliRunner().invoke(app, words).exception)
+
+
+@pytest.mark.parametrize("count", [3, 7, 8, 48])
+def test_shares_are_disjoint_and_whole(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr(parallel, "_group", parallel._Group(rank, 3, None))
+        shares.append(list(range(count))[parallel.share(count)])
+    assert list(itertools.chain(*shares)) == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    with pytest.raises(UsageError, match="3 ranks cannot share 2 clips"):
+        parallel.share(2)
+
+
+def test_without_other_ranks_nothing_happens() -> None:
+    tensors = [torch.ones(2), torch.zeros(3)]
+    with parallel.joined(1):
+        assert parallel.all_reduce(tensors)[0] is tensors[0]
+        assert parallel.share(5) == slice(0, 5)
+        assert parallel.agree(True, False) == [True, False]
+        assert parallel.on_first(lambda: 3) == 3
