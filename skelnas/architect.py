@@ -62,9 +62,12 @@ class VirtualStep:
         return list(steps)
 
 
-def first_order(validation_loss: Loss, alphas: Sequence[Tensor]) -> ArchitectureGradient:
+def first_order(
+    validation_loss: Loss, weights: Sequence[Tensor], alphas: Sequence[Tensor]
+) -> ArchitectureGradient:
     """Return the gradient of L_val(w, alpha) alone: Eq. (4) with an inner rate of 0."""
-    loss = validation_loss()
+    with _frozen(weights):
+        loss = validation_loss()
     return ArchitectureGradient(_gradient(loss, alphas), loss.detach())
 
 
@@ -103,9 +106,9 @@ def second_order(
 
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(direction)))
     eps = perturbation / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-    with _moved(weights, start, direction, eps):
+    with _moved(weights, start, direction, eps), _frozen(weights):
         plus = _gradient(training_loss(), alphas)
-    with _moved(weights, start, direction, -eps):
+    with _moved(weights, start, direction, -eps), _frozen(weights):
         minus = _gradient(training_loss(), alphas)
     mixed = [(p - m) / (2 * eps) for p, m in zip(plus, minus, strict=True)]
     gradient = [d - step.lr * m for d, m in zip(direct, mixed, strict=True)]
@@ -147,6 +150,18 @@ def _gradient(loss: Tensor, inputs: Sequence[Tensor], create_graph: bool = False
     return parallel.all_reduce(
         [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients, strict=True)]
     )
+
+
+@contextmanager
+def _frozen(weights: Sequence[Tensor]) -> Iterator[None]:
+    """Spare a pass the gradients of the weights, for a while."""
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
 
 
 @contextmanager

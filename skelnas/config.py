@@ -16,6 +16,7 @@ from skelnas.genotype import SPACES, candidates
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Store = Literal["auto", "float32", "float16", "host"]
 Order = Literal["first", "second"]
+Engine = Literal["auto", "reference", "fused"]
 Hessian = Literal["difference", "exact"]
 Interpolation = Literal["linear", "nearest"]
 ValidationPart = Literal["random", "subject"]
@@ -139,6 +140,12 @@ class SearchSettings(ClipSettings, DeviceSettings, BatchSettings):
     )
     order: Order = Field(
         "second", description="architecture gradient: Eq. (4) or without its second term (paper)"
+    )
+    engine: Engine = Field(
+        "auto",
+        description="what evaluates the supernet: 'reference', readable and slow, or 'fused', the "
+        "same to rounding; 'auto' takes the faster that can do what is asked (ours). A run can "
+        "change it when it goes on",
     )
     validation: ValidationPart = Field(
         "random",

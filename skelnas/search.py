@@ -24,7 +24,7 @@ from skelnas.errors import InputError
 from skelnas.genotype import Genotype, candidates
 from skelnas.job import Job, descend, open_run
 from skelnas.live import Reading
-from skelnas.models.supernet import Supernet
+from skelnas.models.supernet import Supernet, choose_engine
 from skelnas.search_clips import (
     STREAM_INIT,
     STREAM_TRAIN,
@@ -76,7 +76,7 @@ def search(
         config: dict[str, Any] = {
             "verb": "search",
             "cache": str(cache_path.resolve()),
-            "settings": settings.model_dump(exclude={"rank_timeout"}),
+            "settings": settings.model_dump(exclude={"engine", "rank_timeout"}),
             "ranks": parallel.world_size() if settings.batch_norm == "rank" else "any",
             "primitives": list(candidates(settings.space)),
             "classes": clips.classes,
@@ -87,7 +87,8 @@ def search(
         held_out = f", {clips.hold_out.clips} are held out" if clips.hold_out else ""
         note(
             f"search: {len(clips.weight_half)} clips train w, {len(clips.alpha_half)} drive alpha"
-            f"{held_out} ({clips.protocol}); {settings.order} order on {clips.store.device}"
+            f"{held_out} ({clips.protocol}); {settings.order} order, "
+            f"{choose_engine(settings)} engine on {clips.store.device}"
         )
         if settings.layers < 3:
             note("the supernet has no normal cell: that of the genotype will be as drawn at random")
@@ -198,7 +199,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
         settings = self.settings
         train, validate = partial(self._loss, training), partial(self._loss, validation)
         if settings.order == "first":
-            return architect.first_order(validate, self.alphas)
+            return architect.first_order(validate, self.weights, self.alphas)
         buffers = [self.weight_optimizer.state[w].get("momentum_buffer") for w in self.weights]
         known = None if buffers[0] is None else buffers
         step = architect.VirtualStep(lr, settings.momentum, known, settings.weight_decay)
@@ -220,6 +221,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
         """Keep the alphas of this epoch, and what they say of a collapse or an end."""
         self._log_alphas()
         record.update({f"{cell}_entropy": part for cell, part in self._entropy().items()})
+        record["engine"] = choose_engine(self.settings)
         record["skips"] = count_skips(self.genotypes[-1])
         record["stable"] = count_stable(self.genotypes)
         return f"skips {record['skips']}  stable {record['stable']}"

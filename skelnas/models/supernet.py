@@ -8,8 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from skelnas import parallel
 from skelnas.config import SearchSettings
-from skelnas.engine import reference
+from skelnas.engine import ENGINES
+from skelnas.errors import UsageError
 from skelnas.genotype import NUM_INPUT_NODES, candidates
 from skelnas.models.ops import make_op, make_preprocessing, op_stride
 from skelnas.models.stack import Place, make_stem, output_channels, places
@@ -23,6 +25,27 @@ def num_edges(num_nodes: int) -> int:
     return sum(NUM_INPUT_NODES + node for node in range(num_nodes))
 
 
+def choose_engine(settings: SearchSettings) -> str:
+    """Return the fastest engine that can do what is asked, or the one that is asked for.
+
+    Raises:
+        UsageError: the engine that is asked for cannot do it.
+    """
+    reason = ""
+    if settings.hessian == "exact" and settings.order == "second":
+        reason = "be differentiated twice, as --hessian exact needs"
+    elif settings.batch_norm == "sync" and parallel.world_size() > 1:
+        reason = "normalise over several ranks, as --batch-norm sync needs"
+    if reason:
+        if settings.engine == "fused":
+            raise UsageError(
+                f"--engine fused cannot {reason}",
+                hint="--engine reference can, or leave it to auto",
+            )
+        return "reference"
+    return "fused" if settings.engine == "auto" else settings.engine
+
+
 class MixedCell(nn.Module):
     """The weights of one cell of the supernet; an engine does the arithmetic."""
 
@@ -31,8 +54,10 @@ class MixedCell(nn.Module):
         place: Place,
         primitives: Sequence[str],
         num_nodes: int,
+        engine: str,
     ) -> None:
         super().__init__()
+        self.engine = ENGINES[engine]
         self.reduction = place.reduction
         self.primitives = tuple(primitives)
         self.preprocess0, self.preprocess1 = make_preprocessing(place, searching=True)
@@ -55,7 +80,7 @@ class MixedCell(nn.Module):
             [tuple(op.parameters()) for op in edge.values()]  # type: ignore[operator]
             for edge in self.edges
         ]
-        return reference.cell(inputs, mix, self.primitives, weights, self.reduction)
+        return self.engine(inputs, mix, self.primitives, weights, self.reduction)
 
 
 class Supernet(nn.Module):
@@ -69,6 +94,7 @@ class Supernet(nn.Module):
         in_channels: numbers of a joint, 3 for x, y, z.
         num_classes: width of the classifier.
         primitives: candidate operation ids of an edge, see `skelnas.genotype.candidates`.
+        engine: which of `skelnas.engine.ENGINES` does the arithmetic of the cells.
     """
 
     def __init__(
@@ -80,13 +106,14 @@ class Supernet(nn.Module):
         channels: int = 16,
         num_layers: int = 6,
         num_nodes: int = 4,
+        engine: str = "reference",
     ) -> None:
         super().__init__()
         self.primitives = tuple(primitives)
         self.stem = make_stem(in_channels, channels, searching=True)
         layout = (channels, num_layers, num_nodes, num_nodes)
         self.cells = nn.ModuleList(
-            MixedCell(place, self.primitives, num_nodes) for place in places(*layout)
+            MixedCell(place, self.primitives, num_nodes, engine) for place in places(*layout)
         )
         self.classifier = nn.Linear(output_channels(*layout), num_classes)
         self.alphas = nn.ParameterDict(
@@ -108,6 +135,7 @@ class Supernet(nn.Module):
             channels=settings.channels,
             num_layers=settings.layers,
             num_nodes=settings.nodes,
+            engine=choose_engine(settings),
         )
 
     def shares(self) -> dict[str, Tensor]:

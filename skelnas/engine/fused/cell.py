@@ -57,11 +57,15 @@ def cell(
 ) -> Tensor:
     """Evaluate a mixed cell: `skelnas.engine.reference.cell` says what, and of which shapes.
 
-    The result can be differentiated once, not twice.
+    The result can be differentiated once, not twice. Under autocast the cell is evaluated in
+    the precision of the shares all the same.
     """
     flat = [tensor for edge in weights for op in edge for tensor in op]
     lengths = tuple(tuple(len(op) for op in edge) for edge in weights)
-    out: Tensor = _Cell.apply(_Plan(tuple(primitives), lengths, reduction), *inputs, mix, *flat)
+    plan = _Plan(tuple(primitives), lengths, reduction)
+    with torch.autocast(mix.device.type, enabled=False):
+        nodes = [image.to(mix.dtype) for image in inputs]
+        out: Tensor = _Cell.apply(plan, *nodes, mix, *flat)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -133,9 +137,7 @@ class _Cell(torch.autograd.Function):
     def forward(
         ctx: Any, plan: _Plan, input0: Tensor, input1: Tensor, mix: Tensor, *flat: Tensor
     ) -> Tensor:
-        images = [
-            image.contiguous(memory_format=torch.channels_last) for image in (input0, input1)
-        ]
+        images = [image.contiguous(memory_format=torch.channels_last) for image in (input0, input1)]
         weights = plan.nest(flat)
         shares = [row.unbind() for row in mix.unbind()]
         size = plan.node(images[0], 0).edge_size
@@ -170,7 +172,7 @@ class _Cell(torch.autograd.Function):
         images = [input0, input1, *(to_image(rows, ctx.size) for rows in targets)]
 
         wanted = any(ctx.needs_input_grad[4:])
-        by_nodes = [None] * NUM_INPUTS + list(to_rows(upstream).chunk(plan.num_nodes, dim=1))
+        by_targets = to_rows(upstream).chunk(plan.num_nodes, dim=1)
         ups: dict[int, Upstream] = {}
         by_inputs: list[Tensor] = []
         by_shares = [[mix.new_zeros(1)] * len(plan.primitives) for _ in plan.lengths]
@@ -198,14 +200,14 @@ class _Cell(torch.autograd.Function):
             if source < NUM_INPUTS:
                 by_inputs.insert(0, to_image(node.gradient(), size_of(node.image)))
             else:
-                total = by_nodes[source]
-                total = total + node.gradient() if edges else total.contiguous()
+                total = by_targets[source - NUM_INPUTS]
+                total = total + node.gradient() if edges else total
                 mean = total.mean(0)
                 ups[source] = Upstream(total - mean, mean)
 
         by_mix = torch.stack([torch.stack([s.sum() for s in edge]) for edge in by_shares])
-        flat = [tensor for edge in by_weights for op in edge for tensor in op] if wanted else []
-        return (None, *by_inputs, by_mix, *(flat or [None] * num_weights))
+        flat = [tensor for edge in by_weights for op in edge for tensor in op]
+        return (None, *by_inputs, by_mix, *(flat if wanted else [None] * num_weights))
 
 
 def _pick(shares: Sequence[Tensor], weights: Sequence[Weights], places: Sequence[int]) -> Edge:

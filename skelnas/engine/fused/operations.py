@@ -93,7 +93,7 @@ class Operation(ABC):
     ) -> Gradients:
         """Give the node its gradient and return the others; `wanted`: those of weights too."""
 
-    def finish(self, node: Node, shared: Kept) -> None:
+    def finish(self, node: Node, shared: Kept) -> None:  # noqa: B027
         """After the backward of all edges: give the node what was gathered for it."""
 
 
@@ -140,7 +140,7 @@ class MaxPool(Pool):
     """The maximum; where several pixels have it, the first gets the gradient (PyTorch)."""
 
     def pool(self, node: Node) -> Kept:
-        pooled, places = F.max_pool2d_with_indices(node.image, 3, node.stride, padding=1)
+        pooled, places = F.max_pool2d_with_indices(node.image, [3, 3], [node.stride] * 2, [1, 1])
         return pooled, places
 
     def unpool(self, node: Node, gradient: Tensor, kept: Kept) -> Tensor:
@@ -195,7 +195,8 @@ class Dense(Operation):
             list(zip(images, weights, self._strides(node), strict=True))
         ):
             gradient, by_weight = dense_gradients(gradient, image, weight, stride, wanted)
-            by_weights.insert(0, by_weight)
+            if by_weight is not None:
+                by_weights.insert(0, by_weight)
         node.receive("relu", to_rows(gradient))
         return Gradients([factors.by_share], [by_weights])
 
@@ -366,8 +367,8 @@ class Reduce(Operation):
             together += factors.of_up
             node.receive("reduced own", factors.of_own)
             gradients.shares.append(factors.by_share)
-            halves = by_matrix[:, :, None, None].split([len(weight) for weight in weights])
-            gradients.weights.append(list(halves))
+            sizes = [len(weight) for weight in weights]
+            gradients.weights.append(list(torch.split(by_matrix[:, :, None, None], sizes)))
         node.receive_product("reduced", up.centred, together)
         return gradients
 

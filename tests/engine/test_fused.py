@@ -1,0 +1,198 @@
+"""The fused engine against the reference: outputs and every gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from skelnas.engine import ENGINES, fused, reference
+from skelnas.genotype import PRIMITIVES, SPACES
+from skelnas.models.ops import make_op, op_stride
+
+OPS = [op for op in PRIMITIVES if op != "none"]
+
+
+@dataclass
+class Case:
+    """A mixed cell with random inputs, shares and weights."""
+
+    inputs: tuple[Tensor, Tensor]
+    mix: Tensor
+    primitives: Sequence[str]
+    weights: list[list[tuple[Tensor, ...]]]
+    reduction: bool
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        weights = [tensor for edge in self.weights for op in edge for tensor in op]
+        return [*self.inputs, self.mix, *weights]
+
+    def run(self, engine: str) -> Tensor:
+        return ENGINES[engine](self.inputs, self.mix, self.primitives, self.weights, self.reduction)
+
+    def gradients(self, engine: str, wanted: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        out = self.run(engine)
+        generator = torch.Generator().manual_seed(7)
+        upstream = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+        gradients = torch.autograd.grad(
+            out, wanted, upstream.to(out.dtype), allow_unused=True, materialize_grads=True
+        )
+        return out, list(gradients)
+
+
+def make_case(
+    primitives: Sequence[str],
+    shape: tuple[int, int, int, int],
+    reduction: bool,
+    nodes: int = 2,
+    dtype: torch.dtype = torch.float64,
+) -> Case:
+    torch.manual_seed(0)
+    sources = [source for node in range(nodes) for source in range(2 + node)]
+    edges = [
+        {op: make_op(op, shape[1], op_stride(reduction, source), True) for op in primitives}
+        for source in sources
+    ]
+    weights = [
+        [
+            tuple(p.detach().to(dtype).requires_grad_() for p in op.parameters())
+            for op in edge.values()
+        ]
+        for edge in edges
+    ]
+    first, last = (torch.randn(shape, dtype=dtype).requires_grad_() for _ in range(2))
+    mix = torch.randn(len(edges), len(primitives), dtype=dtype).softmax(1).requires_grad_()
+    return Case((first, last), mix, primitives, weights, reduction)
+
+
+def assert_same(case: Case) -> None:
+    expected, expected_gradients = case.gradients("reference", case.leaves)
+    actual, actual_gradients = case.gradients("fused", case.leaves)
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+    for one, other in zip(actual_gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("reduction", [False, True])
+@pytest.mark.parametrize("shape", [(2, 4, 7, 13), (3, 2, 8, 6), (2, 3, 5, 1)])
+def test_one_operation(op: str, reduction: bool, shape: tuple[int, int, int, int]) -> None:
+    assert_same(make_case(("none", op), shape, reduction))
+
+
+@pytest.mark.parametrize("space", list(SPACES))
+@pytest.mark.parametrize("reduction", [False, True])
+def test_every_space_with_four_nodes(space: str, reduction: bool) -> None:
+    assert_same(make_case(SPACES[space], (2, 4, 9, 6), reduction, nodes=4))
+
+
+@pytest.mark.parametrize("reduction", [False, True])
+def test_one_clip(reduction: bool) -> None:
+    """Without squeeze-and-excitation: one clip's mean of normalised values is rounding alone."""
+    assert_same(make_case(SPACES["sar-no-se"], (1, 4, 8, 7), reduction))
+
+
+def test_one_node() -> None:
+    assert_same(make_case(SPACES["sar"], (2, 4, 6, 5), reduction=True, nodes=1))
+
+
+@pytest.mark.parametrize("alone", range(len(SPACES["sar"])))
+def test_shares_of_zero_and_one(alone: int) -> None:
+    case = make_case(SPACES["sar"], (2, 4, 6, 5), reduction=False)
+    with torch.no_grad():
+        case.mix.zero_()
+        case.mix[:, alone] = 1
+    assert_same(case)
+
+
+def test_equal_pixels_send_their_gradient_to_the_first_as_in_the_reference() -> None:
+    case = make_case(("max_pool_3x3", "conv_3x3"), (2, 4, 8, 8), reduction=False)
+    with torch.no_grad():
+        for image in case.inputs:
+            image[..., 4:] = 0.25
+    assert_same(case)
+
+
+def test_gradients_of_shares_alone_are_the_same_when_weights_are_frozen() -> None:
+    case = make_case(SPACES["sar"], (2, 4, 9, 6), reduction=True, nodes=3)
+    _, (expected,) = case.gradients("fused", [case.mix])
+    for tensor in case.leaves:
+        tensor.requires_grad_(tensor is case.mix)
+    _, (actual,) = case.gradients("fused", [case.mix])
+    assert torch.equal(actual, expected)
+
+
+def test_float32_is_as_near_to_the_truth_as_the_reference_is() -> None:
+    shape = (4, 8, 20, 11)
+    exact = make_case(SPACES["sar"], shape, reduction=False, nodes=4)
+    coarse = make_case(SPACES["sar"], shape, reduction=False, nodes=4, dtype=torch.float32)
+    with torch.no_grad():
+        for rounded, true in zip(coarse.leaves, exact.leaves, strict=True):
+            true.copy_(rounded)
+
+    truth, gradients = exact.gradients("reference", exact.leaves)
+
+    def distance(engine: str) -> tuple[float, float]:
+        out, own = coarse.gradients(engine, coarse.leaves)
+        by_weights = [(a - b).norm() / b.norm() for a, b in zip(own, gradients, strict=True)]
+        return ((out - truth).norm() / truth.norm()).item(), torch.stack(by_weights).mean().item()
+
+    for fused_one, reference_one in zip(distance("fused"), distance("reference"), strict=True):
+        assert fused_one < 2 * reference_one
+        assert fused_one < 1e-5
+
+
+def test_channels_last_or_not_is_the_same() -> None:
+    case = make_case(SPACES["sar"], (2, 4, 9, 6), reduction=False)
+    last = [x.to(memory_format=torch.channels_last) for x in case.inputs]
+    out = fused.cell((last[0], last[1]), case.mix, case.primitives, case.weights, False)
+    assert torch.equal(out, case.run("fused"))
+
+
+def test_what_it_is_given_stays_as_it_is() -> None:
+    case = make_case(SPACES["sar"], (2, 4, 9, 6), reduction=True)
+    before = [tensor.detach().clone() for tensor in case.leaves]
+    case.gradients("fused", case.leaves)
+    assert all(torch.equal(a, b) for a, b in zip(case.leaves, before, strict=True))
+
+
+def test_backward_can_be_repeated() -> None:
+    case = make_case(SPACES["sar"], (2, 4, 9, 6), reduction=True)
+    loss = case.run("fused").square().sum()
+    once = torch.autograd.grad(loss, case.leaves, retain_graph=True)
+    twice = torch.autograd.grad(loss, case.leaves)
+    assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
+
+
+def test_a_second_derivative_is_refused() -> None:
+    case = make_case(("none", "conv_3x3"), (2, 4, 6, 5), reduction=False)
+    (gradient,) = torch.autograd.grad(case.run("fused").square().sum(), case.mix, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        gradient.sum().backward()
+
+
+def test_it_keeps_less_than_half_of_what_the_reference_keeps() -> None:
+    def kept(engine: str) -> int:
+        storages: dict[int, int] = {}
+
+        def see(tensor: Tensor) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
+            out = case.run(engine)
+        assert out.requires_grad
+        return sum(storages.values())
+
+    case = make_case(SPACES["sar"], (2, 8, 24, 20), reduction=False, nodes=4)
+    assert kept("fused") < kept("reference") / 2
+
+
+def test_every_operation_of_the_reference_is_known() -> None:
+    from skelnas.engine.fused.cell import SINGLE, TOGETHER
+
+    assert {*SINGLE, *TOGETHER} == set(reference.OPS)

@@ -1,0 +1,94 @@
+"""A whole search with either engine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from interrupting import stop_after
+
+from skelnas import devices, runs
+from skelnas.batches import Batch, ClipStore
+from skelnas.config import SearchSettings
+from skelnas.derive import derive
+from skelnas.errors import Interrupted, UsageError
+from skelnas.search import search
+
+SMALL = SearchSettings(
+    frames=6, layers=3, channels=2, nodes=2, epochs=3, batch_size=6, device="cpu", alpha_lr=0.05
+)
+
+
+@pytest.fixture
+def float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let searches count in float64."""
+    batch = ClipStore.batch
+    place = devices.place
+
+    def exact_batch(self: ClipStore, *args: Any) -> Batch:
+        coarse = batch(self, *args)
+        return replace(coarse, x=coarse.x.double())
+
+    def exact_place(model: torch.nn.Module, device: torch.device) -> None:
+        place(model.double(), device)
+
+    monkeypatch.setattr(ClipStore, "batch", exact_batch)
+    monkeypatch.setattr(devices, "place", exact_place)
+
+
+def alphas(run: Path) -> torch.Tensor:
+    last = runs.read_lines(run / runs.ALPHAS)[-1]
+    return torch.tensor([last["normal"], last["reduction"]], dtype=torch.float64)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_both_engines_find_the_same(tiny_cache: Path, tmp_path: Path, order: str) -> None:
+    found = {}
+    for engine in ("reference", "fused"):
+        settings = SMALL.model_copy(update={"engine": engine, "order": order})
+        search(tiny_cache, tmp_path / engine, settings)
+        found[engine] = alphas(tmp_path / engine), derive(tmp_path / engine)
+        line = runs.read_lines(tmp_path / engine / runs.METRICS)[-1]
+        assert line["engine"] == engine
+    torch.testing.assert_close(found["fused"][0], found["reference"][0], rtol=0, atol=1e-6)
+    assert found["fused"][1] == found["reference"][1]
+    start = torch.tensor(
+        [runs.read_lines(tmp_path / "fused" / runs.ALPHAS)[0][cell] for cell in ("normal",)]
+    )
+    assert (found["fused"][0][0] - start).abs().max() > 0.1, "alphas must move for this to say much"
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_engine_can_change_when_a_run_goes_on(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused, reference = (SMALL.model_copy(update={"engine": e}) for e in ("fused", "reference"))
+    search(tiny_cache, tmp_path / "whole", fused)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(Interrupted):
+            search(tiny_cache, tmp_path / "changed", fused)
+    search(tiny_cache, tmp_path / "changed", reference, resume=True)
+    torch.testing.assert_close(
+        alphas(tmp_path / "changed"), alphas(tmp_path / "whole"), rtol=0, atol=1e-6
+    )
+
+
+def test_auto_is_fused_unless_the_hessian_is_exact(tiny_cache: Path, tmp_path: Path) -> None:
+    once = {"epochs": 1, "layers": 1}
+    for name, changes in {"fused": {}, "reference": {"hessian": "exact"}}.items():
+        search(tiny_cache, tmp_path / name, SMALL.model_copy(update=once | changes))
+        assert runs.read_lines(tmp_path / name / runs.METRICS)[0]["engine"] == name
+
+
+def test_the_fused_engine_refuses_the_exact_hessian(tiny_cache: Path, tmp_path: Path) -> None:
+    settings = SMALL.model_copy(update={"engine": "fused", "hessian": "exact"})
+    with pytest.raises(
+        UsageError, match="--engine fused cannot be differentiated twice, as --hessian exact"
+    ):
+        search(tiny_cache, tmp_path / "run", settings)
+    assert not (tmp_path / "run").exists()
