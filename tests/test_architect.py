@@ -26,7 +26,7 @@ def test_closed_form_by_double_backward() -> None:
 
 def test_first_order_is_the_direct_term() -> None:
     toy = Quadratic()
-    gradient = architect.first_order(toy.validation, [toy.w], [toy.a])
+    gradient = architect.first_order(toy.validation, toy.w, [toy.a])
     torch.testing.assert_close(gradient.alphas[0], toy.c * torch.cat(toy.w).detach())
     torch.testing.assert_close(gradient.validation_loss, toy.validation().detach())
 
