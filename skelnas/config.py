@@ -27,6 +27,10 @@ STREAMS = ("joint", "bone", "motion")
 """What a network can see of a clip, in the order in which it sees them."""
 
 
+SHORT_EPOCHS = 30
+"""Epochs of a training that compares genotypes, not the paper's 350 (ours)."""
+
+
 class Settings(BaseModel):
     """Settings are frozen once made, and know no names but their own."""
 

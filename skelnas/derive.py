@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from skelnas.config import Device
 from skelnas.console import note
 from skelnas.errors import InputError, UsageError
-from skelnas.genotype import Genotype
-from skelnas.runs import ALPHAS, CONFIG, read_config, read_lines
+from skelnas.genotype import Genotype, from_dict
+from skelnas.runs import ALPHAS, CONFIG, REPEATS, read_config, read_lines
 from skelnas.selection import choose_cell, count_skips, from_alphas
 
 
@@ -40,7 +41,8 @@ def derive(
     """Derive the genotype that a search's alphas stand for, or its supernet.
 
     Args:
-        run: the folder of `skelnas search`, finished or not.
+        run: the folder of `skelnas search`, finished or not; of one with ``--repeats`` once it is
+            finished, for the genotype that was picked.
         epoch: after which epoch, 0 for the start; None for the last one that is done, or with
             ``--stop-skips`` the last one that kept to it.
         keep: incoming edges that each node keeps (paper: 2).
@@ -54,6 +56,13 @@ def derive(
         DeviceError: the device is missing.
     """
     config = read_config(run)
+    if config.get("verb") == "repeats":
+        if (epoch, keep, max_skip, perturbation) != (None, 2, None, None):
+            raise UsageError(
+                f"{run}: holds several searches, and the genotype that was picked is as trained",
+                hint=f"derive otherwise from one of them: {run / 'seed-...'}",
+            )
+        return _picked(run / REPEATS)
     if config.get("verb") != "search":
         raise InputError(
             f"{run}: holds no search: its {CONFIG} is of {config.get('verb')!r}",
@@ -78,6 +87,21 @@ def derive(
         return _genotype(epochs[epoch], config, keep, max_skip)
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise InputError(f"{run / ALPHAS}: a line is not as expected ({error!r})") from None
+
+
+def _picked(path: Path) -> Genotype:
+    """Return the genotype that `skelnas search --repeats` has picked."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not document.get("summary"):
+            raise InputError(
+                f"{path.parent}: no genotype is picked yet",
+                hint="go on with the same `skelnas search` and --resume",
+            )
+        model = read_config(path.parent / document["summary"]["picked"])
+        return from_dict(model["model"]["genotype"], str(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: is not as expected ({error!r})") from None
 
 
 def _perturb(

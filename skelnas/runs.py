@@ -40,6 +40,7 @@ METRICS = "metrics.jsonl"
 ALPHAS = "alphas.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
+REPEATS = "repeats.json"
 LOCK = ".lock"
 TENSORBOARD = "tensorboard"
 
@@ -194,7 +195,7 @@ def start(
     except OSError as error:
         raise SkelnasError(f"{folder}: cannot be made ({error.strerror})") from None
     run = Run(folder, mirror)
-    for name in (METRICS, ALPHAS, CHECKPOINT, MODEL):
+    for name in (METRICS, ALPHAS, CHECKPOINT, MODEL, REPEATS):
         (folder / name).unlink(missing_ok=True)
     for events in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
         events.unlink()

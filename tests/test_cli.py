@@ -161,6 +161,21 @@ def test_defaults_then_file_then_environment_then_flag(folder: Path) -> None:
     assert not (folder / "x").exists()
 
 
+def test_several_seeds_are_compared_and_one_is_picked(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.toml").write_text("[train]\nlayers = 3\nchannels = 2\nbatch-size = 6\n")
+    command = f"skelnas search c.h5 --out {tmp_path}/out {SEARCH} --order first --repeats 2"
+    command += f" --train-config {tmp_path}/short.toml"
+    planned = json.loads(run(f"{command} --dry-run", folder).stdout)
+    assert (planned["train"]["epochs"], planned["train"]["frames"]) == (30, 6)
+    (tmp_path / "short.toml").write_text("epochs = 1\nlayers = 3\nchannels = 2\n")
+    finished = run(command, folder)
+    assert finished.returncode == 0, finished.stderr
+    for word in ("held-out clips", "searched", "random", "mean", "deviation", "picked: seed "):
+        assert word in finished.stdout
+    derived = run(f"skelnas derive {tmp_path}/out", folder)
+    assert json.loads(derived.stdout)["format"] == "skelnas-genotype"
+
+
 BROKEN_GENOTYPE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["conv_9x9", 0]]]})
 MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["conv_3x3", 5]]]})
 
@@ -186,6 +201,14 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas search c.h5 --out new --config bad.toml", None, 3, ["bad.toml", "epoch"]),
         ("skelnas derive model", None, 3, ["model", "no search"]),
         ("skelnas derive run --epoch 9", None, 2, ["epoch 9", "0 to 1"]),
+        ("skelnas search c.h5 --out new --train-config bad.toml", None, 2, ["--repeats"]),
+        (
+            "skelnas search c.h5 --out new --repeats 2 --train-config bad.toml",
+            None,
+            3,
+            ["bad.toml", "'epoch'", "skelnas train --help"],
+        ),
+        ("skelnas search c.h5 --out new --repeats 0", None, 2, ["--repeats", "equal to 1"]),
         ("skelnas derive run --clips 9", None, 2, ["--clips", "--select perturbation"]),
         ("skelnas derive run --plot cells.pdf", None, 2, ["cells.pdf", ".svg"]),
         ("skelnas train c.h5 --genotype none.json --out new", None, 3, ["none.json"]),

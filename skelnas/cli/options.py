@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,6 +20,7 @@ from skelnas.config import Settings
 from skelnas.errors import InputError, UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 def with_settings(model: type[Settings]) -> Callable[[Function], Function]:
@@ -62,7 +63,7 @@ def with_settings(model: type[Settings]) -> Callable[[Function], Function]:
         )
 
         def gather(values: dict[str, Any]) -> Settings:
-            return _check(model, {name: values[name] for name in model.model_fields})
+            return check(model, {name: values[name] for name in model.model_fields})
 
         return spread(function, "settings", [config, *options], gather)
 
@@ -99,7 +100,8 @@ def _own_first(model: type[Settings]) -> list[tuple[str, FieldInfo]]:
     )
 
 
-def _check(model: type[Settings], fields: dict[str, Any]) -> Settings:
+def check(model: type[AnySettings], fields: dict[str, Any]) -> AnySettings:
+    """Make settings of values; raises UsageError where one of them is not allowed."""
     try:
         return model(**fields)
     except ValidationError as error:
@@ -110,9 +112,24 @@ def _check(model: type[Settings], fields: dict[str, Any]) -> Settings:
 
 
 def _read_config(context: typer.Context, path: Path | None) -> None:
-    """Take defaults from a TOML file: its top level, then its table named as the verb."""
+    """Take defaults from a TOML file."""
     if path is None or context.resilient_parsing:
         return
+    known = {option.name or "" for option in context.command.params}
+    context.default_map = read_settings(path, context.command.name or "", known)
+
+
+def read_settings(path: Path, verb: str, known: Collection[str]) -> dict[str, Any]:
+    """Read settings from a TOML file: its top level, then its table named as the verb.
+
+    Args:
+        path: the file.
+        verb: whose table it is.
+        known: names that may occur, with ``_`` between words.
+
+    Raises:
+        InputError: the file cannot be read, or has another name in it.
+    """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -120,16 +137,15 @@ def _read_config(context: typer.Context, path: Path | None) -> None:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not TOML: {error}") from None
     values = {name: value for name, value in document.items() if not isinstance(value, dict)}
-    own = document.get(context.command.name or "", {})
+    own = document.get(verb, {})
     values |= own if isinstance(own, dict) else {}
-    known = {option.name for option in context.command.params}
     for name in values:
         if name.replace("-", "_") not in known:
             raise InputError(
-                f"{path}: unknown setting {name!r} for {context.command.name}",
-                hint=f"`{context.command_path} --help` lists the settings",
+                f"{path}: unknown setting {name!r} for {verb}",
+                hint=f"`skelnas {verb} --help` lists the settings",
             )
-    context.default_map = {name.replace("-", "_"): value for name, value in values.items()}
+    return {name.replace("-", "_"): value for name, value in values.items()}
 
 
 CacheArgument = Annotated[

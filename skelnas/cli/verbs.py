@@ -6,10 +6,9 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
 
 from skelnas import console
 from skelnas.cli.options import (
@@ -19,13 +18,21 @@ from skelnas.cli.options import (
     Json,
     Resume,
     TensorBoard,
+    check,
+    read_settings,
     with_settings,
 )
-from skelnas.config import Device, EvaluateSettings, SearchSettings, TrainSettings
+from skelnas.cli.tables import print_evaluation, print_repeats
+from skelnas.config import (
+    SHORT_EPOCHS,
+    ClipSettings,
+    Device,
+    DeviceSettings,
+    EvaluateSettings,
+    SearchSettings,
+    TrainSettings,
+)
 from skelnas.errors import UsageError
-
-if TYPE_CHECKING:
-    from skelnas.evaluate import Evaluation
 
 
 @with_settings(SearchSettings)
@@ -35,6 +42,21 @@ def search(
     resume: Resume = False,
     force: Force = False,
     tensorboard: TensorBoard = False,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Search with so many seeds; train what each finds, and as many random genotypes, "
+            "for a short while; compare them on held-out subjects and pick one.",
+        ),
+    ] = None,
+    train_config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file with settings of these trainings, as for `skelnas train --config`; "
+            "by default 30 epochs, and clips and device as in the search."
+        ),
+    ] = None,
     dry_run: DryRun = False,
     *,
     settings: SearchSettings,
@@ -43,6 +65,25 @@ def search(
 
     Example: skelnas search ntu60.h5 --protocol xsub --out runs/xsub
     """
+    if repeats is not None:
+        if _has_ranks():
+            raise UsageError(
+                "--repeats is the work of one process, not of several ranks",
+                hint="search with --hold-out and one --seed after the other",
+            )
+        training = _training(settings, train_config)
+        if dry_run:
+            both = {"search": settings.model_dump(), "train": training.model_dump()}
+            console.result(json.dumps(both, indent=2))
+            return
+        from skelnas.repeats import repeat
+
+        how = {"resume": resume, "force": force, "tensorboard": tensorboard}
+        print_repeats(repeat(cache, out, settings, training, count=repeats, **how))
+        console.note(f"done: `skelnas derive {out}` prints the picked genotype")
+        return
+    if train_config is not None:
+        raise UsageError("--train-config goes with --repeats only")
     if dry_run:
         console.result(settings.model_dump_json(indent=2))
         return
@@ -50,6 +91,19 @@ def search(
 
     search_verb(cache, out, settings, resume=resume, force=force, tensorboard=tensorboard)
     console.note(f"done: `skelnas derive {out}` prints the genotype")
+
+
+def _has_ranks() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _training(settings: SearchSettings, path: Path | None) -> TrainSettings:
+    """Make the settings of the trainings of `--repeats`."""
+    shared = {*ClipSettings.model_fields, *DeviceSettings.model_fields}
+    values = {**settings.model_dump(include=shared), "epochs": SHORT_EPOCHS}
+    if path is not None:
+        values |= read_settings(path, "train", TrainSettings.model_fields)
+    return check(TrainSettings, values)
 
 
 def derive(
@@ -134,7 +188,7 @@ def train(
     """
     from skelnas.genotype import load
 
-    if genotype == "-" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if genotype == "-" and _has_ranks():
         raise UsageError(
             "several ranks cannot read the genotype from one standard input",
             hint="`skelnas derive RUN --out genotype.json` writes a file for --genotype",
@@ -177,7 +231,7 @@ def evaluate(
     if as_json:
         console.result(json.dumps(result.to_dict()))
     else:
-        _print_evaluation(result)
+        print_evaluation(result)
 
 
 def demo(
@@ -194,34 +248,3 @@ def demo(
     from skelnas.demo import demo as demo_verb
 
     demo_verb(out, num_clips=clips, seed=seed)
-
-
-def _print_evaluation(result: Evaluation) -> None:
-    facts = Table(
-        title=f"{result.num_clips:,} {result.part} clips, {result.protocol}", show_header=False
-    )
-    for name, value in (
-        ("top-1", f"{result.metrics.top1:.2%}"),
-        ("top-5", f"{result.metrics.top5:.2%}"),
-        ("mean per class", f"{result.metrics.mean_class:.2%}"),
-        ("chance", f"{result.chance:.2%}"),
-        ("parameters", f"{result.complexity.parameters:,}"),
-        ("MACs a clip", f"{result.complexity.macs:,}"),
-        ("FLOPs a clip", f"{result.complexity.flops:,}"),
-    ):
-        facts.add_row(name, value)
-    console.out.print(facts)
-
-    classes = Table("class", "clips", "top-1", "most often taken for", title="per class")
-    confusion = result.metrics.confusion
-    for index, (name, top1) in enumerate(
-        zip(result.card.classes, result.metrics.per_class, strict=True)
-    ):
-        if top1 is None:
-            continue
-        others = confusion[index].copy()
-        others[index] = 0
-        rival = int(others.argmax())
-        mistaken = f"{result.card.classes[rival]} ({others[rival]})" if others.any() else ""
-        classes.add_row(name, str(confusion[index].sum()), f"{top1:.1%}", mistaken)
-    console.out.print(classes)

@@ -1,0 +1,74 @@
+"""Results as tables on stdout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from skelnas import console
+
+if TYPE_CHECKING:
+    from skelnas.evaluate import Evaluation
+
+
+def print_evaluation(result: Evaluation) -> None:
+    """Print how good a model is, and on which classes."""
+    facts = Table(
+        title=f"{result.num_clips:,} {result.part} clips, {result.protocol}", show_header=False
+    )
+    for name, value in (
+        ("top-1", f"{result.metrics.top1:.2%}"),
+        ("top-5", f"{result.metrics.top5:.2%}"),
+        ("mean per class", f"{result.metrics.mean_class:.2%}"),
+        ("chance", f"{result.chance:.2%}"),
+        ("parameters", f"{result.complexity.parameters:,}"),
+        ("MACs a clip", f"{result.complexity.macs:,}"),
+        ("FLOPs a clip", f"{result.complexity.flops:,}"),
+    ):
+        facts.add_row(name, value)
+    console.out.print(facts)
+
+    classes = Table("class", "clips", "top-1", "most often taken for", title="per class")
+    confusion = result.metrics.confusion
+    for index, (name, top1) in enumerate(
+        zip(result.card.classes, result.metrics.per_class, strict=True)
+    ):
+        if top1 is None:
+            continue
+        others = confusion[index].copy()
+        others[index] = 0
+        rival = int(others.argmax())
+        mistaken = f"{result.card.classes[rival]} ({others[rival]})" if others.any() else ""
+        classes.add_row(name, str(confusion[index].sum()), f"{top1:.1%}", mistaken)
+    console.out.print(classes)
+
+
+def print_repeats(document: dict[str, Any]) -> None:
+    """Print how searched genotypes compare with random ones; `document` is ``repeats.json``."""
+    summary = document["summary"]
+    networks = {network["name"]: network for network in document["networks"]}
+    picked = networks[summary["picked"]]
+    table = Table(
+        "seed",
+        "searched",
+        "parameters",
+        "random",
+        "parameters",
+        title=f"top-1 on {picked['clips']:,} held-out clips, {picked['protocol']}",
+    )
+    for seed in summary["seeds"]:
+        pair = [networks[f"{kind}-{seed}"] for kind in ("searched", "random")]
+        cells = ((f"{one['top1']:.1%}", f"{one['parameters']:,}") for one in pair)
+        table.add_row(str(seed), *(text for cell in cells for text in cell))
+    table.add_section()
+    searched, drawn = summary["searched"], summary["random"]
+    table.add_row("mean", f"{searched['mean']:.1%}", "", f"{drawn['mean']:.1%}", "")
+    if searched["deviation"] is not None:
+        spreads = (f"{part['deviation']:.1%}" for part in (searched, drawn))
+        table.add_row("deviation", *(text for spread in spreads for text in (spread, "")))
+    console.out.print(table)
+    console.result(
+        f"picked: seed {picked['seed']}, {picked['top1']:.1%} (chance {picked['chance']:.1%}); "
+        "the best of several is too good,\nso score it anew on the test part"
+    )

@@ -1,0 +1,163 @@
+"""`skelnas search --repeats`: searches with several seeds, beside genotypes drawn at random.
+
+All genotypes are trained alike, for a short while, and scored on subjects that were held out of
+the training part. So a search can be judged and a genotype picked without the test part.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from skelnas import runs
+from skelnas.config import EvaluateSettings, SearchSettings, TrainSettings
+from skelnas.console import note
+from skelnas.derive import derive
+from skelnas.errors import InputError, Interrupted
+from skelnas.evaluate import evaluate
+from skelnas.genotype import random_genotype
+from skelnas.search import search
+from skelnas.train import train
+
+HOLD_OUT = 0.2
+"""Share of the subjects that is held out if no other is asked for (ours)."""
+
+KINDS = ("searched", "random")
+
+
+def repeat(
+    cache: Path,
+    out: Path,
+    settings: SearchSettings,
+    training: TrainSettings,
+    *,
+    count: int,
+    resume: bool = False,
+    force: bool = False,
+    tensorboard: bool = False,
+) -> dict[str, Any]:
+    """Search with `count` seeds, and compare what they find with as many random genotypes.
+
+    Seed s makes the run folder ``seed-s`` and the model folders ``searched-s`` and ``random-s``,
+    the latter of ``random:s`` in the space of the search. Both are trained with seed s. No search
+    and no training sees what is held out; the test part is never read.
+
+    Args:
+        cache: a skeleton cache.
+        out: the folder of all that; ``repeats.json`` is written anew after each network.
+        settings: of the searches; their seeds count up from this one.
+        training: of the trainings; seed, protocol and hold-out are those of the searches.
+        count: how many seeds; may be another one when the work is resumed.
+        resume: go on; what is finished is not done again.
+        force: forget what was done in the folder.
+        tensorboard: write events for TensorBoard, too.
+
+    Returns:
+        What ``repeats.json`` holds.
+
+    Raises:
+        InputError, UsageError, DeviceError: see `search`, `train` and `evaluate`.
+        Interrupted: asked to stop; the work can be resumed.
+    """
+    settings = settings.model_copy(update={"hold_out": settings.hold_out or HOLD_OUT})
+    same = {name: getattr(settings, name) for name in ("seed", "protocol", "hold_out")}
+    training = training.model_copy(update=same)
+    seeds = range(settings.seed, settings.seed + count)
+    config = {
+        "verb": "repeats",
+        "cache": str(cache.resolve()),
+        "settings": settings.model_dump(exclude={"rank_timeout"}),
+        "training": training.model_dump(exclude={"rank_timeout"}),
+    }
+
+    def make(kind: str, seed: int) -> dict[str, Any]:
+        """Find a genotype, train it and score it."""
+        seeded = {"seed": seed}
+        how = {"resume": resume, "force": force, "tensorboard": tensorboard}
+        if kind == "searched":
+            search(cache, out / f"seed-{seed}", settings.model_copy(update=seeded), **how)
+            genotype = derive(out / f"seed-{seed}")
+        else:
+            genotype = random_genotype(seed, settings.space, settings.nodes)
+        model = out / f"{kind}-{seed}"
+        train(cache, genotype, model, training.model_copy(update=seeded), **how)
+        return {"name": model.name, "kind": kind, "seed": seed, **_score(cache, model, training)}
+
+    with runs.start(out, config, resume=resume, force=force):
+        networks = _read(out)
+        try:
+            for number, (seed, kind) in enumerate(itertools.product(seeds, KINDS), start=1):
+                if (name := f"{kind}-{seed}") not in networks:
+                    note(f"network {number} of {2 * count}: {name}")
+                    networks[name] = make(kind, seed)
+                    _write(out, networks, None)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "search --repeats stopped", hint="the same command with --resume goes on from here"
+            ) from None
+        return _write(out, networks, seeds)
+
+
+def _score(cache: Path, model: Path, training: TrainSettings) -> dict[str, Any]:
+    """Score a model on what was held out."""
+    where = training.model_dump(include={"device", "threads", "store"})
+    result = evaluate(cache, model, EvaluateSettings(part="held-out", **where))
+    return {
+        "protocol": result.protocol,
+        "clips": result.num_clips,
+        "chance": result.chance,
+        "top1": result.metrics.top1,
+        "top5": result.metrics.top5,
+        "mean_class_accuracy": result.metrics.mean_class,
+        "parameters": result.complexity.parameters,
+        "macs": result.complexity.macs,
+        "fingerprint": runs.read_config(model)["fingerprint"],
+    }
+
+
+def _read(out: Path) -> dict[str, dict[str, Any]]:
+    """Read the networks that are scored already, by name."""
+    path = out / runs.REPEATS
+    if not path.exists():
+        return {}
+    try:
+        return {network["name"]: network for network in json.loads(path.read_text())["networks"]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path}: is not as expected ({error!r})",
+            hint="without it, --resume scores the networks again",
+        ) from None
+
+
+def _write(
+    out: Path, networks: Mapping[str, dict[str, Any]], seeds: Sequence[int] | None
+) -> dict[str, Any]:
+    """Write ``repeats.json``; with the comparison of some seeds, once they are all scored."""
+    if len({network["fingerprint"] for network in networks.values()}) > 1:
+        raise InputError(
+            "the cache has other clips than the networks before were trained on",
+            hint="--force starts anew, with all of them on the same clips",
+        )
+    summary: dict[str, Any] = {}
+    if seeds is not None:
+        chosen = {kind: [networks[f"{kind}-{seed}"] for seed in seeds] for kind in KINDS}
+        summary = {"seeds": list(seeds), "picked": max(chosen["searched"], key=_top1)["name"]}
+        summary |= {kind: _spread(list(map(_top1, members))) for kind, members in chosen.items()}
+    document = {"networks": list(networks.values()), "summary": summary or None}
+    runs.atomic_write(out / runs.REPEATS, runs.to_json(document))
+    return document
+
+
+def _top1(network: dict[str, Any]) -> float:
+    top1: float = network["top1"]
+    return top1
+
+
+def _spread(scores: list[float]) -> dict[str, float | None]:
+    """Say how scores lie; the standard deviation is that of a sample, so one has none."""
+    deviation = statistics.stdev(scores) if len(scores) > 1 else None
+    return {"mean": statistics.fmean(scores), "deviation": deviation, "best": max(scores)}

@@ -1,0 +1,201 @@
+"""Several searches beside random genotypes: fair, blind to the test part, resumable."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import write_tiny_cache
+
+from skelnas import repeats, runs
+from skelnas.cache import Cache
+from skelnas.config import SearchSettings, TrainSettings
+from skelnas.derive import derive
+from skelnas.errors import InputError, Interrupted, UsageError
+from skelnas.genotype import Genotype, from_dict, random_genotype
+from skelnas.repeats import repeat
+from skelnas.sources.base import Test
+from skelnas.splits import split_training_part
+
+SEARCH = SearchSettings(
+    frames=4,
+    layers=3,
+    channels=1,
+    nodes=1,
+    epochs=1,
+    batch_size=6,
+    order="first",
+    space="none,skip_connect,sep_conv_3x3",
+    device="cpu",
+    seed=3,
+)
+TRAIN = TrainSettings(
+    frames=4, layers=3, channels=2, epochs=2, batch_size=6, device="cpu", lr=0.1, seed=99
+)
+NAMES = ["searched-3", "random-3", "searched-4", "random-4"]
+
+
+def go(cache: Path, out: Path, count: int = 2, **how: bool) -> dict[str, Any]:
+    return repeat(cache, out, SEARCH, TRAIN, count=count, **how)
+
+
+def genotype_of(model: Path) -> Genotype:
+    return from_dict(runs.read_config(model)["model"]["genotype"], "the model")
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds; what was loaded from the cache is in ``loaded.json`` beside the folder."""
+    out = tmp_path_factory.mktemp("repeats") / "whole"
+    loaded: list[list[int]] = []
+    original = Cache.load
+
+    def spy(self: Cache, indices: np.ndarray) -> object:
+        loaded.append([int(index) for index in indices])
+        return original(self, indices)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Cache, "load", spy)
+        go(tiny_cache, out)
+    (out.parent / "loaded.json").write_text(json.dumps(loaded))
+    return out
+
+
+def test_networks_are_scored_and_compared(whole: Path) -> None:
+    document = json.loads((whole / runs.REPEATS).read_text())
+    assert [network["name"] for network in document["networks"]] == NAMES
+    scores = {network["name"]: network["top1"] for network in document["networks"]}
+    summary = document["summary"]
+    assert summary["seeds"] == [3, 4]
+    for kind in ("searched", "random"):
+        pair = [scores[f"{kind}-3"], scores[f"{kind}-4"]]
+        assert summary[kind]["mean"] == pytest.approx(sum(pair) / 2)
+        assert summary[kind]["deviation"] == pytest.approx(statistics.stdev(pair))
+        assert summary[kind]["best"] == max(pair)
+    assert scores[summary["picked"]] == summary["searched"]["best"]
+    for network in document["networks"]:
+        assert (network["clips"], network["protocol"]) == (12, "xsub")
+        assert network["chance"] == pytest.approx(1 / 3)
+
+
+def test_genotypes_are_those_of_the_searches_and_of_the_random_seeds(whole: Path) -> None:
+    for seed in (3, 4):
+        assert genotype_of(whole / f"searched-{seed}") == derive(whole / f"seed-{seed}")
+        assert genotype_of(whole / f"random-{seed}") == random_genotype(seed, SEARCH.space, 1)
+        for name in (f"seed-{seed}", f"searched-{seed}", f"random-{seed}"):
+            assert runs.read_config(whole / name)["settings"]["seed"] == seed
+
+
+def test_both_kinds_are_trained_alike(whole: Path) -> None:
+    for seed in (3, 4):
+        one, other = (runs.read_config(whole / f"{kind}-{seed}") for kind in ("searched", "random"))
+        for key in ("settings", "clips", "fingerprint"):
+            assert one[key] == other[key]
+        assert one["settings"]["epochs"] == 2
+
+
+def test_no_search_or_training_sees_what_is_held_out_and_nothing_the_test_part(
+    tiny_cache: Path, whole: Path
+) -> None:
+    loaded = json.loads((whole.parent / "loaded.json").read_text())
+    with Cache.open(tiny_cache) as cache:
+        part = split_training_part(cache, "xsub", 0.2)
+        test = cache.indices("xsub", Test)
+    counts = Counter(tuple(sorted(indices)) for indices in loaded)
+    assert counts == {tuple(part.learned): 2 + 4, tuple(part.held_out): 4}
+    assert not {index for indices in loaded for index in indices} & set(test.tolist())
+
+
+def test_the_picked_genotype_is_derived(whole: Path, tmp_path: Path) -> None:
+    picked = json.loads((whole / runs.REPEATS).read_text())["summary"]["picked"]
+    assert derive(whole) == genotype_of(whole / picked)
+    with pytest.raises(UsageError, match="holds several searches") as caught:
+        derive(whole, keep=1)
+    assert "seed-" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("stage", "call"), [("train", 1), ("search", 2), ("evaluate", 2)])
+def test_stopped_anywhere_it_goes_on_and_repeats_nothing(
+    tiny_cache: Path,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    call: int,
+) -> None:
+    out = tmp_path / "out"
+    calls: Counter[str] = Counter()
+    stop_at: dict[str, int] = {stage: call}
+
+    def counted(verb: str, do: Callable[..., Any], *given: Any, **more: Any) -> Any:
+        calls[verb] += 1
+        if calls[verb] == stop_at.get(verb):
+            raise KeyboardInterrupt
+        return do(*given, **more)
+
+    for verb in ("search", "train", "evaluate"):
+        monkeypatch.setattr(repeats, verb, partial(counted, verb, getattr(repeats, verb)))
+    with pytest.raises(Interrupted) as caught:
+        go(tiny_cache, out)
+    assert "--resume" in str(caught.value.hint)
+    with pytest.raises(InputError, match="no genotype is picked yet"):
+        derive(out)
+    done = calls["evaluate"] - (stage == "evaluate")
+    stop_at.clear()
+    calls.clear()
+    go(tiny_cache, out, resume=True)
+    assert calls["evaluate"] == 4 - done
+    assert calls["search"] == 2 - (done + 1) // 2
+    assert (out / runs.REPEATS).read_bytes() == (whole / runs.REPEATS).read_bytes()
+
+
+def test_a_finished_one_is_only_read(
+    tiny_cache: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for verb in ("search", "train", "evaluate"):
+        monkeypatch.delattr(repeats, verb)
+    before = (whole / runs.REPEATS).read_bytes()
+    assert go(tiny_cache, whole, resume=True) == json.loads(before)
+    assert (whole / runs.REPEATS).read_bytes() == before
+
+
+def test_more_seeds_later(tiny_cache: Path, whole: Path, tmp_path: Path) -> None:
+    first = go(tiny_cache, tmp_path / "out", count=1)
+    assert first["summary"]["searched"]["deviation"] is None
+    assert first["summary"]["picked"] == "searched-3"
+    go(tiny_cache, tmp_path / "out", resume=True)
+    assert (tmp_path / "out" / runs.REPEATS).read_bytes() == (whole / runs.REPEATS).read_bytes()
+    again = go(tiny_cache, tmp_path / "out", count=1, resume=True)
+    assert again["summary"] == first["summary"]
+    assert len(again["networks"]) == 4
+
+
+def test_what_does_not_fit_is_refused(tiny_cache: Path, whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not empty"):
+        go(tiny_cache, whole)
+    other = TRAIN.model_copy(update={"lr": 0.2})
+    with pytest.raises(UsageError, match=r"started with lr = 0\.1"):
+        repeat(tiny_cache, whole, SEARCH, other, count=2, resume=True)
+    write_tiny_cache(tmp_path / "c.h5")
+    go(tmp_path / "c.h5", tmp_path / "out", count=1)
+    write_tiny_cache(tmp_path / "c.h5", seed=1)
+    with pytest.raises(InputError, match="the cache has other clips than the networks before"):
+        go(tmp_path / "c.h5", tmp_path / "out", resume=True)
+    go(tmp_path / "c.h5", tmp_path / "out", count=1, force=True)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"networks": 3}', '{"networks": [{}]}'])
+def test_a_broken_file(whole: Path, tiny_cache: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / runs.CONFIG).write_bytes((whole / runs.CONFIG).read_bytes())
+    (tmp_path / runs.REPEATS).write_text(text)
+    with pytest.raises(InputError, match=r"repeats\.json: is not as expected|no genotype"):
+        derive(tmp_path)
+    with pytest.raises(InputError, match=r"repeats\.json: is not as expected"):
+        go(tiny_cache, tmp_path, resume=True)
