@@ -76,6 +76,15 @@ def test_derive_prints_a_genotype_and_nothing_else(folder: Path) -> None:
     assert (folder / "cells.svg").read_text().startswith("<?xml")
 
 
+def test_report_writes_a_page_and_says_where(folder: Path) -> None:
+    finished = run("skelnas report run --out page.html && skelnas report model --out m.pdf", folder)
+    assert finished.returncode == 0
+    assert finished.stdout == ""
+    assert finished.stderr == "done: page.html\ndone: m.pdf\n"
+    assert (folder / "page.html").read_text().startswith("<!DOCTYPE html>")
+    assert (folder / "m.pdf").read_bytes().startswith(b"%PDF")
+
+
 def test_evaluate_prints_a_table_or_json(folder: Path) -> None:
     table = run("skelnas evaluate c.h5 model", folder)
     assert table.returncode == 0
@@ -217,6 +226,8 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas train c.h5 --genotype - --out new", BROKEN_GENOTYPE, 3, ["conv_9x9"]),
         ("skelnas train c.h5 --genotype - --out new", MISSING_NODE, 3, ["node 5", "0 to 1"]),
         ("skelnas evaluate c.h5 run", None, 3, ["run", "no trained model"]),
+        ("skelnas report empty", None, 3, ["empty", "no config.json"]),
+        ("skelnas report run --out run.doc", None, 2, ["run.doc", ".html, .pdf or .png"]),
         ("skelnas prepare ntu empty new", None, 3, ["empty"]),
         ("skelnas prepare ntu nowhere new", None, 3, ["nowhere"]),
         ("skelnas prepare synthetic c.h5", None, 2, ["c.h5", "--force"]),

@@ -7,7 +7,8 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["skelnas.cli", "skelnas.derive", "skelnas.prepare", "skelnas.plot"]
+    "module",
+    ["skelnas.cli", "skelnas.derive", "skelnas.prepare", "skelnas.plot", "skelnas.report.page"],
 )
 def test_starts_without_what_takes_long_to_import(module: str) -> None:
     script = (

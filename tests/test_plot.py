@@ -12,8 +12,9 @@ from matplotlib.textpath import TextPath
 
 from skelnas.errors import SkelnasError, UsageError
 from skelnas.genotype import BUILT_IN, PRIMITIVES, Cell, Edge, Genotype
-from skelnas.plot import draw_cells, layout
+from skelnas.plot import draw_cells, layout, style
 from skelnas.plot.cells import ARROW, FONT_SIZE
+from skelnas.plot.style import stroke
 
 OPS = [op for op in PRIMITIVES if op != "none"]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -167,3 +168,25 @@ def test_cells_of_different_sizes_share_a_picture(tmp_path: Path) -> None:
     path = tmp_path / "cells.svg"
     draw_cells(Genotype(draw_any(1, 1), draw_any(6, 3)), path)
     assert texts(path).count("0") == 2
+
+
+def test_every_operation_has_a_stroke_of_its_own() -> None:
+    assert len({stroke(op) for op in PRIMITIVES}) == len(PRIMITIVES)
+    assert stroke("sep_conv_9x9").colour == style.KINDS["convolution"]
+
+
+@pytest.mark.parametrize("shade", [0, 1], ids=["light", "dark"])
+def test_colours_stand_out_from_the_paper(shade: int) -> None:
+    """WCAG 2.1: text has a contrast of 4.5, what is drawn one of 3."""
+
+    def luminance(name: str) -> float:
+        colour = style.PALETTE[name][shade]
+        parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    paper = luminance("paper")
+    for name in style.PALETTE.keys() - {"paper", "grid", "node", "faint"}:
+        high, low = max(paper, luminance(name)), min(paper, luminance(name))
+        least = 4.5 if name in ("ink", "quiet") else 3
+        assert (high + 0.05) / (low + 0.05) > least, name

@@ -26,7 +26,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(prepare_app, name="prepare")
-for command in (inspect, verbs.search, verbs.derive, verbs.train, verbs.evaluate, verbs.demo):
+for command in (
+    inspect,
+    verbs.search,
+    verbs.derive,
+    verbs.train,
+    verbs.evaluate,
+    verbs.report,
+    verbs.demo,
+):
     app.command()(command)
 
 

@@ -234,6 +234,28 @@ def evaluate(
         print_evaluation(result)
 
 
+def report(
+    run: Annotated[
+        Path,
+        typer.Argument(help="Run folder of a search, or model folder.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write it here, as .html, .pdf or .png (extra: plot); RUN/report.html if not "
+            "given."
+        ),
+    ] = None,
+) -> None:
+    """Write a page about a search or a training, finished or not: curves, alphas, cells, settings.
+
+    Example: skelnas report runs/xsub --out xsub.html
+    """
+    from skelnas.report import report as report_verb
+
+    console.note(f"done: {report_verb(run, out)}")
+
+
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to keep everything in.")] = Path("skelnas-demo"),
     clips: Annotated[

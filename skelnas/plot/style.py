@@ -21,7 +21,7 @@ PALETTE = {
     "grid": ("#e4e7eb", "#2a313a"),
     "paper": ("#ffffff", "#12161c"),
     "node": ("#f1f3f5", "#222932"),
-    "first": ("#14366b", "#8ab8f0"),
+    "first": ("#1f4e96", "#8ab8f0"),
     "second": ("#c2410c", "#ff9a6b"),
     "blue": ("#2f6db5", "#7fb0ec"),
     "deep-blue": ("#14366b", "#5d8fd6"),

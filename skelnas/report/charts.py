@@ -1,0 +1,92 @@
+"""Which charts a report has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from skelnas.genotype import NUM_INPUT_NODES
+from skelnas.plot.curves import SERIES, Chart, Curve
+from skelnas.plot.style import stroke
+from skelnas.report.history import CELLS, History
+
+LOSS, TOP1, RATE, ENTROPY, SKIPS = (
+    "Loss (cross-entropy)",
+    "Top-1 accuracy",
+    "Learning rate",
+    "Entropy of the alphas",
+    "Skips of the normal cell",
+)
+
+
+@dataclass(frozen=True)
+class EdgeChart:
+    """The shares of the operations on one edge of a cell.
+
+    Attributes:
+        target: intermediate node, counted from 0 as in the pictures of cells.
+        source: node that it reads, 0 and 1 for the input nodes.
+        kept: the operation that the last genotype has there; None if it has not that edge.
+        chart: the shares, one curve an operation.
+    """
+
+    target: int
+    source: int
+    kept: str | None
+    chart: Chart
+
+
+def learning_curves(history: History) -> list[Chart]:
+    """Return the charts of what changes from epoch to epoch; those of nothing are left out."""
+    metrics, epochs = history.metrics, history.epochs
+    groups = {
+        title: {name.removesuffix(end): metrics[name] for name in metrics if name.endswith(end)}
+        for title, end in ((LOSS, "_loss"), (TOP1, "_top1"))
+    }
+    groups[RATE] = {"lr": metrics["lr"]} if "lr" in metrics else {}
+    groups[SKIPS] = {"skips": metrics["skips"]} if "skips" in metrics else {}
+    charts = [
+        Chart(title, epochs, _series(members), is_share=title == TOP1)
+        for title, members in groups.items()
+        if members
+    ]
+    if history.has_moved:
+        entropy = _series({cell: history.entropy(cell) for cell in CELLS})
+        chart = Chart(ENTROPY, list(history.alphas), entropy, is_share=True)
+        charts.insert(len(charts) - bool(groups[SKIPS]), chart)
+    return charts
+
+
+def _series(members: dict[str, list[float]]) -> list[Curve]:
+    return [
+        Curve(name.replace("_", " "), values, SERIES[index % len(SERIES)])
+        for index, (name, values) in enumerate(members.items())
+    ]
+
+
+def edge_charts(history: History, cell: str) -> Iterator[EdgeChart]:
+    """Yield a chart for each edge of a cell; all edges of both cells have one scale."""
+    every = np.concatenate([history.shares(name).ravel() for name in CELLS])
+    margin = 0.06 * max(every.max() - every.min(), 0.01)
+    limits = float(every.min() - margin), float(every.max() + margin)
+    last = getattr(history.genotypes[max(history.alphas)], cell)
+    shares = history.shares(cell)
+    index = 0
+    for target, node in enumerate(last):
+        chosen = {edge.source: edge.op for edge in node}
+        for source in range(NUM_INPUT_NODES + target):
+            kept = chosen.get(source)
+            curves = [
+                Curve(op, shares[:, index, place].tolist(), stroke(op), 2.4 if op == kept else 1.1)
+                for place, op in enumerate(history.primitives)
+            ]
+            level = 1 / len(history.primitives)
+            yield EdgeChart(
+                target,
+                source,
+                kept,
+                Chart("", list(history.alphas), curves, is_share=True, limits=limits, level=level),
+            )
+            index += 1

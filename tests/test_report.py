@@ -1,0 +1,356 @@
+"""Reports: complete in themselves, true to the run, and made of whatever a run has so far."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skelnas import runs
+from skelnas.config import SearchSettings, TrainSettings
+from skelnas.derive import derive
+from skelnas.errors import InputError, SkelnasError, UsageError
+from skelnas.genotype import SPACES, random_genotype
+from skelnas.report import report
+from skelnas.report.charts import edge_charts, learning_curves
+from skelnas.report.facts import duration, facts
+from skelnas.report.history import CELLS, read_history
+from skelnas.report.sheet import shorten
+from skelnas.search import search
+from skelnas.train import train
+
+SEARCH = SearchSettings(
+    frames=4,
+    layers=3,
+    channels=1,
+    nodes=2,
+    epochs=4,
+    batch_size=9,
+    order="first",
+    device="cpu",
+    alpha_lr=0.05,
+)
+TRAIN = TrainSettings(frames=4, layers=3, channels=1, epochs=2, batch_size=9, device="cpu")
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Page(HTMLParser):
+    """A page taken apart; every element has to be closed where it was opened."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(self.source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip() and self.open[-1:] != ["style"]:
+            self.texts.append(data.strip())
+
+    def count(self, tag: str, **attributes: str) -> int:
+        return sum(
+            name == tag and all(found.get(key) == value for key, value in attributes.items())
+            for name, found in self.tags
+        )
+
+
+@pytest.fixture(scope="module")
+def searched(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report") / "searched"
+    search(tiny_cache, out, SEARCH)
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report") / "trained"
+    train(tiny_cache, random_genotype(0), out, TRAIN)
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(report(searched, tmp_path_factory.mktemp("page") / "page.html"))
+
+
+@pytest.fixture
+def copy(searched: Path, tmp_path: Path) -> Path:
+    """A run folder that may be harmed."""
+    return Path(shutil.copytree(searched, tmp_path / searched.name))
+
+
+def cut(folder: Path, epochs: int, alphas: int) -> Path:
+    """Leave the first lines only."""
+    for name, count in {runs.METRICS: epochs, runs.ALPHAS: alphas}.items():
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join(lines[:count]))
+    return folder
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(page: Page) -> None:
+    assert "http" not in page.source
+    assert "@import" not in page.source
+    assert page.count("script") == page.count("link") == page.count("img") == 0
+    for _, attributes in page.tags:
+        assert "src" not in attributes
+        assert not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("href") or "#").startswith("#")
+    assert set(re.findall(r"url\((.)", page.source)) <= {"#"}
+
+
+def test_parts_of_a_figure_are_named_once_and_found(page: Page) -> None:
+    names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(names) == len(set(names))
+    used = re.findall(r"url\(#([^)]+)\)", page.source) + re.findall(r'href="#([^"]+)"', page.source)
+    assert used
+    assert set(used) == set(names)
+
+
+def test_the_theme_decides_every_colour(page: Page) -> None:
+    style, body = page.source.split("</style>", 1)
+    assert not re.search(r"#[0-9a-f]{6}\b", body)
+    for name in set(re.findall(r"var\(--([\w-]+)\)", body)) - {"width"}:
+        assert len(re.findall(rf"--{name}:#", style)) == 2  # light and dark
+    assert "prefers-color-scheme: dark" in style
+
+
+def test_the_page_has_every_part(page: Page, searched: Path) -> None:
+    headings = ["Learning curves", "Cells", "Shares of the operations", "Settings", "Versions"]
+    assert [text for text in page.texts if text in headings] == headings
+    for title in ("Loss (cross-entropy)", "Top-1 accuracy", "Learning rate"):
+        assert title in page.texts
+    assert "Search searched" in page.texts
+    assert "4 of 4" in page.texts
+    moments = ["At the start", "After epoch 2", "After epoch 4"]
+    assert [text for text in page.texts if text in moments] == moments
+    legend = page.source.split('<ul class="legend">')[1].split("</ul>")[0]
+    assert re.findall(r"<code>(\w+)</code>", legend) == list(SPACES["sar"])
+    settings = json.loads((searched / runs.CONFIG).read_text())["settings"]
+    for name, value in settings.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        assert f"<dt>{name}</dt><dd>{text}</dd>" in page.source
+
+
+def test_every_figure_says_what_it_shows(page: Page) -> None:
+    figures = [
+        attributes for name, attributes in page.tags if name == "svg" and "role" in attributes
+    ]
+    assert len(figures) == 5 + 3 * 2 + 2 * 5  # charts, cells, edges
+    assert all(figure["role"] == "img" and figure["aria-label"] for figure in figures)
+    assert all("width" not in figure and figure["viewbox"] for figure in figures)
+    assert page.count("figure") == len(figures)
+
+
+def test_figures_are_written_out(page: Page, searched: Path) -> None:
+    table = page.source.split('<table class="numbers">')[1].split("</table>")[0]
+    rows = [re.findall(r"<td>([^<]*)</td>", row) for row in table.split("<tr>")[2:]]
+    lines = [
+        [value for value in line.values() if not isinstance(value, str)]
+        for line in runs.read_lines(searched / runs.METRICS)
+    ]
+    assert [[float(cell) for cell in row] for row in rows] == [
+        pytest.approx(line, rel=1e-3) for line in lines
+    ]
+
+
+def test_shares_are_the_softmax_and_kept_edges_are_the_derived_ones(searched: Path) -> None:
+    history = read_history(searched)
+    genotype = derive(searched)
+    for cell in CELLS:
+        shares = history.shares(cell)
+        assert shares.shape == (5, 5, 8)
+        np.testing.assert_allclose(shares.sum(axis=2), 1)
+        charts = list(edge_charts(history, cell))
+        assert [(edge.source, edge.target) for edge in charts] == [
+            (0, 0), (1, 0), (0, 1), (1, 1), (2, 1)
+        ]  # fmt: skip
+        kept = {(edge.target, edge.source): edge.kept for edge in charts if edge.kept}
+        assert kept == {
+            (target, edge.source): edge.op
+            for target, node in enumerate(getattr(genotype, cell))
+            for edge in node
+        }
+        last = {curve.label: curve.values[-1] for curve in charts[3].chart.curves}
+        assert list(last) == list(SPACES["sar"])
+        assert list(last.values()) == shares[-1, 3].tolist()
+        assert len({edge.chart.limits for edge in charts}) == 1
+
+
+def test_curves_are_grouped_by_what_they_measure(searched: Path) -> None:
+    charts = {chart.title: chart for chart in learning_curves(read_history(searched))}
+    lines = runs.read_lines(searched / runs.METRICS)
+    loss = {curve.label: curve.values for curve in charts["Loss (cross-entropy)"].curves}
+    assert loss == {
+        name: [line[f"{name}_loss"] for line in lines] for name in ("train", "validation")
+    }
+    entropy = charts["Entropy of the alphas"]
+    assert list(entropy.epochs) == [0, 1, 2, 3, 4]
+    assert entropy.curves[1].values[1:] == [line["reduction_entropy"] for line in lines]
+
+
+def test_a_pdf_has_pages_of_paper(searched: Path, tmp_path: Path) -> None:
+    first, second = (report(searched, tmp_path / f"{n}.PDF").read_bytes() for n in (1, 2))
+    assert first == second
+    assert first.startswith(b"%PDF-1.")
+    boxes = re.findall(rb"/MediaBox \[ 0 0 (\S+) (\S+) \]", first)
+    assert len(boxes) > 1
+    assert set(boxes) == {(b"595", b"842")}
+
+
+def test_a_png_is_one_picture(searched: Path, tmp_path: Path) -> None:
+    png = report(searched, tmp_path / "r.png").read_bytes()
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
+    assert height > 1.5 * width > 2000
+
+
+def test_the_same_run_gives_the_same_page_beside_it(copy: Path, page: Page) -> None:
+    path = report(copy)
+    assert path == copy / "report.html"
+    assert path.read_text(encoding="utf-8") == page.source
+
+
+def test_a_training_has_its_cells_and_no_alphas(trained: Path, tmp_path: Path) -> None:
+    page = Page(report(trained, tmp_path / "page.html"))
+    assert "Training trained" in page.texts
+    assert "Shares of the operations" not in page.texts
+    assert page.source.count("Normal cell</figcaption>") == 1
+    for edge in random_genotype(0).normal[0]:
+        assert edge.op in page.texts
+
+
+def test_before_the_first_epoch(copy: Path, tmp_path: Path) -> None:
+    page = Page(report(cut(copy, 0, 1)))
+    assert "No epoch is done yet." in page.texts
+    assert "At the start" in page.texts
+    assert "Shares of the operations" not in page.texts
+    for name in (runs.METRICS, runs.ALPHAS):
+        (copy / name).unlink()
+    page = Page(report(copy))
+    assert "0 of 4" in page.texts
+    assert "Cells" not in page.texts
+    assert "Settings" in page.texts
+    report(copy, tmp_path / "page.pdf")
+
+
+def test_after_the_first_epoch(copy: Path) -> None:
+    page = Page(report(cut(copy, 1, 2)))
+    assert "1 of 4" in page.texts
+    assert "After epoch 1" in page.texts
+
+
+def test_a_line_that_a_kill_cut_off_is_left_out(copy: Path) -> None:
+    with (copy / runs.METRICS).open("a") as lines:
+        lines.write('{"epoch": 5, "tr')
+    assert read_history(copy).epochs == [1, 2, 3, 4]
+
+
+def test_figures_that_some_epochs_lack_are_gaps(copy: Path) -> None:
+    with (copy / runs.METRICS).open("a") as lines:
+        lines.write('{"epoch": 5, "held_out_top1": 0.25, "note": "by hand"}\n')
+    history = read_history(copy)
+    assert np.isnan(history.metrics["held_out_top1"][:4]).all()
+    assert history.metrics["held_out_top1"][4] == 0.25
+    assert "note" not in history.metrics
+    assert ("Held out top-1", "25.0%") in facts(history)
+    (top1,) = (chart for chart in learning_curves(history) if chart.title == "Top-1 accuracy")
+    assert [curve.label for curve in top1.curves] == ["train", "held out"]
+
+
+def test_names_are_no_markup(copy: Path, tmp_path: Path) -> None:
+    folder = cut(copy, 1, 1).rename(tmp_path / "<script>$x$&amp;")
+    config = json.loads((folder / runs.CONFIG).read_text())
+    config["settings"]["protocol"] = "<b>$\\frac$"
+    (folder / runs.CONFIG).write_text(json.dumps(config))
+    page = Page(report(folder))
+    assert page.count("script") == page.count("b") == 0
+    assert "Search <script>$x$&amp;" in page.texts
+    report(folder, tmp_path / "page.png")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (runs.CONFIG, "{", "cannot be read as JSON"),
+        (runs.CONFIG, '{"verb": "bake"}', "holds no search or training: .* 'bake'"),
+        (runs.CONFIG, '{"verb": "search"}', "expected settings with a number of epochs"),
+        (runs.CONFIG, '{"verb": "search", "settings": {"epochs": 1}}', "expected primitives"),
+        (runs.CONFIG, '{"verb": "train", "settings": {"epochs": 1}}', "not a genotype"),
+        (runs.METRICS, '{"epoch": 1}\n{\n{"epoch": 2}\n', "line 2: is not JSON"),
+        (runs.METRICS, "5\n", "line 1: expected an object with an epoch"),
+        (runs.METRICS, '{"loss": 3}\n', "line 1: expected an object with an epoch"),
+        (runs.METRICS, b"\xff\xfe\x00", "is not text"),
+        (runs.ALPHAS, '{"epoch": 0, "normal": [[1, 2]]}\n', "epoch 0: expected 8 numbers"),
+        (runs.ALPHAS, '{"epoch": 0, "normal": 4, "reduction": 5}\n', "epoch 0: expected 8"),
+    ],
+)
+def test_broken_folders(copy: Path, file: str, content: str | bytes, message: str) -> None:
+    data = content if isinstance(content, bytes) else content.encode()
+    (copy / file).write_bytes(data)
+    with pytest.raises(InputError, match=message) as caught:
+        report(copy)
+    assert file in str(caught.value)
+    assert not (copy / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [([[0.0] * 8] * 4, "no cells can be derived"), ([[float("nan")] * 8] * 2, "not all finite")],
+)
+def test_alphas_that_mean_nothing(copy: Path, edges: list[list[float]], message: str) -> None:
+    line = {"epoch": 0, "normal": edges, "reduction": edges}
+    (copy / runs.ALPHAS).write_text(json.dumps(line) + "\n")
+    with pytest.raises(InputError, match=message):
+        report(copy)
+
+
+def test_no_run_and_no_such_type(searched: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no config\.json"):
+        report(tmp_path)
+    with pytest.raises(UsageError, match=r"r\.doc: cannot write a report of this type") as caught:
+        report(searched, tmp_path / "r.doc")
+    assert caught.value.hint == "name a file that ends in .html, .pdf or .png"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_matplotlib_the_extra_is_named(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SkelnasError, match=r"^drawing a report needs matplotlib") as caught:
+        report(searched, tmp_path / "r.html")
+    assert caught.value.hint == "pip install 'skelnas[plot]'"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.25, "0.2 s"), (9.96, "10.0 s"), (59.4, "59 s"), (61, "1 min"), (7260, "2 h 1 min")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_shorten() -> None:
+    assert shorten("x" * 24) == "x" * 24
+    assert shorten("x" * 25) == "x" * 21 + "..."
