@@ -244,7 +244,12 @@ def open_run(
     """Open a run folder on all ranks: the first works in it, the others read its checkpoint.
 
     See `skelnas.runs.start`.
+
+    Raises:
+        SkelnasError: the ranks were asked for different things, or have different clips.
     """
+    asked = json.dumps({name: value for name, value in config.items() if name != "cache"})
+    parallel.check_same([torch.tensor(list(asked.encode()))], "at the start")
     begin = partial(start, folder, config, resume=resume, force=force, mirror=mirror)
     return parallel.on_first(begin) or Run(folder, writes=False)
 

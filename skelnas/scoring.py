@@ -27,6 +27,7 @@ def score(
     The ranks score whole batches in turn, so that each is what one process would have scored.
     The network is left in the mode that it came in. `advance` is told how many clips are done.
     """
+    parallel.check_same([store.labels], "before they score")
     training = network.training
     network.eval()
     logits = torch.zeros(len(store), network.classifier.out_features)

@@ -151,6 +151,9 @@ def verbs(cache: Path, folder: Path) -> None:
     """Search, train and evaluate in `folder`; what is printed is what each rank returns."""
     search(cache, folder / "run", SEARCH)
     stop_and_go_on(cache, folder / "stopped")
+    with pytest.raises(SkelnasError, match="have come apart at the start: rank 1 holds other"):
+        search(cache, folder / "apart", SEARCH.model_copy(update={"seed": int(os.environ["RANK"])}))
+    parallel.leave()
     train(cache, BUILT_IN["ntu_cs112se30"], folder / "model", TRAIN)
     print(json.dumps(evaluate(cache, folder / "model", EVALUATE).to_dict()))
 
