@@ -31,7 +31,8 @@ from skelnas.search import search
 from skelnas.train import train
 
 CPU: Any = {"device": "cpu", "threads": 1}
-SEARCH = SearchSettings(frames=6, layers=1, channels=2, nodes=1, epochs=4, batch_size=7, **CPU)
+CELLS: Any = {"layers": 1, "nodes": 1, "engine": "reference"}
+SEARCH = SearchSettings(frames=6, channels=2, epochs=4, batch_size=7, **CELLS, **CPU)
 AUGMENT: Any = {"rotate": 20, "crop": 0.5, "jitter": 0.01, "drop_path": 0.4}
 TRAIN = TrainSettings(frames=6, layers=3, channels=2, epochs=2, batch_size=9, **AUGMENT, **CPU)
 EVALUATE = EvaluateSettings(batch_size=5, **CPU)

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ from skelnas.train import train
 
 Outcome = tuple[dict[str, torch.Tensor], list[dict[str, object]], str]
 
+approx = partial(pytest.approx, rel=1e-3)
+
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 """In float64 the same sums in another order."""
 
@@ -48,7 +51,9 @@ def assert_close(actual: Outcome, expected: Outcome) -> None:
     """Check that two runs differ by what float32 rounds."""
     torch.testing.assert_close(actual[0], expected[0], rtol=1e-3, atol=1e-4)
     for ours, theirs in zip(actual[1], expected[1], strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-3)
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert value == (theirs[name] if isinstance(value, str) else approx(theirs[name]))
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
