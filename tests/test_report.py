@@ -148,7 +148,7 @@ def test_the_page_has_every_part(page: Page, searched: Path) -> None:
     assert re.findall(r"<code>(\w+)</code>", legend) == list(SPACES["sar"])
     settings = json.loads((searched / runs.CONFIG).read_text())["settings"]
     for name, value in settings.items():
-        text = value if isinstance(value, str) else json.dumps(value)
+        text = value if isinstance(value, str) else json.dumps(value).replace("null", "not set")
         assert f"<dt>{name}</dt><dd>{text}</dd>" in page.source
 
 
@@ -207,6 +207,9 @@ def test_curves_are_grouped_by_what_they_measure(searched: Path) -> None:
     entropy = charts["Entropy of the alphas"]
     assert list(entropy.epochs) == [0, 1, 2, 3, 4]
     assert entropy.curves[1].values[1:] == [line["reduction_entropy"] for line in lines]
+    skips = charts["Skips of the normal cell"]
+    assert skips.curves[0].values[1:] == [line["skips"] for line in lines]
+    assert skips.limits == pytest.approx((-0.16, 4.16))
 
 
 def test_a_pdf_has_pages_of_paper(searched: Path, tmp_path: Path) -> None:
@@ -258,6 +261,14 @@ def test_after_the_first_epoch(copy: Path) -> None:
     page = Page(report(cut(copy, 1, 2)))
     assert "1 of 4" in page.texts
     assert "After epoch 1" in page.texts
+
+
+def test_alphas_need_not_begin_at_the_start(copy: Path) -> None:
+    lines = (copy / runs.ALPHAS).read_text().splitlines(keepends=True)
+    (copy / runs.ALPHAS).write_text("".join(lines[3:]))
+    page = Page(report(copy))
+    moments = ["At the start", "After epoch 3", "After epoch 4"]
+    assert [text for text in page.texts if text in moments] == moments[1:]
 
 
 def test_a_line_that_a_kill_cut_off_is_left_out(copy: Path) -> None:

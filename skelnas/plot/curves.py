@@ -43,6 +43,7 @@ class Chart:
         epochs: where each value stands.
         curves: the lines.
         is_share: the values are parts of 1, shown in per cent.
+        is_count: the values are whole numbers.
         limits: lowest and highest value shown; None to fit the curves.
         level: a value to compare with.
     """
@@ -51,6 +52,7 @@ class Chart:
     epochs: Sequence[int]
     curves: Sequence[Curve]
     is_share: bool = False
+    is_count: bool = False
     limits: tuple[float, float] | None = None
     level: float | None = None
 
@@ -88,7 +90,9 @@ def draw_chart(axes: Axes, chart: Chart, size: float, *, roomy: bool = True) -> 
     axes.tick_params(axis="y", length=0)
     whole = MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
     axes.xaxis.set_major_locator(whole)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2))
+    steps = [1, 2, 4, 5, 10] if chart.is_count else [1, 2, 2.5, 5, 10]
+    values = MaxNLocator(nbins=4, steps=steps, integer=chart.is_count, min_n_ticks=2)
+    axes.yaxis.set_major_locator(values)
     if len(chart.epochs) == 1:
         axes.set_xticks(list(chart.epochs))
     if chart.is_share:

@@ -11,6 +11,7 @@ from skelnas.genotype import NUM_INPUT_NODES
 from skelnas.plot.curves import SERIES, Chart, Curve
 from skelnas.plot.style import stroke
 from skelnas.report.history import CELLS, History
+from skelnas.selection import count_skips
 
 LOSS, TOP1, RATE, ENTROPY, SKIPS = (
     "Loss (cross-entropy)",
@@ -41,22 +42,22 @@ class EdgeChart:
 def learning_curves(history: History) -> list[Chart]:
     """Return the charts of what changes from epoch to epoch; those of nothing are left out."""
     metrics, epochs = history.metrics, history.epochs
-    groups = {
-        title: {name.removesuffix(end): metrics[name] for name in metrics if name.endswith(end)}
-        for title, end in ((LOSS, "_loss"), (TOP1, "_top1"))
-    }
-    groups[RATE] = {"lr": metrics["lr"]} if "lr" in metrics else {}
-    groups[SKIPS] = {"skips": metrics["skips"]} if "skips" in metrics else {}
-    charts = [
-        Chart(title, epochs, _series(members), is_share=title == TOP1)
-        for title, members in groups.items()
-        if members
-    ]
+    charts = []
+    for title, end in ((LOSS, "_loss"), (TOP1, "_top1")):
+        members = {n.removesuffix(end): metrics[n] for n in metrics if n.endswith(end)}
+        charts.append(Chart(title, epochs, _series(members), is_share=title == TOP1))
+    if "lr" in metrics:
+        charts.append(Chart(RATE, epochs, _series({"lr": metrics["lr"]})))
     if history.has_moved:
         entropy = _series({cell: history.entropy(cell) for cell in CELLS})
-        chart = Chart(ENTROPY, list(history.alphas), entropy, is_share=True)
-        charts.insert(len(charts) - bool(groups[SKIPS]), chart)
-    return charts
+        charts.append(Chart(ENTROPY, list(history.alphas), entropy, is_share=True))
+        genotypes = list(history.genotypes.values())
+        skips = [float(count_skips(genotype)) for genotype in genotypes]
+        most = sum(map(len, genotypes[0].normal))
+        limits = (-0.04 * most, 1.04 * most)
+        curves = _series({"skips": skips})
+        charts.append(Chart(SKIPS, list(history.genotypes), curves, is_count=True, limits=limits))
+    return [chart for chart in charts if chart.curves]
 
 
 def _series(members: dict[str, list[float]]) -> list[Curve]:

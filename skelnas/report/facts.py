@@ -70,10 +70,16 @@ def settings(history: History) -> dict[str, dict[str, str]]:
     """Return what was asked and with what it was done, in groups, as text."""
     groups = {"Settings": history.settings, "Versions": history.config.get("versions")}
     return {
-        title: {name: v if isinstance(v, str) else json.dumps(v) for name, v in group.items()}
+        title: {name: _plain(value) for name, value in group.items()}
         for title, group in groups.items()
         if isinstance(group, dict)
     }
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "not set"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def duration(seconds: float) -> str:
