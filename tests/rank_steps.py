@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.func import functional_call
 
-from skelnas import architect, parallel
+from skelnas import architect, cli, parallel
 from skelnas.config import EvaluateSettings, SearchSettings, TrainSettings
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import Interrupted, SkelnasError
@@ -173,3 +173,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     numbers(Path(sys.argv[2]))
     verbs(Path(sys.argv[1]), Path(sys.argv[2]))
+    # Last, as a command: a search in a folder that is not empty. It ends with 2.
+    sys.argv = ["skelnas", "search", sys.argv[1], "--out", f"{sys.argv[2]}/run"]
+    cli.main()

@@ -65,13 +65,16 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 @dataclass(frozen=True)
 class Pair:
-    """What two ranks have left in a folder and printed."""
+    """What two ranks have left in a folder and said."""
 
     folder: Path
+    codes: list[int]
     printed: list[str]
+    messages: list[str]
 
     def both(self, name: str) -> dict[str, torch.Tensor]:
         """What both ranks have found, bit for bit the same."""
+        assert self.codes == [2, 2], self.messages
         first, second = (load_file(self.folder / f"{name}{rank}.safetensors") for rank in range(2))
         assert first.keys() == second.keys()
         assert [key for key in first if not torch.equal(first[key], second[key])] == []
@@ -81,9 +84,7 @@ class Pair:
 @pytest.fixture(scope="module")
 def pair(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     folder = tmp_path_factory.mktemp("pair")
-    codes, printed, errors = finish(start([HERE / "rank_steps.py", tiny_cache, folder]))
-    assert codes == [0, 0], errors
-    return Pair(folder, printed)
+    return Pair(folder, *finish(start([HERE / "rank_steps.py", tiny_cache, folder])))
 
 
 def test_two_ranks_take_the_steps_of_one_process(pair: Pair) -> None:
@@ -145,11 +146,9 @@ def test_a_rank_that_dies_ends_all_and_one_process_goes_on(
     assert_close(outcome(out), outcome(pair.folder / "run"))
 
 
-def test_what_is_refused_is_told_once_and_ends_all(tiny_cache: Path, pair: Pair) -> None:
-    out = pair.folder / "run"
-    codes, _, messages = finish(command("search", tiny_cache, "--out", out, *flags(SEARCH)))
-    assert codes == [2, 2]
-    assert "".join(messages).count("run: is not empty") == 1
+def test_what_is_refused_is_told_once_and_ends_all(pair: Pair) -> None:
+    assert pair.codes == [2, 2]
+    assert "".join(pair.messages).count("run: is not empty") == 1
 
 
 def test_a_rank_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
