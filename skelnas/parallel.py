@@ -153,7 +153,7 @@ def all_reduce(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def all_gather(row: Tensor) -> Tensor:
-    """Return [ranks, n], the row [n] of every rank. Can be differentiated, twice too."""
+    """Return [ranks, n], the row [n] of every rank. It can be differentiated, twice too."""
     rows = [row if number == rank() else torch.zeros_like(row) for number in range(world_size())]
     table = torch.stack(rows)
     return table if _group is None else _Sum.apply(table)  # type: ignore[no-untyped-call]
@@ -291,6 +291,6 @@ def _talking() -> Iterator[None]:
         late = re.search("timed out|timeout", str(error), re.IGNORECASE)
         raise SkelnasError(
             "another rank does not answer in time" if late else "another rank has gone",
-            hint="the messages of the other ranks and of torchrun say why; the same command with "
-            "--resume goes on from the last checkpoint",
+            hint="the messages of the other ranks and of torchrun say why; a search or a training "
+            "goes on from its last checkpoint with --resume",
         ) from error
