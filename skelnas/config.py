@@ -209,6 +209,13 @@ class SearchSettings(ClipSettings, DeviceSettings, BatchSettings):
         except ValueError as error:
             raise PydanticCustomError("space", "{expected}", {"expected": str(error)}) from None
 
+    checkpoint_cells: bool = Field(
+        False,
+        description="keep only the inputs of each cell for backward and compute the cell anew "
+        "there: the same numbers in less memory and more time (ours: off). A run can change it "
+        "when it goes on",
+    )
+
 
 class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings, BatchSettings):
     """Settings of `skelnas train`."""

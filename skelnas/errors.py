@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 
 class SkelnasError(Exception):
     """A known failure: one line that names what is wrong, and a hint what to do.
@@ -46,3 +49,21 @@ def shown(value: object, longest: int = 60) -> str:
     """Quote what a file or a user gave in a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "could not create a primitive",  # oneDNN, which works on a CPU
+    "MPS backend out of memory",
+)
+"""What PyTorch says, in a mere RuntimeError, when memory is spent."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception means that memory is spent, of the machine or of its device."""
+    torch: Any = sys.modules.get("torch")  # whoever has not imported it cannot meet its errors
+    return (
+        isinstance(error, MemoryError)
+        or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+        or any(words in str(error) for words in OUT_OF_MEMORY)
+    )

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar
 
 import safetensors
 import safetensors.torch
@@ -22,17 +22,19 @@ from torch import Tensor, nn
 
 from skelnas import parallel
 from skelnas.console import note
-from skelnas.errors import InputError, Interrupted, SkelnasError
+from skelnas.errors import InputError, Interrupted, SkelnasError, is_out_of_memory
+from skelnas.footprint import free_bytes, too_large
 from skelnas.live import Reading, figure, watch
 from skelnas.runs import CHECKPOINT, Mirror, Run, atomic_write, random_seed, start, stop_on_signal
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 """Within an epoch; a checkpoint is also kept at the end of each."""
 
-Item = TypeVar("Item")
+Item = tuple[Tensor, ...]
+"""What a step works on: the indices of the clips of each batch that it takes."""
 
 
-class Job(ABC, Generic[Item]):
+class Job(ABC):
     """A model that learns in epochs of steps, in a run folder.
 
     Args:
@@ -72,6 +74,7 @@ class Job(ABC, Generic[Item]):
         self.step = 0
         device = next(model.parameters()).device
         self._sums = torch.zeros(len(self.metrics), device=device)
+        self._free_bytes = None if parallel.world_size() > 1 else free_bytes(device)
         self._count = 0
 
     @abstractmethod
@@ -142,7 +145,7 @@ class Job(ABC, Generic[Item]):
                 for number, item in enumerate(self.plan_epoch()):
                     if number < self.step:
                         continue
-                    sums, count = self.take_step(item)
+                    sums, count = self._step(item)
                     self._sums += parallel.all_reduce([sums])[0]
                     self._count += count
                     self.step += 1
@@ -161,6 +164,20 @@ class Job(ABC, Generic[Item]):
                 self._end_epoch(time.monotonic() - started)
         if reason := self.why_stop():
             note(f"{self.verb} ended after epoch {self.epoch}: {reason}")
+
+    def _step(self, item: Item) -> tuple[Tensor, int]:
+        """Take a step; where memory does not suffice, say how many clips would fit."""
+        try:
+            return self.take_step(item)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # The handler is left, so that nothing holds the tensors of the failed step any more.
+        part = partial(self._take_part, item)
+        raise too_large(self.verb, part, len(item[0]), self._free_bytes, self._sums.device)
+
+    def _take_part(self, item: Item, num_clips: int) -> None:
+        self.take_step(tuple(indices[:num_clips] for indices in item))
 
     def _is_over(self) -> bool:
         return self.epoch == self.epochs or bool(self.why_stop())

@@ -22,7 +22,7 @@ from skelnas.console import note
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import InputError
 from skelnas.genotype import Genotype, candidates
-from skelnas.job import Job, descend, open_run
+from skelnas.job import Item, Job, descend, open_run
 from skelnas.live import Reading
 from skelnas.models.supernet import Supernet, choose_engine
 from skelnas.search_clips import (
@@ -76,7 +76,7 @@ def search(
         config: dict[str, Any] = {
             "verb": "search",
             "cache": str(cache_path.resolve()),
-            "settings": settings.model_dump(exclude={"engine", "rank_timeout"}),
+            "settings": settings.model_dump(exclude={"engine", "checkpoint_cells", "rank_timeout"}),
             "ranks": parallel.world_size() if settings.batch_norm == "rank" else "any",
             "primitives": list(candidates(settings.space)),
             "classes": clips.classes,
@@ -97,7 +97,7 @@ def search(
             job.work()
 
 
-class _Search(Job[tuple[Tensor, Tensor]]):
+class _Search(Job):
     """A search at work: the supernet and its two optimisers."""
 
     verb = "search"
@@ -163,7 +163,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
             return replace(super().read(), cells=self.genotype(), entropy=self._entropy())
         return super().read()
 
-    def plan_epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def plan_epoch(self) -> Iterator[Item]:
         """Yield for each step the clips that train w and the clips that drive alpha."""
         if self.epoch == 0 and self.step == 0:
             self._log_alphas()
@@ -173,7 +173,7 @@ class _Search(Job[tuple[Tensor, Tensor]]):
         )
         return zip(training, itertools.cycle(validation), strict=False)
 
-    def take_step(self, item: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
+    def take_step(self, item: Item) -> tuple[Tensor, int]:
         """Move alpha by its gradient, then w by its own (the release's order)."""
         training, validation = (
             self.store.batch(indices, share=parallel.share(len(indices))) for indices in item

@@ -18,7 +18,7 @@ from skelnas.config import ClipSettings, TrainSettings
 from skelnas.console import note
 from skelnas.engine.norm import over_ranks
 from skelnas.genotype import Genotype
-from skelnas.job import Job, descend, open_run
+from skelnas.job import Item, Job, descend, open_run
 from skelnas.model_folder import ModelCard, save_model
 from skelnas.models.complexity import measure
 from skelnas.splits import split_training_part
@@ -103,7 +103,7 @@ def train(
             return out / runs.MODEL
 
 
-class _Training(Job[Tensor]):
+class _Training(Job):
     """A training at work: the network and its optimiser."""
 
     verb = "train"
@@ -141,14 +141,15 @@ class _Training(Job[Tensor]):
             seed=settings.seed,
         )
 
-    def plan_epoch(self) -> Iterator[Tensor]:
+    def plan_epoch(self) -> Iterator[tuple[Tensor]]:
         """Yield for each step the clips that it learns from."""
         everything = np.arange(len(self.store))
         seed = self.random_seed(STREAM_ORDER, self.epoch)
-        return shuffled(everything, self.settings.batch_size, seed)
+        return zip(shuffled(everything, self.settings.batch_size, seed), strict=True)
 
-    def take_step(self, indices: Tensor) -> tuple[Tensor, int]:
+    def take_step(self, item: Item) -> tuple[Tensor, int]:
         """Learn from one batch."""
+        (indices,) = item
         count = len(indices)
         share = parallel.share(count)
         chance = self.settings.drop_path * self.epoch / self.epochs

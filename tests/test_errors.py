@@ -1,10 +1,11 @@
-"""What errors say of values that they were given."""
+"""What errors say of values that they were given, and which ones mean that memory is spent."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
-from skelnas.errors import shown
+from skelnas.errors import is_out_of_memory, shown
 
 
 @pytest.mark.parametrize(("value", "text"), [(3, "3"), ("yoga", "'yoga'"), (None, "None")])
@@ -16,3 +17,24 @@ def test_long_values_are_cut() -> None:
     text = shown("9" * 1000)
     assert len(text) == 60
     assert text.endswith("999...")
+
+
+def test_an_allocation_that_no_machine_can_make() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "spent"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (OSError("No space left on device"), False),
+    ],
+)
+def test_which_failures_are_those_of_memory(error: Exception, spent: bool) -> None:
+    assert is_out_of_memory(error) is spent

@@ -84,6 +84,31 @@ def test_clips_on_the_host_make_the_same_run(
     assert_same(whole_run, tmp_path / "host")
 
 
+def test_checkpointed_cells_make_the_same_run(
+    tiny_cache: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    search(tiny_cache, tmp_path / "run", SMALL.model_copy(update={"checkpoint_cells": True}))
+    assert_same(whole_run, tmp_path / "run")
+
+
+def test_both_hessians_take_the_same_virtual_steps(tiny_cache: Path, tmp_path: Path) -> None:
+    """With alphas that stand still, the loss at w' has to be the same, momentum and all."""
+    still = SMALL.model_copy(update={"alpha_lr": 1e-9, "epochs": 1})
+    losses = {}
+    for name, changes in {
+        "difference": {},
+        "exact": {"hessian": "exact"},
+        "exact, checkpointed": {"hessian": "exact", "checkpoint_cells": True},
+        "at w": {"order": "first"},
+    }.items():
+        search(tiny_cache, tmp_path / name, still.model_copy(update=changes))
+        lines = runs.read_lines(tmp_path / name / runs.METRICS)
+        losses[name] = [line["validation_loss"] for line in lines]
+    assert losses["exact"] == pytest.approx(losses["difference"], rel=1e-5)
+    assert losses["at w"] != pytest.approx(losses["difference"], rel=1e-3)
+    assert_same(tmp_path / "exact", tmp_path / "exact, checkpointed")
+
+
 def test_a_search_sees_the_streams(tiny_cache: Path, tmp_path: Path) -> None:
     settings = SMALL.model_copy(update={"epochs": 1, "streams": "joint,bone,motion"})
     search(tiny_cache, tmp_path / "run", settings)

@@ -14,7 +14,7 @@ from skelnas import console
 from skelnas.cli import verbs
 from skelnas.cli.inspect import inspect
 from skelnas.cli.prepare import prepare_app
-from skelnas.errors import SkelnasError
+from skelnas.errors import SkelnasError, is_out_of_memory
 
 app = typer.Typer(
     name="skelnas",
@@ -74,7 +74,7 @@ def main() -> None:
         place = error.filename or "the output"
         _fail(f"{place}: {error.strerror or error}", "make room, or check the path", 1)
     except Exception as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             _fail(f"out of memory ({str(error).splitlines()[0]})", "try a smaller --batch-size", 4)
         if os.environ.get("SKELNAS_DEBUG"):
             sys.stderr = sys.__stderr__
@@ -84,15 +84,6 @@ def main() -> None:
             "this is a bug; run again with SKELNAS_DEBUG=1 and report the traceback",
             1,
         )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    torch: Any = sys.modules.get("torch")
-    return (
-        isinstance(error, MemoryError)
-        or (torch is not None and isinstance(error, torch.OutOfMemoryError))
-        or "DefaultCPUAllocator" in str(error)  # PyTorch's RuntimeError on a CPU
-    )
 
 
 def _fail(message: str, hint: str | None, exit_code: int) -> None:

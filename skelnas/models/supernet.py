@@ -7,6 +7,8 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from skelnas import parallel
 from skelnas.config import SearchSettings
@@ -107,9 +109,11 @@ class Supernet(nn.Module):
         num_layers: int = 6,
         num_nodes: int = 4,
         engine: str = "reference",
+        checkpoint_cells: bool = False,
     ) -> None:
         super().__init__()
         self.primitives = tuple(primitives)
+        self.checkpoint_cells = checkpoint_cells
         self.stem = make_stem(in_channels, channels, searching=True)
         layout = (channels, num_layers, num_nodes, num_nodes)
         self.cells = nn.ModuleList(
@@ -136,6 +140,7 @@ class Supernet(nn.Module):
             num_layers=settings.layers,
             num_nodes=settings.nodes,
             engine=choose_engine(settings),
+            checkpoint_cells=settings.checkpoint_cells,
         )
 
     def shares(self) -> dict[str, Tensor]:
@@ -147,8 +152,9 @@ class Supernet(nn.Module):
         mix = self.shares() if mix is None else mix
         before_last = last = self.stem(x)
         for cell in self.cells:
-            shares = mix["reduction" if cell.reduction else "normal"]
-            before_last, last = last, cell(before_last, last, shares)
+            inputs = before_last, last, mix["reduction" if cell.reduction else "normal"]
+            output = _checkpointed(cell, *inputs) if self.checkpoint_cells else cell(*inputs)
+            before_last, last = last, output
         logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
         return logits
 
@@ -157,3 +163,18 @@ class Supernet(nn.Module):
         for name, parameter in self.named_parameters():
             if not name.startswith("alphas."):
                 yield name, parameter
+
+
+def _checkpointed(cell: nn.Module, *inputs: Tensor) -> Tensor:
+    """Run a cell, and again in backward: with the weights that are under it now.
+
+    By then others may be: those of a virtual step lie there for one pass only.
+    """
+    weights: dict[str, Tensor] = dict(cell.named_parameters())
+
+    def run(*inputs: Tensor) -> Tensor:
+        output: Tensor = functional_call(cell, weights, inputs)
+        return output
+
+    output: Tensor = checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return output

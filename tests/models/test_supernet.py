@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from skelnas.footprint import measured
 from skelnas.genotype import SPACES
 from skelnas.models.supernet import Supernet
 
@@ -62,3 +63,31 @@ def test_every_weight_and_alpha_has_a_gradient() -> None:
     net = make()
     net(torch.randn(2, 3, 8, 5)).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_checkpointed_cells_have_the_same_gradients_in_less_memory() -> None:
+    x = torch.randn(2, 3, 16, 25)
+    results, peaks = [], []
+    for checkpoint_cells in (False, True):
+        net = make(num_nodes=2, checkpoint_cells=checkpoint_cells)
+        with measured(x.device) as footprint:
+            loss = net(x).square().sum()
+            results.append([loss, *torch.autograd.grad(loss, list(net.parameters()))])
+        peaks.append(footprint.peak)
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    assert peaks[1] < 0.5 * peaks[0]
+
+
+def test_a_batch_says_what_it_is_normalised_by() -> None:
+    """The order of its clips does not matter; which clips they are does."""
+    net, x = make().double(), torch.randn(4, 3, 8, 5, dtype=torch.float64)
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(net(x[order]), net(x)[order])
+    assert not torch.allclose(net(x[:2]), net(x)[:2])
+
+
+def test_batches_can_be_scored_in_any_order() -> None:
+    net, batches = make().eval(), torch.randn(3, 2, 3, 8, 5)
+    forth = [net(batch) for batch in batches]
+    back = [net(batch) for batch in reversed(batches)]
+    assert all(torch.equal(one, other) for one, other in zip(forth, reversed(back), strict=True))

@@ -1,0 +1,131 @@
+"""What tensors take, and what is said where they take too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from test_search import SMALL as SEARCH
+from test_train import GENOTYPE
+from test_train import SMALL as TRAIN
+
+from skelnas import runs
+from skelnas.errors import DeviceError
+from skelnas.footprint import SHARE, free_bytes, largest_batch, measured
+from skelnas.models.network import Network
+from skelnas.models.supernet import Supernet
+from skelnas.search import search
+from skelnas.train import train
+
+CPU = torch.device("cpu")
+SPENT = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+
+def peak(work: Callable[[], object]) -> int:
+    with measured(CPU) as footprint:
+        work()
+    return footprint.peak
+
+
+def test_tensors_count_for_as_long_as_they_live() -> None:
+    before = torch.zeros(10_000)
+
+    def work() -> None:
+        a = torch.zeros(1000)  # 4000 bytes
+        b = a + 1  # 8000
+        del a
+        c = [b.double(), b.view(10, 100), before[5:], before.add_(1)]  # 12000
+        assert len(c) == 4
+
+    assert peak(work) == 12_000
+
+
+def test_what_backward_needs_counts_until_then() -> None:
+    w = torch.ones(1000, requires_grad=True)
+
+    def work() -> None:
+        (w.exp().exp().exp().sum()).backward()  # three results, and later a gradient
+
+    assert 3 * 4000 < peak(work) < 6 * 4000
+
+
+def test_measuring_ends_with_the_work_also_if_it_fails() -> None:
+    with pytest.raises(ZeroDivisionError), measured(CPU) as footprint:
+        torch.zeros(100 + 1 // len(torch.zeros(100)[100:]))
+    torch.zeros(1000)
+    assert footprint.peak == 400
+
+
+def step(num_clips: int) -> None:
+    """Take 4000 bytes, and 400 more for each clip."""
+    _ = torch.zeros(1000), torch.zeros(num_clips, 100)
+
+
+@pytest.mark.parametrize(
+    ("free", "fits"),
+    [(4000 + 400 * 50, 50), (4000 + 400 * 50 - 1, 49), (1e12, 63), (4000, 1)],
+)
+def test_a_line_through_one_clip_and_two(free: float, fits: int) -> None:
+    assert largest_batch(step, 64, free / SHARE, CPU) == fits
+
+
+def test_where_free_memory_is_not_known_nothing_is_tried() -> None:
+    assert largest_batch(lambda clips: 1 // 0, 64, None, CPU) is None
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_where_one_or_two_clips_do_not_fit(limit: int) -> None:
+    def spend(num_clips: int) -> None:
+        if num_clips > limit:
+            raise SPENT
+
+    assert largest_batch(spend, 64, 1e12, CPU) == limit
+
+
+def test_other_failures_are_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        largest_batch(lambda clips: 1 // 0, 64, 1e12, CPU)
+
+
+@pytest.mark.parametrize("verb", ["search", "train"])
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (4, "batches of 6 clips; 5 should fit"),
+        (1, "batches of 6 clips; 1 should fit"),
+        (0, "batches of 6 clips; not even one fits"),
+    ],
+)
+def test_a_run_that_is_too_large_says_what_would_fit(
+    tiny_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    limit: int,
+    message: str,
+) -> None:
+    model = {"search": Supernet, "train": Network}[verb]
+    forward = model.forward
+
+    def spend(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > limit and self.training:
+            raise SPENT
+        return forward(self, x)
+
+    monkeypatch.setattr(model, "forward", spend)
+    start = {
+        "search": partial(search, tiny_cache, tmp_path / "run", SEARCH),
+        "train": partial(train, tiny_cache, GENOTYPE, tmp_path / "run", TRAIN),
+    }[verb]
+    with pytest.raises(DeviceError, match=f"^{verb} ran out of memory on cpu with {message}$") as e:
+        start()
+    assert e.value.exit_code == 4
+    assert not (tmp_path / "run" / runs.CHECKPOINT).exists()
+
+
+def test_free_memory_is_some_of_what_there_is() -> None:
+    free = free_bytes(CPU)
+    assert free is None or 1e6 < free < 1e15
