@@ -68,7 +68,7 @@ def first_order(
     """Return the gradient of L_val(w, alpha) alone: Eq. (4) with an inner rate of 0."""
     with _frozen(weights):
         loss = validation_loss()
-    return ArchitectureGradient(_gradient(loss, alphas), loss.detach())
+        return ArchitectureGradient(_gradient(loss, alphas), loss.detach())
 
 
 def second_order(
@@ -154,7 +154,7 @@ def _gradient(loss: Tensor, inputs: Sequence[Tensor], create_graph: bool = False
 
 @contextmanager
 def _frozen(weights: Sequence[Tensor]) -> Iterator[None]:
-    """Spare a pass the gradients of the weights, for a while."""
+    """Spare a pass the gradients of the weights, forward and backward: that may run it again."""
     for weight in weights:
         weight.requires_grad_(False)
     try:

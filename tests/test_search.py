@@ -84,11 +84,12 @@ def test_clips_on_the_host_make_the_same_run(
     assert_same(whole_run, tmp_path / "host")
 
 
-def test_checkpointed_cells_make_the_same_run(
-    tiny_cache: Path, whole_run: Path, tmp_path: Path
-) -> None:
-    search(tiny_cache, tmp_path / "run", SMALL.model_copy(update={"checkpoint_cells": True}))
-    assert_same(whole_run, tmp_path / "run")
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_checkpointed_cells_make_the_same_run(tiny_cache: Path, tmp_path: Path, order: str) -> None:
+    for name, checkpointed in {"kept": False, "anew": True}.items():
+        changes = {"order": order, "epochs": 1, "checkpoint_cells": checkpointed}
+        search(tiny_cache, tmp_path / name, SMALL.model_copy(update=changes))
+    assert_same(tmp_path / "kept", tmp_path / "anew")
 
 
 def test_both_hessians_take_the_same_virtual_steps(tiny_cache: Path, tmp_path: Path) -> None:
