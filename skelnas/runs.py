@@ -53,18 +53,18 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     Raises:
         SkelnasError: the file cannot be written; the old content, if any, is still there.
     """
-    path = path.resolve()
+    target = path.resolve()
     content = data.encode() if isinstance(data, str) else data
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(content)
+        if target.exists() and not target.is_file():
+            target.write_bytes(content)
             return
         with part.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        part.replace(target)
     except OSError as error:
         raise SkelnasError(
             f"{path}: cannot be written ({error.strerror})",
@@ -135,10 +135,17 @@ class Run:
         """Add one line to a file of JSON lines."""
         if not self.writes:
             return
-        with (self.folder / file).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(record) + "\n")
-            lines.flush()
-            os.fsync(lines.fileno())  # before the checkpoint that says this epoch is done
+        path = self.folder / file
+        try:
+            with path.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(record) + "\n")
+                lines.flush()
+                os.fsync(lines.fileno())  # before the checkpoint that says this epoch is done
+        except OSError as error:
+            raise SkelnasError(
+                f"{path}: cannot be written ({error.strerror})",
+                hint="make room; the same command with --resume goes on from the last checkpoint",
+            ) from error
         if self._mirror is not None:
             self._mirror.log(record, file)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from skelnas import runs
 from skelnas.cache import Cache
 from skelnas.config import SearchSettings, TrainSettings
 from skelnas.derive import derive
-from skelnas.errors import InputError, Interrupted, UsageError
+from skelnas.errors import InputError, Interrupted, SkelnasError, UsageError
 from skelnas.genotype import random_genotype
 from skelnas.job import cosine, descend
 from skelnas.search import search
@@ -172,6 +174,33 @@ def test_resume_after_a_kill_between_metrics_and_checkpoint(
             search(tiny_cache, out, SMALL)
     with (out / runs.METRICS).open("a") as lines:
         lines.write('{"epoch": 1, "train_loss": 0}\n{"epoch": 2, "tr')
+    search(tiny_cache, out, SMALL, resume=True)
+    assert_same(whole_run, out)
+
+
+@pytest.mark.parametrize(
+    ("writes", "file"), [(6, runs.ALPHAS), (7, runs.METRICS), (8, runs.CHECKPOINT)]
+)
+def test_a_full_disk_leaves_the_last_good_checkpoint(
+    tiny_cache: Path,
+    whole_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    writes: int,
+    file: str,
+) -> None:
+    """The start writes the settings and a line, each epoch two lines and a checkpoint."""
+    out, left = tmp_path / "run", itertools.count(1)
+
+    def full(descriptor: int) -> None:
+        if next(left) >= writes:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(SkelnasError, match=f"{file}: cannot be written .No space left"):
+            search(tiny_cache, out, SMALL)
+    assert not [path for path in out.iterdir() if path.name.endswith(".part")]
     search(tiny_cache, out, SMALL, resume=True)
     assert_same(whole_run, out)
 
