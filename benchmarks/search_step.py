@@ -1,0 +1,305 @@
+"""How long a step of the search takes with each engine, and that all of them compute the same.
+
+    python benchmarks/search_step.py --out benchmarks/results/search_step.json
+
+Each engine has the same supernet, batches and optimiser state; they take turns, so that other
+work on the machine slows them alike. A speed is printed only where loss and first-order gradient
+of the alphas agree; how near the whole gradient of the step is to that of the reference in
+float64 is reported for each, since a finite difference in float32 is less exact than that.
+
+Memory is the peak of a process of its own that takes two steps, less what the process had before
+(on a CPU: Linux only). Launches are the operations that PyTorch dispatches, views included (CPU),
+or the kernels that run (CUDA) in one step. The floor is the arithmetic of the step at the measured
+rate of a large matrix product, or its traffic at the measured rate of a large copy, whichever is
+longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skelnas import architect, devices
+from skelnas.engine import ENGINES
+from skelnas.genotype import SPACES
+from skelnas.models.complexity import measure
+from skelnas.models.supernet import Supernet
+
+COMPILED = "reference, torch.compile"
+PASSES = {"first": (2, 2), "second": (5, 3)}
+"""Forward passes of a step, and how many of their backwards need the weights' gradients."""
+
+ACCESSES_A_CELL = 280
+"""Tensors [N, C, T, V] that forward and backward of a normal cell must write or read, if the four
+raw outputs of each edge are stored and nothing else: 14 edges, 4 outputs, written once and read
+four times."""
+
+
+class Trial:
+    """A supernet with one engine, its optimiser state, and what it is measured on."""
+
+    def __init__(self, engine: str, args: argparse.Namespace, batch_size: int, order: str) -> None:
+        self.order = order
+        self.device = torch.device(args.device)
+        torch.manual_seed(0)
+        name = "reference" if engine == COMPILED else engine
+        self.supernet = Supernet(
+            in_channels=3,
+            num_classes=60,
+            primitives=SPACES[args.space],
+            channels=args.channels,
+            engine=name,
+        )
+        devices.place(self.supernet, self.device)
+        weights = [weight for _, weight in self.supernet.named_weights()]
+        self.weights, self.alphas = weights, list(self.supernet.alphas.values())
+        self.buffers = [torch.zeros_like(weight) for weight in weights]
+        shape = (batch_size, 3, args.frames, args.joints)
+        self.batches = [
+            (torch.randn(shape).to(self.device), torch.randint(60, (batch_size,)).to(self.device))
+            for _ in range(2)
+        ]
+        if engine == COMPILED:
+            self.supernet.compile()
+
+    def loss(self, part: int) -> Tensor:
+        """Evaluate the loss of the training batch (0) or the validation batch (1)."""
+        x, labels = self.batches[part]
+        return F.cross_entropy(self.supernet(x), labels)
+
+    def alpha_gradient(self, order: str) -> tuple[Tensor, Tensor]:
+        """Return the gradient of all alphas as one vector, and the validation loss."""
+        if order == "first":
+            result = architect.first_order(partial(self.loss, 1), self.weights, self.alphas)
+        else:
+            step = architect.VirtualStep(0.015, 0.9, self.buffers, 3e-4)
+            losses = partial(self.loss, 0), partial(self.loss, 1)
+            result = architect.second_order(*losses, self.weights, self.alphas, step)
+        return torch.cat([alpha.flatten() for alpha in result.alphas]), result.validation_loss
+
+    def in_float64(self) -> Trial:
+        """Return the same in float64."""
+        trial = copy.deepcopy(self)
+        trial.supernet.double()
+        trial.buffers = [buffer.double() for buffer in trial.buffers]
+        trial.batches = [(x.double(), labels) for x, labels in trial.batches]
+        trial.weights = [weight for _, weight in trial.supernet.named_weights()]
+        trial.alphas = list(trial.supernet.alphas.values())
+        return trial
+
+    def step(self) -> None:
+        """Do the work of a step, but leave weights and alphas as they are."""
+        self.alpha_gradient(self.order)
+        gradients = torch.autograd.grad(self.loss(0), self.weights)
+        torch.nn.utils.get_total_norm(list(gradients))
+        torch._foreach_mul_(self.buffers, 0.0)
+
+    def seconds(self) -> float:
+        """Take one step, and wait for the device."""
+        started = time.perf_counter()
+        self.step()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - started
+
+
+def measure_engines(args: argparse.Namespace, batch_size: int, order: str) -> list[dict[str, Any]]:
+    """Compare and time all engines in turns; returns one record an engine."""
+    names = [*ENGINES, *([COMPILED] if args.compile else [])]
+    trials = {name: Trial(name, args, batch_size, order) for name in names}
+    expected, expected_loss = trials["reference"].alpha_gradient("first")
+    truth, _ = trials["reference"].in_float64().alpha_gradient(order)
+    records = []
+    for name, trial in trials.items():
+        gradient, loss = trial.alpha_gradient("first")
+        if abs(loss - expected_loss) > 1e-4 or cosine(gradient, expected) < 0.9999:
+            sys.exit(
+                f"{name} computes something else: loss {loss:.6f} instead of {expected_loss:.6f}, "
+                f"cosine of the first-order gradient {cosine(gradient, expected):.6f}"
+            )
+        gradient, _ = trial.alpha_gradient(order)
+        records.append({"engine": name, "cosine_to_float64": cosine(gradient, truth)})
+        trial.seconds()  # warm
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(args.turns):
+        for name, trial in trials.items():
+            times[name].append(trial.seconds())
+    reference = statistics.median(times["reference"])
+    for record in records:
+        own = times[record["engine"]]
+        record |= {
+            "batch_size": batch_size,
+            "order": order,
+            "seconds": statistics.median(own),
+            "fastest": min(own),
+            "slowest": max(own),
+            "times_reference": reference / statistics.median(own),
+            "times_reference_fastest": min(times["reference"]) / min(own),
+            "launches": count_launches(trials[record["engine"]]),
+        }
+    del trials
+    for record in records:
+        record["peak_bytes"] = peak_in_a_process(args, record["engine"], batch_size, order)
+    return records
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    """Return the cosine of the angle between two vectors."""
+    return F.cosine_similarity(one.double(), other.double(), dim=0).item()
+
+
+def count_launches(trial: Trial) -> int:
+    """Count kernels on CUDA, or dispatched operations elsewhere, of one step."""
+    cuda = trial.device.type == "cuda"
+    kind = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[kind.CUDA if cuda else kind.CPU]) as profile:
+        trial.step()
+    if cuda:
+        return sum(event.device_type.name == "CUDA" for event in profile.events())
+    return sum(event.name.startswith("aten::") for event in profile.events())
+
+
+def peak_in_a_process(args: argparse.Namespace, engine: str, batch_size: int, order: str) -> int:
+    """Run this program once more, to take two steps with one engine and report its peak."""
+    command = [sys.executable, __file__, "--peak-of", engine, "--batch", str(batch_size)]
+    for name in ("device", "threads", "channels", "frames", "joints", "space"):
+        command += [f"--{name}", str(getattr(args, name))]
+    done = subprocess.run([*command, "--order", order], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def peak_of(args: argparse.Namespace) -> int:
+    """Return how many bytes two steps need at most, beyond weights, batches and PyTorch itself."""
+    trial = Trial(args.peak_of, args, args.batch[0], args.order[0])
+    if trial.device.type == "cuda":
+        before = torch.cuda.memory_allocated(trial.device)
+        trial.step()
+        trial.step()
+        return torch.cuda.max_memory_allocated(trial.device) - before
+    before = _status("VmRSS")
+    trial.step()
+    trial.step()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    """Read a figure of this process in bytes; only Linux has it."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def measure_floor(args: argparse.Namespace, batch_size: int, order: str) -> dict[str, float]:
+    """Measure the two ceilings of the device, and the time that no engine can beat."""
+    device = torch.device(args.device)
+    a = torch.randn(2048, 2048, device=device)
+    big = torch.empty(64 * 2**20, device=device)
+    rate = 2 * 2048**3 / fastest(lambda: a @ a, device)
+    bandwidth = 2 * big.nbytes / fastest(big.clone, device)
+
+    trial = Trial("reference", args, batch_size, order)
+    shape = (3, args.frames, args.joints)
+    macs = measure(trial.supernet, shape).macs * batch_size
+    forwards, with_weights = PASSES[order]
+    flops = 2 * macs * (2 * forwards + with_weights)
+    pixels = batch_size * args.frames * args.joints
+    traffic = 4 * ACCESSES_A_CELL * pixels * args.channels * (2 + 4 / 2) * forwards
+    return {
+        "flops_per_second": rate,
+        "bytes_per_second": bandwidth,
+        "step_flops": flops,
+        "step_bytes": traffic,
+        "floor_seconds": max(flops / rate, traffic / bandwidth),
+    }
+
+
+def fastest(work: Callable[[], Tensor], device: torch.device, turns: int = 10) -> float:
+    """Return the shortest time that some work takes."""
+    times = []
+    for _ in range(turns):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def device_name(device: torch.device) -> str:
+    """Name the graphics card or the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--batch", type=int, nargs="+", default=[8])
+    parser.add_argument("--order", nargs="+", choices=list(PASSES), default=list(PASSES))
+    parser.add_argument("--space", default="sar", choices=list(SPACES))
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--frames", type=int, default=112)
+    parser.add_argument("--joints", type=int, default=50)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="also the reference, compiled")
+    parser.add_argument("--out", type=Path, help="write the results to this JSON file")
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.peak_of:
+        print(peak_of(args))
+        return
+
+    report: dict[str, Any] = {
+        "command": " ".join(["python", "benchmarks/search_step.py", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": device_name(torch.device(args.device)),
+        "threads": args.threads,
+        "load_before": os.getloadavg()[0],
+        "versions": {name: version(name) for name in ("skelnas", "torch")},
+        "shape": [3, args.frames, args.joints],
+        "channels": args.channels,
+        "results": [],
+    }
+    for order in args.order:
+        for batch_size in args.batch:
+            floor = measure_floor(args, batch_size, order)
+            for record in measure_engines(args, batch_size, order):
+                record["share_of_floor"] = floor["floor_seconds"] / record["seconds"]
+                report["results"].append(record | {"floor": floor})
+                print(
+                    f"{order} order, batch {batch_size}, {record['engine']}: "
+                    f"{record['seconds']:.2f} s ({record['fastest']:.2f} to "
+                    f"{record['slowest']:.2f}), {record['times_reference']:.2f} x the reference, "
+                    f"peak {record['peak_bytes'] / 2**20:,.0f} MiB, "
+                    f"{record['launches']:,} launches, "
+                    f"{record['share_of_floor']:.0%} of the floor's speed, "
+                    f"cosine to float64 {record['cosine_to_float64']:.5f}"
+                )
+    if args.out:
+        args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
