@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skelnas.genotype import BUILT_IN, Edge, Genotype, random_genotype
+from skelnas.genotype import BUILT_IN, PRIMITIVES, Edge, Genotype, random_genotype
 from skelnas.models.complexity import measure
 from skelnas.models.network import DropPath, Network
 
@@ -52,6 +52,15 @@ def test_darts_v2_on_cifar_has_the_published_parameters() -> None:
     )
     network = Network(darts_v2, in_channels=3, num_classes=10, channels=36, num_layers=20)
     assert round(measure(network, (3, 32, 32)).parameters / 1e6, 3) == 3.349
+
+
+@pytest.mark.parametrize("op", [op for op in PRIMITIVES if op != "none"])
+def test_every_operation_learns_in_both_cells(op: str) -> None:
+    cell = ((Edge(op, 0), Edge(op, 1)), (Edge(op, 2), Edge(op, 0)))
+    network = Network(Genotype(cell, cell), in_channels=3, num_classes=4, channels=2, num_layers=3)
+    loss = network(torch.randn(3, 3, 9, 13)).square().mean()
+    gradients = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("seed", range(5))
