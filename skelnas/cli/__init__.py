@@ -11,7 +11,7 @@ import typer
 
 import skelnas
 from skelnas import console
-from skelnas.cli import verbs
+from skelnas.cli import search, verbs
 from skelnas.cli.inspect import inspect
 from skelnas.cli.prepare import prepare_app
 from skelnas.errors import SkelnasError, is_out_of_memory
@@ -28,8 +28,8 @@ app = typer.Typer(
 app.add_typer(prepare_app, name="prepare")
 for command in (
     inspect,
-    verbs.search,
-    verbs.derive,
+    search.search,
+    search.derive,
     verbs.train,
     verbs.evaluate,
     verbs.report,

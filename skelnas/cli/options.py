@@ -7,6 +7,7 @@ file of ``--config``, else from the default.
 from __future__ import annotations
 
 import inspect
+import os
 import tomllib
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -146,6 +147,11 @@ def read_settings(path: Path, verb: str, known: Collection[str]) -> dict[str, An
                 hint=f"`skelnas {verb} --help` lists the settings",
             )
     return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def has_ranks() -> bool:
+    """Say whether `torchrun` has started other processes for the same work."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 CacheArgument = Annotated[
