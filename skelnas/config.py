@@ -161,7 +161,7 @@ class SearchSettings(ClipSettings, DeviceSettings, BatchSettings):
         ge=0,
         lt=1,
         description="share of the training part's subjects that neither half has, kept to choose "
-        "between runs (ours: none)",
+        "between runs (ours: none, 0.2 with --repeats)",
     )
     layers: int = Field(6, ge=1, description="cells of the supernet (paper: 6)")
     channels: int = Field(16, ge=1, description="channels of the first cell (paper: 16)")

@@ -79,17 +79,21 @@ def measure_losses(
     with torch.no_grad():
         whole = {cell: shares.clone() for cell, shares in supernet.shares().items()}
         places, mixes = zip(*_remove(whole, supernet.primitives), strict=True)
+        intact = torch.zeros((), device=clips.store.device)
         sums = torch.zeros(len(mixes), device=clips.store.device)
-        with progress("perturbation", len(batches) * len(mixes)) as meter:
+        with progress("perturbation", len(batches) * (1 + len(mixes))) as meter:
             for indices in batches:
                 batch = clips.store.batch(indices)
+                loss = F.cross_entropy(supernet(batch.x, whole), batch.labels)
+                intact += loss
+                meter.advance()
                 for number, mix in enumerate(mixes):
-                    sums[number] += F.cross_entropy(supernet(batch.x, mix), batch.labels)
+                    sums[number] += F.cross_entropy(supernet(batch.x, mix), batch.labels) - loss
                     meter.advance()
-    intact, *others = (sums / len(batches)).tolist()
-    rises = dict(zip(places[1:], (loss - intact for loss in others), strict=True))
+    rises = dict(zip(places, (sums / len(batches)).tolist(), strict=True))
     count = sum(len(indices) for indices in batches)
-    note(f"perturbation: the loss is {intact:.3f} on {count} clips; {len(others)} parts removed")
+    mean = intact.item() / len(batches)
+    note(f"perturbation: the loss is {mean:.3f} on {count} clips; {len(mixes)} parts removed")
     ops = [op for op in supernet.primitives if op != "none"]
     return {
         cell: Losses(
@@ -103,8 +107,7 @@ def measure_losses(
 def _remove(
     whole: dict[str, Tensor], primitives: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, int, str], dict[str, Tensor]]]:
-    """Yield the shares as they are, then without each (cell, edge, operation) and each edge."""
-    yield ("", 0, ""), whole
+    """Yield the shares without each (cell, edge, operation) and without each (cell, edge, "")."""
     for cell, shares in whole.items():
         for edge in range(len(shares)):
             for index, op in enumerate((*primitives, "")):
