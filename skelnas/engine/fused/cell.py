@@ -1,13 +1,12 @@
 """A mixed cell as one function with a gradient of its own.
 
-Nodes are visited in order. What the edges that leave a node have in common is prepared once;
-then each edge adds to its target, one operation after the other. The gradient walks the same
-way back: a node's is complete once all edges that leave it are done.
+Nodes are visited in order; each operation adds to the targets of all edges that leave a node.
+The gradient walks the same way back: a node's is complete once all edges that leave it are done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from skelnas.engine.fused.node import Node
 from skelnas.engine.fused.operations import (
     AveragePool,
     Dense,
-    Edge,
+    Edges,
     MaxPool,
     Operation,
     Reduce,
@@ -88,10 +87,10 @@ class _Plan(NamedTuple):
             nodes += 1
         return nodes
 
-    def edges(self, source: int) -> dict[int, int]:
-        """Return the edges that leave a node by their target; numbered as in the reference."""
+    def numbers(self, source: int) -> list[int]:
+        """Return the numbers, as the reference counts, of the edges from a node to all after."""
         targets = range(max(source + 1, NUM_INPUTS), NUM_INPUTS + self.num_nodes)
-        return {target: sum(range(NUM_INPUTS, target)) + source for target in targets}
+        return [sum(range(NUM_INPUTS, target)) + source for target in targets]
 
     def node(self, image: Tensor, source: int) -> Node:
         """Make a node of the cell."""
@@ -112,26 +111,6 @@ class _Plan(NamedTuple):
         return [[[next(tensors) for _ in range(n)] for n in edge] for edge in self.lengths]
 
 
-class _Record:
-    """Tensors that the backward needs, put away and taken back in the same order."""
-
-    def __init__(self) -> None:
-        self.tensors: list[Tensor] = []
-        self.counts: list[int] = []
-
-    def add(self, kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        self.tensors += kept
-        self.counts.append(len(kept))
-        return kept
-
-    @staticmethod
-    def replay(tensors: Sequence[Tensor], counts: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
-        place = 0
-        for count in counts:
-            yield tuple(tensors[place : place + count])
-            place += count
-
-
 class _Cell(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -139,24 +118,25 @@ class _Cell(torch.autograd.Function):
     ) -> Tensor:
         images = [image.contiguous(memory_format=torch.channels_last) for image in (input0, input1)]
         weights = plan.nest(flat)
-        shares = [row.unbind() for row in mix.unbind()]
         size = plan.node(images[0], 0).edge_size
         num_pixels = size[0] * size[1] * size[2]
         targets = [mix.new_zeros(num_pixels, input0.shape[1]) for _ in range(plan.num_nodes)]
-        record = _Record()
+        kept: list[Tensor] = []
+        counts: list[int] = []
         for source in range(NUM_INPUTS + plan.num_nodes - 1):
             if source >= NUM_INPUTS:
                 images.append(to_image(targets[source - NUM_INPUTS], size))
             node = plan.node(images[source], source)
-            operations = plan.operations(node)
-            shared = [record.add(operation.prepare(node)) for operation, _ in operations]
-            for target, number in plan.edges(source).items():
-                out = targets[target - NUM_INPUTS]
-                for (operation, places), common in zip(operations, shared, strict=True):
-                    edge = _pick(shares[number], weights[number], places)
-                    record.add(operation.forward(node, common, edge, out))
-        ctx.plan, ctx.counts, ctx.size = plan, record.counts, size
-        ctx.save_for_backward(*images[:NUM_INPUTS], mix, *targets, *flat, *record.tensors)
+            numbers = plan.numbers(source)
+            shares = mix[numbers].t()
+            outs = targets[-len(numbers) :]
+            for operation, places in plan.operations(node):
+                edges = _pick(shares, weights, numbers, places)
+                own = operation.forward(node, edges, outs)
+                kept += own
+                counts.append(len(own))
+        ctx.plan, ctx.counts, ctx.size = plan, counts, size
+        ctx.save_for_backward(*images[:NUM_INPUTS], mix, *targets, *flat, *kept)
         return to_image(torch.cat(targets, dim=1), size)
 
     @staticmethod
@@ -166,49 +146,51 @@ class _Cell(torch.autograd.Function):
         input0, input1, mix, *rest = ctx.saved_tensors
         targets, rest = rest[: plan.num_nodes], rest[plan.num_nodes :]
         num_weights = sum(map(sum, plan.lengths))
-        weights = plan.nest(rest[:num_weights])
-        visits = list(_Record.replay(rest[num_weights:], ctx.counts))
-        shares = [row.unbind() for row in mix.unbind()]
+        weights, kept = plan.nest(rest[:num_weights]), rest[num_weights:]
+        counts = list(ctx.counts)
         images = [input0, input1, *(to_image(rows, ctx.size) for rows in targets)]
 
         wanted = any(ctx.needs_input_grad[4:])
-        by_targets = to_rows(upstream).chunk(plan.num_nodes, dim=1)
-        ups: dict[int, Upstream] = {}
+        by_targets = list(to_rows(upstream).chunk(plan.num_nodes, dim=1))
+        ups: list[Upstream] = []
         by_inputs: list[Tensor] = []
-        by_shares = [[mix.new_zeros(1)] * len(plan.primitives) for _ in plan.lengths]
+        by_mix = torch.zeros_like(mix)
         by_weights: list[list[list[Tensor]]] = [[[] for _ in edge] for edge in plan.lengths]
         for source in reversed(range(NUM_INPUTS + plan.num_nodes)):
             node = plan.node(images[source], source)
-            edges = plan.edges(source)
-            if edges:
-                operations = plan.operations(node)
-                num_visits = len(operations) * (1 + len(edges))
-                own = visits[len(visits) - num_visits :]
-                del visits[len(visits) - num_visits :]
-                shared, kept = own[: len(operations)], iter(own[len(operations) :])
-                for target, number in edges.items():
-                    for (operation, places), common in zip(operations, shared, strict=True):
-                        edge = _pick(shares[number], weights[number], places)
-                        gradients = operation.backward(
-                            node, common, edge, next(kept), ups[target], wanted
-                        )
-                        for place, by_share, by_own in zip(places, *gradients, strict=True):
-                            by_shares[number][place] = by_share
-                            by_weights[number][place] = by_own
-                for (operation, _), common in zip(operations, shared, strict=True):
-                    operation.finish(node, common)
+            numbers = plan.numbers(source)
+            shares = mix[numbers].t()
+            by_shares = torch.zeros_like(shares)
+            for operation, places in reversed(plan.operations(node) if numbers else []):
+                edges = _pick(shares, weights, numbers, places)
+                count = counts.pop()
+                own = tuple(kept[len(kept) - count :])
+                del kept[len(kept) - count :]
+                gradients = operation.backward(node, edges, own, ups[-len(numbers) :], wanted)
+                for place, by_share, by_own in zip(places, *gradients, strict=True):
+                    by_shares[place] = by_share
+                    for number, of_edge in zip(numbers, by_own, strict=True):
+                        by_weights[number][place] = of_edge
+            by_mix[numbers] = by_shares.t()
             if source < NUM_INPUTS:
                 by_inputs.insert(0, to_image(node.gradient(), size_of(node.image)))
             else:
                 total = by_targets[source - NUM_INPUTS]
-                total = total + node.gradient() if edges else total
+                total = total + node.gradient() if numbers else total
                 mean = total.mean(0)
-                ups[source] = Upstream(total - mean, mean)
-
-        by_mix = torch.stack([torch.stack([s.sum() for s in edge]) for edge in by_shares])
+                ups.insert(0, Upstream(total - mean, mean))
         flat = [tensor for edge in by_weights for op in edge for tensor in op]
         return (None, *by_inputs, by_mix, *(flat if wanted else [None] * num_weights))
 
 
-def _pick(shares: Sequence[Tensor], weights: Sequence[Weights], places: Sequence[int]) -> Edge:
-    return Edge([shares[place] for place in places], [weights[place] for place in places])
+def _pick(
+    shares: Tensor,
+    weights: Sequence[Sequence[Sequence[Tensor]]],
+    numbers: Sequence[int],
+    places: Sequence[int],
+) -> Edges:
+    """Return some edges as an operation at some places among the primitives sees them."""
+    return Edges(
+        [shares[place] for place in places],
+        [[weights[number][place] for number in numbers] for place in places],
+    )

@@ -51,24 +51,6 @@ class Node:
         else:
             self._gradients[view] = gradient
 
-    def receive_scaled(self, view: str, gradient: Tensor, factor: Tensor) -> None:
-        """Add gradient * factor to the gradient of a view; any name can be one."""
-        if view in self._gradients:
-            self._gradients[view].addcmul_(gradient, factor)
-        else:
-            self._gradients[view] = gradient * factor
-
-    def receive_product(self, view: str, gradient: Tensor, matrix: Tensor) -> None:
-        """Add gradient @ matrix to the gradient of a view; any name can be one."""
-        if view in self._gradients:
-            self._gradients[view].addmm_(gradient, matrix)
-        else:
-            self._gradients[view] = gradient @ matrix
-
-    def take(self, view: str) -> Tensor:
-        """Return and forget the gradient of a view."""
-        return self._gradients.pop(view)
-
     def gradient(self) -> Tensor:
         """Return the gradient of the image, as rows, from those of all three views."""
         gradients = self._gradients

@@ -1,11 +1,9 @@
-"""Candidate operations of an edge, forward and backward.
+"""Candidate operations of the edges that leave a node, forward and backward.
 
-Each adds its output times its share to `out`, the rows of the edge's target, and returns what
-its backward needs. What the edges of a node have in common is prepared once for all of them,
-and their gradients are finished together. `skelnas.engine.reference` has the same operations
-in plain words; the arithmetic of normalising is in `norms`.
-
-An operation serves one or more ids of the search space, and has a share for each.
+Each adds, for every edge, its output times its share to the rows of the edge's target, and
+returns what its backward needs. What the edges have in common is done once.
+`skelnas.engine.reference` has the same operations in plain words; the arithmetic of normalising
+is in `norms`.
 """
 
 from __future__ import annotations
@@ -34,22 +32,23 @@ from skelnas.engine.fused.norms import (
     measure_pointwise,
     norm_factors,
     pointwise_factors,
+    scaled,
 )
 
 Kept = tuple[Tensor, ...]
 """Tensors that a backward needs."""
 
 
-class Edge(NamedTuple):
-    """An edge, as one operation sees it.
+class Edges(NamedTuple):
+    """The K edges that leave a node, as an operation that serves n ids sees them.
 
     Attributes:
-        shares: one number for each id.
-        weights: for each id, as `skelnas.engine.reference` takes them.
+        shares: [n, K].
+        weights: for each id and edge, as `skelnas.engine.reference` takes them.
     """
 
     shares: Sequence[Tensor]
-    weights: Sequence[Sequence[Tensor]]
+    weights: Sequence[Sequence[Sequence[Tensor]]]
 
 
 class Upstream(NamedTuple):
@@ -68,37 +67,30 @@ class Gradients(NamedTuple):
     """What an operation's backward returns; the node has received its own by then.
 
     Attributes:
-        shares: for each id a tensor whose sum is the gradient of its share.
-        weights: for each id the gradient of each weight; only if they are wanted.
+        shares: for each id the gradients of its shares, [K].
+        weights: for each id and edge the gradient of each weight; only if they are wanted.
     """
 
     shares: list[Tensor]
-    weights: list[list[Tensor]]
+    weights: list[list[list[Tensor]]]
 
 
 class Operation(ABC):
-    """A candidate operation."""
-
-    def prepare(self, node: Node) -> Kept:
-        """Do what all edges of a node share."""
-        return ()
+    """A candidate operation on all edges that leave a node."""
 
     @abstractmethod
-    def forward(self, node: Node, shared: Kept, edge: Edge, out: Tensor) -> Kept:
-        """Add to out [P', C]."""
+    def forward(self, node: Node, edges: Edges, outs: Sequence[Tensor]) -> Kept:
+        """Add to the K outs [P', C]."""
 
     @abstractmethod
     def backward(
-        self, node: Node, shared: Kept, edge: Edge, kept: Kept, up: Upstream, wanted: bool
+        self, node: Node, edges: Edges, kept: Kept, ups: Sequence[Upstream], wanted: bool
     ) -> Gradients:
         """Give the node its gradient and return the others; `wanted`: those of weights too."""
 
-    def finish(self, node: Node, shared: Kept) -> None:  # noqa: B027
-        """After the backward of all edges: give the node what was gathered for it."""
-
 
 class Pool(Operation):
-    """A 3 x 3 pool."""
+    """A 3 x 3 pool: the same for all edges, and so done once."""
 
     @abstractmethod
     def pool(self, node: Node) -> Kept:
@@ -108,32 +100,26 @@ class Pool(Operation):
     def unpool(self, node: Node, gradient: Tensor, kept: Kept) -> Tensor:
         """Return the gradient of the node's image."""
 
-    def prepare(self, node: Node) -> Kept:
+    def forward(self, node: Node, edges: Edges, outs: Sequence[Tensor]) -> Kept:
         pooled, *kept = self.pool(node)
         y = centre_(to_rows(pooled))
-        return (y, measure(y), *kept)
-
-    def forward(self, node: Node, shared: Kept, edge: Edge, out: Tensor) -> Kept:
-        y, rstd, *_ = shared
-        out.addcmul_(y, rstd * edge.shares[0])
-        return ()
+        rstd = measure([y])
+        for out, scale in zip(outs, rstd * edges.shares[0][:, None], strict=True):
+            out.addcmul_(y, scale)
+        return (y, rstd, *kept)
 
     def backward(
-        self, node: Node, shared: Kept, edge: Edge, kept: Kept, up: Upstream, wanted: bool
+        self, node: Node, edges: Edges, kept: Kept, ups: Sequence[Upstream], wanted: bool
     ) -> Gradients:
-        y, rstd, *_ = shared
-        factors = norm_factors(y, rstd, edge.shares[0], up.centred)
-        name = type(self).__name__
-        node.receive_scaled(name, up.centred, factors.of_up)
-        node.receive(f"{name} own", factors.of_own)
-        return Gradients([factors.by_share], [[]])
-
-    def finish(self, node: Node, shared: Kept) -> None:
-        y, _, *kept = shared
-        name = type(self).__name__
-        by_y = node.take(name).addcmul_(y, node.take(f"{name} own"))
-        by_image = self.unpool(node, to_image(by_y, node.edge_size), tuple(kept))
+        y, rstd, *places = kept
+        q = torch.stack([(up.centred * y).sum(0) for up in ups])
+        factors = norm_factors(q, rstd, edges.shares[0], len(y))
+        by_y = y * factors.of_own.sum(0)
+        for up, factor in zip(ups, factors.of_up, strict=True):
+            by_y.addcmul_(up.centred, factor)
+        by_image = self.unpool(node, to_image(by_y, node.edge_size), tuple(places))
         node.receive("image", to_rows(by_image))
+        return Gradients([factors.by_share], [[[] for _ in ups]])
 
 
 class MaxPool(Pool):
@@ -176,18 +162,31 @@ class Dense(Operation):
     def __init__(self, *strided: tuple[bool, bool]) -> None:
         self.strided = strided
 
-    def forward(self, node: Node, shared: Kept, edge: Edge, out: Tensor) -> Kept:
-        y = centre_(to_rows(self._convolve(node, edge.weights[0])[-1]))
-        rstd = measure(y)
-        out.addcmul_(y, rstd * edge.shares[0])
-        return y, rstd
+    def forward(self, node: Node, edges: Edges, outs: Sequence[Tensor]) -> Kept:
+        (weights,) = edges.weights
+        ys = [centre_(to_rows(self._convolve(node, edge)[-1])) for edge in weights]
+        rstd = measure(ys)
+        for out, y, scale in zip(outs, ys, rstd * edges.shares[0][:, None], strict=True):
+            out.addcmul_(y, scale)
+        return (rstd, *ys)
 
     def backward(
-        self, node: Node, shared: Kept, edge: Edge, kept: Kept, up: Upstream, wanted: bool
+        self, node: Node, edges: Edges, kept: Kept, ups: Sequence[Upstream], wanted: bool
     ) -> Gradients:
-        (weights,), (y, rstd) = edge.weights, kept
-        factors = norm_factors(y, rstd, edge.shares[0], up.centred)
-        by_y = (y * factors.of_own).addcmul_(up.centred, factors.of_up)
+        (weights,), (rstd, *ys) = edges.weights, kept
+        q = torch.stack([(up.centred * y).sum(0) for up, y in zip(ups, ys, strict=True)])
+        factors = norm_factors(q, rstd, edges.shares[0], len(ys[0]))
+        by_weights = []
+        for up, y, edge, of_up, of_y in zip(
+            ups, ys, weights, factors.of_up, factors.of_own, strict=True
+        ):
+            by_y = (y * of_y).addcmul_(up.centred, of_up)
+            by_weights.append(self._backward_edge(node, edge, by_y, wanted))
+        return Gradients([factors.by_share], [by_weights])
+
+    def _backward_edge(
+        self, node: Node, weights: Sequence[Tensor], by_y: Tensor, wanted: bool
+    ) -> list[Tensor]:
         gradient = to_image(by_y, node.edge_size)
         images = self._convolve(node, weights[:-1])
         by_weights: list[Tensor] = []
@@ -198,7 +197,7 @@ class Dense(Operation):
             if by_weight is not None:
                 by_weights.insert(0, by_weight)
         node.receive("relu", to_rows(gradient))
-        return Gradients([factors.by_share], [by_weights])
+        return by_weights
 
     def _strides(self, node: Node) -> list[tuple[int, int]]:
         return [(node.stride if t else 1, node.stride if v else 1) for t, v in self.strided]
@@ -222,53 +221,65 @@ class Separable(Operation):
     def __init__(self, dilation: int = 1) -> None:
         self.dilation = dilation
 
-    def forward(self, node: Node, shared: Kept, edge: Edge, out: Tensor) -> Kept:
-        (weights,), (share,) = edge.weights, edge.shares
+    def forward(self, node: Node, edges: Edges, outs: Sequence[Tensor]) -> Kept:
         _, image, stride, dilation = self._source(node)
+        images = [image] * len(outs)
         kept: list[Tensor] = []
-        last = len(weights) - 2
-        for stage in range(0, len(weights), 2):
-            kernel, matrix = weights[stage], weights[stage + 1].flatten(1)
-            h = centre_(to_rows(depthwise(image, kernel, stride, dilation)))
-            spread, rstd = measure_pointwise(h, matrix)
-            kept += [h, spread, rstd]
-            if stage == last:
-                out.addmm_(h, (matrix * (rstd * share)[:, None]).t())
+        stages = self._stages(edges)
+        for stage, (kernels, weight) in enumerate(stages, start=1):
+            hs = [
+                centre_(to_rows(depthwise(image, kernel, stride, dilation)))
+                for image, kernel in zip(images, kernels, strict=True)
+            ]
+            grams = torch.stack([h.t() @ h for h in hs])
+            spread, rstd = measure_pointwise(grams, weight, len(hs[0]))
+            kept += [spread, rstd, *hs]
+            if stage == len(stages):
+                for out, h, matrix in zip(
+                    outs, hs, scaled(weight, rstd, edges.shares[0]), strict=True
+                ):
+                    out.addmm_(h, matrix)
             else:
-                z = (h @ (matrix * rstd[:, None]).t()).relu_()
-                kept.append(z)
-                image, stride, dilation = to_image(z, node.edge_size), 1, 1
+                zs = [
+                    (h @ matrix).relu_() for h, matrix in zip(hs, scaled(weight, rstd), strict=True)
+                ]
+                kept += zs
+                images, stride, dilation = [to_image(z, node.edge_size) for z in zs], 1, 1
         return tuple(kept)
 
     def backward(
-        self, node: Node, shared: Kept, edge: Edge, kept: Kept, up: Upstream, wanted: bool
+        self, node: Node, edges: Edges, kept: Kept, ups: Sequence[Upstream], wanted: bool
     ) -> Gradients:
-        (weights,), (share,) = edge.weights, edge.shares
-        gradient = up.centred
+        num_edges = len(ups)
+        share = edges.shares[0]
+        gradients = [up.centred for up in ups]
         by_shares: list[Tensor] = []
-        by_weights: list[Tensor] = []
-        for stage in reversed(range(0, len(weights), 2)):
-            kernel, matrix = weights[stage], weights[stage + 1].flatten(1)
-            h, spread, rstd = kept[2 * stage : 2 * stage + 3]
-            factors, by_matrix = pointwise_factors(
-                matrix, spread, rstd, share, gradient.t() @ h, len(h)
-            )
+        by_weights: list[list[Tensor]] = [[] for _ in ups]
+        stages = self._stages(edges)
+        for stage, (kernels, weight) in reversed(list(enumerate(stages))):
+            start = stage * (2 + 2 * num_edges)
+            spread, rstd, *hs = kept[start : start + 2 + num_edges]
+            met = torch.stack([g.t() @ h for g, h in zip(gradients, hs, strict=True)])
+            factors, by_matrix = pointwise_factors(weight, spread, rstd, share, met, len(hs[0]))
             by_shares.append(factors.by_share)
-            by_h = (gradient @ factors.of_up).addmm_(h, factors.of_own)
             view, image, stride, dilation = self._source(node)
+            images = [image] * num_edges
             if stage:
-                z = kept[2 * stage - 1]
-                image, stride, dilation = to_image(z, node.edge_size), 1, 1
                 share = torch.ones_like(share)
-            through = to_image(by_h, node.edge_size)
-            by_image = to_rows(depthwise_input_gradient(through, image, kernel, stride, dilation))
-            if wanted:
-                by_kernel = depthwise_kernel_gradient(through, image, kernel, stride, dilation)
-                by_weights[:0] = [by_kernel, by_matrix[:, :, None, None]]
-            if stage:
-                gradient = centre_(torch.ops.aten.threshold_backward(by_image, z, 0))
-            else:
-                node.receive(view, by_image)
+                zs = kept[start - num_edges : start]
+                images, stride, dilation = [to_image(z, node.edge_size) for z in zs], 1, 1
+            for k, (of_up, of_own) in enumerate(zip(factors.of_up, factors.of_own, strict=True)):
+                by_h = (gradients[k] @ of_up).addmm_(hs[k], of_own)
+                ends = to_image(by_h, node.edge_size), images[k], kernels[k], stride, dilation
+                by_image = to_rows(depthwise_input_gradient(*ends))
+                if wanted:
+                    own = [depthwise_kernel_gradient(*ends), by_matrix[k, :, :, None, None]]
+                    by_weights[k][:0] = own
+                if stage:
+                    masked = torch.ops.aten.threshold_backward(by_image, zs[k], 0)
+                    gradients[k] = centre_(masked)
+                else:
+                    node.receive(view, by_image)
         return Gradients(by_shares[:1], [by_weights])
 
     def _source(self, node: Node) -> tuple[str, Tensor, int, int]:
@@ -276,6 +287,16 @@ class Separable(Operation):
         if node.stride == 2 and self.dilation == 2:
             return "halved", node.halved, 1, 1
         return "relu", node.relu, node.stride, self.dilation
+
+    @staticmethod
+    def _stages(edges: Edges) -> list[tuple[Sequence[Tensor], Tensor]]:
+        """Return for each stage the K depthwise kernels, and the pointwise weights [K, C, C]."""
+        (weights,) = edges.weights
+        places = list(zip(*weights, strict=True))
+        return [
+            (kernels, torch.stack(pointwise).flatten(2))
+            for kernels, pointwise in zip(places[::2], places[1::2], strict=True)
+        ]
 
 
 class Scale(Operation):
@@ -288,93 +309,107 @@ class Scale(Operation):
     def __init__(self, ids: Sequence[str]) -> None:
         self.ids = ids
 
-    def prepare(self, node: Node) -> Kept:
-        return (_by_clip(node.rows, node).mean(1),)
-
-    def forward(self, node: Node, shared: Kept, edge: Edge, out: Tensor) -> Kept:
-        (mean,) = shared
-        scale = torch.zeros_like(mean)
-        for name, share, weights in zip(self.ids, edge.shares, edge.weights, strict=True):
-            scale += share * self._gate(mean, *weights)[1] if name == "se_connect" else share
-        _by_clip(out, node).addcmul_(_by_clip(node.rows, node), scale[:, None])
-        return (scale,)
+    def forward(self, node: Node, edges: Edges, outs: Sequence[Tensor]) -> Kept:
+        rows = _by_clip(node.rows, node)
+        mean = rows.mean(1)
+        scale = mean.new_zeros(len(outs), *mean.shape)
+        for name, share, weights in zip(self.ids, edges.shares, edges.weights, strict=True):
+            by_edge = share[:, None, None]
+            scale += by_edge * self._gate(mean, weights)[-1] if name == "se_connect" else by_edge
+        for out, factor in zip(outs, scale[:, :, None], strict=True):
+            _by_clip(out, node).addcmul_(rows, factor)
+        return mean, scale
 
     def backward(
-        self, node: Node, shared: Kept, edge: Edge, kept: Kept, up: Upstream, wanted: bool
+        self, node: Node, edges: Edges, kept: Kept, ups: Sequence[Upstream], wanted: bool
     ) -> Gradients:
-        (mean,), (scale,) = shared, kept
-        upstream, rows = _by_clip(up.centred, node), _by_clip(node.rows, node)
+        mean, scale = kept
+        rows = _by_clip(node.rows, node)
         num_pixels = rows.shape[1]
-        met = (upstream * rows).sum(1).addcmul_(mean, up.mean, value=num_pixels)
-        node.receive_scaled("scaled", upstream, scale[:, None])
-        everywhere = scale * up.mean
+        upstream = [_by_clip(up.centred, node) for up in ups]
+        means = torch.stack([up.mean for up in ups])[:, None]
+        met = torch.stack([(g * rows).sum(1) for g in upstream])
+        met.addcmul_(mean, means, value=num_pixels)
+
+        by_rows = torch.zeros_like(rows)
+        for gradient, factor in zip(upstream, scale[:, :, None], strict=True):
+            by_rows.addcmul_(gradient, factor)
+        everywhere = (scale * means).sum(0)
         gradients = Gradients([], [])
-        for name, share, weights in zip(self.ids, edge.shares, edge.weights, strict=True):
+        for name, share, weights in zip(self.ids, edges.shares, edges.weights, strict=True):
             if name == "skip_connect":
-                gradients.shares.append(met)
-                gradients.weights.append([])
+                gradients.shares.append(met.sum((1, 2)))
+                gradients.weights.append([[] for _ in ups])
                 continue
-            squeeze, excite = weights
-            hidden, gate = self._gate(mean, squeeze, excite)
-            by_logit = share * met * gate * (1 - gate)
+            squeeze, excite, hidden, gate = self._gate(mean, weights)
+            by_logit = share[:, None, None] * met * gate * (1 - gate)
             by_hidden = torch.ops.aten.threshold_backward(by_logit @ excite, hidden, 0)
-            everywhere.addmm_(by_hidden, squeeze, alpha=1 / num_pixels)
-            gradients.shares.append(gate * met)
-            gradients.weights.append([by_hidden.t() @ mean, by_logit.t() @ hidden])
-        node.receive("everywhere", everywhere)
+            everywhere += (by_hidden @ squeeze).sum(0) / num_pixels
+            gradients.shares.append((gate * met).sum((1, 2)))
+            pairs = zip(by_hidden.mT @ mean, by_logit.mT @ hidden, strict=True)
+            gradients.weights.append([list(pair) for pair in pairs])
+        node.receive("image", by_rows.add_(everywhere[:, None]).view_as(node.rows))
         return gradients
 
-    def finish(self, node: Node, shared: Kept) -> None:
-        by_image = node.take("scaled").add_(node.take("everywhere")[:, None])
-        node.receive("image", by_image.view_as(node.rows))
-
     @staticmethod
-    def _gate(mean: Tensor, squeeze: Tensor, excite: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the hidden layer and the gate of squeeze-and-excitation."""
-        hidden = (mean @ squeeze.t()).relu_()
-        return hidden, (hidden @ excite.t()).sigmoid_()
+    def _gate(
+        mean: Tensor, weights: Sequence[Sequence[Tensor]]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the weights of squeeze-and-excitation, its hidden layer and its gate, [K, ...]."""
+        squeeze, excite = (torch.stack(each) for each in zip(*weights, strict=True))
+        hidden = (mean @ squeeze.mT).relu_()
+        return squeeze, excite, hidden, (hidden @ excite.mT).sigmoid_()
 
 
 class Reduce(Operation):
     """``skip_connect`` and ``se_connect`` at stride 2: factorized reductions of one image."""
 
-    def prepare(self, node: Node) -> Kept:
-        return (centre_(to_rows(node.halved).clone()),)
-
-    def forward(self, node: Node, shared: Kept, edge: Edge, out: Tensor) -> Kept:
-        (h,) = shared
+    def forward(self, node: Node, edges: Edges, outs: Sequence[Tensor]) -> Kept:
+        h = self._rows(node)
+        gram = h.t() @ h
         kept: list[Tensor] = []
-        together = h.new_zeros(h.shape[1], h.shape[1])
-        for share, weights in zip(edge.shares, edge.weights, strict=True):
-            matrix = torch.cat(list(weights)).flatten(1)
-            spread, rstd = measure_pointwise(h, matrix)
-            together.addcmul_(matrix, (rstd * share)[:, None])
+        together: list[Tensor] = []
+        for share, weights in zip(edges.shares, edges.weights, strict=True):
+            weight = self._weight(weights)
+            spread, rstd = measure_pointwise(gram, weight, len(h))
+            together.append(scaled(weight, rstd, share))
             kept += [spread, rstd]
-        out.addmm_(h, together.t())
+        for out, matrix in zip(outs, sum(together[1:], start=together[0]), strict=True):
+            out.addmm_(h, matrix)
         return tuple(kept)
 
     def backward(
-        self, node: Node, shared: Kept, edge: Edge, kept: Kept, up: Upstream, wanted: bool
+        self, node: Node, edges: Edges, kept: Kept, ups: Sequence[Upstream], wanted: bool
     ) -> Gradients:
-        (h,) = shared
-        met = up.centred.t() @ h
-        together = torch.zeros_like(met)
+        h = self._rows(node)
+        met = torch.stack([up.centred.t() @ h for up in ups])
         gradients = Gradients([], [])
-        for index, (share, weights) in enumerate(zip(edge.shares, edge.weights, strict=True)):
-            matrix = torch.cat(list(weights)).flatten(1)
+        of_up, of_own = torch.zeros_like(met), met.new_zeros(h.shape[1], h.shape[1])
+        for index, (share, weights) in enumerate(zip(edges.shares, edges.weights, strict=True)):
             spread, rstd = kept[2 * index : 2 * index + 2]
-            factors, by_matrix = pointwise_factors(matrix, spread, rstd, share, met, len(h))
-            together += factors.of_up
-            node.receive("reduced own", factors.of_own)
+            factors, by_weight = pointwise_factors(
+                self._weight(weights), spread, rstd, share, met, len(h)
+            )
+            of_up += factors.of_up
+            of_own += factors.of_own.sum(0)
             gradients.shares.append(factors.by_share)
-            sizes = [len(weight) for weight in weights]
-            gradients.weights.append(list(torch.split(by_matrix[:, :, None, None], sizes)))
-        node.receive_product("reduced", up.centred, together)
+            halves = torch.split(by_weight[..., None, None], [len(w) for w in weights[0]], dim=1)
+            gradients.weights.append([list(pair) for pair in zip(*halves, strict=True)])
+        by_h = h @ of_own
+        for up, matrix in zip(ups, of_up, strict=True):
+            by_h.addmm_(up.centred, matrix)
+        node.receive("halved", by_h)
         return gradients
 
-    def finish(self, node: Node, shared: Kept) -> None:
-        (h,) = shared
-        node.receive("halved", node.take("reduced").addmm_(h, node.take("reduced own")))
+    @staticmethod
+    def _rows(node: Node) -> Tensor:
+        return centre_(to_rows(node.halved).clone())
+
+    @staticmethod
+    def _weight(weights: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Return [K, C, C]: both halves of each factorized reduction, one below the other."""
+        halves = [torch.stack(half) for half in zip(*weights, strict=True)]
+        return torch.cat(halves, dim=1).flatten(2)
 
 
 def _by_clip(rows: Tensor, node: Node) -> Tensor:
