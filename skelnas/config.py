@@ -6,7 +6,7 @@ its authors published, "ours" a choice of this project.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -34,11 +34,16 @@ SHORT_EPOCHS = 30
 class Settings(BaseModel):
     """Settings are frozen once made, and know no names but their own."""
 
+    group: ClassVar[str]
+    """What the fields of this very class are about; a heading of the help."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ClipSettings(Settings):
     """How a recording of any length becomes the tensor that a network sees."""
+
+    group = "Clips"
 
     frames: int = Field(
         112, ge=1, le=10_000, description="T, frames a clip is sampled to (paper: 112)"
@@ -76,6 +81,8 @@ class ClipSettings(Settings):
 class DeviceSettings(Settings):
     """Where a verb runs."""
 
+    group = "Device"
+
     device: Device = Field("auto", description="'auto' takes CUDA, then MPS, then the CPU")
     threads: int = Field(
         0, ge=0, le=1024, description="CPU threads; 0 leaves the choice to PyTorch"
@@ -93,6 +100,8 @@ class DeviceSettings(Settings):
 class BatchSettings(Settings):
     """How the batches of a search or a training are shared by several ranks."""
 
+    group = "Several ranks"
+
     batch_norm: Statistics = Field(
         "sync",
         description="with several ranks, whose clips BatchNorm takes statistics of: 'sync', the "
@@ -102,6 +111,8 @@ class BatchSettings(Settings):
 
 class AugmentSettings(Settings):
     """Random changes to training clips; all off by default, as in the paper."""
+
+    group = "Augmentation"
 
     rotate: float = Field(
         0.0, ge=0, le=180, description="rotate each clip by up to this many degrees an axis"
@@ -132,6 +143,8 @@ class AugmentSettings(Settings):
 
 class SearchSettings(ClipSettings, DeviceSettings, BatchSettings):
     """Settings of `skelnas search`."""
+
+    group = "Search"
 
     protocol: str = Field(
         "", description="split to search on, its test part never touched; xsub or the only one"
@@ -220,6 +233,8 @@ class SearchSettings(ClipSettings, DeviceSettings, BatchSettings):
 class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings, BatchSettings):
     """Settings of `skelnas train`."""
 
+    group = "Training"
+
     protocol: str = Field(
         "", description="split whose training part is learned from; xsub or the only one"
     )
@@ -247,6 +262,8 @@ class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings, BatchSettings
 
 class EvaluateSettings(DeviceSettings):
     """Settings of `skelnas evaluate`."""
+
+    group = "Evaluation"
 
     protocol: str = Field("", description="split to score; the one the model was trained on")
     part: ScoredPart = Field(

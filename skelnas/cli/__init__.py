@@ -8,6 +8,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import skelnas
 from skelnas import console
@@ -16,8 +17,17 @@ from skelnas.cli.inspect import inspect
 from skelnas.cli.prepare import prepare_app
 from skelnas.errors import SkelnasError, is_out_of_memory
 
+
+class _PrepareFirst(TyperGroup):
+    """Lists the commands in the order in which they are used; Typer puts groups last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=lambda name: name != "prepare")
+
+
 app = typer.Typer(
     name="skelnas",
+    cls=_PrepareFirst,
     help="Find compact CNNs for skeleton-based action recognition by differentiable "
     "architecture search (SAR-NAS).\n\nprepare → search → derive → train → evaluate",
     no_args_is_help=True,

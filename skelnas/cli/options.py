@@ -43,11 +43,11 @@ def with_settings(model: type[Settings]) -> Callable[[Function], Function]:
                         help=field.description,
                         envvar=f"SKELNAS_{function.__name__}_{name}".upper(),
                         show_envvar=False,
-                        rich_help_panel="Settings",
+                        rich_help_panel=owner.group,
                     ),
                 ],
             )
-            for name, field in _own_first(model)
+            for owner, name, field in _by_group(model)
         ]
         config = inspect.Parameter(
             "config",
@@ -94,11 +94,15 @@ def spread(
     return command  # type: ignore[return-value]
 
 
-def _own_first(model: type[Settings]) -> list[tuple[str, FieldInfo]]:
-    """List the fields of a model, its own before those that it shares with other verbs."""
-    return sorted(
-        model.model_fields.items(), key=lambda item: item[0] not in vars(model)["__annotations__"]
-    )
+def _by_group(model: type[Settings]) -> list[tuple[type[Settings], str, FieldInfo]]:
+    """List the fields of a model with the class that has each, its own before inherited ones."""
+    return [
+        (owner, name, model.model_fields[name])
+        for owner in model.__mro__
+        if issubclass(owner, Settings)
+        for name in vars(owner).get("__annotations__", {})
+        if name in model.model_fields
+    ]
 
 
 def check(model: type[AnySettings], fields: dict[str, Any]) -> AnySettings:
