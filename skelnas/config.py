@@ -6,7 +6,7 @@ its authors published, "ours" a choice of this project.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -36,6 +36,13 @@ class Settings(BaseModel):
 
     group: ClassVar[str]
     """What the fields of this very class are about; a heading of the help."""
+
+    changeable: ClassVar[frozenset[str]] = frozenset()
+    """Fields that do not change what comes out, so that a run can change them when it goes on."""
+
+    def asked(self) -> dict[str, Any]:
+        """Return the fields that a run is defined by, as plain containers."""
+        return self.model_dump(exclude=set(self.changeable))
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -145,6 +152,7 @@ class SearchSettings(ClipSettings, DeviceSettings, BatchSettings):
     """Settings of `skelnas search`."""
 
     group = "Search"
+    changeable = frozenset({"engine", "checkpoint_cells", "rank_timeout"})
 
     protocol: str = Field(
         "", description="split to search on, its test part never touched; xsub or the only one"
@@ -234,6 +242,7 @@ class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings, BatchSettings
     """Settings of `skelnas train`."""
 
     group = "Training"
+    changeable = frozenset({"rank_timeout"})
 
     protocol: str = Field(
         "", description="split whose training part is learned from; xsub or the only one"

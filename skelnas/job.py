@@ -15,17 +15,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from skelnas import parallel
+from skelnas.checkpoint import (
+    load_checkpoint,
+    model_state,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
 from skelnas.console import note
-from skelnas.errors import InputError, Interrupted, SkelnasError, is_out_of_memory
+from skelnas.errors import Interrupted, SkelnasError, is_out_of_memory
 from skelnas.footprint import free_bytes, too_large
 from skelnas.live import Reading, figure, watch
-from skelnas.runs import CHECKPOINT, Mirror, Run, atomic_write, random_seed, start, stop_on_signal
+from skelnas.runs import CHECKPOINT, Mirror, Run, random_seed, start, stop_on_signal
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 """Within an epoch; a checkpoint is also kept at the end of each."""
@@ -214,13 +219,13 @@ class Job(ABC):
         """Return all numbers that the next step depends on, the same on every rank."""
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for prefix, (optimizer, names) in self.optimizers.items():
-            tensors |= _optimizer_tensors(prefix, optimizer, names)
+            tensors |= optimizer_tensors(prefix, optimizer, names)
         return {**tensors, "sums": self._sums}
 
     def _save(self) -> None:
         if self.run.writes:
             place = {"epoch": self.epoch, "step": self.step, "count": self._count}
-            _save_checkpoint(self.run.folder / CHECKPOINT, self._tensors(), place)
+            save_checkpoint(self.run.folder / CHECKPOINT, self._tensors(), place)
 
     def restore(self) -> None:
         """Be as the checkpoint says, if there is one; forget what was logged after it."""
@@ -233,7 +238,7 @@ class Job(ABC):
         self._sums.copy_(tensors["sums"])
         self.model.load_state_dict(model_state(tensors))
         for prefix, (optimizer, names) in self.optimizers.items():
-            _restore_optimizer(prefix, optimizer, names, tensors)
+            restore_optimizer(prefix, optimizer, names, tensors)
         self.run.keep_epochs(self.epoch)
 
     def _meet(self) -> None:
@@ -296,65 +301,3 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, grad_clip
     torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
     group["lr"] = lr
     optimizer.step()
-
-
-def _save_checkpoint(path: Path, tensors: Mapping[str, Tensor], place: Mapping[str, int]) -> None:
-    contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    metadata = {"place": json.dumps(place, sort_keys=True)}
-    atomic_write(path, safetensors.torch.save(contiguous, metadata))
-
-
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Read a checkpoint: its tensors by name, and the place in the run.
-
-    Raises:
-        InputError: it is none.
-    """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            place: dict[str, int] = json.loads(file.metadata()["place"])
-            return {name: file.get_tensor(name) for name in file.keys()}, place  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: not a checkpoint of skelnas ({error})",
-            hint="--force starts the run anew",
-        ) from None
-
-
-def model_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Pick out of a checkpoint the state of its model."""
-    return {
-        name.removeprefix("model/"): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("model/")
-    }
-
-
-def _optimizer_tensors(
-    prefix: str, optimizer: torch.optim.Optimizer, names: Sequence[str]
-) -> dict[str, Tensor]:
-    """Name the tensors of an optimiser's state ``prefix/parameter/key``."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{prefix}/{name}/{key}": value
-        for index, name in enumerate(names)
-        for key, value in state.get(index, {}).items()
-        if isinstance(value, Tensor)
-    }
-
-
-def _restore_optimizer(
-    prefix: str,
-    optimizer: torch.optim.Optimizer,
-    names: Sequence[str],
-    tensors: Mapping[str, Tensor],
-) -> None:
-    """Give an optimiser back the state that `_optimizer_tensors` named."""
-    state: dict[int, dict[str, Tensor]] = {}
-    places = {name: index for index, name in enumerate(names)}
-    for name, tensor in tensors.items():
-        if name.startswith(f"{prefix}/"):
-            _, parameter, key = name.split("/")
-            state.setdefault(places[parameter], {})[key] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})

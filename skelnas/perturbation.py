@@ -19,10 +19,10 @@ from torch import Tensor
 
 from skelnas import devices
 from skelnas.batches import shuffled
+from skelnas.checkpoint import load_checkpoint, model_state
 from skelnas.config import Device, SearchSettings
 from skelnas.console import note, progress
 from skelnas.errors import InputError
-from skelnas.job import load_checkpoint, model_state
 from skelnas.models.supernet import Supernet
 from skelnas.runs import CHECKPOINT, CONFIG, random_seed
 from skelnas.search_clips import STREAM_VALIDATION, SearchClips, load_search_clips

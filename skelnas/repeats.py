@@ -70,8 +70,8 @@ def repeat(
     config = {
         "verb": "repeats",
         "cache": str(cache.resolve()),
-        "settings": settings.model_dump(exclude={"rank_timeout"}),
-        "training": training.model_dump(exclude={"rank_timeout"}),
+        "settings": settings.asked(),
+        "training": training.asked(),
     }
 
     def make(kind: str, seed: int) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def search(
         config: dict[str, Any] = {
             "verb": "search",
             "cache": str(cache_path.resolve()),
-            "settings": settings.model_dump(exclude={"engine", "checkpoint_cells", "rank_timeout"}),
+            "settings": settings.asked(),
             "ranks": parallel.world_size() if settings.batch_norm == "rank" else "any",
             "primitives": list(candidates(settings.space)),
             "classes": clips.classes,

@@ -89,7 +89,7 @@ def train(
         config = {
             "verb": "train",
             "cache": str(cache_path.resolve()),
-            "settings": settings.model_dump(exclude={"rank_timeout"}),
+            "settings": settings.asked(),
             "ranks": parallel.world_size() if settings.batch_norm == "rank" else "any",
             "model": asked,
             "clips": len(store),

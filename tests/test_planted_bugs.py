@@ -141,7 +141,7 @@ def test_incomplete_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
     lost: str,
 ) -> None:
-    save, load = job._save_checkpoint, nn.Module.load_state_dict
+    save, load = job.save_checkpoint, nn.Module.load_state_dict
 
     def forget(path: Path, tensors: Mapping[str, Tensor], place: Mapping[str, int]) -> None:
         if place["step"]:  # the last checkpoint is whole, or its names would give it away
@@ -151,7 +151,7 @@ def test_incomplete_checkpoint(
     def load_what_is_there(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         load(model, state, strict=False)
 
-    monkeypatch.setattr(job, "_save_checkpoint", forget)
+    monkeypatch.setattr(job, "save_checkpoint", forget)
     monkeypatch.setattr(nn.Module, "load_state_dict", load_what_is_there)
     with pytest.raises(AssertionError):
         examine_resume(tiny_cache, whole_run, tmp_path / "run", monkeypatch)

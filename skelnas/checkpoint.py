@@ -1,0 +1,83 @@
+"""Checkpoints: everything that the next step of a run depends on, as one safetensors file.
+
+The tensors are those of the model (``model/NAME``), of each optimiser
+(``OPTIMISER/PARAMETER/KEY``) and the sums of the metrics so far (``sums``). The metadata hold the
+place in the run: epoch, step, and the number of clips that the sums are over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from skelnas.errors import InputError
+from skelnas.runs import atomic_write
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], place: Mapping[str, int]) -> None:
+    """Write tensors by name, and the place in the run, atomically."""
+    contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    metadata = {"place": json.dumps(place, sort_keys=True)}
+    atomic_write(path, safetensors.torch.save(contiguous, metadata))
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Read a checkpoint: its tensors by name, and the place in the run.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            place: dict[str, int] = json.loads(file.metadata()["place"])
+            return {name: file.get_tensor(name) for name in file.keys()}, place  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a checkpoint of skelnas ({error})",
+            hint="--force starts the run anew",
+        ) from None
+
+
+def model_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Pick out of a checkpoint the state of its model."""
+    return {
+        name.removeprefix("model/"): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("model/")
+    }
+
+
+def optimizer_tensors(
+    prefix: str, optimizer: torch.optim.Optimizer, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Name the tensors of an optimiser's state ``prefix/parameter/key``."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{prefix}/{name}/{key}": value
+        for index, name in enumerate(names)
+        for key, value in state.get(index, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(
+    prefix: str,
+    optimizer: torch.optim.Optimizer,
+    names: Sequence[str],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Give an optimiser back the state that `optimizer_tensors` named."""
+    state: dict[int, dict[str, Tensor]] = {}
+    places = {name: index for index, name in enumerate(names)}
+    for name, tensor in tensors.items():
+        if name.startswith(f"{prefix}/"):
+            _, parameter, key = name.split("/")
+            state.setdefault(places[parameter], {})[key] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
