@@ -78,6 +78,7 @@ def second_order(
     alphas: Sequence[Tensor],
     step: VirtualStep,
     perturbation: float = PERTURBATION,
+    perturbed_loss: Loss | None = None,
 ) -> ArchitectureGradient:
     """Return the gradient of L_val(w'(alpha), alpha), where w' is one training step from w.
 
@@ -93,7 +94,10 @@ def second_order(
         alphas: leaves, unchanged.
         step: from w to w'.
         perturbation: length of the finite-difference step.
+        perturbed_loss: L_train for the difference, where rounding counts for more; None if
+            it is no other.
     """
+    perturbed_loss = perturbed_loss or training_loss
     gradients = _gradient(training_loss(), weights)
     with torch.no_grad():
         start = [weight.clone() for weight in weights]
@@ -107,9 +111,9 @@ def second_order(
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(direction)))
     eps = perturbation / norm.clamp_min(torch.finfo(norm.dtype).tiny)
     with _moved(weights, start, direction, eps), _frozen(weights):
-        plus = _gradient(training_loss(), alphas)
+        plus = _gradient(perturbed_loss(), alphas)
     with _moved(weights, start, direction, -eps), _frozen(weights):
-        minus = _gradient(training_loss(), alphas)
+        minus = _gradient(perturbed_loss(), alphas)
     mixed = [(p - m) / (2 * eps) for p, m in zip(plus, minus, strict=True)]
     gradient = [d - step.lr * m for d, m in zip(direct, mixed, strict=True)]
     return ArchitectureGradient(gradient, loss.detach())

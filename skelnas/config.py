@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from skelnas.genotype import SPACES, candidates
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["fp32", "tf32", "bf16"]
 Store = Literal["auto", "float32", "float16", "host"]
 Order = Literal["first", "second"]
 Engine = Literal["auto", "reference", "fused"]
@@ -93,6 +94,11 @@ class DeviceSettings(Settings):
     device: Device = Field("auto", description="'auto' takes CUDA, then MPS, then the CPU")
     threads: int = Field(
         0, ge=0, le=1024, description="CPU threads; 0 leaves the choice to PyTorch"
+    )
+    precision: Precision = Field(
+        "fp32",
+        description="arithmetic: 'fp32', 'tf32' for products on CUDA, or 'bf16' in forward passes, "
+        "with weights, alphas, statistics and loss in fp32; see docs/method.md (ours)",
     )
     store: Store = Field(
         "auto",

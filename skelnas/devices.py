@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
 from skelnas import parallel
-from skelnas.config import Device, DeviceSettings
+from skelnas.config import Device, DeviceSettings, Precision
 from skelnas.errors import DeviceError
 
 
@@ -16,7 +19,7 @@ def choose(settings: DeviceSettings) -> torch.device:
     Of several ranks each has a GPU of its own.
 
     Raises:
-        DeviceError: the device is not there.
+        DeviceError: the device is not there, or cannot compute as it is asked.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -31,7 +34,10 @@ def choose(settings: DeviceSettings) -> torch.device:
         raise DeviceError(
             f"device {name} is not available", hint=f"usable here: {', '.join(usable)}, auto"
         )
-    return _own_gpu() if name == "cuda" and parallel.world_size() > 1 else torch.device(name)
+    several = name == "cuda" and parallel.world_size() > 1
+    device = _own_gpu() if several else torch.device(name)
+    _check_precision(settings.precision, device)
+    return device
 
 
 def _own_gpu() -> torch.device:
@@ -47,7 +53,41 @@ def _own_gpu() -> torch.device:
     return device
 
 
+def _check_precision(wanted: Precision, device: torch.device) -> None:
+    capable = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if not (capable or wanted == "fp32" or (wanted, device.type) == ("bf16", "cpu")):
+        raise DeviceError(
+            f"--precision {wanted} needs a CUDA device of capability 8.0 or more"
+            f"{' or a CPU' if wanted == 'bf16' else ''}, not {device}",
+            hint="--precision fp32 works everywhere",
+        )
+
+
 def place(model: nn.Module, device: torch.device) -> None:
     """Move a model to a device, in channels-last order: faster there, and much so on a CPU."""
     model.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+@contextmanager
+def precision(wanted: Precision) -> Iterator[None]:
+    """Let products of float32 be rounded as it is asked, for a while.
+
+    On CUDA PyTorch itself would take TF32 for convolutions and float32 for matrices. Nothing
+    is done here for bfloat16: that is `autocast`.
+    """
+    matrices, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matrices.allow_tf32, convolutions.allow_tf32
+    matrices.allow_tf32 = convolutions.allow_tf32 = wanted == "tf32"
+    try:
+        yield
+    finally:
+        matrices.allow_tf32, convolutions.allow_tf32 = before
+
+
+def autocast(wanted: Precision, device: torch.device) -> torch.autocast:
+    """Let a forward pass compute in bfloat16 where that is asked and safe.
+
+    For one pass only: rounded weights are kept until it ends, and then they have changed.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted == "bf16")

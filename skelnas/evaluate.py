@@ -108,8 +108,9 @@ def evaluate(
             layout, persons = cache.layout, cache.max_persons
             how = card.make_clip_settings()
             store = ClipStore(clips, layout, persons, how, device, settings.store)
-        with progress("evaluate", len(store)) as meter:
-            logits = score(network, store, settings.batch_size, meter.advance)
+        exactly = devices.precision(settings.precision)
+        with exactly, progress("evaluate", len(store)) as meter:
+            logits = score(network, store, settings.batch_size, meter.advance, settings.precision)
         metrics = measure_scores(logits, store.labels.cpu())
         frequency = torch.bincount(store.labels.cpu()).max().item()
         chance = frequency / len(store)

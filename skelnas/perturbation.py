@@ -76,7 +76,7 @@ def measure_losses(
     if num_clips:
         batches = batches[: max(num_clips // settings.batch_size, 1)]
 
-    with torch.no_grad():
+    with torch.no_grad(), devices.precision(settings.precision):
         whole = {cell: shares.clone() for cell, shares in supernet.shares().items()}
         places, mixes = zip(*_remove(whole, supernet.primitives), strict=True)
         intact = torch.zeros((), device=clips.store.device)
@@ -126,7 +126,7 @@ def _read_settings(run: Path, config: Mapping[str, Any], device: Device | None) 
             f"{run / CONFIG}: the settings are not those of this skelnas ({reason})",
             hint="--select alphas derives without them",
         ) from None
-    return settings.model_copy(update={"device": device or settings.device})
+    return settings.model_copy(update={"device": device or settings.device, "precision": "fp32"})
 
 
 def _load(

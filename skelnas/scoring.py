@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skelnas import parallel
+from skelnas import devices, parallel
 from skelnas.batches import ClipStore
+from skelnas.config import Precision
 from skelnas.models.network import Network
 
 
@@ -21,6 +22,7 @@ def score(
     store: ClipStore,
     batch_size: int,
     advance: Callable[[int], None] = lambda count: None,
+    precision: Precision = "fp32",
 ) -> Tensor:
     """Return the logits [N, classes] of every clip of a store, in its order, on the CPU.
 
@@ -37,7 +39,8 @@ def score(
         for start in range(0, len(batches), ranks):
             turn = batches[start : start + ranks]
             for indices in turn[parallel.rank() :][:1]:
-                logits[indices] = network(store.batch(indices).x).float().cpu()
+                with devices.autocast(precision, store.device):
+                    logits[indices] = network(store.batch(indices).x).float().cpu()
             advance(sum(map(len, turn)))
     finally:
         network.train(training)

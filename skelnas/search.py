@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from skelnas import architect, devices, parallel, runs
 from skelnas.batches import Batch, num_batches, shuffled
-from skelnas.config import SearchSettings
+from skelnas.config import Precision, SearchSettings
 from skelnas.console import note
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import InputError
@@ -94,7 +94,8 @@ def search(
             note("the supernet has no normal cell: that of the genotype will be as drawn at random")
         with open_run(out, config, resume=resume, force=force, mirror=events) as run:
             job = _Search(run, settings, clips)
-            job.work()
+            with devices.precision(settings.precision):
+                job.work()
 
 
 class _Search(Job):
@@ -185,7 +186,7 @@ class _Search(Job):
             alpha.grad = alpha_gradient
         self.alpha_optimizer.step()
 
-        logits = self.supernet(training.x)
+        logits = self._logits(training, None, self.settings.precision)
         loss = F.cross_entropy(logits, training.labels) * training.share
         descend(self.weight_optimizer, loss, lr, self.settings.grad_clip)
 
@@ -206,16 +207,32 @@ class _Search(Job):
         problem = train, validate, self.weights, self.alphas, step
         if settings.hessian == "exact":
             return architect.second_order_exact(*problem)
-        return architect.second_order(*problem, settings.perturbation)
+        perturbed = partial(self._loss, training, precision="fp32")
+        return architect.second_order(*problem, settings.perturbation, perturbed)
 
-    def _loss(self, batch: Batch, weights: Sequence[Tensor] | None = None) -> Tensor:
-        """Evaluate the loss of a batch; at other weights, if they are given."""
-        if weights is None:
-            logits = self.supernet(batch.x)
-        else:
-            named = dict(zip(self.weight_names, weights, strict=True))
-            logits = functional_call(self.supernet, named, batch.x)
+    def _loss(
+        self,
+        batch: Batch,
+        weights: Sequence[Tensor] | None = None,
+        precision: Precision | None = None,
+    ) -> Tensor:
+        """Evaluate this rank's part of the loss of a batch.
+
+        At the supernet's weights and in the precision of the settings, if no other are given.
+        """
+        logits = self._logits(batch, weights, precision or self.settings.precision)
         return F.cross_entropy(logits, batch.labels) * batch.share
+
+    def _logits(
+        self, batch: Batch, weights: Sequence[Tensor] | None, precision: Precision
+    ) -> Tensor:
+        with devices.autocast(precision, self.store.device):
+            if weights is None:
+                logits: Tensor = self.supernet(batch.x)
+            else:
+                named = dict(zip(self.weight_names, weights, strict=True))
+                logits = functional_call(self.supernet, named, batch.x)
+        return logits.to(self.alphas[0].dtype)
 
     def end_epoch(self, record: dict[str, Any]) -> str:
         """Keep the alphas of this epoch, and what they say of a collapse or an end."""

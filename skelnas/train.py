@@ -97,7 +97,8 @@ def train(
         }
         with open_run(out, config, resume=resume, force=force, mirror=events) as run:
             job = _Training(run, settings, store, card)
-            job.work()
+            with devices.precision(settings.precision):
+                job.work()
             if run.writes:
                 save_model(out, job.network, card)
             return out / runs.MODEL
@@ -156,8 +157,9 @@ class _Training(Job):
         self.network.drop_paths(chance, count, self._generator(STREAM_DROP_PATH), share)
         batch = self.store.batch(indices, self.settings, self._generator(STREAM_AUGMENT), share)
 
-        logits = self.network(batch.x)
-        loss = F.cross_entropy(logits, batch.labels) * batch.share
+        with devices.autocast(self.settings.precision, self.store.device):
+            logits = self.network(batch.x)
+        loss = F.cross_entropy(logits.float(), batch.labels) * batch.share
         descend(self.optimizer, loss, self.lr(self.steps_done), self.settings.grad_clip)
         if self.settings.batch_norm == "rank":
             self._average_statistics(batch.share)

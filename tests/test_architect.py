@@ -38,6 +38,15 @@ def test_a_validation_loss_without_weights_has_no_second_term() -> None:
         torch.testing.assert_close(method(*problem).alphas[0], torch.ones_like(toy.a))
 
 
+def test_the_difference_may_have_a_loss_of_its_own() -> None:
+    toy, more_exact = Quadratic(), Quadratic()
+    more_exact.w, more_exact.a = toy.w, toy.a
+    problem = toy.training, toy.validation, toy.w, [toy.a], toy.step(architect)
+    gradient = architect.second_order(*problem, perturbed_loss=more_exact.training)
+    torch.testing.assert_close(gradient.alphas[0], toy.hypergradient().detach())
+    assert (len(toy.seen), len(more_exact.seen)) == (1, 2)
+
+
 class Searching:
     """A small supernet in float64 with a batch of each half and a momentum of its own."""
 

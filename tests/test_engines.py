@@ -78,15 +78,29 @@ def test_the_engine_can_change_when_a_run_goes_on(
     )
 
 
-def test_auto_is_fused_unless_the_hessian_is_exact(tiny_cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "engine"),
+    [({}, "fused"), ({"hessian": "exact"}, "reference"), ({"precision": "bf16"}, "reference")],
+)
+def test_auto_is_fused_unless_more_is_asked(
+    tiny_cache: Path, tmp_path: Path, changes: dict[str, str], engine: str
+) -> None:
     once = {"epochs": 1, "layers": 1}
-    for name, changes in {"fused": {}, "reference": {"hessian": "exact"}}.items():
-        search(tiny_cache, tmp_path / name, SMALL.model_copy(update=once | changes))
-        assert runs.read_lines(tmp_path / name / runs.METRICS)[0]["engine"] == name
+    search(tiny_cache, tmp_path / "run", SMALL.model_copy(update=once | changes))
+    assert runs.read_lines(tmp_path / "run" / runs.METRICS)[0]["engine"] == engine
 
 
-def test_the_fused_engine_refuses_the_exact_hessian(tiny_cache: Path, tmp_path: Path) -> None:
-    settings = SMALL.model_copy(update={"engine": "fused", "hessian": "exact"})
-    with pytest.raises(UsageError, match="--engine fused cannot be differentiated twice"):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hessian": "exact"}, "--engine fused cannot be differentiated twice"),
+        ({"precision": "bf16"}, "--engine fused cannot compute in bfloat16"),
+    ],
+)
+def test_the_fused_engine_refuses_what_it_cannot_do(
+    tiny_cache: Path, tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    settings = SMALL.model_copy(update={"engine": "fused"} | changes)
+    with pytest.raises(UsageError, match=message):
         search(tiny_cache, tmp_path / "run", settings)
     assert not (tmp_path / "run").exists()

@@ -44,7 +44,7 @@ BUGS_OF_THE_DIFFERENCE = {
     "mixed term without the rate": {"d - step.lr * m": "d - m"},
     "no mixed term": {"d - step.lr * m": "d"},
     "difference to one side": {"direction, -eps)": "direction, 0 * eps)"},
-    "difference on the validation batch": {"us = _gradient(training": "us = _gradient(validation"},
+    "difference on the validation batch": {"us = _gradient(perturbed": "us = _gradient(validation"},
     "difference around w'": {
         SPLIT: f"first = direction\n    {SPLIT}",
         MOVED.format("eps"): f"_moved(weights, start, first, -step.lr), {MOVED.format('eps')}",

@@ -36,6 +36,8 @@ def choose_engine(settings: SearchSettings) -> str:
     reason = ""
     if settings.hessian == "exact" and settings.order == "second":
         reason = "be differentiated twice, as --hessian exact needs"
+    elif settings.precision == "bf16":
+        reason = "compute in bfloat16, as --precision bf16 asks"
     elif settings.batch_norm == "sync" and parallel.world_size() > 1:
         reason = "normalise over several ranks, as --batch-norm sync needs"
     if reason:

@@ -1,0 +1,288 @@
+"""How right the gradient of alpha is: finite differences and precisions, against the exact one.
+
+    python benchmarks/alpha_gradient.py --out benchmarks/results/alpha_gradient.json
+    python benchmarks/alpha_gradient.py --cache ucla.h5 --frames 52 --channels 8
+
+A supernet is trained for some steps (by the first order, which is fast), on synthetic clips or on
+those of a cache. Then, for some pairs of batches, the gradient of alpha is computed in float64 by
+double backward, and compared with other ways to compute it: its direct term, its mixed term and
+their sum, by cosine and by relative error (the norm of the difference over that of the exact one).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from about import about
+from torch import Tensor
+from torch.func import functional_call
+
+from skelnas import architect, devices
+from skelnas.batches import Batch, shuffled
+from skelnas.config import Precision, SearchSettings
+from skelnas.engine import ENGINES
+from skelnas.job import descend
+from skelnas.models.supernet import Supernet
+from skelnas.prepare import prepare
+from skelnas.search import ALPHA_BETAS
+from skelnas.search_clips import SearchClips, load_search_clips
+from skelnas.sources.synthetic import Synthetic
+
+PERTURBATIONS = (1.0, 0.1, 0.01, 0.001)
+
+Terms = dict[str, Tensor]
+"""The terms of the gradient of alpha and their sum, each as one vector in float64."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A search between two steps.
+
+    Attributes:
+        supernet: its weights and alphas.
+        step: the virtual step, with SGD's momentum.
+        training, validation: the batches that come next.
+    """
+
+    supernet: Supernet
+    step: architect.VirtualStep
+    training: Batch
+    validation: Batch
+
+    def double(self) -> Moment:
+        """Return the same moment in float64, evaluated by the reference."""
+        buffers = self.step.buffers
+        return replace(
+            self.by("reference"),
+            supernet=copy.deepcopy(self.by("reference").supernet).double(),
+            step=replace(self.step, buffers=buffers and [buffer.double() for buffer in buffers]),
+            training=replace(self.training, x=self.training.x.double()),
+            validation=replace(self.validation, x=self.validation.x.double()),
+        )
+
+    def by(self, engine: str) -> Moment:
+        """Return the same moment, evaluated by another engine."""
+        supernet = copy.deepcopy(self.supernet)
+        for cell in supernet.cells:
+            cell.engine = ENGINES[engine]
+        return replace(self, supernet=supernet)
+
+    def loss(
+        self, batch: Batch, precision: Precision, weights: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Evaluate the loss of a batch, at other weights if they are given."""
+        names, own = zip(*self.supernet.named_weights(), strict=True)
+        named = dict(zip(names, weights or own, strict=True))
+        with devices.autocast(precision, batch.x.device):
+            logits = functional_call(self.supernet, named, batch.x)
+        return F.cross_entropy(logits.to(self.supernet.classifier.weight.dtype), batch.labels)
+
+    def difference(self, perturbation: float, precision: Precision, then: Precision) -> Terms:
+        """Take the difference; `then` is the precision of its two passes."""
+        precisions = iter((precision, then, then))
+        return self._terms(
+            architect.second_order(
+                lambda: self.loss(self.training, next(precisions)),
+                partial(self.loss, self.validation, precision),
+                *self._leaves(),
+                self.step,
+                perturbation,
+            ),
+            precision,
+        )
+
+    def exact(self, precision: Precision) -> Terms:
+        """Differentiate through the virtual step."""
+        return self._terms(
+            architect.second_order_exact(
+                partial(self.loss, self.training, precision),
+                partial(self.loss, self.validation, precision),
+                *self._leaves(),
+                self.step,
+            ),
+            precision,
+        )
+
+    def _leaves(self) -> tuple[list[Tensor], list[Tensor]]:
+        weights = [weight for _, weight in self.supernet.named_weights()]
+        return weights, list(self.supernet.alphas.values())
+
+    def _terms(self, gradient: architect.ArchitectureGradient, precision: Precision) -> Terms:
+        """Take the gradient apart: compute its first term again and subtract it."""
+        weights, alphas = self._leaves()
+        slopes = torch.autograd.grad(self.loss(self.training, precision), weights)
+        steps = self.step.direction(slopes, weights)
+        moved = [(w - self.step.lr * s).detach() for w, s in zip(weights, steps, strict=True)]
+        loss = self.loss(self.validation, precision, moved)
+        direct, total = (
+            torch.cat([tensor.double().flatten() for tensor in tensors])
+            for tensors in (torch.autograd.grad(loss, alphas), gradient.alphas)
+        )
+        return {"direct": direct, "mixed": (direct - total) / self.step.lr, "sum": total}
+
+
+class Trained:
+    """A supernet that is trained step by step."""
+
+    def __init__(self, clips: SearchClips, settings: SearchSettings) -> None:
+        torch.manual_seed(settings.seed)
+        self.clips, self.settings, self.steps = clips, settings, 0
+        self.supernet = Supernet.of(settings, clips.store.shape[0], len(clips.classes))
+        devices.place(self.supernet, clips.store.device)
+        self.weights = [weight for _, weight in self.supernet.named_weights()]
+        self.alphas = list(self.supernet.alphas.values())
+        self.weight_optimizer = torch.optim.SGD(
+            self.weights, settings.lr, settings.momentum, weight_decay=settings.weight_decay
+        )
+        self.alpha_optimizer = torch.optim.Adam(
+            self.alphas, settings.alpha_lr, ALPHA_BETAS, weight_decay=settings.alpha_weight_decay
+        )
+
+    def pair(self, number: int) -> tuple[Batch, Batch]:
+        """Return one batch of each half: the first of an order of their own."""
+        halves = self.clips.weight_half, self.clips.alpha_half
+        batches = (next(shuffled(half, self.settings.batch_size, number)) for half in halves)
+        training, validation = (self.clips.store.batch(indices) for indices in batches)
+        return training, validation
+
+    def train(self, steps: int) -> None:
+        """Go on until so many steps are done."""
+        for number in range(self.steps, steps):
+            training, validation = self.pair(number)
+            gradient = architect.first_order(
+                lambda batch=validation: self.loss(batch), self.weights, self.alphas
+            )
+            for alpha, own in zip(self.alphas, gradient.alphas, strict=True):
+                alpha.grad = own
+            self.alpha_optimizer.step()
+            loss = self.loss(training)
+            descend(self.weight_optimizer, loss, self.settings.lr, self.settings.grad_clip)
+        self.steps = steps
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Evaluate the loss of a batch."""
+        return F.cross_entropy(self.supernet(batch.x), batch.labels)
+
+    def moment(self, number: int) -> Moment:
+        """Stop here, before a step with one pair of batches."""
+        settings = self.settings
+        state = [self.weight_optimizer.state[weight] for weight in self.weights]
+        buffers = [one["momentum_buffer"] for one in state] if all(state) else None
+        step = architect.VirtualStep(settings.lr, settings.momentum, buffers, settings.weight_decay)
+        return Moment(self.supernet, step, *self.pair(1_000_000 + number))
+
+
+def compute(moment: Moment) -> dict[str, Terms]:
+    """Compute the gradient in all ways; the first is the truth."""
+    double, reference = moment.double(), moment.by("reference")
+    ways = {"exact, float64": double.exact("fp32")}
+    direct = ways["exact, float64"]["direct"]
+    ways["no mixed term, float64"] = {"direct": direct, "sum": direct}
+    for h in PERTURBATIONS:
+        ways[f"{h:g}, float64"] = double.difference(h, "fp32", "fp32")
+    precisions: list[Precision] = ["fp32"]
+    if moment.training.x.is_cuda:
+        precisions.append("tf32")
+    for precision in precisions:
+        with devices.precision(precision):
+            ways[f"exact, {precision}"] = reference.exact(precision)
+            for h in PERTURBATIONS:
+                ways[f"{h:g}, {precision}"] = moment.difference(h, precision, precision)
+    ways["exact, bf16"] = reference.exact("bf16")
+    for h in PERTURBATIONS:
+        ways[f"{h:g}, bf16"] = reference.difference(h, "bf16", "bf16")
+        ways[f"{h:g}, bf16 then fp32"] = reference.difference(h, "bf16", "fp32")
+    return ways
+
+
+def compare(all_ways: list[dict[str, Terms]]) -> list[dict[str, Any]]:
+    """Compare each way with the first; returns a record each: smallest, median, largest."""
+    truth = next(iter(all_ways[0]))
+    records = []
+    for way in all_ways[0]:
+        record: dict[str, Any] = {"way": way}
+        for term in all_ways[0][way]:
+            pairs = [(ways[way][term], ways[truth][term]) for ways in all_ways]
+            cosines = [F.cosine_similarity(one, exact, dim=0).item() for one, exact in pairs]
+            errors = [((one - exact).norm() / exact.norm()).item() for one, exact in pairs]
+            record[term] = {"cosine": spread(cosines), "relative_error": spread(errors)}
+        records.append(record)
+    return records
+
+
+def spread(values: list[float]) -> list[float]:
+    middle = statistics.median(values)
+    return [float(f"{value:.6g}") for value in (min(values), middle, max(values))]
+
+
+def show(records: list[dict[str, Any]]) -> None:
+    for record in records:
+        cells = (
+            f"{record[term]['cosine'][1]:9.5f}" if term in record else " " * 9
+            for term in ("direct", "mixed", "sum")
+        )
+        print(f"  {record['way']:24}", *cells, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, help="clips; synthetic ones if left out")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--frames", type=int, default=56)
+    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=0.015)
+    parser.add_argument("--alpha-lr", type=float, default=3e-4)
+    parser.add_argument("--steps", type=int, nargs="+", default=[0, 60], help="moments to look at")
+    parser.add_argument("--pairs", type=int, default=3, help="pairs of batches at each moment")
+    parser.add_argument("--out", type=Path, help="write the result to this file")
+    options = parser.parse_args()
+    chosen = vars(options)
+
+    settings = SearchSettings(
+        **{name: chosen[name] for name in SearchSettings.model_fields if name in chosen}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        cache = options.cache or Path(folder, "synthetic.h5")
+        if not options.cache:
+            prepare(Synthetic(576), cache)
+        clips = load_search_clips(cache, settings, devices.choose(settings))
+    trained = Trained(clips, settings)
+    moments = []
+    for steps in options.steps:
+        trained.train(steps)
+        with devices.precision("fp32"):
+            ways = [compute(trained.moment(number)) for number in range(options.pairs)]
+        moments.append({"steps": steps, "ways": compare(ways)})
+        print(f"after {steps} steps: median cosines of direct term, mixed term and sum")
+        show(moments[-1]["ways"])
+    result = {
+        "what": "gradient of alpha against double backward in float64: smallest, median, largest",
+        **about(options.device),
+        "clips": "synthetic" if options.cache is None else options.cache.name,
+        "shape": list(clips.store.shape),
+        "settings": {
+            **{name: chosen[name] for name in ("channels", "layers", "batch_size", "lr")},
+            "pairs": options.pairs,
+        },
+        "moments": moments,
+    }
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

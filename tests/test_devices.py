@@ -1,0 +1,121 @@
+"""How exactly products are computed: as asked, for a while, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_search import SMALL as SEARCH
+from test_train import GENOTYPE
+from test_train import SMALL as TRAIN
+
+from skelnas import devices, runs
+from skelnas.config import DeviceSettings, EvaluateSettings, Precision
+from skelnas.errors import DeviceError
+from skelnas.evaluate import evaluate
+from skelnas.search import search
+from skelnas.train import train
+
+CPU = torch.device("cpu")
+
+
+def flags() -> list[bool]:
+    return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
+
+
+@pytest.fixture(params=[False, True])
+def before(request: pytest.FixtureRequest) -> Iterator[list[bool]]:
+    """What was set before: PyTorch's own defaults differ for matrices and convolutions."""
+    start = flags()
+    torch.backends.cuda.matmul.allow_tf32 = request.param
+    torch.backends.cudnn.allow_tf32 = not request.param
+    yield flags()
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = start
+
+
+@pytest.mark.parametrize(("wanted", "allowed"), [("fp32", False), ("tf32", True), ("bf16", False)])
+def test_rounding_of_products_is_set_and_put_back(
+    before: list[bool], wanted: Precision, allowed: bool
+) -> None:
+    with devices.precision(wanted):
+        assert flags() == [allowed, allowed]
+    assert flags() == before
+    with pytest.raises(ZeroDivisionError), devices.precision(wanted):
+        _ = 1 // 0
+    assert flags() == before
+
+
+OLD, NEW = (7, 5), (8, 0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "capability", "can"),
+    [
+        ("fp32", "cpu", None, True),
+        ("bf16", "cpu", None, True),
+        ("tf32", "cpu", None, False),
+        ("fp32", "cuda", OLD, True),
+        ("bf16", "cuda", OLD, False),
+        ("tf32", "cuda", OLD, False),
+        ("bf16", "cuda", NEW, True),
+        ("tf32", "cuda", NEW, True),
+        ("fp32", "mps", None, True),
+        ("bf16", "mps", None, False),
+        ("tf32", "mps", None, False),
+    ],
+)
+def test_what_a_device_cannot_do_is_refused(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, device: str, capability: object, can: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: device == "mps")
+    settings = DeviceSettings(device=device, precision=wanted)
+    if can:
+        assert devices.choose(settings).type == device
+    else:
+        with pytest.raises(DeviceError, match=f"--precision {wanted} needs .*, not {device}"):
+            devices.choose(settings)
+
+
+def test_a_pass_in_bfloat16_rounds_and_others_do_not() -> None:
+    layer, x = torch.nn.Linear(64, 64), torch.randn(8, 64)
+    exact = layer(x)
+    with devices.autocast("bf16", CPU):
+        rounded = layer(x)
+    assert rounded.dtype == torch.bfloat16
+    assert 0 < (rounded - exact).abs().max() < 0.1
+    with devices.autocast("fp32", CPU):
+        assert torch.equal(layer(x), exact)
+
+
+def test_a_search_in_bfloat16_is_near_and_keeps_all_in_float32(
+    tiny_cache: Path, tmp_path: Path
+) -> None:
+    losses = {}
+    for name, precision in {"exact": "fp32", "one": "bf16", "other": "bf16"}.items():
+        settings = SEARCH.model_copy(update={"epochs": 1, "precision": precision})
+        search(tiny_cache, tmp_path / name, settings)
+        (line,) = runs.read_lines(tmp_path / name / runs.METRICS)
+        losses[name] = line["train_loss"]
+    one, other = (load_file(tmp_path / name / runs.CHECKPOINT) for name in ("one", "other"))
+    assert {tensor.dtype for tensor in one.values()} == {torch.float32}
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert losses["one"] != losses["exact"]
+    assert losses["one"] == pytest.approx(losses["exact"], rel=0.02)
+
+
+def test_training_and_evaluation_in_bfloat16(tiny_cache: Path, tmp_path: Path) -> None:
+    settings = TRAIN.model_copy(update={"precision": "bf16"})
+    model = load_file(train(tiny_cache, GENOTYPE, tmp_path / "model", settings))
+    floating = {tensor.dtype for tensor in model.values() if tensor.is_floating_point()}
+    assert floating == {torch.float32}
+    exact, rounded = (
+        evaluate(tiny_cache, tmp_path / "model", EvaluateSettings(precision=precision))
+        for precision in ("fp32", "bf16")
+    )
+    assert rounded.metrics.top1 > 2 * rounded.chance
+    assert rounded.metrics.top1 == pytest.approx(exact.metrics.top1, abs=0.1)
