@@ -13,19 +13,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from skelnas.engine.fused.connections import Reduce, Scale
+from skelnas.engine.fused.convolutions import Dense, Separable
 from skelnas.engine.fused.images import size_of, to_image, to_rows
 from skelnas.engine.fused.node import Node
-from skelnas.engine.fused.operations import (
-    AveragePool,
-    Dense,
-    Edges,
-    MaxPool,
-    Operation,
-    Reduce,
-    Scale,
-    Separable,
-    Upstream,
-)
+from skelnas.engine.fused.operation import Edges, Operation, Upstream
+from skelnas.engine.fused.pools import AveragePool, MaxPool
 from skelnas.engine.reference import Weights
 
 NUM_INPUTS = 2
