@@ -6,6 +6,7 @@ its authors published, "ours" a choice of this project.
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -285,4 +286,18 @@ class EvaluateSettings(DeviceSettings):
         "test",
         description="clips to score: the 'test' part, or what was 'held-out' of the training part",
     )
-    batch_size: int = Field(64, ge=1, description="clips scored together; the result is the same")
+    batch_size: int = Field(
+        64, ge=1, description="clips scored together; the result is the same, to rounding"
+    )
+    input_size: str = Field(
+        "",
+        description="frames x joints, such as 224x224: also count parameters and multiply-adds at "
+        "this size of the input",
+    )
+
+    @field_validator("input_size")
+    @classmethod
+    def _check_size(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", value):
+            raise PydanticCustomError("size", "TxV, two whole numbers such as 224x224")
+        return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from skelnas.console import progress
 from skelnas.errors import InputError, UsageError
 from skelnas.model_folder import ModelCard, load_model
 from skelnas.models.complexity import Complexity, measure
+from skelnas.models.network import Network
 from skelnas.scoring import Metrics, score
 from skelnas.scoring import measure as measure_scores
 from skelnas.sources.base import Test
@@ -39,6 +41,7 @@ class Evaluation:
         chance: top-1 of always naming the most frequent class of that part.
         metrics: accuracy and confusion.
         complexity: parameters, MACs and FLOPs at the model's own input shape.
+        at_size: the same at the input size that was asked for, or None.
         card: what the model is.
     """
 
@@ -49,6 +52,7 @@ class Evaluation:
     metrics: Metrics
     complexity: Complexity
     card: ModelCard
+    at_size: tuple[str, Complexity] | None = None
 
     def confusion_csv(self) -> str:
         """Return the confusion matrix as CSV: a row a true class, a column a predicted one."""
@@ -68,10 +72,13 @@ class Evaluation:
             "top1": self.metrics.top1,
             "top5": self.metrics.top5,
             "mean_class_accuracy": self.metrics.mean_class,
+            "nll": self.metrics.nll,
+            "ece": self.metrics.ece,
             "chance": self.chance,
             "parameters": self.complexity.parameters,
             "macs": self.complexity.macs,
             "flops": self.complexity.flops,
+            "at_input_size": self.at_size and _complexity(*self.at_size),
             "classes": self.card.classes,
             "per_class": self.metrics.per_class,
             "confusion": self.metrics.confusion.tolist(),
@@ -99,6 +106,7 @@ def evaluate(
         with Cache.open(cache_path) as cache:
             _check_fit(cache, card, cache_path, model_path)
             complexity = measure(network, card.input_shape)
+            at_size = _measure_at(settings.input_size, network, card)
             devices.place(network, device)
             protocol = cache.choose_protocol(settings.protocol or card.protocol)
             if settings.part == "test":
@@ -114,7 +122,29 @@ def evaluate(
         metrics = measure_scores(logits, store.labels.cpu())
         frequency = torch.bincount(store.labels.cpu()).max().item()
         chance = frequency / len(store)
-        return Evaluation(protocol, settings.part, len(store), chance, metrics, complexity, card)
+        return Evaluation(
+            protocol, settings.part, len(store), chance, metrics, complexity, card, at_size
+        )
+
+
+def _measure_at(size: str, network: Network, card: ModelCard) -> tuple[str, Complexity] | None:
+    """Count a network at another input size, such as 224x224; None if there is none to count."""
+    if not size:
+        return None
+    frames, joints = map(int, size.split("x"))
+    shapes_only = copy.deepcopy(network).to("meta")
+    try:
+        return size, measure(shapes_only, (card.input_shape[0], frames, joints))
+    except RuntimeError as error:
+        raise UsageError(
+            f"--input-size {size}: the model does not take it ({str(error).splitlines()[0]})",
+            hint=f"it was trained with {card.input_shape[1]}x{card.input_shape[2]}",
+        ) from None
+
+
+def _complexity(size: str, complexity: Complexity) -> dict[str, Any]:
+    counts = {**asdict(complexity), "flops": complexity.flops}
+    return {"input_size": [int(number) for number in size.split("x")], **counts}
 
 
 def _held_out(cache: Cache, protocol: str, card: ModelCard, model_path: Path) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from skelnas.cache import Cache
 from skelnas.config import ClipSettings
 from skelnas.genotype import BUILT_IN
 from skelnas.models.network import Network
-from skelnas.scoring import measure, score
+from skelnas.scoring import calibration_error, measure, score
 
 
 def test_metrics_by_hand() -> None:
@@ -25,6 +26,25 @@ def test_metrics_by_hand() -> None:
     assert metrics.per_class == [0.5, 1, 0, None, None, None, None]
     assert metrics.confusion[0].tolist() == [1, 0, 0, 1, 0, 0, 0]
     assert metrics.confusion.sum() == 4
+
+
+def test_likelihood_and_calibration_in_closed_form() -> None:
+    # Shares of the named class: 0.9, 0.9, 0.6, 0.6; three of four are right.
+    shares = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.6, 0.4]], dtype=torch.float64)
+    metrics = measure(shares.log() + 3, torch.tensor([0, 1, 1, 0]))  # a constant changes nothing
+    assert metrics.nll == pytest.approx(-math.log(0.9 * 0.1 * 0.6 * 0.6) / 4)
+    # Two bins of two clips: |1/2 - 0.9| and |1 - 0.6|, each half of all clips.
+    assert metrics.ece == pytest.approx(0.4)
+
+
+def test_errors_of_a_bin_cancel_out_and_those_of_two_do_not() -> None:
+    hit = torch.tensor([True, False])
+    assert calibration_error(torch.tensor([0.5, 0.5], dtype=torch.float64), hit) == 0
+    # 0.6 = 9 / 15 is the upper edge of its bin, 0.61 is in the next one.
+    edges = torch.tensor([9 / 15, 9 / 15 + 0.01], dtype=torch.float64)
+    assert calibration_error(edges, hit) == pytest.approx((0.4 + 0.61) / 2)
+    sure = torch.ones(4, dtype=torch.float64)
+    assert calibration_error(sure, torch.tensor([True, True, True, False])) == 0.25
 
 
 def test_of_equal_scores_the_lower_class_wins() -> None:

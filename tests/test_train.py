@@ -135,6 +135,10 @@ def test_the_batch_size_of_evaluation_does_not_matter(tiny_cache: Path, model: P
         evaluate(tiny_cache, model, EvaluateSettings(batch_size=size)).to_dict()
         for size in (1, 5, 64)
     ]
+    for name in ("nll", "ece"):  # sums of numbers that are rounded otherwise in other batches
+        one, five, many = (result.pop(name) for result in results)
+        assert one == pytest.approx(many, rel=1e-5)
+        assert five == pytest.approx(many, rel=1e-5)
     assert results[0] == results[1] == results[2]
 
 
@@ -272,3 +276,19 @@ def test_an_empty_part(tmp_path: Path, model: Path, part: str, value: int) -> No
         verb = partial(evaluate, model_path=model)
     with pytest.raises(InputError, match=f"the {part} part of xsub has no clips"):
         verb(tmp_path / "c.h5")
+
+
+def test_costs_at_another_input_size(tiny_cache: Path, model: Path) -> None:
+    at_size = {}
+    for size in ("12x10", "24x20"):
+        document = evaluate(tiny_cache, model, EvaluateSettings(input_size=size)).to_dict()
+        at_size[size] = document["at_input_size"]
+        assert at_size[size]["parameters"] == document["parameters"]
+    assert at_size["12x10"]["input_size"] == [12, 10]
+    assert at_size["12x10"]["macs"] == document["macs"]  # the size that it was trained with
+    network, _ = load_model(model)
+    gates = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
+    once = sum(gate.weight.numel() for gate in gates)  # whatever the size
+    # Sizes 12 x 10, 6 x 5, 3 x 3 become 24 x 20, 12 x 10, 6 x 5: fourfold but for rounding up.
+    assert 3 < (at_size["24x20"]["macs"] - once) / (at_size["12x10"]["macs"] - once) <= 4
+    assert document["at_input_size"]["flops"] == 2 * document["at_input_size"]["macs"]

@@ -22,9 +22,12 @@ def print_evaluation(result: Evaluation) -> None:
         ("top-5", f"{result.metrics.top5:.2%}"),
         ("mean per class", f"{result.metrics.mean_class:.2%}"),
         ("chance", f"{result.chance:.2%}"),
+        ("negative log-likelihood", f"{result.metrics.nll:.4f}"),
+        ("calibration error", f"{result.metrics.ece:.2%}"),
         ("parameters", f"{result.complexity.parameters:,}"),
         ("MACs a clip", f"{result.complexity.macs:,}"),
         ("FLOPs a clip", f"{result.complexity.flops:,}"),
+        *_at_size(result),
     ):
         facts.add_row(name, value)
     console.out.print(facts)
@@ -42,6 +45,13 @@ def print_evaluation(result: Evaluation) -> None:
         mistaken = f"{result.card.classes[rival]} ({others[rival]})" if others.any() else ""
         classes.add_row(name, str(confusion[index].sum()), f"{top1:.1%}", mistaken)
     console.out.print(classes)
+
+
+def _at_size(result: Evaluation) -> list[tuple[str, str]]:
+    if result.at_size is None:
+        return []
+    size, counts = result.at_size
+    return [(f"MACs at {size}", f"{counts.macs:,}"), (f"FLOPs at {size}", f"{counts.flops:,}")]
 
 
 def print_repeats(document: dict[str, Any]) -> None:

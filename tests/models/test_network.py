@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -22,6 +25,16 @@ def test_macs_at_the_real_input() -> None:
     complexity = measure(network, (3, 112, 50))
     assert round(complexity.macs / 1e9, 2) == 1.33
     assert complexity.flops == 2 * complexity.macs
+
+
+def test_flops_of_table_2() -> None:
+    """Table II of the paper, to its last digit; plain multiply-adds come within 2 %."""
+    table = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "table2.py"))
+    for layers, paper in table["PAPER"].items():
+        counts = table["count"](BUILT_IN["ntu_cv112se30"], layers, 36, (3, 224, 224))
+        assert float(f"{counts['profiled'] / 1e9:.3g}") == paper
+        assert counts["macs"] / 1e9 == pytest.approx(paper, rel=0.02)
+        assert counts["macs"] < counts["profiled"]
 
 
 def test_macs_of_one_convolution_and_one_linear_layer() -> None:
