@@ -57,6 +57,9 @@ class Job(ABC):
     metrics: ClassVar[tuple[str, ...]]
     """Names of what `take_step` returns, averaged over the clips of an epoch."""
 
+    lighter: ClassVar[str] = ""
+    """Hint that is added where memory is spent."""
+
     def __init__(
         self,
         run: Run,
@@ -179,7 +182,9 @@ class Job(ABC):
                 raise
         # The handler is left, so that nothing holds the tensors of the failed step any more.
         part = partial(self._take_part, item)
-        raise too_large(self.verb, part, len(item[0]), self._free_bytes, self._sums.device)
+        raise too_large(
+            self.verb, part, len(item[0]), self._free_bytes, self._sums.device, self.lighter
+        )
 
     def _take_part(self, item: Item, num_clips: int) -> None:
         self.take_step(tuple(indices[:num_clips] for indices in item))

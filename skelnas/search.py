@@ -103,6 +103,7 @@ class _Search(Job):
 
     verb = "search"
     metrics = ("train_loss", "train_top1", "validation_loss")
+    lighter = "; --checkpoint-cells takes less, too, and a run can go on with it"
 
     def __init__(
         self,

@@ -123,6 +123,7 @@ def test_a_run_that_is_too_large_says_what_would_fit(
     with pytest.raises(DeviceError, match=f"^{verb} ran out of memory on cpu with {message}$") as e:
         start()
     assert e.value.exit_code == 4
+    assert ("--checkpoint-cells" in str(e.value.hint)) == (verb == "search")
     assert not (tmp_path / "run" / runs.CHECKPOINT).exists()
 
 
