@@ -30,12 +30,12 @@ from torch.func import functional_call
 
 from skelnas import architect, devices
 from skelnas.batches import Batch, shuffled
+from skelnas.bilevel import ALPHA_BETAS
 from skelnas.config import Precision, SearchSettings
 from skelnas.engine import ENGINES
 from skelnas.job import descend
 from skelnas.models.supernet import Supernet
 from skelnas.prepare import prepare
-from skelnas.search import ALPHA_BETAS
 from skelnas.search_clips import SearchClips, load_search_clips
 from skelnas.sources.synthetic import Synthetic
 

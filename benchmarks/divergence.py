@@ -14,24 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
-from datetime import UTC, datetime
-from functools import partial
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from about import about
 from torch import Tensor
 
-from skelnas import architect
+from skelnas.batches import Batch
+from skelnas.bilevel import Bilevel
+from skelnas.config import SearchSettings
 from skelnas.genotype import SPACES
-from skelnas.job import descend
 from skelnas.models.supernet import Supernet
-from skelnas.search import ALPHA_BETAS
-
-Batch = tuple[Tensor, Tensor]
 
 
 class Search:
@@ -39,35 +34,23 @@ class Search:
 
     def __init__(self, engine: str, memory: torch.memory_format, dtype: torch.dtype) -> None:
         torch.manual_seed(0)
-        self.net = Supernet(
+        supernet = Supernet(
             in_channels=3, num_classes=10, primitives=SPACES["sar"], channels=8, engine=engine
         )
-        self.net.to(memory_format=memory).to(dtype)
+        supernet.to(memory_format=memory).to(dtype)
         self.memory, self.dtype = memory, dtype
-        self.weights = [weight for _, weight in self.net.named_weights()]
-        self.alphas = list(self.net.alphas.values())
-        self.sgd = torch.optim.SGD(self.weights, lr=0.015, momentum=0.9, weight_decay=3e-4)
-        self.adam = torch.optim.Adam(self.alphas, 3e-4, betas=ALPHA_BETAS, weight_decay=1e-3)
+        self.bilevel = Bilevel(supernet, SearchSettings())
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Evaluate the loss of a batch."""
-        x, labels = batch
-        return F.cross_entropy(self.net(x.to(self.dtype, memory_format=self.memory)), labels)
-
-    def step(self, training: Batch, validation: Batch) -> None:
+    def step(self, *batches: Batch) -> None:
         """Move alphas and weights by one second-order step."""
-        buffers = [self.sgd.state[weight].get("momentum_buffer") for weight in self.weights]
-        virtual = architect.VirtualStep(0.015, 0.9, buffers if buffers[0] is not None else None, 3e-4)  # fmt: skip  # noqa: E501
-        losses = partial(self.loss, training), partial(self.loss, validation)
-        found = architect.second_order(*losses, self.weights, self.alphas, virtual)
-        for alpha, gradient in zip(self.alphas, found.alphas, strict=True):
-            alpha.grad = gradient
-        self.adam.step()
-        descend(self.sgd, self.loss(training), 0.015, 5.0)
+        own = (
+            replace(batch, x=batch.x.to(self.dtype, memory_format=self.memory)) for batch in batches
+        )
+        self.bilevel.step(*own, lr=0.015)
 
     def state(self) -> dict[str, Tensor]:
         """Return all weights and all alphas as two vectors."""
-        parts = {"weights": self.weights, "alphas": self.alphas}
+        parts = {"weights": self.bilevel.weights, "alphas": self.bilevel.alphas}
         return {
             name: torch.cat([t.detach().double().flatten() for t in tensors])
             for name, tensors in parts.items()
@@ -100,7 +83,7 @@ def main() -> None:
     lines: list[dict[str, Any]] = []
     for step in range(1, args.steps + 1):
         training, validation = (
-            (
+            Batch(
                 torch.randn(shape, generator=generator),
                 torch.randint(10, shape[:1], generator=generator),
             )
@@ -122,13 +105,7 @@ def main() -> None:
         lines.append(line)
         print(json.dumps(line), flush=True)
     if args.out:
-        report = {
-            "command": " ".join(["python", "benchmarks/divergence.py", *sys.argv[1:]]),
-            "date": datetime.now(UTC).date().isoformat(),
-            "versions": {name: version(name) for name in ("skelnas", "torch")},
-            "threads": args.threads,
-            "results": lines,
-        }
+        report = {**about("cpu"), "results": lines}
         args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

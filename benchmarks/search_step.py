@@ -20,30 +20,34 @@ import argparse
 import copy
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from functools import partial
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from about import about
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from skelnas import architect, devices
+from skelnas import devices
+from skelnas.batches import Batch
+from skelnas.bilevel import Bilevel
+from skelnas.config import Order, SearchSettings
 from skelnas.engine import ENGINES
 from skelnas.genotype import SPACES
 from skelnas.models.supernet import Supernet
 
 COMPILED = "reference, torch.compile"
-PASSES = {"first": (2, 2), "second": (5, 3)}
+LR = 0.015
+"""Rate of w: the search's at its start."""
+
+PASSES: dict[Order, tuple[int, int]] = {"first": (2, 2), "second": (5, 3)}
 """Forward passes of a step, and how many of their backwards need the weights' gradients."""
 
 ACCESSES_A_CELL = 280
@@ -53,63 +57,48 @@ four times."""
 
 
 class Trial:
-    """A supernet with one engine, its optimiser state, and what it is measured on."""
+    """A supernet with one engine, what moves it, and what it is measured on."""
 
-    def __init__(self, engine: str, args: argparse.Namespace, batch_size: int, order: str) -> None:
-        self.order = order
+    def __init__(
+        self, engine: str, args: argparse.Namespace, batch_size: int, order: Order
+    ) -> None:
         self.device = torch.device(args.device)
         torch.manual_seed(0)
-        name = "reference" if engine == COMPILED else engine
-        self.supernet = Supernet(
+        supernet = Supernet(
             in_channels=3,
             num_classes=60,
             primitives=SPACES[args.space],
             channels=args.channels,
-            engine=name,
+            engine="reference" if engine == COMPILED else engine,
         )
-        devices.place(self.supernet, self.device)
-        weights = [weight for _, weight in self.supernet.named_weights()]
-        self.weights, self.alphas = weights, list(self.supernet.alphas.values())
-        self.buffers = [torch.zeros_like(weight) for weight in weights]
+        devices.place(supernet, self.device)
+        self.bilevel = Bilevel(supernet, SearchSettings(order=order))
         shape = (batch_size, 3, args.frames, args.joints)
         self.batches = [
-            (torch.randn(shape).to(self.device), torch.randint(60, (batch_size,)).to(self.device))
+            Batch(
+                torch.randn(shape).to(self.device), torch.randint(60, (batch_size,)).to(self.device)
+            )
             for _ in range(2)
         ]
         if engine == COMPILED:
-            self.supernet.compile()
+            supernet.compile()
 
-    def loss(self, part: int) -> Tensor:
-        """Evaluate the loss of the training batch (0) or the validation batch (1)."""
-        x, labels = self.batches[part]
-        return F.cross_entropy(self.supernet(x), labels)
-
-    def alpha_gradient(self, order: str) -> tuple[Tensor, Tensor]:
+    def alpha_gradient(self, order: Order) -> tuple[Tensor, Tensor]:
         """Return the gradient of all alphas as one vector, and the validation loss."""
-        if order == "first":
-            result = architect.first_order(partial(self.loss, 1), self.weights, self.alphas)
-        else:
-            step = architect.VirtualStep(0.015, 0.9, self.buffers, 3e-4)
-            losses = partial(self.loss, 0), partial(self.loss, 1)
-            result = architect.second_order(*losses, self.weights, self.alphas, step)
+        bilevel = Bilevel(self.bilevel.supernet, SearchSettings(order=order))
+        result = bilevel.architecture_gradient(*self.batches, lr=LR)
         return torch.cat([alpha.flatten() for alpha in result.alphas]), result.validation_loss
 
     def in_float64(self) -> Trial:
         """Return the same in float64."""
         trial = copy.deepcopy(self)
-        trial.supernet.double()
-        trial.buffers = [buffer.double() for buffer in trial.buffers]
-        trial.batches = [(x.double(), labels) for x, labels in trial.batches]
-        trial.weights = [weight for _, weight in trial.supernet.named_weights()]
-        trial.alphas = list(trial.supernet.alphas.values())
+        trial.bilevel.supernet.double()
+        trial.batches = [replace(batch, x=batch.x.double()) for batch in trial.batches]
         return trial
 
     def step(self) -> None:
-        """Do the work of a step, but leave weights and alphas as they are."""
-        self.alpha_gradient(self.order)
-        gradients = torch.autograd.grad(self.loss(0), self.weights)
-        torch.nn.utils.get_total_norm(list(gradients))
-        torch._foreach_mul_(self.buffers, 0.0)
+        """Take one step."""
+        self.bilevel.step(*self.batches, lr=LR)
 
     def seconds(self) -> float:
         """Take one step, and wait for the device."""
@@ -120,7 +109,9 @@ class Trial:
         return time.perf_counter() - started
 
 
-def measure_engines(args: argparse.Namespace, batch_size: int, order: str) -> list[dict[str, Any]]:
+def measure_engines(
+    args: argparse.Namespace, batch_size: int, order: Order
+) -> list[dict[str, Any]]:
     """Compare and time all engines in turns; returns one record an engine."""
     names = [*ENGINES, *([COMPILED] if args.compile else [])]
     trials = {name: Trial(name, args, batch_size, order) for name in names}
@@ -176,7 +167,7 @@ def count_launches(trial: Trial) -> int:
     return sum(event.name.startswith("aten::") for event in profile.events())
 
 
-def peak_in_a_process(args: argparse.Namespace, engine: str, batch_size: int, order: str) -> int:
+def peak_in_a_process(args: argparse.Namespace, engine: str, batch_size: int, order: Order) -> int:
     """Run this program once more, to take two steps with one engine and report its peak."""
     command = [sys.executable, __file__, "--peak-of", engine, "--batch", str(batch_size)]
     for name in ("device", "threads", "channels", "frames", "joints", "space"):
@@ -205,7 +196,7 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def measure_floor(args: argparse.Namespace, batch_size: int, order: str) -> dict[str, float]:
+def measure_floor(args: argparse.Namespace, batch_size: int, order: Order) -> dict[str, float]:
     """Measure the two ceilings of the device, and the time that no engine can beat."""
     device = torch.device(args.device)
     a = torch.randn(2048, 2048, device=device)
@@ -215,7 +206,7 @@ def measure_floor(args: argparse.Namespace, batch_size: int, order: str) -> dict
 
     trial = Trial("reference", args, batch_size, order)
     with FlopCounterMode(display=False) as counter:
-        trial.loss(0)
+        trial.bilevel.supernet(trial.batches[0].x)
     forwards, with_weights = PASSES[order]
     flops = counter.get_total_flops() * (2 * forwards + with_weights)
     pixels = batch_size * args.frames * args.joints
@@ -241,16 +232,6 @@ def fastest(work: Callable[[], Tensor], device: torch.device, turns: int = 10) -
     return min(times)
 
 
-def device_name(device: torch.device) -> str:
-    """Name the graphics card or the processor."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -272,12 +253,7 @@ def main() -> None:
         return
 
     report: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/search_step.py", *sys.argv[1:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "device": device_name(torch.device(args.device)),
-        "threads": args.threads,
-        "load_before": os.getloadavg()[0],
-        "versions": {name: version(name) for name in ("skelnas", "torch")},
+        **about(args.device),
         "shape": [3, args.frames, args.joints],
         "channels": args.channels,
         "results": [],

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
 
-from skelnas import architect, devices, parallel, runs
-from skelnas.batches import Batch, num_batches, shuffled
-from skelnas.config import Precision, SearchSettings
+from skelnas import devices, parallel, runs
+from skelnas.batches import num_batches, shuffled
+from skelnas.bilevel import Bilevel
+from skelnas.config import SearchSettings
 from skelnas.console import note
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import InputError
 from skelnas.genotype import Genotype, candidates
-from skelnas.job import Item, Job, descend, open_run
+from skelnas.job import Item, Job, open_run
 from skelnas.live import Reading
 from skelnas.models.supernet import Supernet, choose_engine
 from skelnas.search_clips import (
@@ -34,9 +32,6 @@ from skelnas.search_clips import (
 )
 from skelnas.selection import count_skips, count_stable, entropy, from_alphas
 from skelnas.tensorboard import EventWriter
-
-ALPHA_BETAS = (0.5, 0.999)
-"""Adam's decay rates for alpha (authors' release)."""
 
 
 def search(
@@ -99,7 +94,7 @@ def search(
 
 
 class _Search(Job):
-    """A search at work: the supernet and its two optimisers."""
+    """A search at work."""
 
     verb = "search"
     metrics = ("train_loss", "train_top1", "validation_loss")
@@ -115,28 +110,15 @@ class _Search(Job):
         self.store = clips.store
         self.halves = (clips.weight_half, clips.alpha_half)
         torch.manual_seed(runs.random_seed(settings.seed, STREAM_INIT))
-        self.supernet = Supernet.of(settings, self.store.shape[0], len(clips.classes))
-        devices.place(self.supernet, self.store.device)
-        self.weight_names, self.weights = zip(*self.supernet.named_weights(), strict=True)
-        self.alphas = list(self.supernet.alphas.values())
-        self.weight_optimizer = torch.optim.SGD(
-            self.weights,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
-        self.alpha_optimizer = torch.optim.Adam(
-            self.alphas,
-            lr=settings.alpha_lr,
-            betas=ALPHA_BETAS,
-            weight_decay=settings.alpha_weight_decay,
-        )
+        supernet = Supernet.of(settings, self.store.shape[0], len(clips.classes))
+        devices.place(supernet, self.store.device)
+        self.bilevel = Bilevel(supernet, settings)
         super().__init__(
             run,
-            self.supernet,
+            supernet,
             {
-                "weight_optimizer": (self.weight_optimizer, self.weight_names),
-                "alpha_optimizer": (self.alpha_optimizer, list(self.supernet.alphas)),
+                "weight_optimizer": (self.bilevel.weight_optimizer, self.bilevel.weight_names),
+                "alpha_optimizer": (self.bilevel.alpha_optimizer, list(supernet.alphas)),
             },
             epochs=settings.epochs,
             steps_per_epoch=num_batches(len(clips.weight_half), settings.batch_size),
@@ -156,7 +138,7 @@ class _Search(Job):
 
     def genotype(self) -> Genotype:
         """Derive the genotype that the alphas stand for now."""
-        normal, reduction = (alpha.tolist() for alpha in self.alphas)
+        normal, reduction = (alpha.tolist() for alpha in self.bilevel.alphas)
         return from_alphas(normal, reduction, candidates(self.settings.space))
 
     def read(self) -> Reading:
@@ -176,64 +158,12 @@ class _Search(Job):
         return zip(training, itertools.cycle(validation), strict=False)
 
     def take_step(self, item: Item) -> tuple[Tensor, int]:
-        """Move alpha by its gradient, then w by its own (the release's order)."""
+        """Move alpha and w by one step."""
         training, validation = (
             self.store.batch(indices, share=parallel.share(len(indices))) for indices in item
         )
-        lr = self.lr(self.steps_done)
-
-        gradient = self._architecture_gradient(training, validation, lr)
-        for alpha, alpha_gradient in zip(self.alphas, gradient.alphas, strict=True):
-            alpha.grad = alpha_gradient
-        self.alpha_optimizer.step()
-
-        logits = self._logits(training, None, self.settings.precision)
-        loss = F.cross_entropy(logits, training.labels) * training.share
-        descend(self.weight_optimizer, loss, lr, self.settings.grad_clip)
-
-        hits = (logits.detach().argmax(1) == training.labels).sum()
-        count = len(item[0])
-        return torch.stack([loss.detach() * count, hits, gradient.validation_loss * count]), count
-
-    def _architecture_gradient(
-        self, training: Batch, validation: Batch, lr: float
-    ) -> architect.ArchitectureGradient:
-        settings = self.settings
-        train, validate = partial(self._loss, training), partial(self._loss, validation)
-        if settings.order == "first":
-            return architect.first_order(validate, self.weights, self.alphas)
-        buffers = [self.weight_optimizer.state[w].get("momentum_buffer") for w in self.weights]
-        known = None if buffers[0] is None else buffers
-        step = architect.VirtualStep(lr, settings.momentum, known, settings.weight_decay)
-        problem = train, validate, self.weights, self.alphas, step
-        if settings.hessian == "exact":
-            return architect.second_order_exact(*problem)
-        perturbed = partial(self._loss, training, precision="fp32")
-        return architect.second_order(*problem, settings.perturbation, perturbed)
-
-    def _loss(
-        self,
-        batch: Batch,
-        weights: Sequence[Tensor] | None = None,
-        precision: Precision | None = None,
-    ) -> Tensor:
-        """Evaluate this rank's part of the loss of a batch.
-
-        At the supernet's weights and in the precision of the settings, if no other are given.
-        """
-        logits = self._logits(batch, weights, precision or self.settings.precision)
-        return F.cross_entropy(logits, batch.labels) * batch.share
-
-    def _logits(
-        self, batch: Batch, weights: Sequence[Tensor] | None, precision: Precision
-    ) -> Tensor:
-        with devices.autocast(precision, self.store.device):
-            if weights is None:
-                logits: Tensor = self.supernet(batch.x)
-            else:
-                named = dict(zip(self.weight_names, weights, strict=True))
-                logits = functional_call(self.supernet, named, batch.x)
-        return logits.to(self.alphas[0].dtype)
+        sums = self.bilevel.step(training, validation, self.lr(self.steps_done))
+        return sums, len(item[0])
 
     def end_epoch(self, record: dict[str, Any]) -> str:
         """Keep the alphas of this epoch, and what they say of a collapse or an end."""
@@ -256,9 +186,11 @@ class _Search(Job):
         return ""
 
     def _entropy(self) -> dict[str, float]:
-        return {cell: entropy(alphas.tolist()) for cell, alphas in self.supernet.alphas.items()}
+        return {
+            cell: entropy(alphas.tolist()) for cell, alphas in self.bilevel.supernet.alphas.items()
+        }
 
     def _log_alphas(self) -> None:
-        values = {cell: alpha.tolist() for cell, alpha in self.supernet.alphas.items()}
+        values = {cell: alpha.tolist() for cell, alpha in self.bilevel.supernet.alphas.items()}
         self.run.log({"epoch": self.epoch, **values}, runs.ALPHAS)
         self.genotypes.append(self.genotype())
