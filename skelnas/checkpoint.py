@@ -19,6 +19,8 @@ from torch import Tensor
 from skelnas.errors import InputError
 from skelnas.runs import atomic_write
 
+PLACE = ("epoch", "step", "count")
+
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], place: Mapping[str, int]) -> None:
     """Write tensors by name, and the place in the run, atomically."""
@@ -35,7 +37,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            place: dict[str, int] = json.loads(file.metadata()["place"])
+            place = json.loads(file.metadata()["place"])
+            if not all(isinstance(place[name], int) and place[name] >= 0 for name in PLACE):
+                raise ValueError("its place in the run is no count")
             return {name: file.get_tensor(name) for name in file.keys()}, place  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
@@ -72,12 +76,20 @@ def restore_optimizer(
     names: Sequence[str],
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Give an optimiser back the state that `optimizer_tensors` named."""
+    """Give an optimiser back the state that `optimizer_tensors` named.
+
+    Raises:
+        KeyError, ValueError: it is the state of other parameters.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     places = {name: index for index, name in enumerate(names)}
+    (group,) = optimizer.param_groups
     for name, tensor in tensors.items():
         if name.startswith(f"{prefix}/"):
             _, parameter, key = name.split("/")
-            state.setdefault(places[parameter], {})[key] = tensor
+            place = places[parameter]
+            if tensor.dim() and tensor.shape != group["params"][place].shape:
+                raise ValueError(f"{name} has the shape {list(tensor.shape)}")
+            state.setdefault(place, {})[key] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

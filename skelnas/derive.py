@@ -85,7 +85,7 @@ def derive(
                 hint=f"epochs 0 to {max(epochs)} are there",
             )
         return _genotype(epochs[epoch], config, keep, max_skip)
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{run / ALPHAS}: a line is not as expected ({error!r})") from None
 
 
@@ -120,10 +120,7 @@ def _perturb(
 
 
 def _read_epochs(path: Path) -> dict[int, dict[str, Any]]:
-    try:
-        epochs = {line["epoch"]: line for line in read_lines(path)}
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: a line is not as expected ({error!r})") from None
+    epochs = {line["epoch"]: line for line in read_lines(path)}
     if not epochs:
         raise InputError(f"{path}: holds no alphas yet", hint="let the search run on")
     return epochs

@@ -27,10 +27,19 @@ from skelnas.checkpoint import (
     save_checkpoint,
 )
 from skelnas.console import note
-from skelnas.errors import Interrupted, SkelnasError, is_out_of_memory
+from skelnas.errors import InputError, Interrupted, SkelnasError, is_out_of_memory
 from skelnas.footprint import free_bytes, too_large
 from skelnas.live import Reading, figure, watch
-from skelnas.runs import CHECKPOINT, Mirror, Run, random_seed, start, stop_on_signal
+from skelnas.runs import (
+    CHECKPOINT,
+    METRICS,
+    Mirror,
+    Run,
+    random_seed,
+    read_lines,
+    start,
+    stop_on_signal,
+)
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 """Within an epoch; a checkpoint is also kept at the end of each."""
@@ -233,18 +242,41 @@ class Job(ABC):
             save_checkpoint(self.run.folder / CHECKPOINT, self._tensors(), place)
 
     def restore(self) -> None:
-        """Be as the checkpoint says, if there is one; forget what was logged after it."""
+        """Be as the checkpoint says, if there is one; forget what was logged after it.
+
+        Raises:
+            InputError: the checkpoint is broken, of another run, or gone.
+        """
         path = self.run.folder / CHECKPOINT
         if not path.exists():
+            self._check_unsaved(path)
             self.run.keep_epochs(-1)
             return
         tensors, place = load_checkpoint(path)
         self.epoch, self.step, self._count = place["epoch"], place["step"], place["count"]
-        self._sums.copy_(tensors["sums"])
-        self.model.load_state_dict(model_state(tensors))
-        for prefix, (optimizer, names) in self.optimizers.items():
-            restore_optimizer(prefix, optimizer, names, tensors)
+        try:
+            if self.epoch > self.epochs or self.step > self.steps_per_epoch:
+                raise ValueError(f"epoch {self.epoch}, step {self.step} is after the end")
+            self._sums.copy_(tensors["sums"])
+            self.model.load_state_dict(model_state(tensors))
+            for prefix, (optimizer, names) in self.optimizers.items():
+                restore_optimizer(prefix, optimizer, names, tensors)
+        except (KeyError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{path}: is not of this run ({reason})", hint="--force starts the run anew"
+            ) from None
         self.run.keep_epochs(self.epoch)
+
+    def _check_unsaved(self, checkpoint: Path) -> None:
+        """See that no work was lost with a checkpoint: an epoch is logged just before its own."""
+        path = self.run.folder / METRICS
+        done = len(read_lines(path)) if path.exists() else 0
+        if done > 1:
+            raise InputError(
+                f"{checkpoint}: is missing, though {done} epochs were done",
+                hint="put it back, or start the run anew with --force",
+            )
 
     def _meet(self) -> None:
         """Let all ranks begin at the same step with the same numbers: the first rank's."""

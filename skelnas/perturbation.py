@@ -7,6 +7,7 @@ as the search has left it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def measure_losses(
         DeviceError: the device is missing.
     """
     settings = _read_settings(run, config, device)
-    supernet, clips = _load(run, config, settings, cache or Path(config["cache"]))
+    supernet, clips = _load(run, config, settings, cache or Path(str(config.get("cache"))))
     seed = random_seed(settings.seed, STREAM_VALIDATION, settings.epochs)
     batches = list(shuffled(clips.alpha_half, settings.batch_size, seed))
     if num_clips:
@@ -94,6 +95,11 @@ def measure_losses(
     count = sum(len(indices) for indices in batches)
     mean = intact.item() / len(batches)
     note(f"perturbation: the loss is {mean:.3f} on {count} clips; {len(mixes)} parts removed")
+    if not all(map(math.isfinite, rises.values())):
+        raise InputError(
+            f"{run / CHECKPOINT}: the losses of its supernet are not all finite numbers",
+            hint="--select alphas derives without them",
+        )
     ops = [op for op in supernet.primitives if op != "none"]
     return {
         cell: Losses(

@@ -19,7 +19,7 @@ import platform
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -71,7 +71,8 @@ def atomic_write(path: Path, data: bytes | str) -> None:
             hint="what was there before is untouched; make room or choose another place",
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # such as that its folder is none
+            part.unlink()
 
 
 def to_json(value: object) -> str:
@@ -153,7 +154,9 @@ class Run:
         """Forget lines of epochs after the checkpoint: they are about to be made again."""
         if not self.writes:
             return
-        for path in self.folder.glob("*.jsonl"):
+        for path in (self.folder / METRICS, self.folder / ALPHAS):
+            if not path.exists():
+                continue
             kept = [line for line in read_lines(path) if line["epoch"] <= epochs]
             atomic_write(path, "".join(json.dumps(line) + "\n" for line in kept))
         if self._mirror is not None:
@@ -181,6 +184,10 @@ def start(
         UsageError: the folder is not empty and neither was asked, or resume asks for
             something else than the run was started with.
     """
+    if resume and force:
+        raise UsageError(
+            "--resume goes on with a run, --force forgets it", hint="leave one of them out"
+        )
     config_path = folder / CONFIG
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file, expected a folder", hint="choose another --out")
@@ -264,10 +271,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a file of JSON lines; a last line that was cut off by a kill is left out.
+    """Read a file of one JSON object an epoch; a last line cut off by a kill is left out.
 
     Raises:
-        InputError: the file is missing, or a line other than the last is broken.
+        InputError: the file is missing, or a line other than the last is no JSON, or one is no
+            object with an epoch.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -278,10 +286,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except ValueError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):  # too long a number, too deep a nesting
             if number < len(lines):
                 raise InputError(f"{path}, line {number}: is not JSON") from None
+            continue
+        epoch = record.get("epoch") if isinstance(record, dict) else None
+        if isinstance(epoch, bool) or not isinstance(epoch, int):
+            raise InputError(f"{path}, line {number}: expected an object with an epoch")
+        records.append(record)
     return records
 
 

@@ -132,9 +132,18 @@ class _Search(Job):
         path = self.run.folder / runs.ALPHAS
         lines = runs.read_lines(path) if path.exists() else []
         primitives = candidates(self.settings.space)
-        self.genotypes = [
-            from_alphas(line["normal"], line["reduction"], primitives) for line in lines
-        ]
+        try:
+            self.genotypes = [
+                from_alphas(line["normal"], line["reduction"], primitives) for line in lines
+            ]
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            raise InputError(f"{path}: a line is not as expected ({error!r})") from None
+        done = self.epoch + 1 if self.steps_done else 0
+        if [line["epoch"] for line in lines] != list(range(done)):
+            raise InputError(
+                f"{path}: expected alphas of epochs 0 to {self.epoch}, a line each",
+                hint="--force starts the run anew",
+            )
 
     def genotype(self) -> Genotype:
         """Derive the genotype that the alphas stand for now."""

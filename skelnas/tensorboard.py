@@ -45,7 +45,8 @@ class EventWriter:
         self._writer = self._make_writer(folder, purge_step=epochs + 1)
         if is_new and epochs > 0:  # epochs from before the run had event files
             for file in (METRICS, ALPHAS):
-                for record in read_lines(self._run / file):
+                path = self._run / file
+                for record in read_lines(path) if path.exists() else []:  # a training has no alphas
                     self.log(record, file)
 
     def log(self, record: Mapping[str, Any], file: str) -> None:

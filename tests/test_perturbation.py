@@ -13,6 +13,7 @@ from test_search import SMALL
 
 from skelnas import runs
 from skelnas.cache import Cache
+from skelnas.checkpoint import load_checkpoint, save_checkpoint
 from skelnas.derive import Perturbation, derive
 from skelnas.errors import InputError, UsageError
 from skelnas.perturbation import Losses, measure_losses
@@ -146,6 +147,16 @@ def test_what_cannot_be_measured(run: Path, tmp_path: Path) -> None:
     wider = {**config, "settings": {**config["settings"], "channels": 3}}
     with pytest.raises(InputError, match="is not of this search"):
         measure_losses(run, wider)
+    with pytest.raises(InputError, match="None: the cache of the search is not there"):
+        measure_losses(run, {**config, "cache": None})
+
+
+def test_a_loss_that_is_no_number_chooses_nothing(run: Path, tmp_path: Path) -> None:
+    tensors, place = load_checkpoint(run / runs.CHECKPOINT)
+    broken = {**tensors, "model/classifier.bias": tensors["model/classifier.bias"] * math.nan}
+    save_checkpoint(tmp_path / runs.CHECKPOINT, broken, place)
+    with pytest.raises(InputError, match="not all finite numbers"):
+        measure_losses(tmp_path, runs.read_config(run))
 
 
 def test_measuring_leaves_the_run_as_it_was(run: Path) -> None:

@@ -327,7 +327,11 @@ def test_broken_folders(copy: Path, file: str, content: str | bytes, message: st
 
 @pytest.mark.parametrize(
     ("edges", "message"),
-    [([[0.0] * 8] * 4, "no cells can be derived"), ([[float("nan")] * 8] * 2, "not all finite")],
+    [
+        ([[0.0] * 8] * 4, "no cells can be derived"),
+        ([[float("nan")] * 8] * 2, "not all finite"),
+        ([[10**400] * 8] * 2, "expected 8 numbers"),
+    ],
 )
 def test_alphas_that_mean_nothing(copy: Path, edges: list[list[float]], message: str) -> None:
     line = {"epoch": 0, "normal": edges, "reduction": edges}

@@ -113,6 +113,40 @@ def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:
         runs.read_lines(path)
 
 
+@pytest.mark.parametrize("line", ["[1]", "5", "{}", '{"epoch": "1"}', '{"epoch": true}'])
+def test_a_line_is_an_object_with_an_epoch(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"epoch": 1}}\n{line}\n')
+    with pytest.raises(InputError, match="line 2: expected an object with an epoch"):
+        runs.read_lines(path)
+
+
+def test_a_line_too_deep_to_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("[" * 100_000 + '\n{"epoch": 1}\n')
+    with pytest.raises(InputError, match="line 1: is not JSON"):
+        runs.read_lines(path)
+
+
+def test_lines_of_others_are_left_alone(tmp_path: Path) -> None:
+    with runs.start(tmp_path, CONFIG, resume=False, force=False) as run:
+        (tmp_path / "own.jsonl").write_text("[1]\nno JSON\n")
+        run.keep_epochs(0)
+    assert (tmp_path / "own.jsonl").read_text() == "[1]\nno JSON\n"
+
+
+def test_going_on_and_starting_anew_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--resume goes on with a run, --force forgets it"):
+        runs.start(tmp_path / "run", CONFIG, resume=True, force=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_atomic_write_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SkelnasError, match=r"file/new: cannot be written \(Not a directory\)"):
+        runs.atomic_write(tmp_path / "file" / "new", "")
+
+
 def test_atomic_write_keeps_the_old_content_when_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 
 from skelnas import runs
 from skelnas.cache import Cache
+from skelnas.checkpoint import load_checkpoint, save_checkpoint
 from skelnas.config import SearchSettings, TrainSettings
 from skelnas.derive import derive
 from skelnas.errors import InputError, Interrupted, SkelnasError, UsageError
@@ -302,6 +305,65 @@ def test_broken_checkpoint(tiny_cache: Path, tmp_path: Path) -> None:
     (out / runs.CHECKPOINT).write_bytes(b"not safetensors")
     with pytest.raises(InputError, match="not a checkpoint"):
         search(tiny_cache, out, SMALL.model_copy(update={"epochs": 1}), resume=True)
+
+
+def rewrite(checkpoint: Path, *, drop: str = "", **place: object) -> None:
+    """Leave tensors out of a checkpoint, by the start of their names, or change its place."""
+    tensors, before = load_checkpoint(checkpoint)
+    kept = {name: value for name, value in tensors.items() if not drop or drop not in name}
+    save_checkpoint(checkpoint, kept, {**before, **place})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epoch": 9}, "epoch 9, step 0 is after the end"),
+        ({"epoch": -1}, "its place in the run is no count"),
+        ({"epoch": "1"}, "its place in the run is no count"),
+        ({"drop": "sums"}, "is not of this run"),
+        ({"drop": "model/stem"}, "is not of this run"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit(
+    tiny_cache: Path, whole_run: Path, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    shutil.copytree(whole_run, tmp_path / "run")
+    rewrite(tmp_path / "run" / runs.CHECKPOINT, **change)
+    with pytest.raises(InputError, match=words):
+        search(tiny_cache, tmp_path / "run", SMALL, resume=True)
+
+
+def test_a_checkpoint_of_another_network(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:
+    other = SMALL.model_copy(update={"channels": 3, "epochs": 1})
+    search(tiny_cache, tmp_path / "other", other)
+    shutil.copytree(whole_run, tmp_path / "run")
+    shutil.copy(tmp_path / "other" / runs.CHECKPOINT, tmp_path / "run")
+    with pytest.raises(InputError, match="is not of this run"):
+        search(tiny_cache, tmp_path / "run", SMALL, resume=True)
+
+
+def test_work_is_not_forgotten_for_a_missing_checkpoint(
+    tiny_cache: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(whole_run, tmp_path / "run")
+    (tmp_path / "run" / runs.CHECKPOINT).unlink()
+    with pytest.raises(InputError, match="is missing, though 2 epochs were done"):
+        search(tiny_cache, tmp_path / "run", SMALL, resume=True)
+    for name in (runs.METRICS, runs.ALPHAS):
+        assert (tmp_path / "run" / name).read_bytes() == (whole_run / name).read_bytes()
+
+
+@pytest.mark.parametrize("line", ["", '{"epoch": 2}', '{"epoch": 2, "normal": 1, "reduction": 1}'])
+def test_alphas_that_are_not_whole(
+    tiny_cache: Path, whole_run: Path, tmp_path: Path, line: str
+) -> None:
+    shutil.copytree(whole_run, tmp_path / "run")
+    path = tmp_path / "run" / runs.ALPHAS
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:-1], line]))
+    words = "a line is not as expected" if line else "expected alphas of epochs 0 to 2"
+    with pytest.raises(InputError, match=words):
+        search(tiny_cache, tmp_path / "run", SMALL, resume=True)
 
 
 def test_first_order_differs_from_second(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:

@@ -98,6 +98,15 @@ def test_epochs_from_before_are_there_too(tiny_cache: Path, tmp_path: Path) -> N
     check_whole(tmp_path)
 
 
+def test_a_training_that_goes_on_with_events_has_the_epochs_from_before(
+    tiny_cache: Path, tmp_path: Path
+) -> None:
+    genotype = random_genotype(0)
+    train(tiny_cache, genotype, tmp_path, TRAIN)
+    train(tiny_cache, genotype, tmp_path, TRAIN, resume=True, tensorboard=True)
+    assert [epoch for epoch, _ in scalars(tmp_path, "loss/train")] == [1, 2]
+
+
 def test_force_forgets_the_events(tiny_cache: Path, tmp_path: Path) -> None:
     genotype = random_genotype(0)
     train(tiny_cache, genotype, tmp_path, TRAIN, tensorboard=True)

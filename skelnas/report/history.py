@@ -103,12 +103,8 @@ def read_history(folder: Path) -> History:
 
 def _read_epochs(path: Path) -> dict[int, dict[str, Any]]:
     """Read a file of one line an epoch; one that is not there yet has none."""
-    epochs = {}
-    for number, line in enumerate(read_lines(path) if path.exists() else [], start=1):
-        if not isinstance(line, dict) or not isinstance(line.get("epoch"), int):
-            raise InputError(f"{path}, line {number}: expected an object with an epoch")
-        epochs[line["epoch"]] = line
-    return dict(sorted(epochs.items()))
+    lines = read_lines(path) if path.exists() else []
+    return dict(sorted((line["epoch"], line) for line in lines))
 
 
 def _read_metrics(path: Path) -> tuple[list[int], dict[str, list[float]]]:
@@ -121,7 +117,10 @@ def _read_metrics(path: Path) -> tuple[list[int], dict[str, list[float]]]:
 
 def _number(value: object) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else math.nan  # type: ignore[arg-type]
+    try:
+        return float(value) if is_number else math.nan  # type: ignore[arg-type]
+    except OverflowError:
+        return math.nan
 
 
 def _read_primitives(path: Path, config: dict[str, Any]) -> list[str]:
@@ -138,7 +137,7 @@ def _read_alphas(path: Path, num_ops: int) -> dict[int, dict[str, list[list[floa
         for cell in CELLS:
             try:
                 values = np.array(line[cell], dtype=np.float64)
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 values = np.empty(0)
             sizes.add(values.shape)
             if values.ndim != 2 or values.shape[1] != num_ops or len(sizes) > 1:
