@@ -165,6 +165,9 @@ def _type(annotation: Any) -> str:
     if origin in (types.UnionType, typing.Union):
         (given,) = (a for a in typing.get_args(annotation) if a is not type(None))
         return _type(given)
+    if origin is list:
+        (item,) = typing.get_args(annotation)
+        return f"{_type(item)}, one or more"
     if origin is Literal:
         return ", ".join(f"`{choice}`" for choice in typing.get_args(annotation))
     names = {bool: "switch", int: "integer", float: "number", str: "text", Path: "path"}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
-import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,15 @@ from numpy.typing import NDArray
 from skelnas import devices, parallel
 from skelnas.batches import ClipStore, clip_shape
 from skelnas.cache import Cache
-from skelnas.config import EvaluateSettings, ScoredPart
+from skelnas.config import EvaluateSettings
 from skelnas.console import progress
 from skelnas.errors import InputError, UsageError
+from skelnas.metrics import Metrics
 from skelnas.model_folder import ModelCard, load_model
 from skelnas.models.complexity import Complexity, measure
 from skelnas.models.network import Network
-from skelnas.scoring import Metrics, score
-from skelnas.scoring import measure as measure_scores
+from skelnas.scores import Comparison, Labels, Scores, compare, holds_scores, read
+from skelnas.scoring import score
 from skelnas.sources.base import Test
 from skelnas.splits import split_training_part
 
@@ -35,59 +34,42 @@ class Evaluation:
     """How good a model is on a part of a protocol that it has not seen, and what it costs.
 
     Attributes:
-        protocol: the split.
-        part: its test part, or what was held out of its training part.
-        num_clips: of that part.
-        chance: top-1 of always naming the most frequent class of that part.
-        metrics: accuracy and confusion.
+        scores: of the clips of that part, and what they say.
         complexity: parameters, MACs and FLOPs at the model's own input shape.
-        at_size: the same at the input size that was asked for, or None.
         card: what the model is.
+        at_size: parameters, MACs and FLOPs at the input size that was asked for, or None.
+        comparison: with another model or file of scores, or None.
     """
 
-    protocol: str
-    part: ScoredPart
-    num_clips: int
-    chance: float
-    metrics: Metrics
+    scores: Scores
     complexity: Complexity
     card: ModelCard
     at_size: tuple[str, Complexity] | None = None
+    comparison: Comparison | None = None
 
-    def confusion_csv(self) -> str:
-        """Return the confusion matrix as CSV: a row a true class, a column a predicted one."""
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["true class", *self.card.classes])
-        for name, counts in zip(self.card.classes, self.metrics.confusion.tolist(), strict=True):
-            rows.writerow([name, *counts])
-        return text.getvalue()
+    @property
+    def metrics(self) -> Metrics:
+        """Accuracy, confusion and calibration."""
+        return self.scores.metrics
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain containers, for JSON."""
         return {
-            "protocol": self.protocol,
-            "part": self.part,
-            "clips": self.num_clips,
-            "top1": self.metrics.top1,
-            "top5": self.metrics.top5,
-            "mean_class_accuracy": self.metrics.mean_class,
-            "nll": self.metrics.nll,
-            "ece": self.metrics.ece,
-            "chance": self.chance,
+            **self.scores.to_dict(),
             "parameters": self.complexity.parameters,
             "macs": self.complexity.macs,
             "flops": self.complexity.flops,
             "at_input_size": self.at_size and _complexity(*self.at_size),
-            "classes": self.card.classes,
-            "per_class": self.metrics.per_class,
-            "confusion": self.metrics.confusion.tolist(),
+            "comparison": self.comparison and self.comparison.to_dict(),
             "model": asdict(self.card),
         }
 
 
 def evaluate(
-    cache_path: Path, model_path: Path, settings: EvaluateSettings = DEFAULTS
+    cache_path: Path,
+    model_path: Path,
+    settings: EvaluateSettings = DEFAULTS,
+    other_path: Path | None = None,
 ) -> Evaluation:
     """Score a trained model on the test part of a protocol, or on what was held out.
 
@@ -95,36 +77,69 @@ def evaluate(
         cache_path: a skeleton cache with the joints and classes that the model knows.
         model_path: a model folder or a ``model.safetensors``.
         settings: see `EvaluateSettings`.
+        other_path: another model, or a file of scores, to compare with on the same clips.
 
     Raises:
-        InputError: cache or model are broken or do not fit each other.
+        InputError: cache, model or scores are broken or do not fit each other.
         UsageError: the model was trained on all there is, and what was held out is asked for.
     """
     with parallel.joined(settings.rank_timeout):
         device = devices.choose(settings)
         network, card = load_model(model_path)
         with Cache.open(cache_path) as cache:
-            _check_fit(cache, card, cache_path, model_path)
+            _check_fit(cache, card, model_path)
             complexity = measure(network, card.input_shape)
             at_size = _measure_at(settings.input_size, network, card)
-            devices.place(network, device)
             protocol = cache.choose_protocol(settings.protocol or card.protocol)
-            if settings.part == "test":
-                clips = cache.load(cache.part_indices(protocol, Test))
-            else:
-                clips = cache.load(_held_out(cache, protocol, card, model_path))
-            layout, persons = cache.layout, cache.max_persons
-            how = card.make_clip_settings()
-            store = ClipStore(clips, layout, persons, how, device, settings.store)
-        exactly = devices.precision(settings.precision)
-        with exactly, progress("evaluate", len(store)) as meter:
-            logits = score(network, store, settings.batch_size, meter.advance, settings.precision)
-        metrics = measure_scores(logits, store.labels.cpu())
-        frequency = torch.bincount(store.labels.cpu()).max().item()
-        chance = frequency / len(store)
-        return Evaluation(
-            protocol, settings.part, len(store), chance, metrics, complexity, card, at_size
+            other = None
+            if other_path is not None:
+                other = _score_other(other_path, cache, protocol, settings, device)
+            scores = _score(network, card, model_path, cache, protocol, settings, device)
+        comparison = None
+        if other is not None and other_path is not None:
+            comparison = compare(scores, other, model_path, other_path)
+        return Evaluation(scores, complexity, card, at_size, comparison)
+
+
+def _score(
+    network: Network,
+    card: ModelCard,
+    path: Path,
+    cache: Cache,
+    protocol: str,
+    settings: EvaluateSettings,
+    device: torch.device,
+) -> Scores:
+    """Score a model on clips of a cache that it fits."""
+    if settings.part == "test":
+        clips = cache.load(cache.part_indices(protocol, Test))
+    else:
+        clips = cache.load(_held_out(cache, protocol, card, path))
+    layout, persons = cache.layout, cache.max_persons
+    store = ClipStore(clips, layout, persons, card.make_clip_settings(), device, settings.store)
+    devices.place(network, device)
+    exactly = devices.precision(settings.precision)
+    with exactly, progress("evaluate", len(store)) as meter:
+        logits = score(network, store, settings.batch_size, meter.advance, settings.precision)
+    about = Labels(clips.names, card.classes, protocol, settings.part)
+    return Scores(about, logits.numpy(), clips.labels)
+
+
+def _score_other(
+    path: Path, cache: Cache, protocol: str, settings: EvaluateSettings, device: torch.device
+) -> Scores:
+    """Score the model to compare with on the same part, or read its scores."""
+    if holds_scores(path):
+        return read(path)
+    network, card = load_model(path)
+    if not settings.protocol and card.protocol != protocol:
+        raise UsageError(
+            f"{path}: was trained on {card.protocol}, and cannot be compared on {protocol}, "
+            "whose test clips it may have learned from",
+            hint=f"--protocol {protocol} compares them all the same",
         )
+    _check_fit(cache, card, path)
+    return _score(network, card, path, cache, protocol, settings, device)
 
 
 def _measure_at(size: str, network: Network, card: ModelCard) -> tuple[str, Complexity] | None:
@@ -164,18 +179,18 @@ def _held_out(cache: Cache, protocol: str, card: ModelCard, model_path: Path) ->
     return part.held_out
 
 
-def _check_fit(cache: Cache, card: ModelCard, cache_path: Path, model_path: Path) -> None:
+def _check_fit(cache: Cache, card: ModelCard, model_path: Path) -> None:
     channels, _, joints = clip_shape(cache.layout, cache.max_persons, card.make_clip_settings())
     known_channels, _, known_joints = card.input_shape
     if (channels, joints) != (known_channels, known_joints):
         raise InputError(
-            f"{cache_path}: {joints} joints of {channels} numbers do not fit {model_path}, "
+            f"{cache.path}: {joints} joints of {channels} numbers do not fit {model_path}, "
             f"which knows {known_joints} of {known_channels}",
             hint=f"the model was trained on {card.source}, the cache is of {cache.source}",
         )
     if cache.classes != card.classes:
         raise InputError(
-            f"{cache_path}: its {len(cache.classes)} classes are not the {len(card.classes)} of "
+            f"{cache.path}: its {len(cache.classes)} classes are not the {len(card.classes)} of "
             f"{model_path}",
             hint=f"the model was trained on {card.source}, the cache is of {cache.source}",
         )

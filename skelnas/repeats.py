@@ -107,9 +107,9 @@ def _score(cache: Path, model: Path, training: TrainSettings) -> dict[str, Any]:
     where = training.model_dump(include={"device", "threads", "store"})
     result = evaluate(cache, model, EvaluateSettings(part="held-out", **where))
     return {
-        "protocol": result.protocol,
-        "clips": result.num_clips,
-        "chance": result.chance,
+        "protocol": result.scores.about.protocol,
+        "clips": len(result.scores),
+        "chance": result.scores.chance,
         "top1": result.metrics.top1,
         "top5": result.metrics.top5,
         "mean_class_accuracy": result.metrics.mean_class,

@@ -105,6 +105,26 @@ def test_the_confusion_matrix_is_a_table_with_names(folder: Path) -> None:
     assert [[int(n) for n in row.split(",")[1:]] for row in rows] == expected
 
 
+def test_scores_are_compared_and_put_together(folder: Path) -> None:
+    finished = run(
+        "skelnas evaluate c.h5 model --scores s.npz --json && "
+        "skelnas evaluate c.h5 model --scores s.safetensors --compare s.npz --json && "
+        "skelnas ensemble s.npz s.safetensors --weights 1,3 --scores both.npz --json && "
+        "skelnas evaluate c.h5 model --compare both.npz && skelnas ensemble s.npz both.npz",
+        folder,
+    )
+    assert finished.returncode == 0, finished.stderr
+    alone, compared, together = map(json.loads, finished.stdout.splitlines()[:3])
+    assert alone["comparison"] is None
+    assert [row["difference"] for row in compared["comparison"]["classes"]] == [0, 0, 0]
+    assert together["members"] == ["s.npz", "s.safetensors"]
+    assert together["weights"] == [1, 3]
+    for name in ("top1", "confusion", "classes", "clips", "protocol"):
+        assert together[name] == alone[name] == compared[name]
+    assert "B is both.npz" in finished.stdout
+    assert "A - B" in finished.stdout
+
+
 def test_a_reader_that_leaves_early_is_no_failure_to_shout_about(folder: Path) -> None:
     finished = run("skelnas evaluate c.h5 model --json | head -c 1; true", folder)
     assert finished.stdout == "{"
@@ -226,6 +246,12 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas train c.h5 --genotype - --out new", BROKEN_GENOTYPE, 3, ["conv_9x9"]),
         ("skelnas train c.h5 --genotype - --out new", MISSING_NODE, 3, ["node 5", "0 to 1"]),
         ("skelnas evaluate c.h5 run", None, 3, ["run", "no trained model"]),
+        ("skelnas evaluate c.h5 model --scores s.pkl", None, 2, ["s.pkl", ".npz"]),
+        ("skelnas evaluate c.h5 model --compare none.npz", None, 3, ["none.npz", "--scores"]),
+        ("skelnas evaluate c.h5 model --input-size 9", None, 2, ["--input-size 9", "224x224"]),
+        ("skelnas ensemble none.npz none.npz", None, 3, ["none.npz", "no such file"]),
+        ("skelnas ensemble none.npz", None, 2, ["two files"]),
+        ("skelnas ensemble a.npz b.npz --weights 1,x", None, 2, ["--weights 1,x", "1,0.6"]),
         ("skelnas report empty", None, 3, ["empty", "no config.json"]),
         ("skelnas report run --out run.doc", None, 2, ["run.doc", ".html, .pdf or .png"]),
         ("skelnas prepare ntu empty new", None, 3, ["empty"]),

@@ -12,8 +12,9 @@ from skelnas.batches import ClipStore
 from skelnas.cache import Cache
 from skelnas.config import ClipSettings
 from skelnas.genotype import BUILT_IN
+from skelnas.metrics import calibration_error, measure
 from skelnas.models.network import Network
-from skelnas.scoring import calibration_error, measure, score
+from skelnas.scoring import score
 
 
 def test_metrics_by_hand() -> None:

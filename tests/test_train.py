@@ -21,7 +21,8 @@ from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.errors import InputError, Interrupted, SkelnasError, UsageError
 from skelnas.evaluate import evaluate
 from skelnas.genotype import BUILT_IN
-from skelnas.model_folder import load_model
+from skelnas.model_folder import load_model, save_model
+from skelnas.scores import write
 from skelnas.sources.base import Layout, Test, Train
 from skelnas.train import train
 
@@ -51,9 +52,9 @@ def test_it_learns_what_can_be_learned(tiny_cache: Path, model: Path) -> None:
     assert len(metrics) == SMALL.epochs
     assert metrics[-1]["train_loss"] < 0.5 * metrics[0]["train_loss"]
     result = evaluate(tiny_cache, model)
-    assert result.num_clips == 12
-    assert result.metrics.top1 > 2 * result.chance
-    assert result.chance == pytest.approx(1 / 3)
+    assert len(result.scores) == 12
+    assert result.metrics.top1 > 2 * result.scores.chance
+    assert result.scores.chance == pytest.approx(1 / 3)
 
 
 def test_a_model_says_all_that_is_needed_to_use_it(model: Path) -> None:
@@ -119,8 +120,8 @@ def test_what_is_held_out_is_not_learned_from_and_can_be_scored(
         training = set(cache.indices("xsub", Train).tolist())
     assert learned | set(asked) == training
     assert learned.isdisjoint(asked)
-    assert (result.part, result.num_clips) == ("held-out", 12)
-    assert result.metrics.top1 > 1.5 * result.chance
+    assert (result.scores.about.part, len(result.scores)) == ("held-out", 12)
+    assert result.metrics.top1 > 1.5 * result.scores.chance
     assert result.to_dict()["model"]["hold_out"]["clips"] == 12
 
     with pytest.raises(UsageError, match="trained without --hold-out"):
@@ -153,7 +154,7 @@ def test_streams_and_augmentation_from_training_to_evaluation(
     _, card = load_model(tmp_path / "model")
     assert list(card.input_shape) == [9, 12, 10]
     assert card.clip_settings["streams"] == "joint,bone,motion"
-    assert evaluate(tmp_path / "sides.h5", tmp_path / "model").num_clips == 12
+    assert len(evaluate(tmp_path / "sides.h5", tmp_path / "model").scores) == 12
 
     with pytest.raises(InputError, match="hand_left has no partner"):
         train(tiny_cache, GENOTYPE, tmp_path / "never", settings)
@@ -292,3 +293,35 @@ def test_costs_at_another_input_size(tiny_cache: Path, model: Path) -> None:
     # Sizes 12 x 10, 6 x 5, 3 x 3 become 24 x 20, 12 x 10, 6 x 5: fourfold but for rounding up.
     assert 3 < (at_size["24x20"]["macs"] - once) / (at_size["12x10"]["macs"] - once) <= 4
     assert document["at_input_size"]["flops"] == 2 * document["at_input_size"]["macs"]
+
+
+def test_two_models_are_compared_on_the_same_clips(
+    tiny_cache: Path, model: Path, tmp_path: Path
+) -> None:
+    other = train(
+        tiny_cache, GENOTYPE, tmp_path / "other", SMALL.model_copy(update={"epochs": 1})
+    ).parent
+    ours, theirs = evaluate(tiny_cache, model), evaluate(tiny_cache, other)
+    comparison = evaluate(tiny_cache, model, other_path=other).to_dict()["comparison"]
+    write(tmp_path / "other.npz", theirs.scores)
+    from_file = evaluate(tiny_cache, model, other_path=tmp_path / "other.npz").to_dict()
+    assert from_file["comparison"] | {"with": str(other)} == comparison
+    assert comparison["top1"] == theirs.metrics.top1
+    accuracies = zip(ours.metrics.per_class, theirs.metrics.per_class, strict=True)
+    assert {row["class"]: (row["a"], row["b"]) for row in comparison["classes"]} == dict(
+        zip(ours.card.classes, accuracies, strict=True)
+    )
+    differences = [row["difference"] for row in comparison["classes"]]
+    assert differences == sorted(differences, reverse=True)
+
+
+def test_a_model_of_another_protocol_is_not_compared(
+    tiny_cache: Path, model: Path, tmp_path: Path
+) -> None:
+    network, card = load_model(model)
+    save_model(tmp_path, network, replace(card, protocol="xview"))
+    with pytest.raises(UsageError, match="was trained on xview, and cannot be compared on xsub"):
+        evaluate(tiny_cache, model, other_path=tmp_path)
+    asked = EvaluateSettings(protocol="xsub")
+    same = evaluate(tiny_cache, model, asked, tmp_path).to_dict()["comparison"]
+    assert {row["difference"] for row in same["classes"]} == {0}

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 import skelnas
 from skelnas import console
-from skelnas.cli import search, verbs
+from skelnas.cli import evaluate, search, verbs
 from skelnas.cli.inspect import inspect
 from skelnas.cli.prepare import prepare_app
 from skelnas.errors import SkelnasError, is_out_of_memory
@@ -41,7 +41,8 @@ for command in (
     search.search,
     search.derive,
     verbs.train,
-    verbs.evaluate,
+    evaluate.evaluate,
+    evaluate.ensemble,
     verbs.report,
     verbs.demo,
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -10,41 +11,63 @@ from skelnas import console
 
 if TYPE_CHECKING:
     from skelnas.evaluate import Evaluation
+    from skelnas.scores import Comparison, Scores
 
 
 def print_evaluation(result: Evaluation) -> None:
-    """Print how good a model is, and on which classes."""
-    facts = Table(
-        title=f"{result.num_clips:,} {result.part} clips, {result.protocol}", show_header=False
-    )
-    for name, value in (
-        ("top-1", f"{result.metrics.top1:.2%}"),
-        ("top-5", f"{result.metrics.top5:.2%}"),
-        ("mean per class", f"{result.metrics.mean_class:.2%}"),
-        ("chance", f"{result.chance:.2%}"),
-        ("negative log-likelihood", f"{result.metrics.nll:.4f}"),
-        ("calibration error", f"{result.metrics.ece:.2%}"),
+    """Print how good a model is, on which classes, and what it costs."""
+    costs = [
         ("parameters", f"{result.complexity.parameters:,}"),
         ("MACs a clip", f"{result.complexity.macs:,}"),
         ("FLOPs a clip", f"{result.complexity.flops:,}"),
         *_at_size(result),
+    ]
+    print_scores(result.scores, costs)
+    if result.comparison is not None:
+        _print_comparison(result.metrics.top1, result.comparison)
+
+
+def print_scores(scores: Scores, more: Iterable[tuple[str, str]] = ()) -> None:
+    """Print what scores say, of all clips and of each class; `more` are rows of the table."""
+    about, metrics = scores.about, scores.metrics
+    title = f"{len(scores):,} {about.part} clips, {about.protocol}"
+    facts = Table(title=title, show_header=False)
+    for name, value in (
+        ("top-1", f"{metrics.top1:.2%}"),
+        ("top-5", f"{metrics.top5:.2%}"),
+        ("mean per class", f"{metrics.mean_class:.2%}"),
+        ("chance", f"{scores.chance:.2%}"),
+        ("negative log-likelihood", f"{metrics.nll:.4f}"),
+        ("calibration error", f"{metrics.ece:.2%}"),
+        *more,
     ):
         facts.add_row(name, value)
     console.out.print(facts)
 
     classes = Table("class", "clips", "top-1", "most often taken for", title="per class")
-    confusion = result.metrics.confusion
-    for index, (name, top1) in enumerate(
-        zip(result.card.classes, result.metrics.per_class, strict=True)
-    ):
+    confusion = metrics.confusion
+    for index, (name, top1) in enumerate(zip(about.classes, metrics.per_class, strict=True)):
         if top1 is None:
             continue
         others = confusion[index].copy()
         others[index] = 0
         rival = int(others.argmax())
-        mistaken = f"{result.card.classes[rival]} ({others[rival]})" if others.any() else ""
+        mistaken = f"{about.classes[rival]} ({others[rival]})" if others.any() else ""
         classes.add_row(name, str(confusion[index].sum()), f"{top1:.1%}", mistaken)
     console.out.print(classes)
+
+
+def _print_comparison(top1: float, comparison: Comparison) -> None:
+    """Print where one model is better and where the other (Paper: Table V)."""
+    table = Table("class", "clips", "A", "B", "A - B", title=f"B is {comparison.other}")
+    for name, clips, a, b in comparison.classes:
+        table.add_row(name, str(clips), f"{a:.1%}", f"{b:.1%}", f"{100 * (a - b):+.1f}")
+    table.add_section()
+    clips = sum(row[1] for row in comparison.classes)
+    difference = 100 * (top1 - comparison.top1)
+    shares = f"{top1:.1%}", f"{comparison.top1:.1%}"
+    table.add_row("all clips", str(clips), *shares, f"{difference:+.1f}")
+    console.out.print(table)
 
 
 def _at_size(result: Evaluation) -> list[tuple[str, str]]:

@@ -1,8 +1,7 @@
-"""The verbs that follow `derive`, the report and the demo. Each is imported when it is called."""
+"""`train`, the report and the demo. Each is imported when it is called."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,14 +13,12 @@ from skelnas.cli.options import (
     CacheArgument,
     DryRun,
     Force,
-    Json,
     Resume,
     TensorBoard,
     has_ranks,
     with_settings,
 )
-from skelnas.cli.tables import print_evaluation
-from skelnas.config import EvaluateSettings, TrainSettings
+from skelnas.config import TrainSettings
 from skelnas.errors import UsageError
 
 
@@ -65,35 +62,6 @@ def train(
         cache, cells, out, settings, resume=resume, force=force, tensorboard=tensorboard
     )
     console.note(f"done: {path}; `skelnas evaluate {cache} {out}` scores it")
-
-
-@with_settings(EvaluateSettings)
-def evaluate(
-    cache: CacheArgument,
-    model: Annotated[
-        Path, typer.Argument(help="Model folder or model.safetensors.", show_default=False)
-    ],
-    as_json: Json = False,
-    confusion: Annotated[
-        Path | None, typer.Option(help="Write the confusion matrix to this CSV file.")
-    ] = None,
-    *,
-    settings: EvaluateSettings,
-) -> None:
-    """Score a model on the test part of its protocol, or on what was held out.
-
-    Example: skelnas evaluate ntu60.h5 models/xsub --json
-    """
-    from skelnas.evaluate import evaluate as evaluate_verb
-    from skelnas.runs import atomic_write
-
-    result = evaluate_verb(cache, model, settings)
-    if confusion is not None and console.SPEAKS:
-        atomic_write(confusion, result.confusion_csv())
-    if as_json:
-        console.result(json.dumps(result.to_dict()))
-    else:
-        print_evaluation(result)
 
 
 def report(
