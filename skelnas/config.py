@@ -289,6 +289,13 @@ class EvaluateSettings(DeviceSettings):
     batch_size: int = Field(
         64, ge=1, description="clips scored together; the result is the same, to rounding"
     )
+    latency: bool = Field(
+        False,
+        description="also time the forward pass on this device, of one clip and of --batch-size",
+    )
+    passes: int = Field(
+        30, ge=2, description="forward passes that --latency times after five to warm up (ours: 30)"
+    )
     input_size: str = Field(
         "",
         description="frames x joints, such as 224x224: also count parameters and multiply-adds at "

@@ -17,6 +17,7 @@ from skelnas.cache import Cache
 from skelnas.config import EvaluateSettings
 from skelnas.console import progress
 from skelnas.errors import InputError, UsageError
+from skelnas.latency import Latency, time_passes
 from skelnas.metrics import Metrics
 from skelnas.model_folder import ModelCard, load_model
 from skelnas.models.complexity import Complexity, measure
@@ -39,6 +40,7 @@ class Evaluation:
         card: what the model is.
         at_size: parameters, MACs and FLOPs at the input size that was asked for, or None.
         comparison: with another model or file of scores, or None.
+        latency: of a batch of one clip and of a whole batch, or None.
     """
 
     scores: Scores
@@ -46,6 +48,7 @@ class Evaluation:
     card: ModelCard
     at_size: tuple[str, Complexity] | None = None
     comparison: Comparison | None = None
+    latency: list[Latency] | None = None
 
     @property
     def metrics(self) -> Metrics:
@@ -61,6 +64,7 @@ class Evaluation:
             "flops": self.complexity.flops,
             "at_input_size": self.at_size and _complexity(*self.at_size),
             "comparison": self.comparison and self.comparison.to_dict(),
+            "latency": self.latency and [asdict(latency) for latency in self.latency],
             "model": asdict(self.card),
         }
 
@@ -85,6 +89,8 @@ def evaluate(
     """
     with parallel.joined(settings.rank_timeout):
         device = devices.choose(settings)
+        if settings.latency and parallel.world_size() > 1:
+            raise UsageError("--latency times one process, not several ranks side by side")
         network, card = load_model(model_path)
         with Cache.open(cache_path) as cache:
             _check_fit(cache, card, model_path)
@@ -98,7 +104,15 @@ def evaluate(
         comparison = None
         if other is not None and other_path is not None:
             comparison = compare(scores, other, model_path, other_path)
-        return Evaluation(scores, complexity, card, at_size, comparison)
+        latency = None
+        if settings.latency:
+            latency = [
+                time_passes(
+                    network, card.input_shape, device, size, settings.passes, settings.precision
+                )
+                for size in (1, settings.batch_size)
+            ]
+        return Evaluation(scores, complexity, card, at_size, comparison, latency)
 
 
 def _score(

@@ -247,6 +247,7 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas train c.h5 --genotype - --out new", MISSING_NODE, 3, ["node 5", "0 to 1"]),
         ("skelnas evaluate c.h5 run", None, 3, ["run", "no trained model"]),
         ("skelnas evaluate c.h5 model --scores s.pkl", None, 2, ["s.pkl", ".npz"]),
+        ("skelnas evaluate c.h5 model --confusion c.jpg", None, 2, ["c.jpg", ".csv, .png"]),
         ("skelnas evaluate c.h5 model --compare none.npz", None, 3, ["none.npz", "--scores"]),
         ("skelnas evaluate c.h5 model --input-size 9", None, 2, ["--input-size 9", "224x224"]),
         ("skelnas ensemble none.npz none.npz", None, 3, ["none.npz", "no such file"]),

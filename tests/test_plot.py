@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
@@ -14,6 +15,7 @@ from skelnas.errors import SkelnasError, UsageError
 from skelnas.genotype import BUILT_IN, PRIMITIVES, Cell, Edge, Genotype
 from skelnas.plot import draw_cells, layout, style
 from skelnas.plot.cells import ARROW, FONT_SIZE
+from skelnas.plot.confusion import draw_confusion
 from skelnas.plot.style import stroke
 
 OPS = [op for op in PRIMITIVES if op != "none"]
@@ -190,3 +192,29 @@ def test_colours_stand_out_from_the_paper(shade: int) -> None:
         high, low = max(paper, luminance(name)), min(paper, luminance(name))
         least = 4.5 if name in ("ink", "quiet") else 3
         assert (high + 0.05) / (low + 0.05) > least, name
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("c.PNG", b"\x89PNG\r\n\x1a\n"), ("c.svg", b"<?xml"), ("c.pdf", b"%PDF")],
+)
+def test_a_confusion_matrix_is_a_picture_of_its_kind(
+    name: str, start: bytes, tmp_path: Path
+) -> None:
+    confusion = np.array([[5, 1], [0, 0]])
+    draw_confusion(["sit", "stand"], confusion, tmp_path / name)
+    first = (tmp_path / name).read_bytes()
+    assert first.startswith(start)
+    draw_confusion(["sit", "stand"], confusion, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == first
+
+
+def test_a_confusion_matrix_names_classes_and_counts_where_there_is_room(tmp_path: Path) -> None:
+    path = tmp_path / "c.svg"
+    draw_confusion(["sit", "x" * 60], np.array([[5, 1], [0, 70]]), path)
+    cut = "x" * 39 + "…"
+    axes = ["taken for", "true class"]
+    assert sorted(texts(path)) == sorted(["sit", "sit", cut, cut, "5", "1", "70", *axes])
+    names = [f"class {number}" for number in range(60)]
+    draw_confusion(names, 7 * np.eye(60, dtype=np.int64), path)
+    assert sorted(texts(path)) == sorted([*names, *names, *axes])

@@ -325,3 +325,16 @@ def test_a_model_of_another_protocol_is_not_compared(
     asked = EvaluateSettings(protocol="xsub")
     same = evaluate(tiny_cache, model, asked, tmp_path).to_dict()["comparison"]
     assert {row["difference"] for row in same["classes"]} == {0}
+
+
+def test_latency_names_what_was_timed(tiny_cache: Path, model: Path) -> None:
+    assert evaluate(tiny_cache, model).to_dict()["latency"] is None
+    settings = EvaluateSettings(latency=True, passes=3, batch_size=4, device="cpu")
+    timed = evaluate(tiny_cache, model, settings).to_dict()
+    assert [(one["batch_size"], one["passes"]) for one in timed["latency"]] == [(1, 3), (4, 3)]
+    for one in timed["latency"]:
+        assert 0 < one["median_ms"] <= one["p95_ms"]
+        rate = 1000 * one["batch_size"] / one["median_ms"]
+        assert one["clips_per_second"] == pytest.approx(rate)
+        assert one["device"].startswith("cpu (")
+        assert one["threads"] == torch.get_num_threads()

@@ -26,7 +26,11 @@ ScoresOut = Annotated[
     ),
 ]
 Confusion = Annotated[
-    Path | None, typer.Option(help="Write the confusion matrix to this CSV file.")
+    Path | None,
+    typer.Option(
+        help="Write the confusion matrix to this .csv file, or draw it as .png, .svg or .pdf "
+        "(extra: plot)."
+    ),
 ]
 
 
@@ -55,7 +59,7 @@ def evaluate(
     """
     from skelnas.evaluate import evaluate as evaluate_verb
 
-    _check_outputs(scores)
+    _check_outputs(scores, confusion)
     result = evaluate_verb(cache, model, settings, compare)
     _write(result.scores, scores, confusion)
     if as_json:
@@ -94,7 +98,7 @@ def ensemble(
         raise UsageError(
             f"--weights {weights}: expected numbers with commas between, such as 1,0.6"
         ) from None
-    _check_outputs(scores)
+    _check_outputs(scores, confusion)
     result = ensemble_verb(members, numbers)
     _write(result, scores, confusion)
     if as_json:
@@ -105,19 +109,35 @@ def ensemble(
         print_scores(result)
 
 
-def _check_outputs(scores: Path | None) -> None:
+def _check_outputs(scores: Path | None, confusion: Path | None) -> None:
     """Refuse a file that could not be written before the work, not after it."""
+    from skelnas.plot.confusion import PICTURES
+    from skelnas.plot.style import drawing
     from skelnas.scores import check_suffix
 
     if scores is not None:
         check_suffix(scores)
+    suffix = confusion.suffix.lower() if confusion is not None else ""
+    if suffix in PICTURES:
+        with drawing("a confusion matrix"):  # raises where there is no matplotlib
+            pass
+    elif suffix not in ("", ".csv"):
+        raise UsageError(
+            f"{confusion}: a confusion matrix cannot be kept in a file of this type",
+            hint=f"name a file that ends in .csv, {', '.join(PICTURES)}",
+        )
 
 
 def _write(result: Scores, scores: Path | None, confusion: Path | None) -> None:
+    from skelnas.plot.confusion import PICTURES, draw_confusion
     from skelnas.runs import atomic_write
     from skelnas.scores import write
 
     if scores is not None and console.SPEAKS:
         write(scores, result)
-    if confusion is not None and console.SPEAKS:
+    if confusion is None or not console.SPEAKS:
+        return
+    if confusion.suffix.lower() in PICTURES:
+        draw_confusion(result.about.classes, result.metrics.confusion, confusion)
+    else:
         atomic_write(confusion, result.confusion_csv())

@@ -22,6 +22,14 @@ def print_evaluation(result: Evaluation) -> None:
         ("FLOPs a clip", f"{result.complexity.flops:,}"),
         *_at_size(result),
     ]
+    for latency in result.latency or ():
+        of = f"batch of {latency.batch_size}"
+        times = f"median {latency.median_ms:.2f} ms, 95 % below {latency.p95_ms:.2f} ms"
+        costs += [(f"{of}, {latency.passes} passes", times)]
+        costs += [(f"{of}, clips a second", f"{latency.clips_per_second:,.1f}")]
+    if result.latency:
+        last = result.latency[-1]
+        costs += [("timed on", f"{last.device}, {last.threads} CPU threads")]
     print_scores(result.scores, costs)
     if result.comparison is not None:
         _print_comparison(result.metrics.top1, result.comparison)
