@@ -29,6 +29,9 @@ STREAMS = ("joint", "bone", "motion")
 """What a network can see of a clip, in the order in which it sees them."""
 
 
+LARGEST = 1e18
+"""Numbers beyond it fit neither 64-bit integers nor, multiplied, float32."""
+
 SHORT_EPOCHS = 30
 """Epochs of a training that compares genotypes, not the paper's 350 (ours)."""
 
@@ -47,6 +50,13 @@ class Settings(BaseModel):
         return self.model_dump(exclude=set(self.changeable))
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _check_number(cls, value: object) -> object:
+        if isinstance(value, int | float) and abs(value) > LARGEST:
+            raise PydanticCustomError("size", "a number up to {most}", {"most": f"{LARGEST:g}"})
+        return value
 
 
 class ClipSettings(Settings):
@@ -191,9 +201,11 @@ class SearchSettings(ClipSettings, DeviceSettings, BatchSettings):
         description="share of the training part's subjects that neither half has, kept to choose "
         "between runs (ours: none, 0.2 with --repeats)",
     )
-    layers: int = Field(6, ge=1, description="cells of the supernet (paper: 6)")
-    channels: int = Field(16, ge=1, description="channels of the first cell (paper: 16)")
-    nodes: int = Field(4, ge=1, description="intermediate nodes of a cell (paper: 4)")
+    layers: int = Field(6, ge=1, le=1_000, description="cells of the supernet (paper: 6)")
+    channels: int = Field(
+        16, ge=1, le=100_000, description="channels of the first cell (paper: 16)"
+    )
+    nodes: int = Field(4, ge=1, le=100, description="intermediate nodes of a cell (paper: 4)")
     epochs: int = Field(35, ge=1, description="passes over the half that trains w (paper: 35)")
     batch_size: int = Field(8, ge=1, description="clips a batch, of all ranks (release: 8)")
     lr: float = Field(0.015, gt=0, description="learning rate of w at the start (paper: 0.015)")
@@ -262,8 +274,10 @@ class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings, BatchSettings
         description="share of the training part's subjects that are not learned from, for "
         "`skelnas evaluate --part held-out` (ours: none)",
     )
-    layers: int = Field(9, ge=1, description="cells of the network (paper: 9)")
-    channels: int = Field(36, ge=1, description="channels of the first cell (release: 36)")
+    layers: int = Field(9, ge=1, le=1_000, description="cells of the network (paper: 9)")
+    channels: int = Field(
+        36, ge=1, le=100_000, description="channels of the first cell (release: 36)"
+    )
     epochs: int = Field(350, ge=1, description="passes over the training part (paper: 350)")
     batch_size: int = Field(46, ge=1, description="clips a batch, of all ranks (release: 46)")
     lr: float = Field(0.01, gt=0, description="learning rate at the start (paper: 0.01)")

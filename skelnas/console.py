@@ -23,6 +23,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from skelnas.errors import SkelnasError
+
 err = Console(stderr=True, highlight=False, emoji=False)
 """Notes, progress and errors."""
 
@@ -41,7 +43,9 @@ def note(text: str, style: str | None = None) -> None:
 
 
 def result(text: str) -> None:
-    """Print a result to stdout, exactly as given."""
+    """Print a result to stdout, exactly as given; raises SkelnasError where that is closed."""
+    if sys.stdout is None:
+        raise SkelnasError("the result has no place: standard output is closed")
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
 

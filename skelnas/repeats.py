@@ -63,9 +63,7 @@ def repeat(
         InputError, UsageError, DeviceError: see `search`, `train` and `evaluate`.
         Interrupted: asked to stop; the work can be resumed.
     """
-    settings = settings.model_copy(update={"hold_out": settings.hold_out or HOLD_OUT})
-    same = {name: getattr(settings, name) for name in ("seed", "protocol", "hold_out")}
-    training = training.model_copy(update=same)
+    settings, training = agree(settings, training)
     seeds = range(settings.seed, settings.seed + count)
     config = {
         "verb": "repeats",
@@ -74,20 +72,27 @@ def repeat(
         "training": training.asked(),
     }
 
+    def how(folder: Path) -> dict[str, bool]:
+        """Go on with what is there, or start in what `_forget` has left."""
+        is_there = (folder / runs.CONFIG).exists()
+        return {"resume": is_there, "force": not is_there, "tensorboard": tensorboard}
+
     def make(kind: str, seed: int) -> dict[str, Any]:
         """Find a genotype, train it and score it."""
         seeded = {"seed": seed}
-        how = {"resume": resume, "force": force, "tensorboard": tensorboard}
         if kind == "searched":
-            search(cache, out / f"seed-{seed}", settings.model_copy(update=seeded), **how)
-            genotype = derive(out / f"seed-{seed}")
+            run = out / f"seed-{seed}"
+            search(cache, run, settings.model_copy(update=seeded), **how(run))
+            genotype = derive(run)
         else:
             genotype = random_genotype(seed, settings.space, settings.nodes)
         model = out / f"{kind}-{seed}"
-        train(cache, genotype, model, training.model_copy(update=seeded), **how)
+        train(cache, genotype, model, training.model_copy(update=seeded), **how(model))
         return {"name": model.name, "kind": kind, "seed": seed, **_score(cache, model, training)}
 
     with runs.start(out, config, resume=resume, force=force):
+        if force:
+            _forget(out)
         networks = _read(out)
         try:
             for number, (seed, kind) in enumerate(itertools.product(seeds, KINDS), start=1):
@@ -100,6 +105,22 @@ def repeat(
                 "search --repeats stopped", hint="the same command with --resume goes on from here"
             ) from None
         return _write(out, networks, seeds)
+
+
+def agree(
+    settings: SearchSettings, training: TrainSettings
+) -> tuple[SearchSettings, TrainSettings]:
+    """Let searches and trainings hold out the same, with the same seed and protocol."""
+    settings = settings.model_copy(update={"hold_out": settings.hold_out or HOLD_OUT})
+    same = {name: getattr(settings, name) for name in ("seed", "protocol", "hold_out")}
+    return settings, training.model_copy(update=same)
+
+
+def _forget(out: Path) -> None:
+    """Forget the runs of all seeds, or going on would meet those of other settings."""
+    for kind in ("seed", *KINDS):
+        for config in out.glob(f"{kind}-*/{runs.CONFIG}"):
+            runs.forget(config.parent)
 
 
 def _score(cache: Path, model: Path, training: TrainSettings) -> dict[str, Any]:

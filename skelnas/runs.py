@@ -57,8 +57,8 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     content = data.encode() if isinstance(data, str) else data
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(content)
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
             return
         with part.open("wb") as file:
             file.write(content)
@@ -209,12 +209,27 @@ def start(
     except OSError as error:
         raise SkelnasError(f"{folder}: cannot be made ({error.strerror})") from None
     run = Run(folder, mirror)
+    _forget(folder)
+    atomic_write(config_path, to_json({**config, "versions": versions()}))
+    return run
+
+
+def forget(folder: Path) -> None:
+    """Remove a run from a folder; files that a run did not write stay.
+
+    Raises:
+        UsageError: it is at work.
+    """
+    with Run(folder):
+        _forget(folder)
+        (folder / CONFIG).unlink(missing_ok=True)
+
+
+def _forget(folder: Path) -> None:
     for name in (METRICS, ALPHAS, CHECKPOINT, MODEL, REPEATS):
         (folder / name).unlink(missing_ok=True)
     for events in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
         events.unlink()
-    atomic_write(config_path, to_json({**config, "versions": versions()}))
-    return run
 
 
 def _lock(folder: Path) -> IO[bytes] | None:
@@ -241,6 +256,11 @@ def _check_same(old: dict[str, Any], new: Mapping[str, Any], folder: Path) -> No
     for key in sorted(new, key=lambda key: (key != "verb", key)):
         if isinstance(new[key], dict) and isinstance(old.get(key), dict):
             _check_same(old[key], new[key], folder)
+        elif key == "fingerprint" and key in old and old[key] != new[key]:
+            raise UsageError(
+                f"{folder}: was started with other clips than the cache has now",
+                hint="prepare the cache as it was, or start anew with --force",
+            )
         elif old.get(key) != new[key]:
             raise UsageError(
                 f"{folder}: was started with {key} = {shown(old.get(key))}, "

@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import pytest
 
+from skelnas import cli
 from skelnas.genotype import BUILT_IN
 
 SKELNAS = Path(sys.executable).with_name("skelnas")
@@ -196,6 +197,7 @@ def test_several_seeds_are_compared_and_one_is_picked(folder: Path, tmp_path: Pa
     command += f" --train-config {tmp_path}/short.toml"
     planned = json.loads(run(f"{command} --dry-run", folder).stdout)
     assert (planned["train"]["epochs"], planned["train"]["frames"]) == (30, 6)
+    assert planned["search"]["hold_out"] == planned["train"]["hold_out"] == 0.2
     (tmp_path / "short.toml").write_text("epochs = 1\nlayers = 3\nchannels = 2\n")
     finished = run(command, folder)
     assert finished.returncode == 0, finished.stderr
@@ -237,6 +239,14 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
             3,
             ["bad.toml", "'epoch'", "skelnas train --help"],
         ),
+        (
+            "skelnas search c.h5 --out new --repeats 2 --train-config seed.toml",
+            None,
+            2,
+            ["seed.toml: hold-out is that of the searches"],
+        ),
+        ("skelnas search c.h5 --out new --lr 1e300", None, 2, ["--lr 1e+300", "1e+18"]),
+        ("skelnas search c.h5 --out new --layers 1001", None, 2, ["--layers 1001", "1000"]),
         ("skelnas search c.h5 --out new --repeats 0", None, 2, ["--repeats", "equal to 1"]),
         ("skelnas derive run --clips 9", None, 2, ["--clips", "--select perturbation"]),
         ("skelnas derive run --plot cells.pdf", None, 2, ["cells.pdf", ".svg"]),
@@ -267,6 +277,7 @@ def test_bad_input_is_one_clear_line_and_loses_nothing(
     (folder / "text.h5").write_text("a letter to a friend")
     (folder / "empty").mkdir(exist_ok=True)
     (folder / "bad.toml").write_text("epoch = 3")
+    (folder / "seed.toml").write_text("[train]\nhold-out = 0.5\n")
     if not (folder / "schema.h5").exists():
         (folder / "schema.h5").write_bytes((folder / "c.h5").read_bytes())
         with h5py.File(folder / "schema.h5", "r+") as file:
@@ -328,6 +339,36 @@ def test_on_a_terminal_a_live_view_shows_the_search_and_vanishes(
     before, after = text.split("epoch 3/3  train_loss")
     assert "\x1b[1A" in before + after  # the view was drawn over itself
     assert after.rstrip().endswith("prints the genotype")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_an_import_swallows_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    def half_imported() -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise AttributeError("module 'numpy' has no attribute 'matrix'") from None
+
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(cli, "app", half_imported)
+    try:
+        with pytest.raises(SystemExit) as ending:
+            cli.main()
+    finally:
+        for restored, handler in before.items():
+            signal.signal(restored, handler)
+    assert ending.value.code == 130
+    assert capsys.readouterr().err == "skelnas: interrupted\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_a_closed_output_is_named(folder: Path) -> None:
+    command = f"{SKELNAS} derive run >&-"
+    closed = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True)
+    assert closed.returncode == 1
+    assert closed.stderr == "skelnas: the result has no place: standard output is closed\n"
 
 
 def test_killed_outright_and_resumed(folder: Path, tmp_path: Path) -> None:

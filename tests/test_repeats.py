@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 from collections import Counter
 from collections.abc import Callable
@@ -189,6 +190,19 @@ def test_what_does_not_fit_is_refused(tiny_cache: Path, whole: Path, tmp_path: P
     with pytest.raises(InputError, match="the cache has other clips than the networks before"):
         go(tmp_path / "c.h5", tmp_path / "out", resume=True)
     go(tmp_path / "c.h5", tmp_path / "out", count=1, force=True)
+
+
+def test_force_forgets_the_runs_of_all_seeds(tiny_cache: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "out")
+    own = tmp_path / "out" / "searched-4" / "own.txt"
+    own.write_text("stays")
+    longer = TRAIN.model_copy(update={"epochs": 3})
+    repeat(tiny_cache, tmp_path / "out", SEARCH, longer, count=1, force=True)
+    repeat(tiny_cache, tmp_path / "out", SEARCH, longer, count=2, resume=True)
+    for name in NAMES:
+        metrics = runs.read_lines(tmp_path / "out" / name / runs.METRICS)
+        assert [line["epoch"] for line in metrics] == [1, 2, 3]
+    assert own.read_text() == "stays"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"networks": 3}', '{"networks": [{}]}'])

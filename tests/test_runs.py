@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -177,6 +179,13 @@ def test_atomic_write_follows_links_and_writes_to_pipes(tmp_path: Path) -> None:
         runs.atomic_write(pipe, "through")
         assert reading.result() == "through"
     assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="needs /dev/stdout")
+def test_atomic_write_to_the_output_that_is_a_pipe() -> None:
+    write = "from skelnas.runs import *; atomic_write(Path('/dev/stdout'), 'through')"
+    piped = subprocess.run([sys.executable, "-c", write], capture_output=True, check=True)
+    assert piped.stdout == b"through"
 
 
 def test_seeds_differ_by_place_and_repeat() -> None:

@@ -245,7 +245,7 @@ def test_other_clips_under_the_same_name_are_not_resumed(tmp_path: Path) -> None
     short = SMALL.model_copy(update={"epochs": 1})
     train(tmp_path / "c.h5", GENOTYPE, tmp_path / "model", short)
     write_tiny_cache(tmp_path / "c.h5", seed=1)
-    with pytest.raises(UsageError, match="started with fingerprint"):
+    with pytest.raises(UsageError, match="started with other clips than the cache has now"):
         train(tmp_path / "c.h5", GENOTYPE, tmp_path / "model", short, resume=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -66,7 +67,7 @@ def root(
 
 def main() -> None:
     """Run the command line; a known failure is one line, its hint and its exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up, as Ctrl-C
+    asked_to_end = _listen()
     if not console.SPEAKS:
         sys.stdout = sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
@@ -85,6 +86,8 @@ def main() -> None:
         place = error.filename or "the output"
         _fail(f"{place}: {error.strerror or error}", "make room, or check the path", 1)
     except Exception as error:
+        if asked_to_end:  # some imports turn a KeyboardInterrupt into an error of their own
+            _fail("interrupted", None, 130)
         if is_out_of_memory(error):
             _fail(f"out of memory ({str(error).splitlines()[0]})", "try a smaller --batch-size", 4)
         if os.environ.get("SKELNAS_DEBUG"):
@@ -95,6 +98,20 @@ def main() -> None:
             "this is a bug; run again with SKELNAS_DEBUG=1 and report the traceback",
             1,
         )
+
+
+def _listen() -> list[int]:
+    """Let SIGTERM clean up as Ctrl-C does; return a list that gets the number of each signal."""
+    numbers: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        numbers.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, interrupt)
+    return numbers
 
 
 def _fail(message: str, hint: str | None, exit_code: int) -> None:

@@ -31,6 +31,9 @@ from skelnas.config import (
 )
 from skelnas.errors import UsageError
 
+OF_THE_SEARCHES = frozenset({"seed", "protocol", "hold_out"})
+"""What the trainings of ``--repeats`` take from the searches."""
+
 
 @with_settings(SearchSettings)
 def search(
@@ -51,7 +54,8 @@ def search(
         Path | None,
         typer.Option(
             help="TOML file with settings of these trainings, as for `skelnas train --config`; "
-            "by default 30 epochs, and clips and device as in the search."
+            "by default 30 epochs, and clips and device as in the search. Seed, protocol and "
+            "hold-out are always those of the search."
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -68,13 +72,13 @@ def search(
                 "--repeats is the work of one process, not of several ranks",
                 hint="search with --hold-out and one --seed after the other",
             )
-        training = _training(settings, train_config)
+        from skelnas.repeats import agree, repeat
+
+        settings, training = agree(settings, _training(settings, train_config))
         if dry_run:
             both = {"search": settings.model_dump(), "train": training.model_dump()}
             console.result(json.dumps(both, indent=2))
             return
-        from skelnas.repeats import repeat
-
         how = {"resume": resume, "force": force, "tensorboard": tensorboard}
         print_repeats(repeat(cache, out, settings, training, count=repeats, **how))
         console.note(f"done: `skelnas derive {out}` prints the picked genotype")
@@ -152,5 +156,11 @@ def _training(settings: SearchSettings, path: Path | None) -> TrainSettings:
     shared = {*ClipSettings.model_fields, *DeviceSettings.model_fields}
     values = {**settings.model_dump(include=shared), "epochs": SHORT_EPOCHS}
     if path is not None:
-        values |= read_settings(path, "train", TrainSettings.model_fields)
+        given = read_settings(path, "train", TrainSettings.model_fields)
+        for name in sorted(OF_THE_SEARCHES & given.keys()):
+            raise UsageError(
+                f"{path}: {name.replace('_', '-')} is that of the searches",
+                hint="leave it out here, and give it to `skelnas search`",
+            )
+        values |= given
     return check(TrainSettings, values)
