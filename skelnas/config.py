@@ -24,6 +24,7 @@ Interpolation = Literal["linear", "nearest"]
 ValidationPart = Literal["random", "subject"]
 ScoredPart = Literal["test", "held-out"]
 Statistics = Literal["sync", "rank"]
+BaselineName = Literal["hcn", "st-gcn", "temporal-conv"]
 
 STREAMS = ("joint", "bone", "motion")
 """What a network can see of a clip, in the order in which it sees them."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from skelnas import devices, parallel
 from skelnas.batches import ClipStore, clip_shape
@@ -20,6 +21,7 @@ from skelnas.errors import InputError, UsageError
 from skelnas.latency import Latency, time_passes
 from skelnas.metrics import Metrics
 from skelnas.model_folder import ModelCard, load_model
+from skelnas.models.baselines import Baseline
 from skelnas.models.complexity import Complexity, measure
 from skelnas.models.network import Network
 from skelnas.scores import Comparison, Labels, Scores, compare, holds_scores, read
@@ -65,7 +67,7 @@ class Evaluation:
             "at_input_size": self.at_size and _complexity(*self.at_size),
             "comparison": self.comparison and self.comparison.to_dict(),
             "latency": self.latency and [asdict(latency) for latency in self.latency],
-            "model": asdict(self.card),
+            "model": self.card.to_dict(),
         }
 
 
@@ -116,7 +118,7 @@ def evaluate(
 
 
 def _score(
-    network: Network,
+    network: Network | Baseline,
     card: ModelCard,
     path: Path,
     cache: Cache,
@@ -156,7 +158,7 @@ def _score_other(
     return _score(network, card, path, cache, protocol, settings, device)
 
 
-def _measure_at(size: str, network: Network, card: ModelCard) -> tuple[str, Complexity] | None:
+def _measure_at(size: str, network: nn.Module, card: ModelCard) -> tuple[str, Complexity] | None:
     """Count a network at another input size, such as 224x224; None if there is none to count."""
     if not size:
         return None

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from skelnas import devices
 from skelnas.config import Precision
-from skelnas.models.network import Network
 from skelnas.runs import random_seed
 
 WARM_UP = 5
@@ -40,7 +40,7 @@ class Latency:
 
 @torch.no_grad()
 def time_passes(
-    network: Network,
+    network: nn.Module,
     shape: tuple[int, int, int],
     device: torch.device,
     batch_size: int,

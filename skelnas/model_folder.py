@@ -1,7 +1,7 @@
 """Trained models on disk: a safetensors file that says all that is needed to use it.
 
-``model.safetensors`` holds the weights under their names in `Network` and one metadata key,
-``skelnas``, with a sorted JSON object: the fields of `ModelCard`.
+``model.safetensors`` holds the weights under their names in the network and one metadata key,
+``skelnas``, with a sorted JSON object: `ModelCard.to_dict`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,22 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from skelnas import runs
 from skelnas.config import ClipSettings
-from skelnas.errors import InputError
+from skelnas.errors import InputError, SkelnasError
 from skelnas.genotype import from_dict
+from skelnas.models.baselines import Baseline, Shape, find_baseline
 from skelnas.models.network import Network
 from skelnas.runs import MODEL
 from skelnas.splits import HoldOut
 
 METADATA_KEY = "skelnas"
 VERSION = 1
+
+CELL_FIELDS = ("genotype", "channels", "layers")
+"""What a card says of a network that has cells."""
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -36,22 +40,21 @@ class ModelCard:
     """What a model is, what it was trained on and how its input is made.
 
     Attributes:
-        genotype: JSON form of the cells.
-        channels, layers: width of the first cell, number of cells.
         classes: class names in order of the class index.
         input_shape: (C, T, V) of a clip.
         joints: names of the joints of one person.
         clip_settings: `skelnas.config.ClipSettings` as plain JSON.
         source, protocol: the data set, and the split whose training part was learned from.
-        hold_out: what of that part was not learned from, or None.
         versions: of what trained it.
+        hold_out: what of that part was not learned from, or None.
+        genotype: JSON form of the cells; None for a baseline, like the two below.
+        channels, layers: width of the first cell, number of cells.
+        baseline: name of a network of `skelnas.models.baselines`; None if it has cells.
+        bones: pairs of joints of one person that are joined, for a baseline that needs them.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
-    genotype: dict[str, Any]
-    channels: Positive
-    layers: Positive
     classes: list[str]
     input_shape: tuple[Positive, Positive, Positive]
     joints: list[str]
@@ -60,9 +63,36 @@ class ModelCard:
     protocol: str
     versions: dict[str, str]
     hold_out: HoldOut | None = None
+    genotype: dict[str, Any] | None = None
+    channels: Positive | None = None
+    layers: Positive | None = None
+    baseline: str | None = None
+    bones: tuple[tuple[int, int], ...] = ()
 
-    def make_network(self) -> Network:
+    def __post_init__(self) -> None:
+        """Check that one network is described; raises ValueError."""
+        cells = (self.genotype, self.channels, self.layers)
+        if any((part is None) != (self.baseline is not None) for part in cells):
+            raise ValueError("a model has either genotype, channels and layers, or baseline")
+        if self.baseline is not None and (
+            not self.joints or self.input_shape[2] % len(self.joints)
+        ):
+            raise ValueError("the joints of the input are not those of whole persons")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain containers, without those of the other kind of network."""
+        others = {"baseline", "bones"} if self.baseline is None else set(CELL_FIELDS)
+        return {name: value for name, value in asdict(self).items() if name not in others}
+
+    def make_network(self) -> Network | Baseline:
         """Make the network, with fresh weights."""
+        if self.baseline is not None:
+            joints = len(self.joints)
+            persons = self.input_shape[2] // joints
+            shape = Shape(self.input_shape[0], joints, persons, len(self.classes), self.bones)
+            return find_baseline(self.baseline)(shape)
+        assert self.channels is not None
+        assert self.layers is not None
         return Network(
             from_dict(self.genotype, "the model's genotype"),
             in_channels=self.input_shape[0],
@@ -76,16 +106,16 @@ class ModelCard:
         return ClipSettings(**self.clip_settings)
 
 
-def save_model(folder: Path, network: Network, card: ModelCard) -> Path:
+def save_model(folder: Path, network: nn.Module, card: ModelCard) -> Path:
     """Write ``model.safetensors`` into a folder, atomically; returns its path."""
-    description = json.dumps({"version": VERSION, **asdict(card)}, sort_keys=True)
+    description = json.dumps({"version": VERSION, **card.to_dict()}, sort_keys=True)
     tensors = {name: t.detach().contiguous().cpu() for name, t in network.state_dict().items()}
     path = folder / MODEL
     runs.atomic_write(path, save(tensors, metadata={METADATA_KEY: description}))
     return path
 
 
-def load_model(path: Path) -> tuple[Network, ModelCard]:
+def load_model(path: Path) -> tuple[Network | Baseline, ModelCard]:
     """Load a model from its folder or its file, on the CPU and ready to be evaluated.
 
     Raises:
@@ -117,22 +147,25 @@ def load_model(path: Path) -> tuple[Network, ModelCard]:
         if card.input_shape[1] != card.make_clip_settings().frames:
             raise ValueError("two numbers of frames")
         network = _fill(card, tensors)
-    except (TypeError, RuntimeError, ValueError) as error:
+    except (TypeError, RuntimeError, ValueError, SkelnasError) as error:
         reason = "; ".join(str(error).splitlines()[:3])
         raise InputError(f"{file_path}: weights and description disagree ({reason})") from None
     return network.eval(), card
 
 
-def _fill(card: ModelCard, tensors: dict[str, Tensor]) -> Network:
+def _fill(card: ModelCard, tensors: dict[str, Tensor]) -> Network | Baseline:
     """Make the network around its weights; a description that does not fit them costs nothing.
 
     Raises:
         ValueError, RuntimeError: it does not fit.
     """
-    genotype = from_dict(card.genotype, "the model's genotype")
-    nodes = len(genotype.normal) + len(genotype.reduction)
-    if card.layers > len(tensors) or nodes > len(tensors):
-        raise ValueError(f"{card.layers} layers, {nodes} nodes, but {len(tensors)} tensors")
+    if card.baseline is None:
+        genotype = from_dict(card.genotype, "the model's genotype")
+        nodes = len(genotype.normal) + len(genotype.reduction)
+        if (card.layers or 0) > len(tensors) or nodes > len(tensors):
+            raise ValueError(f"{card.layers} layers, {nodes} nodes, but {len(tensors)} tensors")
+    elif card.bones and len(card.joints) ** 2 > sum(map(Tensor.numel, tensors.values())):
+        raise ValueError(f"{len(card.joints)} joints, but fewer weights than pairs of them")
     with torch.device("meta"):  # shapes without memory
         network = card.make_network()
     network.load_state_dict(tensors, assign=True)

@@ -10,12 +10,13 @@ from torch import Tensor
 from skelnas import devices, parallel
 from skelnas.batches import ClipStore
 from skelnas.config import Precision
+from skelnas.models.baselines import Baseline
 from skelnas.models.network import Network
 
 
 @torch.no_grad()
 def score(
-    network: Network,
+    network: Network | Baseline,
     store: ClipStore,
     batch_size: int,
     advance: Callable[[int], None] = lambda count: None,

@@ -1,10 +1,11 @@
-"""`skelnas train`: genotype → model folder, from scratch."""
+"""`skelnas train`: genotype or baseline → model folder, from scratch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,20 +18,26 @@ from skelnas.cache import Cache
 from skelnas.config import ClipSettings, TrainSettings
 from skelnas.console import note
 from skelnas.engine.norm import over_ranks
+from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype
 from skelnas.job import Item, Job, descend, open_run
 from skelnas.model_folder import ModelCard, save_model
+from skelnas.models.baselines import Baseline, find_baseline
 from skelnas.models.complexity import measure
+from skelnas.models.norm import BatchNorm
 from skelnas.splits import split_training_part
 from skelnas.tensorboard import EventWriter
 
-STREAM_INIT, STREAM_ORDER, STREAM_DROP_PATH, STREAM_AUGMENT = range(4)
+STREAM_INIT, STREAM_ORDER, STREAM_DROP, STREAM_AUGMENT = range(4)
 """What is drawn at random, told apart so that each has a seed of its own."""
+
+OF_CELLS = ("channels", "layers", "drop_path")
+"""Settings that a baseline does not have."""
 
 
 def train(
     cache_path: Path,
-    genotype: Genotype,
+    architecture: Genotype | str,
     out: Path,
     settings: TrainSettings,
     *,
@@ -38,14 +45,14 @@ def train(
     force: bool = False,
     tensorboard: bool = False,
 ) -> Path:
-    """Train the network of a genotype on the training part of a protocol.
+    """Train the network of a genotype, or a baseline, on the training part of a protocol.
 
     The test part and what is held out are never read. Nothing is selected: the model is the
     last epoch's.
 
     Args:
         cache_path: a skeleton cache.
-        genotype: the cells.
+        architecture: the cells, or the name of a baseline.
         out: the model folder.
         settings: see `TrainSettings`.
         resume: go on with the run in the folder.
@@ -56,11 +63,14 @@ def train(
         The path of ``model.safetensors``.
 
     Raises:
-        InputError: the cache is broken, has no training clips, or no joints that can be flipped.
-        UsageError: the folder holds another run.
+        InputError: the cache is broken, has no training clips, no joints that can be flipped, or
+            no bones and the baseline needs them.
+        UsageError: the folder holds another run, or there is no such baseline, or a setting of
+            cells is asked of it.
         DeviceError: the device is missing or out of memory.
         Interrupted: asked to stop; the run can be resumed.
     """
+    about_network, unused = _describe(architecture, settings)
     events = EventWriter(out) if tensorboard else None
     with parallel.joined(settings.rank_timeout), over_ranks(settings.batch_norm == "sync"):
         device = devices.choose(settings)
@@ -73,9 +83,6 @@ def train(
             store = ClipStore(clips, layout, persons, settings, device, settings.store)
             store.check(settings)
             card = ModelCard(
-                genotype=genotype.to_dict(),
-                channels=settings.channels,
-                layers=settings.layers,
                 classes=cache.classes,
                 input_shape=store.shape,
                 joints=list(cache.layout.joints),
@@ -84,12 +91,21 @@ def train(
                 protocol=protocol,
                 hold_out=part.hold_out,
                 versions=runs.versions(),
+                **about_network,
             )
-        asked = {key: value for key, value in asdict(card).items() if key != "versions"}
+            if card.baseline is not None and find_baseline(card.baseline).needs_bones:
+                if not layout.bones:
+                    raise InputError(
+                        f"{cache_path}: does not say which joints are joined, and "
+                        f"{card.baseline} needs bones",
+                        hint="prepare it from a source with bones, or take another --model",
+                    )
+                card = replace(card, bones=layout.bones)
+        asked = {key: value for key, value in card.to_dict().items() if key != "versions"}
         config = {
             "verb": "train",
             "cache": str(cache_path.resolve()),
-            "settings": settings.asked(),
+            "settings": {k: v for k, v in settings.asked().items() if k not in unused},
             "ranks": parallel.world_size() if settings.batch_norm == "rank" else "any",
             "model": asked,
             "clips": len(store),
@@ -102,6 +118,23 @@ def train(
             if run.writes:
                 save_model(out, job.network, card)
             return out / runs.MODEL
+
+
+def _describe(
+    architecture: Genotype | str, settings: TrainSettings
+) -> tuple[dict[str, Any], set[str]]:
+    """Return what the card says of a network, and the settings that it has no use for."""
+    if isinstance(architecture, Genotype):
+        widths = settings.model_dump(include={"channels", "layers"})
+        return {"genotype": architecture.to_dict(), **widths}, set()
+    find_baseline(architecture)
+    for name in OF_CELLS:
+        if getattr(settings, name) != TrainSettings.model_fields[name].default:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is a setting of cells, and {architecture} has none",
+                hint="leave it out: a baseline has the sizes and the dropout of its paper",
+            )
+    return {"baseline": architecture}, set(OF_CELLS)
 
 
 class _Training(Job):
@@ -153,8 +186,12 @@ class _Training(Job):
         (indices,) = item
         count = len(indices)
         share = parallel.share(count)
-        chance = self.settings.drop_path * self.epoch / self.epochs
-        self.network.drop_paths(chance, count, self._generator(STREAM_DROP_PATH), share)
+        drops = self._generator(STREAM_DROP)
+        if isinstance(self.network, Baseline):
+            self.network.draw_dropout(count, drops, share)
+        else:
+            chance = self.settings.drop_path * self.epoch / self.epochs
+            self.network.drop_paths(chance, count, drops, share)
         batch = self.store.batch(indices, self.settings, self._generator(STREAM_AUGMENT), share)
 
         with devices.autocast(self.settings.precision, self.store.device):
@@ -173,6 +210,12 @@ class _Training(Job):
 
     def _average_statistics(self, share: float) -> None:
         """Let all ranks have the mean of the running statistics that each has of its clips."""
-        running = [value for value in self.network.buffers() if value.is_floating_point()]
+        running = [
+            statistic
+            for module in self.network.modules()
+            if isinstance(module, BatchNorm)
+            for statistic in (module.running_mean, module.running_var)
+            if statistic is not None
+        ]
         averages = parallel.all_reduce([value * share for value in running])
         torch._foreach_copy_(running, averages)

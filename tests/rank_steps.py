@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from skelnas.errors import Interrupted, SkelnasError
 from skelnas.evaluate import evaluate
 from skelnas.genotype import BUILT_IN, SPACES, random_genotype
 from skelnas.job import descend
+from skelnas.models.baselines import BASELINES, Shape, find_baseline
 from skelnas.models.network import Network
 from skelnas.models.supernet import Supernet
 from skelnas.search import search
@@ -98,10 +99,24 @@ def training_steps() -> Tensors:
     torch.manual_seed(0)
     shape: Any = {"channels": 2, "num_layers": 3}
     network = Network(random_genotype(0), in_channels=3, num_classes=4, **shape).double()
+    return two_steps(network, partial(network.drop_paths, 0.3))
+
+
+def baseline_steps(name: str) -> Tensors:
+    """Two steps of a baseline with its dropout; its classifier and running statistics."""
+    torch.manual_seed(0)
+    bones = ((1, 0), (2, 1), (3, 1), (4, 3))
+    network = find_baseline(name)(Shape(3, 5, 1, 4, bones)).double()
+    state = two_steps(network, network.draw_dropout)
+    return {key: value for key, value in state.items() if "running" in key or "classifier" in key}
+
+
+def two_steps(
+    network: torch.nn.Module, drop: Callable[[int, torch.Generator, slice], None]
+) -> Tensors:
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for step in range(2):
-        share = parallel.share(CLIPS)
-        network.drop_paths(0.3, CLIPS, torch.Generator().manual_seed(step), share)
+        drop(CLIPS, torch.Generator().manual_seed(step), parallel.share(CLIPS))
         x, labels, part = batch(step)
         descend(optimizer, F.cross_entropy(network(x), labels) * part, 0.1, 5.0)
     return network.state_dict()
@@ -112,6 +127,7 @@ def all_steps() -> Tensors:
         "search": search_step(),
         "exact": search_step(exact=True),
         "training": training_steps(),
+        **{name: baseline_steps(name) for name in BASELINES},
     }
     return {f"{case} {name}": value for case, it in found.items() for name, value in it.items()}
 

@@ -88,7 +88,7 @@ def pair(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 def test_two_ranks_take_the_steps_of_one_process(pair: Pair) -> None:
-    """The Hessian's term, also the exact one, drop-path and running statistics included."""
+    """The Hessian's term, also the exact one, drop-path, statistics and baselines included."""
     torch.testing.assert_close(pair.both("sync"), all_steps(), **CLOSE)
 
 

@@ -272,7 +272,7 @@ def test_a_run_that_diverged_is_not_saved_within_an_epoch(
 @pytest.mark.parametrize(("part", "value"), [("training", Test), ("test", Train)])
 def test_an_empty_part(tmp_path: Path, model: Path, part: str, value: int) -> None:
     write_tiny_cache(tmp_path / "c.h5", only=value)
-    verb = partial(train, out=tmp_path / "new", settings=SMALL, genotype=GENOTYPE)
+    verb = partial(train, out=tmp_path / "new", settings=SMALL, architecture=GENOTYPE)
     if part == "test":
         verb = partial(evaluate, model_path=model)
     with pytest.raises(InputError, match=f"the {part} part of xsub has no clips"):

@@ -18,22 +18,26 @@ from skelnas.cli.options import (
     has_ranks,
     with_settings,
 )
-from skelnas.config import TrainSettings
+from skelnas.config import BaselineName, TrainSettings
 from skelnas.errors import UsageError
 
 
 @with_settings(TrainSettings)
 def train(
     cache: CacheArgument,
+    out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
     genotype: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Genotype: a JSON file, - for standard input, a built-in name (ntu_cs112se30, "
             "ntu_cv112se30) or random:SEED.",
             show_default=False,
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
+    ] = None,
+    model: Annotated[
+        BaselineName | None,
+        typer.Option(help="A network of other authors, trained in place of --genotype."),
+    ] = None,
     resume: Resume = False,
     force: Force = False,
     tensorboard: TensorBoard = False,
@@ -41,25 +45,32 @@ def train(
     *,
     settings: TrainSettings,
 ) -> None:
-    """Train the network of a genotype from scratch; writes a model folder.
+    """Train the network of a genotype, or a baseline, from scratch; writes a model folder.
 
     Example: skelnas train ntu60.h5 --genotype ntu_cs112se30 --out models/released
     """
-    from skelnas.genotype import load
+    from skelnas.genotype import Genotype, load
 
+    if (genotype is None) == (model is None):
+        raise UsageError(
+            "train takes one of --genotype and --model",
+            hint="--genotype trains cells; --model hcn, st-gcn or temporal-conv a baseline",
+        )
     if genotype == "-" and has_ranks():
         raise UsageError(
             "several ranks cannot read the genotype from one standard input",
             hint="`skelnas derive RUN --out genotype.json` writes a file for --genotype",
         )
-    cells = load(genotype, sys.stdin.read() if genotype == "-" else None)
+    architecture: Genotype | str = model or ""
+    if genotype is not None:
+        architecture = load(genotype, sys.stdin.read() if genotype == "-" else None)
     if dry_run:
         console.result(settings.model_dump_json(indent=2))
         return
     from skelnas.train import train as train_verb
 
     path = train_verb(
-        cache, cells, out, settings, resume=resume, force=force, tensorboard=tensorboard
+        cache, architecture, out, settings, resume=resume, force=force, tensorboard=tensorboard
     )
     console.note(f"done: {path}; `skelnas evaluate {cache} {out}` scores it")
 

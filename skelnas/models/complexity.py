@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skelnas.models.baselines.graph import GraphSum
+
 
 @dataclass(frozen=True)
 class Complexity:
@@ -15,8 +17,9 @@ class Complexity:
 
     Attributes:
         parameters: learned numbers.
-        macs: multiply-adds of convolutions and linear layers; normalisation, pools and
-            sums are not counted, as usual in the field.
+        macs: multiply-adds of convolutions, linear layers and sums over the bones of a graph,
+            as dense products; normalisation, pools and other sums are not counted, as usual
+            in the field.
     """
 
     parameters: int
@@ -38,6 +41,8 @@ def measure(model: nn.Module, input_shape: tuple[int, int, int]) -> Complexity:
             macs += output.numel() * module.weight[0].numel()
         elif isinstance(module, nn.Linear):
             macs += output.numel() * module.in_features
+        elif isinstance(module, GraphSum):
+            macs += output.numel() * module.macs_per_number
 
     hooks = [module.register_forward_hook(count) for module in model.modules()]
     training = model.training

@@ -38,6 +38,8 @@ def _data(history: History) -> list[tuple[str, str]]:
     model = config.get("model") if isinstance(config.get("model"), dict) else {}
     known = {**config, **(model or {})}
     found = []
+    if "baseline" in known:
+        found.append(("Baseline", str(known["baseline"])))
     if "cache" in known:
         cache = Path(str(known["cache"])).name
         found.append(("Clips from", f"{cache}, {protocol}" if protocol else cache))

@@ -30,7 +30,8 @@ class History:
         metrics: by name, one number an epoch; NaN where an epoch has none.
         primitives: ids of the candidate operations; empty in a training.
         alphas: by epoch, from 0 for the start, and by cell: [edges][operations].
-        genotypes: by epoch: what the alphas stood for; of a training its one under 0.
+        genotypes: by epoch: what the alphas stood for; of a training its one under 0, of a
+            baseline none.
     """
 
     folder: Path
@@ -93,7 +94,7 @@ def read_history(folder: Path) -> History:
         raise InputError(f"{folder / CONFIG}: expected settings with a number of epochs")
     epochs, metrics = _read_metrics(folder / METRICS)
     if config["verb"] == "train":
-        genotypes = {0: _given_genotype(folder / CONFIG, config)}
+        genotypes = _given_genotypes(folder / CONFIG, config)
         return History(folder, config, epochs, metrics, [], {}, genotypes)
     primitives = _read_primitives(folder / CONFIG, config)
     alphas = _read_alphas(folder / ALPHAS, len(primitives))
@@ -163,6 +164,9 @@ def _derive(
         raise InputError(f"{path}: no cells can be derived from it ({error!r})") from None
 
 
-def _given_genotype(path: Path, config: dict[str, Any]) -> Genotype:
+def _given_genotypes(path: Path, config: dict[str, Any]) -> dict[int, Genotype]:
     model = config.get("model")
-    return from_dict(model.get("genotype") if isinstance(model, dict) else None, str(path))
+    described: dict[str, Any] = model if isinstance(model, dict) else {}
+    if isinstance(described.get("baseline"), str):
+        return {}
+    return {0: from_dict(described.get("genotype"), str(path))}

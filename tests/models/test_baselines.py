@@ -1,0 +1,254 @@
+"""The paper's rivals: published sizes, graphs by hand, persons, and a life like any model's."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from conftest import LAYOUT, write_tiny_cache
+from interrupting import stop_after
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from skelnas import runs
+from skelnas.cli import app
+from skelnas.config import BaselineName, TrainSettings
+from skelnas.errors import InputError, Interrupted, UsageError
+from skelnas.evaluate import evaluate
+from skelnas.model_folder import load_model
+from skelnas.models.baselines import BASELINES, Baseline, Shape, find_baseline
+from skelnas.models.baselines.base import Dropout
+from skelnas.models.baselines.graph import GraphSum, partition
+from skelnas.models.baselines.hcn import motions
+from skelnas.models.complexity import measure
+from skelnas.report.history import read_history
+from skelnas.sources import kinetics, ntu_facts, nw_ucla
+from skelnas.sources.base import Layout
+from skelnas.train import train
+
+TINY = TrainSettings(frames=9, epochs=2, batch_size=9, device="cpu", lr=0.02)
+STAR = ((1, 0), (2, 1), (3, 1), (4, 3))
+"""0 - 1 - 2, and 1 - 3 - 4: the centre is 1."""
+
+
+def make(name: str, layout: Layout, persons: int = 2, classes: int = 60) -> Baseline:
+    shape = Shape(len(layout.channels), len(layout.joints), persons, classes, layout.bones)
+    return find_baseline(name)(shape)
+
+
+def small(name: str, persons: int = 2) -> Baseline:
+    torch.manual_seed(0)
+    return find_baseline(name)(Shape(3, 5, persons, 4, STAR))
+
+
+def test_names_are_those_of_the_command() -> None:
+    assert get_args(BaselineName) == tuple(BASELINES)
+    with pytest.raises(UsageError, match="unknown model 'resnet'"):
+        find_baseline("resnet")
+
+
+@pytest.mark.parametrize(("name", "published"), [("hcn", 2.64e6), ("st-gcn", 3.1e6)])
+@pytest.mark.parametrize("frames", [64, 112])
+def test_published_parameters(name: str, published: float, frames: int) -> None:
+    found = measure(make(name, ntu_facts.LAYOUT), (3, frames, 50)).parameters
+    assert found == pytest.approx(published, rel=0.03)
+
+
+def test_parameters_that_the_docs_name() -> None:
+    counts = {name: measure(make(name, ntu_facts.LAYOUT), (3, 64, 50)) for name in BASELINES}
+    assert {name: count.parameters for name, count in counts.items()} == {
+        "hcn": 2_647_868,
+        "st-gcn": 3_098_832,
+        "temporal-conv": 1_874_492,
+    }
+
+
+def test_macs_of_a_graph() -> None:
+    frames, joints, channels = 7, 5, 4
+    taken = measure(torch.nn.Sequential(GraphSum(joints, STAR)), (3 * channels, frames, joints))
+    assert taken.macs == 3 * channels * frames * joints * joints
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("layout", [ntu_facts.LAYOUT, kinetics.LAYOUT, nw_ucla.LAYOUT])
+def test_every_weight_learns_on_every_skeleton(name: str, layout: Layout) -> None:
+    network = make(name, layout, classes=7)
+    logits = network(torch.randn(2, len(layout.channels), 20, 2 * len(layout.joints)))
+    assert logits.shape == (2, 7)
+    loss = logits.square().mean()
+    gradients = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize(("frames", "persons"), [(1, 1), (5, 3), (33, 2)])
+def test_any_number_of_frames_and_persons(name: str, frames: int, persons: int) -> None:
+    network = small(name, persons).eval()
+    assert network(torch.randn(2, 3, frames, 5 * persons)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["hcn", "st-gcn"])
+def test_persons_can_change_places(name: str) -> None:
+    network = small(name).eval()
+    x = torch.randn(3, 3, 16, 10)
+    changed = torch.cat([x[..., 5:], x[..., :5]], dim=3)
+    torch.testing.assert_close(network(x), network(changed))
+    assert not torch.allclose(network(x), network(x.flip(3)))
+
+
+def test_persons_are_told_apart_by_a_vector_of_all() -> None:
+    network = small("temporal-conv").eval()
+    x = torch.randn(3, 3, 16, 10)
+    assert not torch.allclose(network(x), network(x.roll(5, dims=3)))
+
+
+def test_partition_by_hand() -> None:
+    half, third, quarter = 1 / 2, 1 / 3, 1 / 4
+    same, nearer, farther = torch.from_numpy(partition(5, STAR))
+    assert torch.equal(same, torch.diag(torch.tensor([half, quarter, half, third, half])))
+    expected = torch.zeros(2, 5, 5)  # [giver, taker]
+    expected[0, 1, 0] = expected[0, 1, 2] = expected[0, 3, 4] = half
+    expected[0, 1, 3] = third
+    expected[1, 0, 1] = expected[1, 2, 1] = expected[1, 3, 1] = quarter
+    expected[1, 4, 3] = third
+    assert torch.equal(torch.stack([nearer, farther]), expected)
+
+
+def test_partition_of_a_ring_has_neighbours_as_near_as_the_joint() -> None:
+    ring = ((0, 1), (1, 2), (2, 0))  # the centre is 0; 1 and 2 are as far from it
+    same = partition(3, ring)[0]
+    assert same[1, 2] == same[2, 1] == pytest.approx(1 / 3)
+    assert same[0, 1] == same[1, 0] == 0
+
+
+@pytest.mark.parametrize(
+    ("layout", "centre"),
+    [(ntu_facts.LAYOUT, "spine_shoulder"), (kinetics.LAYOUT, "neck"), (nw_ucla.LAYOUT, None)],
+)
+def test_partition_of_the_data_sets(layout: Layout, centre: str | None) -> None:
+    subsets = partition(len(layout.joints), layout.bones)
+    assert subsets.sum(axis=(0, 1)) == pytest.approx(1)
+    assert (subsets > 0).sum() == len(layout.joints) + 2 * len(layout.bones)
+    (middle,) = (subsets[1].sum(axis=0) == 0).nonzero()[0]
+    assert layout.joints[middle] == (centre or layout.joints[layout.center_joint or 0])
+
+
+def test_partition_of_joints_that_are_not_joined() -> None:
+    subsets = partition(4, ((0, 1), (2, 3)))
+    assert subsets.sum(axis=(0, 1)) == pytest.approx(1)
+    with pytest.raises(ValueError, match="ends at none of the 4 joints"):
+        partition(4, ((0, 4),))
+
+
+def test_a_graph_sums_what_neighbours_give() -> None:
+    graph = GraphSum(5, STAR)
+    x = torch.zeros(1, 3, 1, 5)
+    x[0, 2] = torch.tensor([1.0, 10, 100, 1000, 10000])  # the subset of those farther away
+    assert graph(x).flatten().tolist() == pytest.approx([0, 1101 / 4, 0, 10000 / 3, 0])
+
+
+def test_motion_is_zero_where_a_person_comes_or_goes() -> None:
+    x = torch.tensor([0.0, 1, 3, 0, 2]).reshape(1, 1, 5, 1).repeat(1, 2, 1, 3)
+    assert motions(x)[0, 1, :, 2].tolist() == [0, 2, 0, 0, 0]
+
+
+def test_dropout_of_a_clip_does_not_depend_on_the_others() -> None:
+    drawn = []
+    for share in (slice(None), slice(2, 6)):
+        network = small("hcn").train()
+        network.draw_dropout(6, torch.Generator().manual_seed(3), share)
+        dropout = next(module for module in network.modules() if isinstance(module, Dropout))
+        drawn.append(dropout(torch.ones(2 * len(range(6)[share]), 50, 3)))
+        assert torch.equal(dropout.eval()(drawn[-1]), drawn[-1])
+    whole, part = drawn
+    assert torch.equal(whole[4:], part)
+    assert whole.unique().tolist() == [0, 2]
+    assert whole.mean().item() == pytest.approx(1, abs=0.15)
+    assert not torch.equal(whole[0], whole[1])
+
+
+@pytest.fixture(scope="module")
+def models(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("baselines")
+    for name in BASELINES:
+        train(tiny_cache, name, folder / name, TINY)
+    return folder
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_model_is_scored_and_resumed_like_any(
+    tiny_cache: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    result = evaluate(tiny_cache, models / name)
+    card = result.to_dict()["model"]
+    assert card["baseline"] == name
+    assert "genotype" not in card
+    assert "layers" not in runs.read_config(models / name)["settings"]
+    assert [list(bone) for bone in card["bones"]] == (
+        [list(bone) for bone in LAYOUT.bones] if name == "st-gcn" else []
+    )
+    assert read_history(models / name).genotypes == {}
+
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(Interrupted):
+            train(tiny_cache, name, tmp_path / "parts", TINY)
+    train(tiny_cache, name, tmp_path / "parts", TINY, resume=True)
+    whole = load_file(models / name / runs.CHECKPOINT)
+    parts = load_file(tmp_path / "parts" / runs.CHECKPOINT)
+    assert [key for key in whole if not torch.equal(whole[key], parts[key])] == []
+
+
+def test_a_loaded_network_is_the_one_that_was_trained(models: Path) -> None:
+    network, card = load_model(models / "st-gcn")
+    fresh = card.make_network()
+    fresh.load_state_dict(load_file(models / "st-gcn" / runs.MODEL))
+    x = torch.randn(2, *card.input_shape)
+    assert torch.equal(network(x), fresh.eval()(x))
+
+
+def test_broken_cards(models: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    tensors = load_file(models / "st-gcn" / runs.MODEL)
+    with safe_open(models / "st-gcn" / runs.MODEL, framework="pt") as file:
+        description = json.loads(file.metadata()["skelnas"])
+    for change in (
+        {"baseline": "hcn"},
+        {"baseline": None},
+        {"channels": 4},
+        {"joints": ["a", "b", "c", "d"]},
+        {"joints": []},
+        {"joints": ["a"] * 10_000, "input_shape": [3, 9, 10_000]},
+        {"bones": [[0, 99]]},
+        {"bones": [[0]]},
+        {"baseline": "resnet"},
+        {"bones": []},
+    ):
+        save_file(tensors, path, metadata={"skelnas": json.dumps(description | change)})
+        with pytest.raises(InputError, match="weights and description disagree"):
+            load_model(path)
+
+
+def test_what_is_refused(tiny_cache: Path, tmp_path: Path) -> None:
+    for change in ({"channels": 4}, {"layers": 3}, {"drop_path": 0.1}):
+        with pytest.raises(UsageError, match="is a setting of cells, and hcn has none"):
+            train(tiny_cache, "hcn", tmp_path / "m", TINY.model_copy(update=change))
+    with pytest.raises(UsageError, match="unknown model"):
+        train(tiny_cache, "resnet", tmp_path / "m", TINY)
+    write_tiny_cache(tmp_path / "c.h5", layout=Layout(joints=tuple("abcd"), center_joint=1))
+    verb = partial(train, tmp_path / "c.h5", settings=TINY, out=tmp_path / "m")
+    with pytest.raises(InputError, match="does not say which joints are joined, and st-gcn"):
+        verb("st-gcn")
+    assert verb("temporal-conv").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--genotype", "random:0", "--model", "hcn"]])
+def test_the_command_takes_one_of_genotype_and_model(tiny_cache: Path, words: list[str]) -> None:
+    result = CliRunner().invoke(app, ["train", str(tiny_cache), "--out", "x", *words])
+    assert isinstance(result.exception, UsageError)
+    assert "one of --genotype and --model" in str(result.exception)
