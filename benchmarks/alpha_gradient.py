@@ -30,10 +30,10 @@ from torch.func import functional_call
 
 from skelnas import architect, devices
 from skelnas.batches import Batch, shuffled
-from skelnas.bilevel import ALPHA_BETAS
+from skelnas.bilevel import Bilevel
+from skelnas.cache import Cache
 from skelnas.config import Precision, SearchSettings
 from skelnas.engine import ENGINES
-from skelnas.job import descend
 from skelnas.models.supernet import Supernet
 from skelnas.prepare import prepare
 from skelnas.search_clips import SearchClips, load_search_clips
@@ -114,6 +114,11 @@ class Moment:
             precision,
         )
 
+    def first_order(self) -> Tensor:
+        """Return the gradient at w, which is taken for that at w'."""
+        validate = partial(self.loss, self.validation, "fp32")
+        return flat(architect.first_order(validate, *self._leaves()).alphas)
+
     def _leaves(self) -> tuple[list[Tensor], list[Tensor]]:
         weights = [weight for _, weight in self.supernet.named_weights()]
         return weights, list(self.supernet.alphas.values())
@@ -125,29 +130,23 @@ class Moment:
         steps = self.step.direction(slopes, weights)
         moved = [(w - self.step.lr * s).detach() for w, s in zip(weights, steps, strict=True)]
         loss = self.loss(self.validation, precision, moved)
-        direct, total = (
-            torch.cat([tensor.double().flatten() for tensor in tensors])
-            for tensors in (torch.autograd.grad(loss, alphas), gradient.alphas)
-        )
+        direct, total = flat(torch.autograd.grad(loss, alphas)), flat(gradient.alphas)
         return {"direct": direct, "mixed": (direct - total) / self.step.lr, "sum": total}
 
 
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.double().flatten() for tensor in tensors])
+
+
 class Trained:
-    """A supernet that is trained step by step."""
+    """A supernet that is trained step by step, by the first order."""
 
     def __init__(self, clips: SearchClips, settings: SearchSettings) -> None:
         torch.manual_seed(settings.seed)
         self.clips, self.settings, self.steps = clips, settings, 0
-        self.supernet = Supernet.of(settings, clips.store.shape[0], len(clips.classes))
-        devices.place(self.supernet, clips.store.device)
-        self.weights = [weight for _, weight in self.supernet.named_weights()]
-        self.alphas = list(self.supernet.alphas.values())
-        self.weight_optimizer = torch.optim.SGD(
-            self.weights, settings.lr, settings.momentum, weight_decay=settings.weight_decay
-        )
-        self.alpha_optimizer = torch.optim.Adam(
-            self.alphas, settings.alpha_lr, ALPHA_BETAS, weight_decay=settings.alpha_weight_decay
-        )
+        supernet = Supernet.of(settings, clips.store.shape[0], len(clips.classes))
+        devices.place(supernet, clips.store.device)
+        self.bilevel = Bilevel(supernet, settings)
 
     def pair(self, number: int) -> tuple[Batch, Batch]:
         """Return one batch of each half: the first of an order of their own."""
@@ -159,50 +158,37 @@ class Trained:
     def train(self, steps: int) -> None:
         """Go on until so many steps are done."""
         for number in range(self.steps, steps):
-            training, validation = self.pair(number)
-            gradient = architect.first_order(
-                lambda batch=validation: self.loss(batch), self.weights, self.alphas
-            )
-            for alpha, own in zip(self.alphas, gradient.alphas, strict=True):
-                alpha.grad = own
-            self.alpha_optimizer.step()
-            loss = self.loss(training)
-            descend(self.weight_optimizer, loss, self.settings.lr, self.settings.grad_clip)
+            self.bilevel.step(*self.pair(number), self.settings.lr)
         self.steps = steps
-
-    def loss(self, batch: Batch) -> Tensor:
-        """Evaluate the loss of a batch."""
-        return F.cross_entropy(self.supernet(batch.x), batch.labels)
 
     def moment(self, number: int) -> Moment:
         """Stop here, before a step with one pair of batches."""
-        settings = self.settings
-        state = [self.weight_optimizer.state[weight] for weight in self.weights]
+        state = [self.bilevel.weight_optimizer.state[weight] for weight in self.bilevel.weights]
         buffers = [one["momentum_buffer"] for one in state] if all(state) else None
-        step = architect.VirtualStep(settings.lr, settings.momentum, buffers, settings.weight_decay)
-        return Moment(self.supernet, step, *self.pair(1_000_000 + number))
+        step = architect.VirtualStep(
+            self.settings.lr, self.settings.momentum, buffers, self.settings.weight_decay
+        )
+        return Moment(self.bilevel.supernet, step, *self.pair(1_000_000 + number))
 
 
-def compute(moment: Moment) -> dict[str, Terms]:
+def compute(moment: Moment, precisions: Sequence[Precision]) -> dict[str, Terms]:
     """Compute the gradient in all ways; the first is the truth."""
     double, reference = moment.double(), moment.by("reference")
     ways = {"exact, float64": double.exact("fp32")}
     direct = ways["exact, float64"]["direct"]
     ways["no mixed term, float64"] = {"direct": direct, "sum": direct}
+    ways["first order, float64"] = {"sum": double.first_order()}
     for h in PERTURBATIONS:
         ways[f"{h:g}, float64"] = double.difference(h, "fp32", "fp32")
-    precisions: list[Precision] = ["fp32"]
-    if moment.training.x.is_cuda:
-        precisions.append("tf32")
     for precision in precisions:
+        rounds = precision == "bf16"  # then the fused engine cannot, and the difference matters
+        engine = reference if rounds else moment
         with devices.precision(precision):
             ways[f"exact, {precision}"] = reference.exact(precision)
             for h in PERTURBATIONS:
-                ways[f"{h:g}, {precision}"] = moment.difference(h, precision, precision)
-    ways["exact, bf16"] = reference.exact("bf16")
-    for h in PERTURBATIONS:
-        ways[f"{h:g}, bf16"] = reference.difference(h, "bf16", "bf16")
-        ways[f"{h:g}, bf16 then fp32"] = reference.difference(h, "bf16", "fp32")
+                ways[f"{h:g}, {precision}"] = engine.difference(h, precision, precision)
+                if rounds:
+                    ways[f"{h:g}, bf16 then fp32"] = engine.difference(h, "bf16", "fp32")
     return ways
 
 
@@ -248,31 +234,40 @@ def main() -> None:
     parser.add_argument("--alpha-lr", type=float, default=3e-4)
     parser.add_argument("--steps", type=int, nargs="+", default=[0, 60], help="moments to look at")
     parser.add_argument("--pairs", type=int, default=3, help="pairs of batches at each moment")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=["fp32", "tf32", "bf16"], default=["fp32", "bf16"]
+    )
     parser.add_argument("--out", type=Path, help="write the result to this file")
     options = parser.parse_args()
     chosen = vars(options)
 
     settings = SearchSettings(
-        **{name: chosen[name] for name in SearchSettings.model_fields if name in chosen}
+        order="first",
+        **{name: chosen[name] for name in SearchSettings.model_fields if name in chosen},
     )
     with tempfile.TemporaryDirectory() as folder:
         cache = options.cache or Path(folder, "synthetic.h5")
         if not options.cache:
             prepare(Synthetic(576), cache)
         clips = load_search_clips(cache, settings, devices.choose(settings))
+        with Cache.open(cache) as opened:
+            source = opened.source
     trained = Trained(clips, settings)
     moments = []
     for steps in options.steps:
         trained.train(steps)
         with devices.precision("fp32"):
-            ways = [compute(trained.moment(number)) for number in range(options.pairs)]
+            ways = [
+                compute(trained.moment(number), options.precisions)
+                for number in range(options.pairs)
+            ]
         moments.append({"steps": steps, "ways": compare(ways)})
         print(f"after {steps} steps: median cosines of direct term, mixed term and sum")
         show(moments[-1]["ways"])
     result = {
         "what": "gradient of alpha against double backward in float64: smallest, median, largest",
         **about(options.device),
-        "clips": "synthetic" if options.cache is None else options.cache.name,
+        "clips": source,
         "shape": list(clips.store.shape),
         "settings": {
             **{name: chosen[name] for name in ("channels", "layers", "batch_size", "lr")},

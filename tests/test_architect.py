@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from bilevel import Quadratic, examine_difference, examine_exact
+from known_gradients import Quadratic, examine_difference, examine_exact
 from torch import Tensor
 from torch.func import functional_call
 

@@ -92,6 +92,19 @@ def test_a_pass_in_bfloat16_rounds_and_others_do_not() -> None:
         assert torch.equal(layer(x), exact)
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_products_on_cuda_are_as_exact_as_asked() -> None:
+    x, weight = torch.randn(4, 64, 32, 32, device="cuda"), torch.randn(64, 64, 3, 3, device="cuda")
+    truth = torch.nn.functional.conv2d(x.double(), weight.double())
+    errors = {}
+    for wanted in ("fp32", "tf32"):
+        with devices.precision(wanted):
+            result = torch.nn.functional.conv2d(x, weight)
+        errors[wanted] = ((result - truth).norm() / truth.norm()).item()
+    assert errors["fp32"] < 1e-6 < 1e-5 < errors["tf32"]
+
+
 def test_a_search_in_bfloat16_is_near_and_keeps_all_in_float32(
     tiny_cache: Path, tmp_path: Path
 ) -> None:

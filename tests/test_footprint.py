@@ -59,6 +59,19 @@ def test_measuring_ends_with_the_work_also_if_it_fails() -> None:
     assert footprint.peak == 400
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_keeps_the_figures_itself() -> None:
+    device = torch.device("cuda")
+    before = torch.zeros(2**20, device=device)
+    with measured(device) as footprint:
+        _ = before + 1 + 1
+    assert footprint.peak == 2 * 4 * 2**20
+    free = free_bytes(device)
+    assert free is not None
+    assert 0 < free <= torch.cuda.get_device_properties(device).total_memory
+
+
 def step(num_clips: int) -> None:
     """Take 4000 bytes, and 400 more for each clip."""
     _ = torch.zeros(1000), torch.zeros(num_clips, 100)

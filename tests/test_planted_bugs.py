@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 import test_selection
-from bilevel import examine_difference, examine_exact
+from known_gradients import examine_difference, examine_exact
 from test_search import SMALL, examine_resume
 from torch import Tensor, nn
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import torch
 from interrupting import stop_after
 from safetensors.torch import load_file
 
-from skelnas import runs
+from skelnas import architect, runs
+from skelnas.architect import Loss
+from skelnas.bilevel import Bilevel
 from skelnas.cache import Cache
 from skelnas.checkpoint import load_checkpoint, save_checkpoint
 from skelnas.config import SearchSettings, TrainSettings
@@ -95,6 +98,36 @@ def test_checkpointed_cells_make_the_same_run(tiny_cache: Path, tmp_path: Path, 
         changes = {"order": order, "epochs": 1, "checkpoint_cells": checkpointed}
         search(tiny_cache, tmp_path / name, SMALL.model_copy(update=changes))
     assert_same(tmp_path / "kept", tmp_path / "anew")
+
+
+def test_the_virtual_step_is_the_step_that_follows(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With alphas that stand still and nothing clipped: rate, momentum and weight decay agree."""
+    second_order, step = architect.second_order, Bilevel.step
+    moved: list[torch.Tensor] = []
+
+    def flat(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([weight.detach().flatten() for weight in weights])
+
+    def look(train: Loss, validate: Loss, weights: list[torch.Tensor], *others: Any) -> object:
+        def validate_and_look() -> torch.Tensor:
+            moved.append(flat(weights))
+            return validate()
+
+        return second_order(train, validate_and_look, weights, *others)
+
+    def step_and_compare(self: Bilevel, *batches: Any) -> torch.Tensor:
+        before = flat(self.weights)
+        sums = step(self, *batches)
+        torch.testing.assert_close(flat(self.weights) - before, moved[-1] - before)
+        return sums
+
+    monkeypatch.setattr(architect, "second_order", look)
+    monkeypatch.setattr(Bilevel, "step", step_and_compare)
+    still = {"alpha_lr": 1e-9, "grad_clip": 1e9, "weight_decay": 0.1, "engine": "reference"}
+    search(tiny_cache, tmp_path / "run", SMALL.model_copy(update=still))
+    assert len(moved) == 6
 
 
 def test_both_hessians_take_the_same_virtual_steps(tiny_cache: Path, tmp_path: Path) -> None:
