@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -85,9 +85,9 @@ def precision(wanted: Precision) -> Iterator[None]:
         matrices.allow_tf32, convolutions.allow_tf32 = before
 
 
-def autocast(wanted: Precision, device: torch.device) -> torch.autocast:
+def autocast(wanted: Precision, device: torch.device) -> AbstractContextManager[object]:
     """Let a forward pass compute in bfloat16 where that is asked and safe.
 
     For one pass only: rounded weights are kept until it ends, and then they have changed.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted == "bf16")
+    return torch.autocast(device.type, torch.bfloat16) if wanted == "bf16" else nullcontext()
