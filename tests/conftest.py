@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ BODY = np.array(
 )
 
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by jobs in the background
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
 
