@@ -163,14 +163,14 @@ def _measure_at(size: str, network: nn.Module, card: ModelCard) -> tuple[str, Co
     if not size:
         return None
     frames, joints = map(int, size.split("x"))
-    shapes_only = copy.deepcopy(network).to("meta")
-    try:
-        return size, measure(shapes_only, (card.input_shape[0], frames, joints))
-    except RuntimeError as error:
+    channels, _, known_joints = card.input_shape
+    if card.baseline is not None and joints != known_joints:
         raise UsageError(
-            f"--input-size {size}: the model does not take it ({str(error).splitlines()[0]})",
-            hint=f"it was trained with {card.input_shape[1]}x{card.input_shape[2]}",
-        ) from None
+            f"--input-size {size}: {joints} joints, but {card.baseline} is made for the "
+            f"{known_joints} that it was trained with",
+            hint=f"any number of frames will do, such as 224x{known_joints}",
+        )
+    return size, measure(copy.deepcopy(network).to("meta"), (channels, frames, joints))
 
 
 def _complexity(size: str, complexity: Complexity) -> dict[str, Any]:

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import h5py
 import pytest
 
 from skelnas import cli
+from skelnas.__main__ import main
 from skelnas.genotype import BUILT_IN
 
 SKELNAS = Path(sys.executable).with_name("skelnas")
@@ -250,6 +252,7 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas search c.h5 --out new --repeats 0", None, 2, ["--repeats", "equal to 1"]),
         ("skelnas derive run --clips 9", None, 2, ["--clips", "--select perturbation"]),
         ("skelnas derive run --plot cells.pdf", None, 2, ["cells.pdf", ".svg"]),
+        ("skelnas derive run --plot p.svg --out ./p.svg", None, 2, ["p.svg", "two files"]),
         ("skelnas train c.h5 --genotype none.json --out new", None, 3, ["none.json"]),
         ("skelnas train c.h5 --genotype - --out new", "", 3, ["standard input"]),
         ("skelnas train c.h5 --genotype - --out new", "{", 3, ["not JSON"]),
@@ -359,6 +362,21 @@ def test_an_interrupt_that_an_import_swallows_is_no_bug(
     finally:
         for restored, handler in before.items():
             signal.signal(restored, handler)
+    assert ending.value.code == 130
+    assert capsys.readouterr().err == "skelnas: interrupted\n"
+
+
+def test_ctrl_c_while_the_command_line_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class HalfImported(ModuleType):
+        @property
+        def main(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "skelnas.cli", HalfImported("skelnas.cli"))
+    with pytest.raises(SystemExit) as ending:
+        main()
     assert ending.value.code == 130
     assert capsys.readouterr().err == "skelnas: interrupted\n"
 

@@ -135,6 +135,11 @@ def derive(
     from skelnas.derive import derive as derive_verb
     from skelnas.runs import atomic_write
 
+    if out is not None and plot is not None and out.resolve() == plot.resolve():
+        raise UsageError(
+            f"{out}: cannot be both the genotype and its picture",
+            hint="name two files, such as --out cells.json --plot cells.svg",
+        )
     perturbation = Perturbation(cache, clips or 0, device) if select == "perturbation" else None
     if perturbation is None and (cache or clips or device):
         raise UsageError("--cache, --clips and --device go with --select perturbation only")

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from skelnas import runs
 from skelnas.cli import app
-from skelnas.config import BaselineName, TrainSettings
+from skelnas.config import BaselineName, EvaluateSettings, TrainSettings
 from skelnas.errors import InputError, Interrupted, UsageError
 from skelnas.evaluate import evaluate
 from skelnas.model_folder import load_model
@@ -210,6 +210,21 @@ def test_a_loaded_network_is_the_one_that_was_trained(models: Path) -> None:
     fresh.load_state_dict(load_file(models / "st-gcn" / runs.MODEL))
     x = torch.randn(2, *card.input_shape)
     assert torch.equal(network(x), fresh.eval()(x))
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_costs_at_another_number_of_frames_but_not_of_joints(
+    tiny_cache: Path, models: Path, name: str
+) -> None:
+    longer = evaluate(tiny_cache, models / name, EvaluateSettings(input_size="40x10"))
+    assert longer.at_size is not None
+    assert longer.at_size[1].parameters == longer.complexity.parameters
+    assert longer.at_size[1].macs > longer.complexity.macs
+    with pytest.raises(UsageError) as refusal:
+        evaluate(tiny_cache, models / name, EvaluateSettings(input_size="40x25"))
+    assert str(refusal.value) == (
+        f"--input-size 40x25: 25 joints, but {name} is made for the 10 that it was trained with"
+    )
 
 
 def test_broken_cards(models: Path, tmp_path: Path) -> None:
