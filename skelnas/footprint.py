@@ -142,9 +142,14 @@ def largest_batch(
             return len(peaks)
         peaks.append(footprint.peak)
     one, two = peaks
-    room = free * (SHARE_OF_CUDA if device.type == "cuda" else SHARE)
+    room = free * largest_share(device)
     fits = 1 + int((room - one) / max(two - one, 1))
     return max(1, min(fits, asked - 1))
+
+
+def largest_share(device: torch.device) -> float:
+    """Return which part of the free memory of a device tensors may take."""
+    return SHARE_OF_CUDA if device.type == "cuda" else SHARE
 
 
 def _give_back(device: torch.device) -> None:

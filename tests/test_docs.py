@@ -66,7 +66,7 @@ def test_architecture_names_every_module() -> None:
     named = re.findall(r"^\| `([\w/]+\.py)` \|", page, flags=re.MULTILINE)
     package = ROOT / "skelnas"
     modules = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
-    rooms = ("batches", "cache", "cli", "engine", "models/baselines", "report")
+    rooms = ("batches", "cache", "cli", "doctor", "engine", "models/baselines", "report")
     own = {f"{room}/__init__.py" for room in rooms}
     markers = {name for name in modules if name.endswith("__init__.py")} - own
     assert sorted(named) == sorted(modules - markers)

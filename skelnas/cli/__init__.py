@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 import skelnas
 from skelnas import console
 from skelnas.cli import evaluate, search, verbs
+from skelnas.cli.doctor import doctor
 from skelnas.cli.inspect import inspect
 from skelnas.cli.prepare import prepare_app
 from skelnas.errors import SkelnasError, is_out_of_memory
@@ -45,6 +46,7 @@ for command in (
     evaluate.evaluate,
     evaluate.ensemble,
     verbs.report,
+    doctor,
     verbs.demo,
 ):
     app.command()(command)

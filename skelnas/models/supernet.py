@@ -33,14 +33,7 @@ def choose_engine(settings: SearchSettings) -> str:
     Raises:
         UsageError: the engine that is asked for cannot do it.
     """
-    reason = ""
-    if settings.hessian == "exact" and settings.order == "second":
-        reason = "be differentiated twice, as --hessian exact needs"
-    elif settings.precision == "bf16":
-        reason = "compute in bfloat16, as --precision bf16 asks"
-    elif settings.batch_norm == "sync" and parallel.world_size() > 1:
-        reason = "normalise over several ranks, as --batch-norm sync needs"
-    if reason:
+    if reason := why_reference(settings):
         if settings.engine == "fused":
             raise UsageError(
                 f"--engine fused cannot {reason}",
@@ -48,6 +41,17 @@ def choose_engine(settings: SearchSettings) -> str:
             )
         return "reference"
     return "fused" if settings.engine == "auto" else settings.engine
+
+
+def why_reference(settings: SearchSettings) -> str:
+    """Say what only the reference can do of what is asked, or nothing."""
+    if settings.hessian == "exact" and settings.order == "second":
+        return "be differentiated twice, as --hessian exact needs"
+    if settings.precision == "bf16":
+        return "compute in bfloat16, as --precision bf16 asks"
+    if settings.batch_norm == "sync" and parallel.world_size() > 1:
+        return "normalise over several ranks, as --batch-norm sync needs"
+    return ""
 
 
 class MixedCell(nn.Module):

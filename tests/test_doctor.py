@@ -1,0 +1,126 @@
+"""`skelnas doctor` finds what is missing, what computes wrong, and how long a search takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_cli import SEARCH, run
+
+from skelnas import doctor
+from skelnas.cache import Cache
+from skelnas.config import SearchSettings
+from skelnas.doctor import Diagnosis, Work, diagnose
+from skelnas.doctor import packages as packages_of
+from skelnas.doctor.pace import Pace, fit
+from skelnas.engine import ENGINES
+from skelnas.errors import DeviceError
+
+SETTINGS = SearchSettings(
+    frames=6, layers=3, channels=2, nodes=2, epochs=3, batch_size=6, device="cpu"
+)
+WORK = Work(joints=5, classes=3, clips=20)
+
+
+def failed(found: Diagnosis) -> dict[str, str]:
+    return {check.name: check.detail for check in found.checks if not check.passed}
+
+
+def test_a_sound_machine_gets_an_estimate() -> None:
+    found = diagnose(SETTINGS, WORK)
+    assert found.is_sound, failed(found)
+    assert found.versions["torch"] == torch.__version__
+    assert {"plot", "tensorboard"} <= found.extras.keys()
+    assert not {"test", "dev", "docs"} & found.extras.keys()
+    assert found.machine is not None
+    assert found.machine.devices[0].name == "cpu"
+    assert found.engine == {
+        "name": "fused",
+        "why": "it is the fastest that can do what is asked",
+    }
+    pace = found.pace
+    assert pace is not None
+    assert pace.steps == 3 * 3  # epochs, and 20 clips in whole batches of 6
+    assert pace.step_seconds == pytest.approx(
+        pace.measured_seconds * 6 / pace.measured_clips, rel=1e-12
+    )
+    assert pace.search_seconds == pytest.approx(9 * pace.step_seconds, rel=1e-12)
+    assert pace.measured_peak_bytes > 0
+
+
+def test_quick_takes_no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a step was taken")
+
+    monkeypatch.setattr("skelnas.bilevel.Bilevel.step", refuse)
+    found = diagnose(SETTINGS, WORK, quick=True)
+    assert found.is_sound
+    assert found.pace is None
+
+
+def test_why_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = SETTINGS.model_copy(update={"hessian": "exact"})
+    found = diagnose(exact, WORK, quick=True)
+    assert found.engine is not None
+    assert found.engine["name"] == "reference"
+    assert "--hessian exact" in found.engine["why"]
+    found = diagnose(exact.model_copy(update={"engine": "fused"}), WORK, quick=True)
+    assert "cannot be differentiated twice" in failed(found)["engine"]
+
+
+@pytest.mark.parametrize("wrong", [0.999_999, float("nan")])
+def test_an_engine_that_computes_something_else(
+    monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
+    right = ENGINES["fused"]
+    monkeypatch.setitem(ENGINES, "fused", lambda *given: wrong * right(*given))
+    found = diagnose(SETTINGS, WORK)
+    assert list(failed(found)) == ["engines against the reference"]
+    assert "the fused engine differs" in failed(found)["engines against the reference"]
+    assert found.pace is None
+
+
+def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = packages_of.find_version
+    monkeypatch.setattr(
+        packages_of, "find_version", lambda name: None if name == "h5py" else there(name)
+    )
+    found = diagnose(SETTINGS, WORK)
+    assert failed(found) == {"packages": "not installed: h5py"}
+    assert "h5py" not in found.versions
+    assert found.machine is None
+
+
+def test_a_step_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = Pace(2, 1.0, 2**30, 8, 4.0, 4 * 2**30, 10, 10.0, 40.0)
+    monkeypatch.setattr(doctor.pace, "free_bytes", lambda device: 2.0 * 2**30)
+    with pytest.raises(DeviceError, match=r"takes about 4\.00 GiB, and of 2\.00 GiB that are"):
+        fit(pace, torch.device("cpu"))
+
+
+def test_the_size_of_a_cache_and_json(tiny_cache: Path, tmp_path: Path) -> None:
+    finished = run(f"skelnas doctor --quick --json --cache {tiny_cache} {SEARCH}", tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads(finished.stdout)
+    assert found["sound"] is True
+    details = {check["name"]: check["detail"] for check in found["checks"]}
+    with Cache.open(tiny_cache) as cache:
+        half = -(-len(cache.part_indices("xsub", 0)) // 2)
+    assert details["cache"] == f"{half} clips train w, each (3, 6, 10) (C, T, V), 3 classes"
+
+
+def test_what_fails_has_an_exit_code(tmp_path: Path) -> None:
+    finished = run(f"skelnas doctor --quick --cache none.h5 {SEARCH}", tmp_path)
+    assert finished.returncode == 1
+    assert "FAILED" in finished.stdout
+    assert "skelnas: cache: cannot read the cache none.h5" in finished.stderr
+
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    found = diagnose(SETTINGS.model_copy(update={"device": "cuda"}), WORK)
+    assert failed(found) == {"device": "device cuda is not available"}
+    assert found.machine is not None
