@@ -34,6 +34,7 @@ from skelnas.bilevel import Bilevel
 from skelnas.cache import Cache
 from skelnas.config import Precision, SearchSettings
 from skelnas.engine import ENGINES
+from skelnas.flat import FlatSGD, FlatWeights, gradients
 from skelnas.models.supernet import Supernet
 from skelnas.prepare import prepare
 from skelnas.search_clips import SearchClips, load_search_clips
@@ -50,23 +51,24 @@ class Moment:
     """A search between two steps.
 
     Attributes:
-        supernet: its weights and alphas.
-        step: the virtual step, with SGD's momentum.
+        supernet: its weights and alphas; of this moment alone.
+        settings: rates.
+        velocity: SGD's, of all weights.
         training, validation: the batches that come next.
     """
 
     supernet: Supernet
-    step: architect.VirtualStep
+    settings: SearchSettings
+    velocity: Tensor
     training: Batch
     validation: Batch
 
     def double(self) -> Moment:
         """Return the same moment in float64, evaluated by the reference."""
-        buffers = self.step.buffers
         return replace(
             self.by("reference"),
-            supernet=copy.deepcopy(self.by("reference").supernet).double(),
-            step=replace(self.step, buffers=buffers and [buffer.double() for buffer in buffers]),
+            supernet=copy.deepcopy(self.supernet).double(),
+            velocity=self.velocity.double(),
             training=replace(self.training, x=self.training.x.double()),
             validation=replace(self.validation, x=self.validation.x.double()),
         )
@@ -95,8 +97,7 @@ class Moment:
             architect.second_order(
                 lambda: self.loss(self.training, next(precisions)),
                 partial(self.loss, self.validation, precision),
-                *self._leaves(),
-                self.step,
+                *self._problem(),
                 perturbation,
             ),
             precision,
@@ -108,8 +109,7 @@ class Moment:
             architect.second_order_exact(
                 partial(self.loss, self.training, precision),
                 partial(self.loss, self.validation, precision),
-                *self._leaves(),
-                self.step,
+                *self._problem(),
             ),
             precision,
         )
@@ -117,21 +117,30 @@ class Moment:
     def first_order(self) -> Tensor:
         """Return the gradient at w, which is taken for that at w'."""
         validate = partial(self.loss, self.validation, "fp32")
-        return flat(architect.first_order(validate, *self._leaves()).alphas)
+        return flat(architect.first_order(validate, *self._problem()[:2]).alphas)
 
-    def _leaves(self) -> tuple[list[Tensor], list[Tensor]]:
-        weights = [weight for _, weight in self.supernet.named_weights()]
-        return weights, list(self.supernet.alphas.values())
+    def _problem(self) -> tuple[FlatWeights, list[Tensor], architect.VirtualStep]:
+        names, tensors = zip(*self.supernet.named_weights(), strict=True)
+        weights, settings = FlatWeights(tensors), self.settings
+        sgd = FlatSGD(
+            weights,
+            names,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            clip=settings.grad_clip,
+        )
+        sgd.velocity.copy_(self.velocity)
+        step = architect.VirtualStep(settings.lr, sgd.direction)
+        return weights, list(self.supernet.alphas.values()), step
 
     def _terms(self, gradient: architect.ArchitectureGradient, precision: Precision) -> Terms:
         """Take the gradient apart: compute its first term again and subtract it."""
-        weights, alphas = self._leaves()
-        slopes = torch.autograd.grad(self.loss(self.training, precision), weights)
-        steps = self.step.direction(slopes, weights)
-        moved = [(w - self.step.lr * s).detach() for w, s in zip(weights, steps, strict=True)]
-        loss = self.loss(self.validation, precision, moved)
+        weights, alphas, step = self._problem()
+        (slope,) = gradients(self.loss(self.training, precision), [weights])
+        moved = weights.values - step.lr * step.direction(slope, weights.values)
+        loss = self.loss(self.validation, precision, weights.split(moved))
         direct, total = flat(torch.autograd.grad(loss, alphas)), flat(gradient.alphas)
-        return {"direct": direct, "mixed": (direct - total) / self.step.lr, "sum": total}
+        return {"direct": direct, "mixed": (direct - total) / step.lr, "sum": total}
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:
@@ -163,12 +172,9 @@ class Trained:
 
     def moment(self, number: int) -> Moment:
         """Stop here, before a step with one pair of batches."""
-        state = [self.bilevel.weight_optimizer.state[weight] for weight in self.bilevel.weights]
-        buffers = [one["momentum_buffer"] for one in state] if all(state) else None
-        step = architect.VirtualStep(
-            self.settings.lr, self.settings.momentum, buffers, self.settings.weight_decay
-        )
-        return Moment(self.bilevel.supernet, step, *self.pair(1_000_000 + number))
+        supernet = copy.deepcopy(self.bilevel.supernet)
+        velocity = self.bilevel.weight_optimizer.velocity.clone()
+        return Moment(supernet, self.settings, velocity, *self.pair(1_000_000 + number))
 
 
 def compute(moment: Moment, precisions: Sequence[Precision]) -> dict[str, Terms]:

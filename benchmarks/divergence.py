@@ -50,7 +50,7 @@ class Search:
 
     def state(self) -> dict[str, Tensor]:
         """Return all weights and all alphas as two vectors."""
-        parts = {"weights": self.bilevel.weights, "alphas": self.bilevel.alphas}
+        parts = {"weights": self.bilevel.weights.tensors, "alphas": self.bilevel.alphas}
         return {
             name: torch.cat([t.detach().double().flatten() for t in tensors])
             for name, tensors in parts.items()

@@ -7,7 +7,7 @@ work on the machine slows them alike. A speed is printed only where loss and fir
 of the alphas agree; how near the whole gradient of the step is to that of the reference in
 float64 is reported for each, since a finite difference in float32 is less exact than that.
 
-Memory is the peak of a process of its own that takes two steps, less what the process had before
+Memory is the peak of a process of its own that takes a few steps, less what the process had before
 (on a CPU: Linux only). Launches are the operations that PyTorch dispatches, views included (CPU),
 or the kernels that run (CUDA) in one step. The floor is the arithmetic of the step at the measured
 rate of a large matrix product, or its traffic at the measured rate of a large copy, whichever is
@@ -41,9 +41,12 @@ from skelnas.bilevel import Bilevel
 from skelnas.config import Order, SearchSettings
 from skelnas.engine import ENGINES
 from skelnas.genotype import SPACES
+from skelnas.graphs import REHEARSALS
 from skelnas.models.supernet import Supernet
 
 COMPILED = "reference, torch.compile"
+RECORDED = ", CUDA graph"
+"""Added to an engine's name where its step is recorded."""
 LR = 0.015
 """Rate of w: the search's at its start."""
 
@@ -69,10 +72,11 @@ class Trial:
             num_classes=60,
             primitives=SPACES[args.space],
             channels=args.channels,
-            engine="reference" if engine == COMPILED else engine,
+            engine=engine.split(",")[0],
         )
         devices.place(supernet, self.device)
-        self.bilevel = Bilevel(supernet, SearchSettings(order=order))
+        self.settings = SearchSettings(order=order, cuda_graphs=engine.endswith(RECORDED))
+        self.bilevel = Bilevel(supernet, self.settings)
         shape = (batch_size, 3, args.frames, args.joints)
         self.batches = [
             Batch(
@@ -85,20 +89,27 @@ class Trial:
 
     def alpha_gradient(self, order: Order) -> tuple[Tensor, Tensor]:
         """Return the gradient of all alphas as one vector, and the validation loss."""
-        bilevel = Bilevel(self.bilevel.supernet, SearchSettings(order=order))
-        result = bilevel.architecture_gradient(*self.batches, lr=LR)
+        self.bilevel.settings = SearchSettings(order=order)
+        result = self.bilevel.architecture_gradient(*self.batches, lr=LR)
+        self.bilevel.settings = self.settings
         return torch.cat([alpha.flatten() for alpha in result.alphas]), result.validation_loss
 
     def in_float64(self) -> Trial:
         """Return the same in float64."""
-        trial = copy.deepcopy(self)
-        trial.bilevel.supernet.double()
+        trial = copy.copy(self)
+        supernet = copy.deepcopy(self.bilevel.supernet).double()
+        trial.bilevel = Bilevel(supernet, self.settings)
         trial.batches = [replace(batch, x=batch.x.double()) for batch in trial.batches]
         return trial
 
     def step(self) -> None:
         """Take one step."""
         self.bilevel.step(*self.batches, lr=LR)
+
+    def warm(self) -> None:
+        """Take the steps that are slower than those after."""
+        for _ in range(REHEARSALS + 1 if self.settings.cuda_graphs else 1):
+            self.step()
 
     def seconds(self) -> float:
         """Take one step, and wait for the device."""
@@ -114,6 +125,8 @@ def measure_engines(
 ) -> list[dict[str, Any]]:
     """Compare and time all engines in turns; returns one record an engine."""
     names = [*ENGINES, *([COMPILED] if args.compile else [])]
+    if args.device == "cuda":
+        names += [f"{engine}{RECORDED}" for engine in ENGINES]
     trials = {name: Trial(name, args, batch_size, order) for name in names}
     expected, expected_loss = trials["reference"].alpha_gradient("first")
     truth, _ = trials["reference"].in_float64().alpha_gradient(order)
@@ -127,7 +140,7 @@ def measure_engines(
             )
         gradient, _ = trial.alpha_gradient(order)
         records.append({"engine": name, "cosine_to_float64": cosine(gradient, truth)})
-        trial.seconds()  # warm
+        trial.warm()
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(args.turns):
         for name, trial in trials.items():
@@ -177,11 +190,11 @@ def peak_in_a_process(args: argparse.Namespace, engine: str, batch_size: int, or
 
 
 def peak_of(args: argparse.Namespace) -> int:
-    """Return how many bytes two steps need at most, beyond weights, batches and PyTorch itself."""
+    """Return how many bytes steps need at most, beyond weights, batches and PyTorch itself."""
     trial = Trial(args.peak_of, args, args.batch[0], args.order[0])
     if trial.device.type == "cuda":
         before = torch.cuda.memory_allocated(trial.device)
-        trial.step()
+        trial.warm()
         trial.step()
         return torch.cuda.max_memory_allocated(trial.device) - before
     before = _status("VmRSS")

@@ -2,7 +2,7 @@
 
 Written against plain functions of tensors: the architect knows two losses, not what they
 are of. The difference changes weights in place and puts them back bit for bit; no ``.grad``
-is read or written, so that gradients of different passes cannot mix.
+is read or written, so that gradients of different passes cannot mix. Nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skelnas import parallel
+from skelnas.flat import FlatWeights, gradients
 
 Loss = Callable[[], Tensor]
 """Evaluates a loss at the current weights and alphas; of several ranks each its own part."""
@@ -45,36 +45,27 @@ class VirtualStep:
 
     Attributes:
         lr: its current rate.
-        momentum, buffers: SGD's; no buffers before its first step.
-        weight_decay: likewise.
+        direction: returns what is taken from w, before it is multiplied by the rate, given the
+            gradient and w, both [n]; it can be differentiated.
     """
 
-    lr: float
-    momentum: float
-    buffers: Sequence[Tensor] | None
-    weight_decay: float
-
-    def direction(self, gradients: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
-        """Return what is taken from the weights, before it is multiplied by the rate."""
-        steps = torch._foreach_add(list(gradients), list(weights), alpha=self.weight_decay)
-        if self.buffers is not None:
-            steps = torch._foreach_add(steps, list(self.buffers), alpha=self.momentum)
-        return list(steps)
+    lr: float | Tensor
+    direction: Callable[[Tensor, Tensor], Tensor]
 
 
 def first_order(
-    validation_loss: Loss, weights: Sequence[Tensor], alphas: Sequence[Tensor]
+    validation_loss: Loss, weights: FlatWeights, alphas: Sequence[Tensor]
 ) -> ArchitectureGradient:
     """Return the gradient of L_val(w, alpha) alone: Eq. (4) with an inner rate of 0."""
     with _frozen(weights):
         loss = validation_loss()
-        return ArchitectureGradient(_gradient(loss, alphas), loss.detach())
+        return ArchitectureGradient(gradients(loss, alphas), loss.detach())
 
 
 def second_order(
     training_loss: Loss,
     validation_loss: Loss,
-    weights: Sequence[Tensor],
+    weights: FlatWeights,
     alphas: Sequence[Tensor],
     step: VirtualStep,
     perturbation: float = PERTURBATION,
@@ -90,7 +81,7 @@ def second_order(
     Args:
         training_loss: L_train on one batch, the same in every call.
         validation_loss: L_val on one batch.
-        weights: w; leaves, unchanged on return.
+        weights: w; unchanged on return.
         alphas: leaves, unchanged.
         step: from w to w'.
         perturbation: length of the finite-difference step.
@@ -98,22 +89,18 @@ def second_order(
             it is no other.
     """
     perturbed_loss = perturbed_loss or training_loss
-    gradients = _gradient(training_loss(), weights)
-    with torch.no_grad():
-        start = [weight.clone() for weight in weights]
-        direction = step.direction(gradients, start)
-
-    with _moved(weights, start, direction, -step.lr):
+    (slope,) = gradients(training_loss(), [weights])
+    start = weights.values.clone()
+    with _moved(weights, start, step.direction(slope, start), -step.lr):
         loss = validation_loss()
-        gradients = _gradient(loss, [*alphas, *weights])
-    direct, direction = gradients[: len(alphas)], gradients[len(alphas) :]
+        *direct, v = gradients(loss, [*alphas, weights])
 
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(direction)))
+    norm = torch.linalg.vector_norm(v)
     eps = perturbation / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-    with _moved(weights, start, direction, eps), _frozen(weights):
-        plus = _gradient(perturbed_loss(), alphas)
-    with _moved(weights, start, direction, -eps), _frozen(weights):
-        minus = _gradient(perturbed_loss(), alphas)
+    with _moved(weights, start, v, eps), _frozen(weights):
+        plus = gradients(perturbed_loss(), alphas)
+    with _moved(weights, start, v, -eps), _frozen(weights):
+        minus = gradients(perturbed_loss(), alphas)
     mixed = [(p - m) / (2 * eps) for p, m in zip(plus, minus, strict=True)]
     gradient = [d - step.lr * m for d, m in zip(direct, mixed, strict=True)]
     return ArchitectureGradient(gradient, loss.detach())
@@ -122,7 +109,7 @@ def second_order(
 def second_order_exact(
     training_loss: Loss,
     validation_loss: LossAt,
-    weights: Sequence[Tensor],
+    weights: FlatWeights,
     alphas: Sequence[Tensor],
     step: VirtualStep,
 ) -> ArchitectureGradient:
@@ -133,54 +120,35 @@ def second_order_exact(
     Args:
         training_loss: L_train on one batch.
         validation_loss: L_val on one batch, at the weights that it is given.
-        weights: w; leaves, unchanged.
+        weights: w; unchanged.
         alphas: leaves, unchanged.
         step: from w to w'.
     """
-    gradients = _gradient(training_loss(), weights, create_graph=True)
-    direction = step.direction(gradients, weights)
-    loss = validation_loss([w - step.lr * d for w, d in zip(weights, direction, strict=True)])
-    return ArchitectureGradient(_gradient(loss, alphas), loss.detach())
-
-
-def _gradient(loss: Tensor, inputs: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
-    """Differentiate the loss that all ranks make up together.
-
-    An input that the loss does not depend on has a gradient of 0.
-    """
-    gradients = torch.autograd.grad(
-        loss, list(inputs), create_graph=create_graph, allow_unused=True
-    )
-    return parallel.all_reduce(
-        [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients, strict=True)]
-    )
+    (slope,) = gradients(training_loss(), [weights], create_graph=True)
+    moved = weights.values - step.lr * step.direction(slope, weights.values)
+    loss = validation_loss(weights.split(moved))
+    return ArchitectureGradient(gradients(loss, alphas), loss.detach())
 
 
 @contextmanager
-def _frozen(weights: Sequence[Tensor]) -> Iterator[None]:
+def _frozen(weights: FlatWeights) -> Iterator[None]:
     """Spare a pass the gradients of the weights, forward and backward: that may run it again."""
-    for weight in weights:
-        weight.requires_grad_(False)
+    for tensor in weights.tensors:
+        tensor.requires_grad_(False)
     try:
         yield
     finally:
-        for weight in weights:
-            weight.requires_grad_(True)
+        for tensor in weights.tensors:
+            tensor.requires_grad_(True)
 
 
 @contextmanager
 def _moved(
-    weights: Sequence[Tensor],
-    start: Sequence[Tensor],
-    direction: Sequence[Tensor],
-    length: float | Tensor,
+    weights: FlatWeights, start: Tensor, direction: Tensor, length: float | Tensor
 ) -> Iterator[None]:
     """Let the weights be start + length * direction for a while, and start again after."""
-    moves = torch._foreach_mul(list(direction), length)
-    with torch.no_grad():
-        torch._foreach_add_(list(weights), moves)
+    weights.values.copy_(start + length * direction)
     try:
         yield
     finally:
-        with torch.no_grad():
-            torch._foreach_copy_(list(weights), list(start))
+        weights.values.copy_(start)

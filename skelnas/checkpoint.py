@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import safetensors
 import safetensors.torch
@@ -48,48 +49,66 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
         ) from None
 
 
-def model_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Pick out of a checkpoint the state of its model."""
+def part_of(tensors: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
+    """Pick out of a checkpoint what belongs to the model or to a state, under its own names."""
+    prefix = f"{owner}/"
     return {
-        name.removeprefix("model/"): tensor
+        name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
-        if name.startswith("model/")
+        if name.startswith(prefix)
     }
 
 
-def optimizer_tensors(
-    prefix: str, optimizer: torch.optim.Optimizer, names: Sequence[str]
-) -> dict[str, Tensor]:
-    """Name the tensors of an optimiser's state ``prefix/parameter/key``."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{prefix}/{name}/{key}": value
-        for index, name in enumerate(names)
-        for key, value in state.get(index, {}).items()
-        if isinstance(value, Tensor)
-    }
+class State(Protocol):
+    """What else than a model the next step depends on: that of an optimiser, say."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all its numbers by name."""
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Be as `tensors` said.
+
+        Raises:
+            KeyError, ValueError: they are of something else.
+        """
 
 
-def restore_optimizer(
-    prefix: str,
-    optimizer: torch.optim.Optimizer,
-    names: Sequence[str],
-    tensors: Mapping[str, Tensor],
-) -> None:
-    """Give an optimiser back the state that `optimizer_tensors` named.
+class OptimizerState:
+    """The state of an optimiser of PyTorch, its tensors named ``PARAMETER/KEY``.
 
-    Raises:
-        KeyError, ValueError: it is the state of other parameters.
+    Args:
+        optimizer: with one group of parameters.
+        names: of its parameters.
     """
-    state: dict[int, dict[str, Tensor]] = {}
-    places = {name: index for index, name in enumerate(names)}
-    (group,) = optimizer.param_groups
-    for name, tensor in tensors.items():
-        if name.startswith(f"{prefix}/"):
-            _, parameter, key = name.split("/")
+
+    def __init__(self, optimizer: torch.optim.Optimizer, names: Sequence[str]) -> None:
+        self.optimizer = optimizer
+        self.names = names
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of each parameter that has taken a step."""
+        state = self.optimizer.state_dict()["state"]
+        return {
+            f"{name}/{key}": value
+            for index, name in enumerate(self.names)
+            for key, value in state.get(index, {}).items()
+            if isinstance(value, Tensor)
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Give the optimiser back what `tensors` named.
+
+        Raises:
+            KeyError, ValueError: it is the state of other parameters.
+        """
+        state: dict[int, dict[str, Tensor]] = {}
+        places = {name: index for index, name in enumerate(self.names)}
+        (group,) = self.optimizer.param_groups
+        for name, tensor in tensors.items():
+            parameter, key = name.split("/")
             place = places[parameter]
             if tensor.dim() and tensor.shape != group["params"][place].shape:
                 raise ValueError(f"{name} has the shape {list(tensor.shape)}")
             state.setdefault(place, {})[key] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})

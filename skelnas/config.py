@@ -170,7 +170,7 @@ class SearchSettings(ClipSettings, DeviceSettings, BatchSettings):
     """Settings of `skelnas search`."""
 
     group = "Search"
-    changeable = frozenset({"engine", "checkpoint_cells", "rank_timeout"})
+    changeable = frozenset({"engine", "cuda_graphs", "checkpoint_cells", "rank_timeout"})
 
     protocol: str = Field(
         "", description="split to search on, its test part never touched; xsub or the only one"
@@ -189,6 +189,11 @@ class SearchSettings(ClipSettings, DeviceSettings, BatchSettings):
         description="what evaluates the supernet: 'reference', readable and slow, or 'fused', the "
         "same to rounding; 'auto' takes the faster that can do what is asked (ours). A run can "
         "change it when it goes on",
+    )
+    cuda_graphs: bool = Field(
+        True,
+        description="on one GPU, record the steps as CUDA graphs and replay them (ours). A run "
+        "can change it when it goes on",
     )
     validation: ValidationPart = Field(
         "random",

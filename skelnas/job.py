@@ -10,7 +10,7 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from skelnas import parallel
 from skelnas.checkpoint import (
+    State,
     load_checkpoint,
-    model_state,
-    optimizer_tensors,
-    restore_optimizer,
+    part_of,
     save_checkpoint,
 )
 from skelnas.console import note
@@ -54,7 +53,7 @@ class Job(ABC):
     Args:
         run: the folder.
         model: everything that is learned; its state is part of the checkpoint.
-        optimizers: by name, each with one parameter group, and the names of its parameters.
+        states: by name, what else a step depends on and is part of the checkpoint: optimisers.
         epochs, steps_per_epoch: how long the work is.
         lr: the learning rate at the start and at the end of its cosine.
         seed: of all that is drawn at random.
@@ -73,7 +72,7 @@ class Job(ABC):
         self,
         run: Run,
         model: nn.Module,
-        optimizers: Mapping[str, tuple[torch.optim.Optimizer, Sequence[str]]],
+        states: Mapping[str, State],
         *,
         epochs: int,
         steps_per_epoch: int,
@@ -82,7 +81,7 @@ class Job(ABC):
     ) -> None:
         self.run = run
         self.model = model
-        self.optimizers = optimizers
+        self.states = states
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
         self.rates = lr
@@ -232,8 +231,8 @@ class Job(ABC):
     def _tensors(self) -> dict[str, Tensor]:
         """Return all numbers that the next step depends on, the same on every rank."""
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        for prefix, (optimizer, names) in self.optimizers.items():
-            tensors |= optimizer_tensors(prefix, optimizer, names)
+        for owner, state in self.states.items():
+            tensors |= {f"{owner}/{name}": value for name, value in state.tensors().items()}
         return {**tensors, "sums": self._sums}
 
     def _save(self) -> None:
@@ -258,9 +257,9 @@ class Job(ABC):
             if self.epoch > self.epochs or self.step > self.steps_per_epoch:
                 raise ValueError(f"epoch {self.epoch}, step {self.step} is after the end")
             self._sums.copy_(tensors["sums"])
-            self.model.load_state_dict(model_state(tensors))
-            for prefix, (optimizer, names) in self.optimizers.items():
-                restore_optimizer(prefix, optimizer, names, tensors)
+            self.model.load_state_dict(part_of(tensors, "model"))
+            for owner, state in self.states.items():
+                state.restore(part_of(tensors, owner))
         except (KeyError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from skelnas import devices
 from skelnas.batches import shuffled
-from skelnas.checkpoint import load_checkpoint, model_state
+from skelnas.checkpoint import load_checkpoint, part_of
 from skelnas.config import Device, SearchSettings
 from skelnas.console import note, progress
 from skelnas.errors import InputError
@@ -154,7 +154,7 @@ def _load(
     tensors, _ = load_checkpoint(run / CHECKPOINT)
     supernet = Supernet.of(settings, clips.store.shape[0], len(clips.classes))
     try:
-        supernet.load_state_dict(model_state(tensors))
+        supernet.load_state_dict(part_of(tensors, "model"))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{run / CHECKPOINT}: is not of this search ({reason})") from None

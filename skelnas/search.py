@@ -15,6 +15,7 @@ from torch import Tensor
 from skelnas import devices, parallel, runs
 from skelnas.batches import num_batches, shuffled
 from skelnas.bilevel import Bilevel
+from skelnas.checkpoint import OptimizerState
 from skelnas.config import SearchSettings
 from skelnas.console import note
 from skelnas.engine.norm import over_ranks
@@ -117,8 +118,10 @@ class _Search(Job):
             run,
             supernet,
             {
-                "weight_optimizer": (self.bilevel.weight_optimizer, self.bilevel.weight_names),
-                "alpha_optimizer": (self.bilevel.alpha_optimizer, list(supernet.alphas)),
+                "weight_optimizer": self.bilevel.weight_optimizer,
+                "alpha_optimizer": OptimizerState(
+                    self.bilevel.alpha_optimizer, list(supernet.alphas)
+                ),
             },
             epochs=settings.epochs,
             steps_per_epoch=num_batches(len(clips.weight_half), settings.batch_size),

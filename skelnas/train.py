@@ -15,6 +15,7 @@ from torch import Tensor
 from skelnas import devices, parallel, runs
 from skelnas.batches import ClipStore, num_batches, shuffled
 from skelnas.cache import Cache
+from skelnas.checkpoint import OptimizerState
 from skelnas.config import ClipSettings, TrainSettings
 from skelnas.console import note
 from skelnas.engine.norm import over_ranks
@@ -168,7 +169,7 @@ class _Training(Job):
         super().__init__(
             run,
             self.network,
-            {"optimizer": (self.optimizer, names)},
+            {"optimizer": OptimizerState(self.optimizer, names)},
             epochs=settings.epochs,
             steps_per_epoch=num_batches(len(store), settings.batch_size),
             lr=(settings.lr, settings.lr_min),

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from skelnas import flat as our_flat
 from skelnas.architect import ArchitectureGradient, VirtualStep
+from skelnas.flat import FlatWeights
 
 LR, MOMENTUM, WEIGHT_DECAY, PERTURBATION = 0.1, 0.9, 3e-4, 0.05
 
@@ -33,10 +35,16 @@ class Quadratic:
         for leaf in (*self.w, self.a):
             leaf.requires_grad_()
 
-    def step(self, architect: ModuleType) -> VirtualStep:
-        buffers = self.buffer.split((5, 3)) if self.started else None
-        step: VirtualStep = architect.VirtualStep(LR, MOMENTUM, buffers, WEIGHT_DECAY)
-        return step
+    def problem(
+        self, architect: ModuleType, flat: ModuleType = our_flat
+    ) -> tuple[FlatWeights, list[Tensor], VirtualStep]:
+        """Return w, the alphas and the step as an architect wants them."""
+        weights = flat.FlatWeights(self.w)
+        limits = {"momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY, "clip": 5.0}
+        sgd = flat.FlatSGD(weights, ["first", "second"], **limits)
+        if self.started:
+            sgd.velocity.copy_(self.buffer)
+        return weights, [self.a], architect.VirtualStep(LR, sgd.direction)
 
     def training(self) -> Tensor:
         w = torch.cat(self.w)
@@ -58,11 +66,11 @@ class Quadratic:
         return self.c * self.moved() + LR * self.v()
 
 
-def examine_difference(architect: ModuleType) -> None:
+def examine_difference(architect: ModuleType, flat: ModuleType = our_flat) -> None:
     """Fail unless a module's `second_order` is right, as far as a problem of the kind can tell."""
     for started in (True, False):
         toy = Quadratic(started)
-        problem = toy.training, toy.validation, toy.w, [toy.a], toy.step(architect)
+        problem = toy.training, toy.validation, *toy.problem(architect, flat)
         examine(architect.second_order(*problem, perturbation=PERTURBATION), toy)
         (w, a), *perturbed = toy.seen
         assert len(perturbed) == 2
@@ -73,15 +81,15 @@ def examine_difference(architect: ModuleType) -> None:
 
     toy = Quadratic()
     with pytest.raises(ZeroDivisionError):
-        architect.second_order(toy.training, lambda: 1 / 0, toy.w, [toy.a], toy.step(architect))
+        architect.second_order(toy.training, lambda: 1 / 0, *toy.problem(architect, flat))
     untouched(toy)
 
 
-def examine_exact(architect: ModuleType) -> None:
+def examine_exact(architect: ModuleType, flat: ModuleType = our_flat) -> None:
     """Fail unless a module's `second_order_exact` is right."""
     for started in (True, False):
         toy = Quadratic(started)
-        problem = toy.training, toy.validation, toy.w, [toy.a], toy.step(architect)
+        problem = toy.training, toy.validation, *toy.problem(architect, flat)
         examine(architect.second_order_exact(*problem), toy)
 
 

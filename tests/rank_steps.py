@@ -23,6 +23,7 @@ from skelnas.config import EvaluateSettings, SearchSettings, TrainSettings
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import Interrupted, SkelnasError
 from skelnas.evaluate import evaluate
+from skelnas.flat import FlatSGD, FlatWeights, gradients
 from skelnas.genotype import BUILT_IN, SPACES, random_genotype
 from skelnas.job import descend
 from skelnas.models.baselines import BASELINES, Shape, find_baseline
@@ -73,9 +74,12 @@ def small_supernet() -> Supernet:
 def search_step(shares: Shares = OWN, exact: bool = False) -> Tensors:
     """One step of a second-order search. A loss is the sum over shares, by default the rank's."""
     net = small_supernet()
-    names, weights = zip(*net.named_weights(), strict=True)
+    names, tensors = zip(*net.named_weights(), strict=True)
+    weights = FlatWeights(tensors)
+    sgd = FlatSGD(weights, names, momentum=0.9, weight_decay=3e-4, clip=5.0)
+    sgd.velocity.fill_(0.1)
 
-    def loss(seed: int, moved: Sequence[Tensor] = weights) -> Tensor:
+    def loss(seed: int, moved: Sequence[Tensor] = tensors) -> Tensor:
         named = dict(zip(names, moved, strict=True))
         parts = []
         for share in shares:
@@ -83,15 +87,14 @@ def search_step(shares: Shares = OWN, exact: bool = False) -> Tensors:
             parts.append(F.cross_entropy(functional_call(net, named, x), labels) * part)
         return torch.stack(parts).sum()
 
-    buffers = [0.1 * torch.ones_like(weight) for weight in weights]
     method = architect.second_order_exact if exact else architect.second_order
-    step = architect.VirtualStep(0.1, 0.9, buffers, 3e-4)
+    step = architect.VirtualStep(0.1, sgd.direction)
     alphas = list(net.alphas.values())
     gradient = method(partial(loss, 1), partial(loss, 2), weights, alphas, step)
-    descend(torch.optim.SGD(weights, lr=0.1), loss(1), 0.1, 5.0)
+    sgd.step(*gradients(loss(1), [weights]), 0.1)
     (seen,) = parallel.all_reduce([gradient.validation_loss])
     found = dict(zip(net.alphas, gradient.alphas, strict=True))
-    return {**found, "loss": seen, "w": torch.cat([w.detach().flatten() for w in weights])}
+    return {**found, "loss": seen, "w": weights.values}
 
 
 def training_steps() -> Tensors:

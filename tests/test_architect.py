@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from skelnas import architect
+from skelnas.flat import FlatSGD, FlatWeights
 from skelnas.genotype import SPACES
 from skelnas.models.supernet import Supernet
 
@@ -26,14 +28,14 @@ def test_closed_form_by_double_backward() -> None:
 
 def test_first_order_is_the_direct_term() -> None:
     toy = Quadratic()
-    gradient = architect.first_order(toy.validation, toy.w, [toy.a])
+    gradient = architect.first_order(toy.validation, *toy.problem(architect)[:2])
     torch.testing.assert_close(gradient.alphas[0], toy.c * torch.cat(toy.w).detach())
     torch.testing.assert_close(gradient.validation_loss, toy.validation().detach())
 
 
 def test_a_validation_loss_without_weights_has_no_second_term() -> None:
     toy = Quadratic()
-    problem = toy.training, lambda weights=(): toy.a.sum(), toy.w, [toy.a], toy.step(architect)
+    problem = toy.training, lambda weights=(): toy.a.sum(), *toy.problem(architect)
     for method in (architect.second_order, architect.second_order_exact):
         torch.testing.assert_close(method(*problem).alphas[0], torch.ones_like(toy.a))
 
@@ -41,7 +43,7 @@ def test_a_validation_loss_without_weights_has_no_second_term() -> None:
 def test_the_difference_may_have_a_loss_of_its_own() -> None:
     toy, more_exact = Quadratic(), Quadratic()
     more_exact.w, more_exact.a = toy.w, toy.a
-    problem = toy.training, toy.validation, toy.w, [toy.a], toy.step(architect)
+    problem = toy.training, toy.validation, *toy.problem(architect)
     gradient = architect.second_order(*problem, perturbed_loss=more_exact.training)
     torch.testing.assert_close(gradient.alphas[0], toy.hypergradient().detach())
     assert (len(toy.seen), len(more_exact.seen)) == (1, 2)
@@ -60,20 +62,22 @@ class Searching:
             num_layers=3,
             num_nodes=2,
         ).double()
-        self.names, self.weights = zip(*self.net.named_weights(), strict=True)
+        self.names, tensors = zip(*self.net.named_weights(), strict=True)
+        self.weights = FlatWeights(tensors)
         self.alphas = list(self.net.alphas.values())
         for alpha in self.alphas:
             torch.nn.init.normal_(alpha, std=0.5)
-        buffers = [0.1 * torch.randn_like(w) for w in self.weights]
-        self.step = architect.VirtualStep(0.1, 0.9, buffers, 3e-4)
+        sgd = FlatSGD(self.weights, self.names, momentum=0.9, weight_decay=3e-4, clip=5)
+        self.velocity = sgd.velocity.normal_(std=0.1)
+        self.step = architect.VirtualStep(0.1, sgd.direction)
         self.batches = [
             (torch.randn(3, 3, 7, 5, dtype=torch.float64), torch.randint(4, (3,))) for _ in range(2)
         ]
         self.problem = partial(self.loss, 0), partial(self.loss, 1), self.weights, self.alphas
 
-    def loss(self, part: int, weights: tuple[Tensor, ...] | None = None) -> Tensor:
+    def loss(self, part: int, weights: Sequence[Tensor] = ()) -> Tensor:
         x, labels = self.batches[part]
-        named = dict(zip(self.names, weights or self.weights, strict=True))
+        named = dict(zip(self.names, weights or self.weights.tensors, strict=True))
         return F.cross_entropy(functional_call(self.net, named, (x,)), labels)
 
     def difference(self) -> Tensor:
@@ -85,11 +89,12 @@ class Searching:
 
     def moved(self) -> tuple[Tensor, ...]:
         """Take the virtual step by hand."""
-        gradients = torch.autograd.grad(self.loss(0), self.weights)
-        assert self.step.buffers is not None
+        weights = self.weights.tensors
+        gradients = torch.autograd.grad(self.loss(0), weights)
+        buffers = self.weights.split(self.velocity)
         return tuple(
             (w - 0.1 * (g + 0.9 * buffer + 3e-4 * w)).detach()
-            for w, g, buffer in zip(self.weights, gradients, self.step.buffers, strict=True)
+            for w, g, buffer in zip(weights, gradients, buffers, strict=True)
         )
 
     def direct(self) -> Tensor:

@@ -15,25 +15,31 @@ from known_gradients import examine_difference, examine_exact
 from test_search import SMALL, examine_resume
 from torch import Tensor, nn
 
-from skelnas import architect, job, selection
+from skelnas import architect, flat, job, selection
+from skelnas.errors import InputError
 from skelnas.search import search
 
 Softmax = Callable[[Sequence[float]], list[float]]
 
-MOVED = "_moved(weights, start, direction, {})"
-ALL_MOVED = (
-    "_moved([*weights, *alphas], [*start, *(a.detach().clone() for a in alphas)], "
-    "[*direction, *direct], {})"
-)
-PUT_BACK = "torch._foreach_copy_(list(weights), list(start))"
-SPLIT = "direct, direction = gradients[: len(alphas)], gradients[len(alphas) :]"
+AFTER_V = "    norm = torch.linalg.vector_norm(v)"
+PUT_BACK = "weights.values.copy_(start)"
 
-THROUGH_GRAD = """
+HELPERS = """
+from contextlib import contextmanager
 def _through_grad(loss, inputs, **_):
     for x in inputs:
         x.grad = torch.zeros_like(x) if x.grad is None else x.grad.zero_()
     loss.backward()
     return [x.grad for x in inputs]
+
+@contextmanager
+def _nudged(alphas, direct, length):
+    start = [alpha.detach().clone() for alpha in alphas]
+    for alpha, d in zip(alphas, direct):
+        alpha.data += length * d
+    yield
+    for alpha, s in zip(alphas, start):
+        alpha.data = s
 """
 
 BUGS_OF_THE_DIFFERENCE = {
@@ -43,73 +49,71 @@ BUGS_OF_THE_DIFFERENCE = {
     "mixed term added": {"d - step.lr * m": "d + step.lr * m"},
     "mixed term without the rate": {"d - step.lr * m": "d - m"},
     "no mixed term": {"d - step.lr * m": "d"},
-    "difference to one side": {"direction, -eps)": "direction, 0 * eps)"},
-    "difference on the validation batch": {"us = _gradient(perturbed": "us = _gradient(validation"},
+    "difference to one side": {"start, v, -eps)": "start, v, 0 * eps)"},
+    "difference on the validation batch": {"gradients(perturbed_loss": "gradients(validation_loss"},
     "difference around w'": {
-        SPLIT: f"first = direction\n    {SPLIT}",
-        MOVED.format("eps"): f"_moved(weights, start, first, -step.lr), {MOVED.format('eps')}",
-        MOVED.format("-eps"): f"_moved(weights, start, first, -step.lr), {MOVED.format('-eps')}",
+        "start, v, eps)": "start, v - step.lr / eps * step.direction(slope, start), eps)",
+        "start, v, -eps)": "start, v + step.lr / eps * step.direction(slope, start), -eps)",
     },
-    "both gradients in one .grad": {"= torch.autograd.grad(": "= _through_grad("},
+    "both gradients in one .grad": {"torch.autograd.grad(": "_through_grad("},
     "alpha moved with w": {
-        MOVED.format("eps"): ALL_MOVED.format("eps"),
-        MOVED.format("-eps"): ALL_MOVED.format("-eps"),
+        "start, v, eps)": "start, v, eps), _nudged(alphas, direct, eps)",
+        "start, v, -eps)": "start, v, -eps), _nudged(alphas, direct, -eps)",
     },
     "eps not divided by the norm": {"perturbation / norm": "perturbation / norm.new_ones(())"},
-    "eps by the norm of one tensor": {"_norm(direction))": "_norm(direction[:1]))"},
-    "no virtual step": {"direction, -step.lr)": "direction, 0.0)"},
-    "virtual step uphill": {"direction, -step.lr)": "direction, step.lr)"},
-    "virtual step without momentum": {"if self.buffers is not None": "if False"},
+    "eps by the norm of one tensor": {"vector_norm(v)": "vector_norm(v[:5])"},
+    "no virtual step": {", -step.lr):": ", 0.0):"},
+    "virtual step uphill": {", -step.lr):": ", step.lr):"},
+    "virtual step without momentum": {"alpha=self.momentum": "alpha=0"},
     "virtual step without weight decay": {"alpha=self.weight_decay": "alpha=0"},
-    "steps that rebind a local name": {
-        "torch._foreach_add_(list(weights)": "weights = torch._foreach_add(list(weights)"
-    },
-    "direct term at w": {SPLIT: f"{SPLIT}\n    direct = _gradient(validation_loss(), alphas)"},
-    "v at w": {SPLIT: f"{SPLIT}\n    direction = _gradient(validation_loss(), weights)"},
+    "steps that rebind a local name": {"weights.values.copy_(start + ": "moved = (start + "},
+    "direct term at w": {AFTER_V: f"    direct = gradients(validation_loss(), alphas)\n{AFTER_V}"},
+    "v at w": {AFTER_V: f"    (v,) = gradients(validation_loss(), [weights])\n{AFTER_V}"},
     "weights not put back": {PUT_BACK: "pass"},
-    "weights put back by subtraction": {PUT_BACK: "torch._foreach_sub_(list(weights), moves)"},
+    "weights put back by subtraction": {PUT_BACK: "weights.values.sub_(length * direction)"},
     "weights not put back after a failure": {"try:": "if True:", "finally:": "if True:"},
 }
 
 BUGS_OF_DOUBLE_BACKWARD = {
     "virtual step cut from alpha": {"create_graph=True": "create_graph=False"},
-    "virtual step uphill": {"w - step.lr * d": "w + step.lr * d"},
-    "virtual step without the rate": {"w - step.lr * d": "w - d"},
-    "loss at w": {
-        "loss = validation_loss([": "loss = validation_loss(); _ = ([",
-        "for w, d in zip": "for w, d in zip",
-    },
+    "virtual step uphill": {"weights.values - step.lr": "weights.values + step.lr"},
+    "virtual step without the rate": {"values - step.lr * step": "values - step"},
+    "loss at w": {"validation_loss(weights.split(moved))": "validation_loss()"},
 }
 
 
-def plant(bug: Mapping[str, str]) -> ModuleType:
-    """Return the architect with pieces of its source replaced."""
-    source = Path(architect.__file__).read_text(encoding="utf-8")
+def plant(bug: Mapping[str, str]) -> tuple[ModuleType, ModuleType]:
+    """Return the architect, and the flat weights under it, with pieces of their source replaced."""
+    modules = flat, architect
+    sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules]
+    planted = [ModuleType(module.__name__) for module in modules]
     for old, new in bug.items():
-        assert old in source
-        source = source.replace(old, new)
-    module = ModuleType(architect.__name__)
-    exec(compile(source + THROUGH_GRAD, "planted", "exec"), module.__dict__)
-    return module
+        assert any(old in source for source in sources)
+        sources = [source.replace(old, new) for source in sources]
+    for module, source in zip(planted, sources, strict=True):
+        exec(compile(source + HELPERS, "planted", "exec"), module.__dict__)
+    below, above = planted
+    vars(above).update(FlatWeights=below.FlatWeights, gradients=below.gradients)
+    return above, below
 
 
 @pytest.mark.parametrize("bug", BUGS_OF_THE_DIFFERENCE)
 def test_wrong_differences(bug: str) -> None:
     planted = plant(BUGS_OF_THE_DIFFERENCE[bug])
     with pytest.raises(AssertionError):
-        examine_difference(planted)
+        examine_difference(*planted)
 
 
 @pytest.mark.parametrize("bug", BUGS_OF_DOUBLE_BACKWARD)
 def test_wrong_double_backward(bug: str) -> None:
     planted = plant(BUGS_OF_DOUBLE_BACKWARD[bug])
     with pytest.raises(AssertionError):
-        examine_exact(planted)
+        examine_exact(*planted)
 
 
 def test_without_a_bug_nothing_is_caught() -> None:
-    examine_difference(plant({}))
-    examine_exact(plant({}))
+    examine_difference(*plant({}))
+    examine_exact(*plant({}))
 
 
 def softmax_of_ops(alphas: Sequence[float], softmax: Softmax = selection.softmax) -> list[float]:
@@ -153,5 +157,5 @@ def test_incomplete_checkpoint(
 
     monkeypatch.setattr(job, "save_checkpoint", forget)
     monkeypatch.setattr(nn.Module, "load_state_dict", load_what_is_there)
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, InputError)):
         examine_resume(tiny_cache, whole_run, tmp_path / "run", monkeypatch)

@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from skelnas.checkpoint import load_checkpoint, save_checkpoint
 from skelnas.config import SearchSettings, TrainSettings
 from skelnas.derive import derive
 from skelnas.errors import InputError, Interrupted, SkelnasError, UsageError
+from skelnas.flat import FlatWeights
 from skelnas.genotype import random_genotype
 from skelnas.job import cosine, descend
 from skelnas.search import search
@@ -107,20 +107,17 @@ def test_the_virtual_step_is_the_step_that_follows(
     second_order, step = architect.second_order, Bilevel.step
     moved: list[torch.Tensor] = []
 
-    def flat(weights: Sequence[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([weight.detach().flatten() for weight in weights])
-
-    def look(train: Loss, validate: Loss, weights: list[torch.Tensor], *others: Any) -> object:
+    def look(train: Loss, validate: Loss, weights: FlatWeights, *others: Any) -> object:
         def validate_and_look() -> torch.Tensor:
-            moved.append(flat(weights))
+            moved.append(weights.values.clone())
             return validate()
 
         return second_order(train, validate_and_look, weights, *others)
 
     def step_and_compare(self: Bilevel, *batches: Any) -> torch.Tensor:
-        before = flat(self.weights)
+        before = self.weights.values.clone()
         sums = step(self, *batches)
-        torch.testing.assert_close(flat(self.weights) - before, moved[-1] - before)
+        torch.testing.assert_close(self.weights.values - before, moved[-1] - before)
         return sums
 
     monkeypatch.setattr(architect, "second_order", look)

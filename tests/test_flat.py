@@ -1,0 +1,223 @@
+"""All weights in one tensor: the same numbers, the same steps, and no waiting for the device."""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import Tensor
+
+from skelnas import graphs
+from skelnas.batches import Batch
+from skelnas.bilevel import Bilevel
+from skelnas.config import SearchSettings
+from skelnas.flat import FlatSGD, FlatWeights, gradients
+from skelnas.genotype import SPACES
+from skelnas.graphs import REHEARSALS, Recorded
+from skelnas.models.supernet import Supernet
+
+SHAPES = (3, 2, 3, 5), (4,), (2, 3)
+
+
+def leaves() -> list[Tensor]:
+    torch.manual_seed(0)
+    made = [torch.randn(shape, dtype=torch.float64) for shape in SHAPES]
+    made[0] = made[0].contiguous(memory_format=torch.channels_last)
+    return [leaf.requires_grad_() for leaf in made]
+
+
+def sgd(weights: FlatWeights, clip: float) -> FlatSGD:
+    return FlatSGD(weights, ["a", "b", "c"], momentum=0.9, weight_decay=0.01, clip=clip)
+
+
+class TestFlatWeights:
+    def test_leaves_keep_their_numbers_and_become_views(self) -> None:
+        tensors, before = leaves(), leaves()
+        flat = FlatWeights(tensors)
+        assert all(map(torch.equal, tensors, before))
+        flat.values.mul_(2)
+        assert all(torch.equal(t, 2 * b) for t, b in zip(tensors, before, strict=True))
+        assert tensors[0].is_contiguous(memory_format=torch.channels_last)
+
+    def test_split_is_the_inverse_of_join(self) -> None:
+        flat = FlatWeights(leaves())
+        others = [torch.randn(shape, dtype=torch.float64) for shape in SHAPES]
+        assert all(map(torch.equal, flat.split(flat.join(others)), others))
+
+    def test_gradients_are_those_of_the_leaves(self) -> None:
+        tensors = leaves()
+        flat, x = FlatWeights(tensors), torch.ones((), dtype=torch.float64, requires_grad=True)
+
+        def loss() -> Tensor:
+            a, b, _ = tensors
+            return a.square().sum() * b.prod() * x
+
+        expected = torch.autograd.grad(loss(), tensors[:2])
+        by_x, by_flat = gradients(loss(), [x, flat])
+        parts = flat.split(by_flat)
+        assert all(map(torch.equal, parts, expected))
+        assert parts[2].count_nonzero() == 0
+        assert by_x == loss()
+
+
+class TestFlatSGD:
+    @pytest.mark.parametrize("clip", [0.5, 1e9])
+    def test_steps_as_pytorch_does(self, clip: float) -> None:
+        own, theirs = leaves(), leaves()
+        flat = FlatWeights(own)
+        ours = sgd(flat, clip)
+        optimizer = torch.optim.SGD(theirs, lr=0.1, momentum=0.9, weight_decay=0.01)
+        for lr in (0.1, 0.05, 0.02):
+            slopes = [torch.randn(shape, dtype=torch.float64) for shape in SHAPES]
+            ours.step(flat.join(slopes), torch.tensor(lr, dtype=torch.float64))
+            for leaf, slope in zip(theirs, slopes, strict=True):
+                leaf.grad = slope
+            torch.nn.utils.clip_grad_norm_(theirs, clip)
+            optimizer.param_groups[0]["lr"] = lr
+            optimizer.step()
+        for a, b in zip(own, theirs, strict=True):
+            torch.testing.assert_close(a, b)
+
+    def test_goes_on_from_what_was_kept(self) -> None:
+        first, second = FlatWeights(leaves()), FlatWeights(leaves())
+        ours, restored = sgd(first, 1.0), sgd(second, 1.0)
+        slope = torch.randn_like(first.values)
+        ours.step(slope, 0.1)
+        second.values.copy_(first.values)
+        restored.restore({name: value.clone() for name, value in ours.tensors().items()})
+        for one in (ours, restored):
+            one.step(slope, 0.1)
+        assert torch.equal(first.values, second.values)
+
+    def test_refuses_the_state_of_other_weights(self) -> None:
+        ours = sgd(FlatWeights(leaves()), 1.0)
+        kept = ours.tensors()
+        with pytest.raises(ValueError, match=r"b/momentum_buffer has the shape \[5\]"):
+            ours.restore({**kept, "b/momentum_buffer": torch.zeros(5)})
+        del kept["a/momentum_buffer"]
+        with pytest.raises(KeyError, match="a/momentum_buffer"):
+            ours.restore(kept)
+
+
+def batch(seed: int, count: int = 2, device: str = "cpu") -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, 3, 8, 5, generator=generator)
+    labels = torch.randint(4, (count,), generator=generator)
+    return Batch(x.to(device), labels.to(device))
+
+
+def searching(device: str, **changes: object) -> Bilevel:
+    torch.manual_seed(0)
+    shape = {"channels": 2, "num_layers": 3, "num_nodes": 2, "engine": "fused"}
+    net = Supernet(in_channels=3, num_classes=4, primitives=SPACES["sar"], **shape)  # type: ignore[arg-type]
+    return Bilevel(net.to(device), SearchSettings.model_validate(changes))
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_step_never_waits_for_the_device(
+    monkeypatch: pytest.MonkeyPatch, order: str, checkpointed: bool
+) -> None:
+    """On PyTorch's device without numbers whatever asks for one fails, as in a CUDA graph."""
+    adam = importlib.import_module("torch.optim.adam")
+    monkeypatch.setattr(adam, "_get_capturable_supported_devices", lambda **_: ["meta"])
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # unknown there
+    search = searching("meta", order=order)
+    search.supernet.checkpoint_cells = checkpointed
+    search.alpha_optimizer.param_groups[0]["capturable"] = True
+    for _ in range(2):
+        sums = search.step(batch(0, device="meta"), batch(1, device="meta"), 0.1)
+    with pytest.raises(RuntimeError, match="meta"):
+        sums.tolist()
+
+
+class Replayed:
+    """In place of a CUDA graph: does again, on the inputs of its own, what was recorded."""
+
+    def __init__(self, step: graphs.Step, batches: tuple[Batch, Batch]) -> None:
+        self.step = step
+        self.inputs = tuple(Batch(b.x.clone(), b.labels.clone(), b.share) for b in batches)
+
+    def replay(self, batches: tuple[Batch, Batch]) -> Tensor:
+        for own, other in zip(self.inputs, batches, strict=True):
+            own.x.copy_(other.x)
+            own.labels.copy_(other.labels)
+        return self.step(*self.inputs)
+
+
+@pytest.fixture
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "_Graph", Replayed)
+    monkeypatch.setattr(graphs, "aside", lambda step, batches: step(*batches))
+
+
+class TestRecorded:
+    def test_each_shape_is_rehearsed_and_recorded_once(
+        self, no_cuda: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recorded: list[int] = []
+        steps: list[float] = []
+
+        def record(step: graphs.Step, batches: tuple[Batch, Batch]) -> Replayed:
+            recorded.append(len(batches[0].x))
+            return Replayed(step, batches)
+
+        def step(a: Batch, b: Batch) -> Tensor:
+            steps.append(a.x.sum().item())
+            return a.x.sum() + b.x.sum()
+
+        monkeypatch.setattr(graphs, "_Graph", record)
+        work = Recorded(step)
+        for number in range(REHEARSALS + 2):
+            for count in (2, 3):
+                a, b = batch(number, count), batch(number + 100, count)
+                assert work(a, b) == a.x.sum() + b.x.sum()
+                assert steps[-1] == a.x.sum()
+        assert recorded == [2, 3]
+        assert len(steps) == 2 * (REHEARSALS + 2)
+
+    def test_goes_on_where_recording_fails(
+        self,
+        no_cuda: None,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+        monkeypatch.setattr(graphs, "_Graph", fail)
+        work = Recorded(lambda a, b: a.x.sum())
+        for number in range(REHEARSALS + 3):
+            assert work(batch(number), batch(9)) == batch(number).x.sum()
+        assert capsys.readouterr().err.count("cannot be recorded as a CUDA graph") == 1
+
+    def test_memory_that_does_not_suffice_is_told(
+        self, no_cuda: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(graphs, "_Graph", fail)
+        work = Recorded(lambda a, b: a.x.sum())
+        for _ in range(REHEARSALS):
+            work(batch(0), batch(1))
+        with pytest.raises(torch.OutOfMemoryError):
+            work(batch(0), batch(1))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_replayed_steps_are_the_steps(order: str) -> None:
+    ends = []
+    for record in (True, False):
+        search = searching("cuda", order=order, cuda_graphs=record)
+        for step in range(3 * REHEARSALS):
+            sums = search.step(
+                batch(step, 2 + step % 2, "cuda"), batch(99 - step, 2 + step % 2, "cuda"), 0.1
+            )
+        ends.append((search.weights.values, *search.alphas, sums))
+    for replayed, plain in zip(*ends, strict=True):
+        torch.testing.assert_close(replayed, plain, rtol=1e-3, atol=1e-5)
