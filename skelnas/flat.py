@@ -2,7 +2,7 @@
 
 A search moves its weights five times a step: to the virtual step, to both sides for the
 difference, back, and down. In one tensor each of these is one operation, not one for each of the
-supernet's thousand weights.
+supernet's 807 weights.
 """
 
 from __future__ import annotations
