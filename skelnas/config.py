@@ -99,7 +99,7 @@ class ClipSettings(Settings):
 
 
 class DeviceSettings(Settings):
-    """Where a verb runs."""
+    """Where a verb runs, and how it computes there."""
 
     group = "Device"
 
@@ -112,6 +112,13 @@ class DeviceSettings(Settings):
         description="arithmetic: 'fp32', 'tf32' for products on CUDA, or 'bf16' in forward passes, "
         "with weights, alphas, statistics and loss in fp32; see docs/method.md (ours)",
     )
+
+
+class WorkSettings(DeviceSettings):
+    """Where a verb keeps a whole cache, and how it gets on with other ranks."""
+
+    group = "Device"
+
     store: Store = Field(
         "auto",
         description="how clips are kept: on the device as 'float32' or 'float16', or in the memory "
@@ -166,7 +173,7 @@ class AugmentSettings(Settings):
     )
 
 
-class SearchSettings(ClipSettings, DeviceSettings, BatchSettings):
+class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
     """Settings of `skelnas search`."""
 
     group = "Search"
@@ -263,7 +270,7 @@ class SearchSettings(ClipSettings, DeviceSettings, BatchSettings):
     )
 
 
-class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings, BatchSettings):
+class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
     """Settings of `skelnas train`."""
 
     group = "Training"
@@ -296,7 +303,7 @@ class TrainSettings(ClipSettings, AugmentSettings, DeviceSettings, BatchSettings
     )
 
 
-class EvaluateSettings(DeviceSettings):
+class EvaluateSettings(WorkSettings):
     """Settings of `skelnas evaluate`."""
 
     group = "Evaluation"
@@ -328,3 +335,24 @@ class EvaluateSettings(DeviceSettings):
         if value and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", value):
             raise PydanticCustomError("size", "TxV, two whole numbers such as 224x224")
         return value
+
+
+class PredictSettings(DeviceSettings):
+    """Settings of `skelnas predict`."""
+
+    group = "Prediction"
+
+    top: int = Field(5, ge=1, description="classes that are named, the likeliest first")
+    batch_size: int = Field(
+        64, ge=1, description="recordings scored together; the result is the same, to rounding"
+    )
+    window: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="of a stream: frames that are looked at together; 0 for as many as a clip of "
+        "the model has",
+    )
+    stride: int = Field(
+        8, ge=1, description="of a stream: frames from one prediction to the next (ours: 8)"
+    )

@@ -93,7 +93,8 @@ def evaluate(
         device = devices.choose(settings)
         if settings.latency and parallel.world_size() > 1:
             raise UsageError("--latency times one process, not several ranks side by side")
-        network, card = load_model(model_path)
+        model = load_model(model_path)
+        network, card = model.network, model.card
         with Cache.open(cache_path) as cache:
             _check_fit(cache, card, model_path)
             complexity = measure(network, card.input_shape)
@@ -147,7 +148,8 @@ def _score_other(
     """Score the model to compare with on the same part, or read its scores."""
     if holds_scores(path):
         return read(path)
-    network, card = load_model(path)
+    model = load_model(path)
+    network, card = model.network, model.card
     if not settings.protocol and card.protocol != protocol:
         raise UsageError(
             f"{path}: was trained on {card.protocol}, and cannot be compared on {protocol}, "

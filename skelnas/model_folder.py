@@ -18,12 +18,15 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from skelnas import runs
+from skelnas.batches import clip_shape
 from skelnas.config import ClipSettings
 from skelnas.errors import InputError, SkelnasError
 from skelnas.genotype import from_dict
 from skelnas.models.baselines import Baseline, Shape, find_baseline
 from skelnas.models.network import Network
 from skelnas.runs import MODEL
+from skelnas.sources.base import Layout
+from skelnas.sources.unlabelled import LAYOUTS, Origin
 from skelnas.splits import HoldOut
 
 METADATA_KEY = "skelnas"
@@ -33,6 +36,25 @@ CELL_FIELDS = ("genotype", "channels", "layers")
 """What a card says of a network that has cells."""
 
 Positive = Annotated[int, Field(ge=1)]
+
+
+class Model(nn.Module):
+    """A trained network and what it is: clips [N, C, T, V] to logits [N, classes].
+
+    Attributes:
+        network: the network, whose weights have the names that they have in the file.
+        card: what it is, what it was trained on and how its input is made.
+    """
+
+    def __init__(self, network: Network | Baseline, card: ModelCard) -> None:
+        super().__init__()
+        self.network = network
+        self.card = card
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map clips [N, C, T, V] to logits [N, classes]."""
+        logits: Tensor = self.network(x)
+        return logits
 
 
 @dataclass(frozen=True)
@@ -51,6 +73,9 @@ class ModelCard:
         channels, layers: width of the first cell, number of cells.
         baseline: name of a network of `skelnas.models.baselines`; None if it has cells.
         bones: pairs of joints of one person that are joined, for a baseline that needs them.
+        layout: joints, bones and channels of the clips in the cache; None in a model of an
+            earlier skelnas, like the next.
+        rule: how persons were chosen and coordinates changed on the way into the cache.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -68,6 +93,8 @@ class ModelCard:
     layers: Positive | None = None
     baseline: str | None = None
     bones: tuple[tuple[int, int], ...] = ()
+    layout: Layout | None = None
+    rule: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Check that one network is described; raises ValueError."""
@@ -78,6 +105,22 @@ class ModelCard:
             not self.joints or self.input_shape[2] % len(self.joints)
         ):
             raise ValueError("the joints of the input are not those of whole persons")
+        if self.layout is not None:
+            self._check_layout(self.layout)
+
+    def _check_layout(self, layout: Layout) -> None:
+        if list(layout.joints) != self.joints or not self.joints:
+            raise ValueError("two lists of joints")
+        ends = {joint for bone in layout.bones for joint in bone} | {layout.center_joint or 0}
+        if not ends <= set(range(len(self.joints))):
+            raise ValueError("a bone or the centre is a joint that does not exist")
+        if clip_shape(layout, self.max_persons, self.make_clip_settings()) != self.input_shape:
+            raise ValueError(f"clips of these joints are not {self.input_shape}")
+
+    @property
+    def max_persons(self) -> int:
+        """The most persons of a clip, whose joints lie side by side in the input."""
+        return self.input_shape[2] // len(self.joints)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain containers, without those of the other kind of network."""
@@ -87,8 +130,7 @@ class ModelCard:
     def make_network(self) -> Network | Baseline:
         """Make the network, with fresh weights."""
         if self.baseline is not None:
-            joints = len(self.joints)
-            persons = self.input_shape[2] // joints
+            joints, persons = len(self.joints), self.max_persons
             shape = Shape(self.input_shape[0], joints, persons, len(self.classes), self.bones)
             return find_baseline(self.baseline)(shape)
         assert self.channels is not None
@@ -105,6 +147,20 @@ class ModelCard:
         """Return how the model's input is made from clips."""
         return ClipSettings(**self.clip_settings)
 
+    def find_origin(self) -> Origin:
+        """Return where the clips came from, so that a recording can go the same way.
+
+        Raises:
+            InputError: the model is of an earlier skelnas, and does not say it.
+        """
+        layout = self.layout or LAYOUTS.get(self.source)
+        if layout is None or list(layout.joints) != self.joints:
+            raise InputError(
+                f"the model does not say what the numbers of its {self.source} joints are",
+                hint="it is of an earlier skelnas: train it again, or score it by `evaluate`",
+            )
+        return Origin(self.source, layout, self.max_persons, self.rule or {})
+
 
 def save_model(folder: Path, network: nn.Module, card: ModelCard) -> Path:
     """Write ``model.safetensors`` into a folder, atomically; returns its path."""
@@ -115,12 +171,13 @@ def save_model(folder: Path, network: nn.Module, card: ModelCard) -> Path:
     return path
 
 
-def load_model(path: Path) -> tuple[Network | Baseline, ModelCard]:
+def load_model(path: Path | str) -> Model:
     """Load a model from its folder or its file, on the CPU and ready to be evaluated.
 
     Raises:
         InputError: there is no model, or it is not one of this version of skelnas.
     """
+    path = Path(path)
     file_path = path / MODEL if path.is_dir() else path
     if not file_path.is_file():
         raise InputError(
@@ -150,7 +207,7 @@ def load_model(path: Path) -> tuple[Network | Baseline, ModelCard]:
     except (TypeError, RuntimeError, ValueError, SkelnasError) as error:
         reason = "; ".join(str(error).splitlines()[:3])
         raise InputError(f"{file_path}: weights and description disagree ({reason})") from None
-    return network.eval(), card
+    return Model(network, card).eval()
 
 
 def _fill(card: ModelCard, tensors: dict[str, Tensor]) -> Network | Baseline:

@@ -32,6 +32,9 @@ from skelnas.tensorboard import EventWriter
 STREAM_INIT, STREAM_ORDER, STREAM_DROP, STREAM_AUGMENT = range(4)
 """What is drawn at random, told apart so that each has a seed of its own."""
 
+OF_THE_CACHE = ("layout", "rule", "versions")
+"""What a model says and nobody has asked for: how the clips were read, and by what."""
+
 OF_CELLS = ("channels", "layers", "drop_path")
 """Settings that a baseline does not have."""
 
@@ -89,6 +92,8 @@ def train(
                 joints=list(cache.layout.joints),
                 clip_settings=settings.model_dump(include=set(ClipSettings.model_fields)),
                 source=cache.source,
+                layout=cache.layout,
+                rule=cache.rule,
                 protocol=protocol,
                 hold_out=part.hold_out,
                 versions=runs.versions(),
@@ -102,7 +107,7 @@ def train(
                         hint="prepare it from a source with bones, or take another --model",
                     )
                 card = replace(card, bones=layout.bones)
-        asked = {key: value for key, value in card.to_dict().items() if key != "versions"}
+        asked = {key: value for key, value in card.to_dict().items() if key not in OF_THE_CACHE}
         config = {
             "verb": "train",
             "cache": str(cache_path.resolve()),

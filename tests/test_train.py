@@ -151,7 +151,7 @@ def test_streams_and_augmentation_from_training_to_evaluation(
     write_tiny_cache(tmp_path / "sides.h5", layout=replace(LAYOUT, joints=sides))
     settings = TrainSettings(**SMALL.model_dump() | more)
     train(tmp_path / "sides.h5", GENOTYPE, tmp_path / "model", settings)
-    _, card = load_model(tmp_path / "model")
+    card = load_model(tmp_path / "model").card
     assert list(card.input_shape) == [9, 12, 10]
     assert card.clip_settings["streams"] == "joint,bone,motion"
     assert len(evaluate(tmp_path / "sides.h5", tmp_path / "model").scores) == 12
@@ -287,7 +287,7 @@ def test_costs_at_another_input_size(tiny_cache: Path, model: Path) -> None:
         assert at_size[size]["parameters"] == document["parameters"]
     assert at_size["12x10"]["input_size"] == [12, 10]
     assert at_size["12x10"]["macs"] == document["macs"]  # the size that it was trained with
-    network, _ = load_model(model)
+    network = load_model(model).network
     gates = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
     once = sum(gate.weight.numel() for gate in gates)  # whatever the size
     # Sizes 12 x 10, 6 x 5, 3 x 3 become 24 x 20, 12 x 10, 6 x 5: fourfold but for rounding up.
@@ -318,7 +318,8 @@ def test_two_models_are_compared_on_the_same_clips(
 def test_a_model_of_another_protocol_is_not_compared(
     tiny_cache: Path, model: Path, tmp_path: Path
 ) -> None:
-    network, card = load_model(model)
+    loaded = load_model(model)
+    network, card = loaded.network, loaded.card
     save_model(tmp_path, network, replace(card, protocol="xview"))
     with pytest.raises(UsageError, match="was trained on xview, and cannot be compared on xsub"):
         evaluate(tiny_cache, model, other_path=tmp_path)

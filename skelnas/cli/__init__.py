@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 import skelnas
 from skelnas import console
-from skelnas.cli import evaluate, search, verbs
+from skelnas.cli import evaluate, predict, search, verbs
 from skelnas.cli.doctor import doctor
 from skelnas.cli.inspect import inspect
 from skelnas.cli.prepare import prepare_app
@@ -45,6 +45,7 @@ for command in (
     verbs.train,
     evaluate.evaluate,
     evaluate.ensemble,
+    predict.predict,
     verbs.report,
     doctor,
     verbs.demo,

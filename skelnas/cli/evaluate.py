@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skelnas import console
-from skelnas.cli.options import CacheArgument, Json, with_settings
+from skelnas.cli.options import CacheArgument, Json, ModelArgument, with_settings
 from skelnas.cli.tables import print_evaluation, print_scores
 from skelnas.config import EvaluateSettings
 from skelnas.errors import UsageError
@@ -37,9 +37,7 @@ Confusion = Annotated[
 @with_settings(EvaluateSettings)
 def evaluate(
     cache: CacheArgument,
-    model: Annotated[
-        Path, typer.Argument(help="Model folder or model.safetensors.", show_default=False)
-    ],
+    model: ModelArgument,
     as_json: Json = False,
     confusion: Confusion = None,
     scores: ScoresOut = None,

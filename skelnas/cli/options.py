@@ -161,6 +161,9 @@ def has_ranks() -> bool:
 CacheArgument = Annotated[
     Path, typer.Argument(help="Skeleton cache, made by `skelnas prepare`.", show_default=False)
 ]
+ModelArgument = Annotated[
+    Path, typer.Argument(help="Model folder or model.safetensors.", show_default=False)
+]
 RawArgument = Annotated[
     Path,
     typer.Argument(help="Folder with the raw recordings, or a .zip of it.", show_default=False),

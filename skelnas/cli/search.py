@@ -25,9 +25,9 @@ from skelnas.config import (
     SHORT_EPOCHS,
     ClipSettings,
     Device,
-    DeviceSettings,
     SearchSettings,
     TrainSettings,
+    WorkSettings,
 )
 from skelnas.errors import UsageError
 
@@ -158,7 +158,7 @@ def derive(
 
 def _training(settings: SearchSettings, path: Path | None) -> TrainSettings:
     """Make the settings of the trainings of `--repeats`."""
-    shared = {*ClipSettings.model_fields, *DeviceSettings.model_fields}
+    shared = {*ClipSettings.model_fields, *WorkSettings.model_fields}
     values = {**settings.model_dump(include=shared), "epochs": SHORT_EPOCHS}
     if path is not None:
         given = read_settings(path, "train", TrainSettings.model_fields)

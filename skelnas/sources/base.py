@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Poses: TypeAlias = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""The poses [M, T, V, C] of a recording, and who is present [M, T], as `Recording` has them."""
 
 Train, Test, Unused = 0, 1, -1
 """The values of a split: the part of a protocol that a clip belongs to."""

@@ -91,18 +91,24 @@ def _read_json(path: Path) -> NDArray[Any]:
     lists = read_json(path)
     if isinstance(lists, dict):
         lists = lists.get(KEY)
-    try:
-        array = np.array(lists)
-        if array.dtype == object and set(map(type, array.flat)) <= {int, float, type(None)}:
-            array = array.astype(np.float64)  # None becomes nan
-    except (ValueError, OverflowError):  # of unequal length, nested too deep; too large an integer
-        array = np.array("ragged")
-    if array.dtype.kind not in "iuf" or not isinstance(lists, list):
+    array = as_array(lists)
+    if array is None:
         raise InputError(
             f"{path}: expected numbers in lists of equal length, "
             f"[frames, joints, channels], alone or under the key {KEY!r}"
         )
     return array
+
+
+def as_array(lists: Any) -> NDArray[Any] | None:
+    """Turn nested lists of numbers into an array, nan where there is None; None if they are not."""
+    try:
+        array = np.array(lists)
+        if array.dtype == object and set(map(type, array.flat)) <= {int, float, type(None)}:
+            array = array.astype(np.float64)  # None becomes nan
+    except (ValueError, OverflowError):  # of unequal length, nested too deep; too large an integer
+        return None
+    return array if array.dtype.kind in "iuf" and isinstance(lists, list) else None
 
 
 def _read_csv(path: Path, num_joints: int | None) -> ClipArray:

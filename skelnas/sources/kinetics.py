@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from skelnas.errors import InputError, shown
 from skelnas.sources.archives import enter
-from skelnas.sources.base import Catalogue, ClipTable, Layout, Recording, Test, Train, Unused
+from skelnas.sources.base import (
+    Catalogue,
+    ClipTable,
+    Layout,
+    Poses,
+    Recording,
+    Test,
+    Train,
+    Unused,
+)
 from skelnas.sources.files import as_joints, find_files, read_json
 from skelnas.sources.kinetics_labels import label_file, part_folders, read_labels
 
@@ -119,17 +128,20 @@ class Kinetics:
         facts = read_labels(self._folder).clips.get(name)
         if facts is None:
             raise InputError(f"{item}: the clip is in no label file of {self.root}")
-        clip = read_json(item)
-        if not isinstance(clip, dict) or not isinstance(clip.get("data"), list):
-            raise InputError(f"{item}: expected an object with a list of frames under 'data'")
+        clip = _read_clip(item)
         if clip.get("label", facts.class_name) != facts.class_name:
             raise InputError(
                 f"{item}: expected the label {facts.class_name!r} of the label file, "
                 f"found {shown(clip['label'])}"
             )
-        persons = _read_persons(clip["data"], str(item))
-        poses, present = _choose_persons(persons, self.person_rule)
-        return Recording(name, facts.label, poses, present)
+        return Recording(name, facts.label, *self._poses(clip, item))
+
+    def poses(self, item: Path) -> Poses:
+        """Read a clip that no label file has to know; raises as `read` does."""
+        return self._poses(_read_clip(item), item)
+
+    def _poses(self, clip: dict[str, Any], item: Path) -> Poses:
+        return _choose_persons(_read_persons(clip["data"], str(item)), self.person_rule)
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
         """Give `official`: trained on `train`, tested on `val`."""
@@ -151,6 +163,13 @@ class _Persons:
     frames: NDArray[np.int64]
     slots: NDArray[np.int64]
     joints: NDArray[np.float32]
+
+
+def _read_clip(item: Path) -> dict[str, Any]:
+    clip = read_json(item)
+    if not isinstance(clip, dict) or not isinstance(clip.get("data"), list):
+        raise InputError(f"{item}: expected an object with a list of frames under 'data'")
+    return clip
 
 
 def _read_persons(data: list[Any], where: str) -> _Persons:
@@ -207,9 +226,7 @@ def _are_numbers(value: Any, count: int) -> bool:
     return isinstance(value, list) and len(value) == count and set(map(type, value)) <= {int, float}
 
 
-def _choose_persons(
-    persons: _Persons, rule: Literal["clip", "frame"]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _choose_persons(persons: _Persons, rule: Literal["clip", "frame"]) -> Poses:
     """Keep the persons with the highest confidence, as poses [M, T, V, 3] and present [M, T]."""
     confidence = persons.joints[..., 2].sum(axis=1, dtype=np.float64)
     if rule == "clip":

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skelnas.errors import InputError
 from skelnas.sources.base import Catalogue, ClipTable, Layout, Recording, Unused
 from skelnas.sources.clip_files import read_clip
-from skelnas.sources.files import as_joints
+from skelnas.sources.clip_poses import Picture, read_poses
 from skelnas.sources.manifest_table import Table, part_of, read_manifest
 from skelnas.sources.skeleton_file import MAX_JOINTS, Skeleton, read_skeleton
 
@@ -56,11 +56,11 @@ class Manifest:
     @property
     def rule(self) -> dict[str, Any]:
         """How coordinates were changed; persons are kept as they are."""
-        skeleton = _skeleton(self.joints)
-        picture = skeleton.picture if skeleton else None
+        picture = self._picture
         changed = f"x / {picture[0]:g} - 0.5, y / {picture[1]:g} - 0.5" if picture else "as given"
         return {
             "coordinates": f"{changed}; a joint that is not finite is zero",
+            **({"picture": list(picture)} if picture else {}),
             "test_subjects": list(self.test_subjects),
             "test_cameras": list(self.test_cameras),
         }
@@ -87,31 +87,15 @@ class Manifest:
             InputError: if the file is malformed or has other joints than the first.
         """
         entry = read_manifest(self.root).entries[item]
-        layout, skeleton = self.layout, _skeleton(self.joints)
-        clip = read_clip(item, len(layout.joints))
-        for what, found, expected in (
-            ("joints", clip.joints, layout.joints),
-            ("channels", clip.channels, layout.channels),
-        ):
-            if found and found != expected:
-                raise InputError(f"{item}: expected the {what} {_some(expected)}; {_some(found)}")
-        persons, frames, *joint_shape = clip.poses.shape
-        if joint_shape != [len(layout.joints), len(layout.channels)]:
-            raise InputError(
-                f"{item}: {joint_shape[0]} joints of {joint_shape[1]} numbers, expected "
-                f"{len(layout.joints)} of {len(layout.channels)}{self._as_in_the_first()}"
-            )
-        if not 1 <= persons <= self.persons or not frames:
-            raise InputError(
-                f"{item}: {persons} persons in {frames} frames, expected 1 to {self.persons} "
-                f"persons and a frame; see --persons"
-            )
-        poses = as_joints(clip.poses)
-        if skeleton and skeleton.picture:
-            known = poses.any(axis=-1)
-            poses[known, :2] = poses[known, :2] / np.array(skeleton.picture, np.float32) - 0.5
-        present: NDArray[np.bool_] = np.any(poses, axis=(2, 3))
-        return Recording(entry.name, entry.label, poses, present, *entry.facts)
+        poses = read_poses(
+            item,
+            self.layout,
+            self.persons,
+            self._picture,
+            joints_by=" as --joints says" if self.joints else " as in the first clip",
+            persons_by="; see --persons",
+        )
+        return Recording(entry.name, entry.label, *poses, *entry.facts)
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
         """Give the protocols of the table, and `xsub` and `xview` where they were asked for."""
@@ -128,6 +112,11 @@ class Manifest:
             if test := self._tests()[protocol]:
                 splits[protocol] = np.array(part_of(values.tolist(), test), np.int8)
         return splits
+
+    @property
+    def _picture(self) -> Picture:
+        skeleton = _skeleton(self.joints)
+        return skeleton.picture if skeleton else None
 
     def _tests(self) -> dict[str, tuple[int, ...]]:
         return {"xsub": self.test_subjects, "xview": self.test_cameras}
@@ -147,14 +136,6 @@ class Manifest:
                 f"{self.root}: nothing says which clips are for training and which for testing",
                 hint="add a column split with train and test, or give --test-subjects 3,5",
             )
-
-    def _as_in_the_first(self) -> str:
-        return " as --joints says" if self.joints else " as in the first clip"
-
-
-def _some(names: tuple[str, ...]) -> str:
-    """Write some of many names."""
-    return ", ".join(names[:6]) + (f"... ({len(names)})" if len(names) > 6 else "")
 
 
 @cache

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skelnas.errors import InputError
 from skelnas.sources import bodies
-from skelnas.sources.base import Catalogue, ClipTable, Recording
+from skelnas.sources.base import Catalogue, ClipTable, Poses, Recording
 from skelnas.sources.files import find_files, packaged_names, read_bytes
 from skelnas.sources.ntu_facts import (
     ENDING,
@@ -98,9 +98,12 @@ class Ntu:
         if numbers is None:
             raise InputError(f"{item}: expected a name such as S001C001P001R001A001{ENDING}")
         setup, camera, subject, _, action = numbers
+        return Recording(name, action - 1, *self.poses(item), subject, camera, setup)
+
+    def poses(self, item: Path) -> Poses:
+        """Read a clip of any name and choose its persons; raises as `read` does."""
         detections = parse(read_bytes(item), str(item))
-        poses, present = bodies.choose_persons(detections, self.body_rule, str(item))
-        return Recording(name, action - 1, poses, present, subject, camera, setup)
+        return bodies.choose_persons(detections, self.body_rule, str(item))
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
         """Give `xsub` and `xview`, and `xsub120` and `xset` where the clips go beyond NTU60."""

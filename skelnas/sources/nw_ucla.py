@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skelnas.errors import InputError, shown
 from skelnas.sources.archives import is_folder
-from skelnas.sources.base import Catalogue, ClipTable, Layout, Recording, Test, Train
+from skelnas.sources.base import Catalogue, ClipTable, Layout, Poses, Recording, Test, Train
 from skelnas.sources.files import as_joints, find_files, read_json
 
 ENDING = ".json"
@@ -107,24 +107,38 @@ class NwUcla:
         action, subject, _, camera = map(int, numbers.groups())
         label = list(ACTIONS).index(action)
 
-        clip = read_json(item)
-        if not isinstance(clip, dict) or not {"skeletons", "label"} <= clip.keys():
-            raise InputError(f"{item}: expected an object with the keys 'skeletons' and 'label'")
+        clip = _read_clip(item, "skeletons", "label")
         if clip["label"] != label + 1:
             raise InputError(
                 f"{item}: expected the label {label + 1} of action {action} in the name, "
                 f"found {shown(clip['label'])}"
             )
-        joints = _joints(clip["skeletons"], str(item))
-        present: NDArray[np.bool_] = np.any(joints, axis=(1, 2))
-        if not present.any():
-            raise InputError(f"{item}: no body in any frame")
-        return Recording(numbers[0], label, joints[None], present[None], subject, camera)
+        return Recording(numbers[0], label, *_poses(clip, item), subject, camera)
+
+    def poses(self, item: Path) -> Poses:
+        """Read a clip of any name, with or without a label; raises as `read` does."""
+        return _poses(_read_clip(item, "skeletons"), item)
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
         """Give `xview`: trained on the first two cameras, tested on the third."""
         in_training = np.isin(clips.cameras, TRAIN_CAMERAS)
         return {"xview": np.where(in_training, Train, Test).astype(np.int8)}
+
+
+def _read_clip(item: Path, *keys: str) -> dict[str, Any]:
+    clip = read_json(item)
+    if not isinstance(clip, dict) or not set(keys) <= clip.keys():
+        names = " and ".join(map(repr, keys))
+        raise InputError(f"{item}: expected an object with the key{'s' * (len(keys) > 1)} {names}")
+    return clip
+
+
+def _poses(clip: dict[str, Any], item: Path) -> Poses:
+    joints = _joints(clip["skeletons"], str(item))
+    present: NDArray[np.bool_] = np.any(joints, axis=(1, 2))
+    if not present.any():
+        raise InputError(f"{item}: no body in any frame")
+    return joints[None], present[None]
 
 
 def _joints(skeletons: Any, where: str) -> NDArray[np.float32]:

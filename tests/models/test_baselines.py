@@ -205,7 +205,8 @@ def test_a_model_is_scored_and_resumed_like_any(
 
 
 def test_a_loaded_network_is_the_one_that_was_trained(models: Path) -> None:
-    network, card = load_model(models / "st-gcn")
+    loaded = load_model(models / "st-gcn")
+    network, card = loaded.network, loaded.card
     fresh = card.make_network()
     fresh.load_state_dict(load_file(models / "st-gcn" / runs.MODEL))
     x = torch.randn(2, *card.input_shape)

@@ -1,0 +1,336 @@
+"""Predictions: a raw file gives what its clip in a cache gives; streams, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import BODY, LAYOUT
+from typer.testing import CliRunner
+
+from skelnas.cache import Cache
+from skelnas.cli import app
+from skelnas.config import EvaluateSettings, PredictSettings, TrainSettings
+from skelnas.errors import InputError
+from skelnas.evaluate import evaluate
+from skelnas.genotype import BUILT_IN
+from skelnas.model_folder import Model, load_model, save_model
+from skelnas.predict import predict, predict_stream
+from skelnas.prepare import prepare
+from skelnas.sources import kinetics_labels, manifest_table
+from skelnas.sources.base import Source
+from skelnas.sources.kinetics import Kinetics
+from skelnas.sources.manifest import Manifest
+from skelnas.sources.ntu import Ntu
+from skelnas.sources.nw_ucla import NwUcla
+from skelnas.sources.synthetic import write_raw
+from skelnas.train import train
+
+GENOTYPE = BUILT_IN["ntu_cs112se30"]
+SMALL = TrainSettings(frames=9, layers=3, channels=2, epochs=1, batch_size=8, device="cpu")
+ON_CPU = PredictSettings(device="cpu")
+
+
+def make_model(source: Source, folder: Path, settings: TrainSettings = SMALL) -> Path:
+    """Prepare a cache beside the folder and train a small network for an epoch."""
+    prepare(source, folder.with_suffix(".h5"))
+    train(folder.with_suffix(".h5"), GENOTYPE, folder, settings)
+    return folder
+
+
+def check_like_evaluate(model: Path, find: Callable[[str], Path], persons: set[int]) -> None:
+    """Check that raw files give the logits of their test clips, bit for bit."""
+    scores = evaluate(model.with_suffix(".h5"), model, EvaluateSettings(device="cpu")).scores
+    files = [find(name) for name in scores.about.names]
+    predictions = list(predict(load_model(model), files, ON_CPU))
+    assert {prediction.num_persons for prediction in predictions} == persons
+    assert np.array_equal([prediction.logits for prediction in predictions], scores.logits)
+    assert np.ptp(scores.logits, axis=0).min() > 0  # clips can be told apart
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [
+        ("denoise", {}),
+        ("energy", {"align": True, "streams": "joint,bone,motion"}),
+        ("first", {"center": False, "interpolation": "nearest"}),
+    ],
+)
+def test_ntu_files_of_any_name_go_the_way_of_their_clips(
+    tmp_path: Path, rule: str, changes: dict[str, object]
+) -> None:
+    write_raw(tmp_path / "raw", num_clips=32)
+    source = Ntu(tmp_path / "raw", body_rule=rule)
+    model = make_model(source, tmp_path / "model", SMALL.model_copy(update=changes))
+    (tmp_path / "mine").mkdir()
+
+    def renamed(name: str) -> Path:
+        path = tmp_path / "mine" / f"of {name}.skeleton"
+        return Path(shutil.copy(tmp_path / "raw" / f"{name}.skeleton", path))
+
+    check_like_evaluate(model, renamed, persons={1, 2})
+
+
+def test_kinetics_files_need_no_label(tmp_path: Path) -> None:
+    root, generator = tmp_path / "raw", np.random.default_rng(0)
+    for part in ("train", "val"):
+        entries = {}
+        (root / part).mkdir(parents=True)
+        for index in range(8):
+            persons = [
+                {
+                    "pose": generator.uniform(0, 1, 36).tolist(),
+                    "score": generator.uniform(0, 1, 18).tolist(),
+                }
+                for _ in range(3)
+            ]
+            frames = [
+                {"frame_index": frame, "skeleton": persons[: 1 + (frame + index) % 3]}
+                for frame in range(4, 9)
+            ]
+            name = f"{part}{index}"
+            (root / part / f"{name}.json").write_text(json.dumps({"data": frames}))
+            entries[name] = {"has_skeleton": True, "label": "yoga", "label_index": 398}
+        (root / f"kinetics_{part}_label.json").write_text(json.dumps(entries))
+    kinetics_labels.read_labels.cache_clear()
+    model = make_model(Kinetics(root, person_rule="frame"), tmp_path / "model")
+    (root / "kinetics_val_label.json").unlink()
+    check_like_evaluate(model, lambda name: root / "val" / f"{name}.json", persons={2})
+
+
+def test_nw_ucla_files_need_no_label(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "raw").mkdir()
+    for action, camera in ((1, 1), (2, 2), (1, 3), (2, 3)):
+        frames = generator.normal(0, 1, (5, 20, 3)).tolist()
+        clip = {"skeletons": frames, "label": action}
+        path = tmp_path / "raw" / f"a{action:02}_s01_e00_v{camera:02}.json"
+        path.write_text(json.dumps(clip))
+    model = make_model(NwUcla(tmp_path / "raw"), tmp_path / "model")
+
+    def without_label(name: str) -> Path:
+        clip = json.loads((tmp_path / "raw" / f"{name}.json").read_text())
+        path = tmp_path / f"{name} again.json"
+        path.write_text(json.dumps({"skeletons": clip["skeletons"]}))
+        return path
+
+    check_like_evaluate(model, without_label, persons={1})
+
+
+def test_own_recordings_keep_their_joints_and_their_picture(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    lines = ["path,label,split"]
+    for index in range(6):
+        array = generator.uniform(1, 99, (1 + index % 2, 5, 3, 2))
+        array[0, 2, 1] = np.nan
+        np.save(tmp_path / f"clip{index}.npy", array)
+        lines.append(f"clip{index}.npy,{'ab'[index % 2]},{'test' if index > 2 else 'train'}")
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    joints = {"joints": ["hip", "head", "hand"], "center": "hip", "picture": [100, 50]}
+    (tmp_path / "joints.json").write_text(json.dumps(joints))
+    manifest_table.read_manifest.cache_clear()
+    source = Manifest(tmp_path / "clips.csv", joints=tmp_path / "joints.json", persons=2)
+    model = make_model(source, tmp_path / "model")
+    check_like_evaluate(model, lambda name: tmp_path / f"{name}.npy", persons={1, 2})
+
+
+@pytest.fixture(scope="module")
+def model(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of `conftest.LAYOUT`: five joints, two persons."""
+    folder = tmp_path_factory.mktemp("predict") / "model"
+    train(tiny_cache, GENOTYPE, folder, SMALL)
+    return folder
+
+
+@pytest.fixture
+def poses() -> np.ndarray:
+    """Two persons in 20 frames, the second of them in frames 6 to 20 only."""
+    poses = np.tile(BODY, (2, 20, 1, 1)).astype(np.float64)
+    poses += np.random.default_rng(0).normal(0, 0.1, poses.shape)
+    poses[1, :5] = np.nan
+    return poses
+
+
+def as_lines(poses: np.ndarray) -> list[str]:
+    """A line for each frame, without whoever is absent."""
+    frames = (
+        [person for person in frame if np.isfinite(person).all()] for frame in poses.swapaxes(0, 1)
+    )
+    return [json.dumps([person.tolist() for person in frame]) + "\n" for frame in frames]
+
+
+def test_a_window_of_a_stream_is_a_recording_of_its_frames(
+    model: Path, poses: np.ndarray, tmp_path: Path
+) -> None:
+    loaded = load_model(model)
+    settings = PredictSettings(device="cpu", window=8, stride=5)
+    windows = list(predict_stream(loaded, as_lines(poses), settings))
+    assert [(window.first_frame, window.last_frame) for window in windows] == [
+        (1, 8),
+        (6, 13),
+        (11, 18),
+    ]
+    for window in windows:
+        frames = slice(window.first_frame - 1, window.last_frame)
+        np.save(tmp_path / "window.npy", poses[:, frames])
+        (expected,) = predict(loaded, [tmp_path / "window.npy"], ON_CPU)
+        assert window.prediction is not None
+        assert np.array_equal(window.prediction.logits, expected.logits)
+        assert window.prediction.num_persons == 2
+        assert window.latency_ms > 0
+
+
+def test_windows_have_the_length_of_a_clip_and_come_as_soon_as_they_are_full(
+    model: Path, poses: np.ndarray
+) -> None:
+    read = []
+
+    def lines() -> object:
+        for line in as_lines(poses):
+            read.append(line)
+            yield line
+
+    windows = predict_stream(load_model(model), lines(), ON_CPU)
+    assert next(windows).last_frame == SMALL.frames == len(read)
+    assert next(windows).last_frame == SMALL.frames + 8 == len(read)
+
+
+def test_a_stream_that_ends_early_is_one_window(model: Path, poses: np.ndarray) -> None:
+    (window,) = predict_stream(load_model(model), as_lines(poses)[:3], ON_CPU)
+    assert (window.first_frame, window.last_frame) == (1, 3)
+    assert window.prediction is not None
+    assert window.prediction.num_persons == 1
+
+
+def test_where_nobody_is_seen_nothing_is_predicted(model: Path, poses: np.ndarray) -> None:
+    lines = ["null", "[]", '{"poses": null}', json.dumps([[None] * 3] * 5)]
+    settings = PredictSettings(device="cpu", window=4, stride=1)
+    nobody, somebody = predict_stream(load_model(model), [*lines, as_lines(poses)[0]], settings)
+    assert nobody.prediction is None
+    assert somebody.prediction is not None
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("wave", "expected a frame as JSON, found 'wave'"),
+        ("7", "found something else, expected 5 joints of 3 numbers"),
+        ("[[1, 2, 3]]", r"found an array \[1, 3\], expected 5 joints of 3 numbers"),
+        ('[["a", 2, 3]]', "found something else, expected 5 joints"),
+        ("[[1, 2], [3]]", "found something else, expected 5 joints"),
+        (json.dumps([BODY.tolist()] * 3), "3 persons, expected at most 2"),
+    ],
+)
+def test_a_line_that_is_no_frame_is_named(model: Path, line: str, reason: str) -> None:
+    lines = [json.dumps(BODY.tolist()), line]
+    with pytest.raises(InputError, match=f"^standard input, line 2: {reason}"):
+        list(predict_stream(load_model(model), lines, ON_CPU))
+
+
+def test_a_stream_without_frames_is_refused(model: Path) -> None:
+    with pytest.raises(InputError, match="standard input: no frames"):
+        list(predict_stream(load_model(model), [], ON_CPU))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.skeleton", "1", "cannot be read for a model that was trained on tiny"),
+        ("none.npy", None, "No such file"),
+        ("a.csv", "1,2,3,4\n", "4 columns, expected a multiple of the 5 joints"),
+        ("b.csv", "hip_x,hip_y,hip_z\n1,2,3\n", "expected the joints spine_base, .*; hip"),
+        ("a.json", json.dumps([[[1, 2, 3]] * 4]), "4 joints of 3 numbers, expected 5 of 3, as in"),
+        ("b.json", json.dumps([[BODY.tolist()]] * 3), "3 persons in 1 frames, expected 1 to 2"),
+        ("c.json", json.dumps([[[None] * 3] * 5]), "nobody is present in any of 1 frames"),
+        (".", None, "is a folder, expected a recording"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    model: Path, tmp_path: Path, name: str, content: str | None, reason: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=reason) as refusal:
+        list(predict(load_model(model), [path], ON_CPU))
+    assert str(path) in str(refusal.value)
+
+
+def test_probabilities_are_a_softmax_and_ranked(
+    model: Path, poses: np.ndarray, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "a.npy", poses)
+    (prediction,) = predict(load_model(model), [tmp_path / "a.npy"], ON_CPU)
+    powers = np.exp(prediction.logits.astype(np.float64))
+    assert prediction.probabilities == pytest.approx(powers / powers.sum())
+    ranked = prediction.top(9)
+    assert sorted(name for name, _ in ranked) == ["pair", "still", "wave"]
+    assert [share for _, share in ranked] == sorted(prediction.probabilities, reverse=True)
+    tied = replace(prediction, logits=np.zeros(3, np.float32))
+    assert tied.top(2) == [("still", pytest.approx(1 / 3)), ("wave", pytest.approx(1 / 3))]
+
+
+def test_a_model_that_does_not_say_how_its_clips_were_read(
+    model: Path, tiny_cache: Path, tmp_path: Path
+) -> None:
+    loaded = load_model(model)
+    with Cache.open(tiny_cache) as cache:
+        assert loaded.card.layout == cache.layout == LAYOUT
+        assert loaded.card.rule == cache.rule
+    save_model(tmp_path, loaded.network, replace(loaded.card, layout=None, rule=None))
+    old = load_model(tmp_path)
+    with pytest.raises(InputError, match="does not say what the numbers of its tiny joints are"):
+        list(predict(old, [], ON_CPU))
+    unknown = Model(old.network, replace(loaded.card, source="ntu", rule={"body_rule": "newest"}))
+    (tmp_path / "a.skeleton").touch()
+    with pytest.raises(InputError, match="body_rule 'newest', which this skelnas lacks"):
+        list(predict(unknown, [tmp_path / "a.skeleton"], ON_CPU))
+
+
+def command(*words: object, stdin: str = "") -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["predict", *map(str, words), "--device", "cpu"], input=stdin)
+    if isinstance(done.exception, InputError):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_command_prints_text_or_lines_of_json(
+    model: Path, poses: np.ndarray, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "a.npy", poses)
+    one, other = tmp_path / "a.npy", tmp_path / "b.npy"
+    shutil.copy(one, other)
+    code, text, _ = command(model, one, other, "--top", 2)
+    assert code == 0
+    heads = [line for line in text.splitlines() if not line.startswith(" ")]
+    assert heads == [f"{path}: 20 frames, 2 persons" for path in (one, other)]
+    assert len(text.splitlines()) == 6
+
+    code, text, errors = command(model, one, tmp_path / "none.npy", other, "--json")
+    assert code == 3
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert {line["recording"]: line.get("frames") for line in lines} == {
+        str(one): 20,
+        str(tmp_path / "none.npy"): None,
+        str(other): 20,
+    }
+    assert sum(share["probability"] for share in lines[-1]["classes"]) == pytest.approx(1)
+    assert "none.npy: cannot be read" in errors
+
+
+def test_the_command_reads_frames_from_a_pipe(model: Path, poses: np.ndarray) -> None:
+    frames = "".join(as_lines(poses))
+    code, text, _ = command(model, "-", "--json", "--top", 1, "--window", 12, stdin=frames)
+    assert code == 0
+    first, last = map(json.loads, text.splitlines())
+    assert (first["first_frame"], first["last_frame"], last["last_frame"]) == (1, 12, 20)
+    assert first["latency_ms"] > 0
+    assert len(first["classes"]) == 1
+    _, text, _ = command(model, "-", "--window", 3, "--stride", 9, stdin="null\n" * 3)
+    assert text == "frames 1 to 3: nobody is seen\n"
+    assert command(model, "-", "a.npy")[0] != 0
