@@ -39,7 +39,8 @@ capitals and with `_` for `-`; a switch such as `--center` takes `true` or `fals
 3. the file of `--config`, in TOML: `epochs = 10`, at the top level or in a table named as the \
 command, such as `[search]`, which wins over the top level. An unknown name is refused; tables of \
 other commands are theirs
-4. the default
+4. the default, in a training that of the recipe: `strong: 0.1` below means 0.1 with \
+`--recipe strong`
 
 The other options with a name can stand in the file too, but have no environment variable. \
 `--dry-run`, where a command has it, prints the settings that result, as JSON.

@@ -1,8 +1,9 @@
 """Checkpoints: everything that the next step of a run depends on, as one safetensors file.
 
 The tensors are those of the model (``model/NAME``), of each optimiser
-(``OPTIMISER/PARAMETER/KEY``) and the sums of the metrics so far (``sums``). The metadata hold the
-place in the run: epoch, step, and the number of clips that the sums are over.
+(``OPTIMISER/PARAMETER/KEY``), of a running average of the model (``average/NAME``) where there is
+one, and the sums of the metrics so far (``sums``). The metadata hold the place in the run: epoch,
+step, and the number of clips that the sums are over.
 """
 
 from __future__ import annotations

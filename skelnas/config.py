@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from skelnas.genotype import SPACES, candidates
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["fp32", "tf32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16", "auto"]
 Store = Literal["auto", "float32", "float16", "host"]
 Order = Literal["first", "second"]
 Engine = Literal["auto", "reference", "fused"]
@@ -24,6 +24,7 @@ Interpolation = Literal["linear", "nearest"]
 ValidationPart = Literal["random", "subject"]
 ScoredPart = Literal["test", "held-out"]
 Statistics = Literal["sync", "rank"]
+Recipe = Literal["paper", "strong"]
 BaselineName = Literal["hcn", "st-gcn", "temporal-conv"]
 
 STREAMS = ("joint", "bone", "motion")
@@ -36,6 +37,26 @@ LARGEST = 1e18
 SHORT_EPOCHS = 30
 """Epochs of a training that compares genotypes, not the paper's 350 (ours)."""
 
+RECIPES: dict[Recipe, dict[str, Any]] = {
+    "paper": {},
+    "strong": {
+        "batch_size": 64,
+        "lr": 0.1,
+        "warmup": 0.05,
+        "nesterov": True,
+        "weight_decay": 5e-4,
+        "label_smoothing": 0.1,
+        "drop_path": 0.1,
+        "ema": 0.999,
+        "rotate": 15.0,
+        "scale": 0.1,
+        "crop": 0.5,
+        "flip": 0.5,
+        "precision": "auto",
+    },
+}
+"""What a recipe has for a setting in place of the default, which is the paper's."""
+
 
 class Settings(BaseModel):
     """Settings are frozen once made, and know no names but their own."""
@@ -45,6 +66,11 @@ class Settings(BaseModel):
 
     changeable: ClassVar[frozenset[str]] = frozenset()
     """Fields that do not change what comes out, so that a run can change them when it goes on."""
+
+    @classmethod
+    def meaning(cls, name: str) -> str:
+        """Return what a field is about, for the help."""
+        return cls.model_fields[name].description or ""
 
     def asked(self) -> dict[str, Any]:
         """Return the fields that a run is defined by, as plain containers."""
@@ -110,7 +136,8 @@ class DeviceSettings(Settings):
     precision: Precision = Field(
         "fp32",
         description="arithmetic: 'fp32', 'tf32' for products on CUDA, or 'bf16' in forward passes, "
-        "with weights, alphas, statistics and loss in fp32; see docs/method.md (ours)",
+        "with weights, alphas, statistics and loss in fp32; 'auto' takes bf16 on CUDA devices that "
+        "have it and fp32 elsewhere; see docs/method.md (ours)",
     )
 
 
@@ -276,6 +303,12 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
     group = "Training"
     changeable = frozenset({"rank_timeout"})
 
+    recipe: Recipe = Field(
+        "paper",
+        description="what all settings are that are not given: 'paper', as SAR-NAS was trained, "
+        "or 'strong', with what has become usual since (ours)",
+    )
+
     protocol: str = Field(
         "", description="split whose training part is learned from; xsub or the only one"
     )
@@ -295,12 +328,64 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
     batch_size: int = Field(46, ge=1, description="clips a batch, of all ranks (release: 46)")
     lr: float = Field(0.01, gt=0, description="learning rate at the start (paper: 0.01)")
     lr_min: float = Field(0.0, ge=0, description="and at the end of its cosine (release: 0)")
+    warmup: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training in which the rate rises to --lr, before its cosine "
+        "(paper: none)",
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum (paper: 0.9)")
+    nesterov: bool = Field(False, description="momentum as Nesterov's (paper: plain)")
     weight_decay: float = Field(3e-4, ge=0, description="weight decay (release: 3e-4)")
     grad_clip: float = Field(5.0, gt=0, description="largest norm of the gradient (release: 5)")
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of a label that is spread over all classes (paper: none)",
+    )
     drop_path: float = Field(
         0.2, ge=0, lt=1, description="chance to drop an edge, reached in steps (release: 0.2)"
     )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="how much of a running average of the weights a step leaves, such as 0.999; "
+        "the average is the model then (paper: none)",
+    )
+    compile: bool = Field(
+        False,
+        description="let torch.compile make the training step; the first steps take long (ours: "
+        "off)",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_recipe(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Let the recipe say what is not given."""
+        chosen = values.get("recipe", cls.model_fields["recipe"].default)
+        return {**RECIPES.get(chosen, {}), **values}
+
+    @classmethod
+    def meaning(cls, name: str) -> str:
+        """Return what a field is about, and what a recipe has for it in place of the default."""
+        values = {recipe: own[name] for recipe, own in RECIPES.items() if name in own}
+        others = [f"; {recipe}: {'on' if it is True else it}" for recipe, it in values.items()]
+        return super().meaning(name) + "".join(others)
+
+    def by_recipe(self, name: str) -> Any:
+        """Return what a setting is in the recipe."""
+        return RECIPES[self.recipe].get(name, type(self).model_fields[name].default)
+
+    def beside_recipe(self) -> list[str]:
+        """Name the settings of how it learns that are not as in the recipe."""
+        free = {"recipe", "protocol", "seed", "hold_out", "layers", "channels", "compile"}
+        for other in (ClipSettings, DeviceSettings, BatchSettings):
+            free |= set(other.model_fields)
+        learning = [name for name in type(self).model_fields if name not in free]
+        return sorted(name for name in learning if getattr(self, name) != self.by_recipe(name))
 
 
 class EvaluateSettings(WorkSettings):

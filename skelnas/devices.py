@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -11,6 +12,8 @@ from torch import nn
 from skelnas import parallel
 from skelnas.config import Device, DeviceSettings, Precision
 from skelnas.errors import DeviceError
+
+AnySettings = TypeVar("AnySettings", bound=DeviceSettings)
 
 
 def choose(settings: DeviceSettings) -> torch.device:
@@ -53,9 +56,20 @@ def _own_gpu() -> torch.device:
     return device
 
 
+def settle(settings: AnySettings, device: torch.device) -> AnySettings:
+    """Return the settings with the precision that 'auto' stands for on a device."""
+    if settings.precision != "auto":
+        return settings
+    return settings.model_copy(update={"precision": "bf16" if _is_capable(device) else "fp32"})
+
+
+def _is_capable(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def _check_precision(wanted: Precision, device: torch.device) -> None:
-    capable = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    if not (capable or wanted == "fp32" or (wanted, device.type) == ("bf16", "cpu")):
+    everywhere = wanted in ("fp32", "auto") or (wanted, device.type) == ("bf16", "cpu")
+    if not (everywhere or _is_capable(device)):
         raise DeviceError(
             f"--precision {wanted} needs a CUDA device of capability 8.0 or more"
             f"{' or a CPU' if wanted == 'bf16' else ''}, not {device}",

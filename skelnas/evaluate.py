@@ -91,6 +91,7 @@ def evaluate(
     """
     with parallel.joined(settings.rank_timeout):
         device = devices.choose(settings)
+        settings = devices.settle(settings, device)
         if settings.latency and parallel.world_size() > 1:
             raise UsageError("--latency times one process, not several ranks side by side")
         model = load_model(model_path)

@@ -53,10 +53,12 @@ class Job(ABC):
     Args:
         run: the folder.
         model: everything that is learned; its state is part of the checkpoint.
-        states: by name, what else a step depends on and is part of the checkpoint: optimisers.
+        states: by name, what else a step depends on and is part of the checkpoint: optimisers,
+            a running average.
         epochs, steps_per_epoch: how long the work is.
         lr: the learning rate at the start and at the end of its cosine.
         seed: of all that is drawn at random.
+        warmup: share of the steps in which the rate rises, before its cosine.
     """
 
     verb: ClassVar[str]
@@ -78,6 +80,7 @@ class Job(ABC):
         steps_per_epoch: int,
         lr: tuple[float, float],
         seed: int,
+        warmup: float = 0.0,
     ) -> None:
         self.run = run
         self.model = model
@@ -86,6 +89,7 @@ class Job(ABC):
         self.steps_per_epoch = steps_per_epoch
         self.rates = lr
         self.seed = seed
+        self.warmup = warmup
         self.epoch = 0
         self.step = 0
         device = next(model.parameters()).device
@@ -136,7 +140,10 @@ class Job(ABC):
 
     def lr(self, steps_done: int) -> float:
         """Return the learning rate of the step that comes after so many."""
-        return cosine(steps_done / self.total_steps, *self.rates)
+        rising = round(self.warmup * self.total_steps)
+        if steps_done < rising:
+            return self.rates[0] * (steps_done + 1) / rising
+        return cosine((steps_done - rising) / (self.total_steps - rising), *self.rates)
 
     def random_seed(self, *place: int) -> int:
         """Return the seed of one place in this run."""

@@ -44,6 +44,9 @@ REPEATS = "repeats.json"
 LOCK = ".lock"
 TENSORBOARD = "tensorboard"
 
+DECISIVE = ("verb", "settings", "recipe")
+"""What explains other differences between two configurations, and so is told first."""
+
 
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a file so that a reader sees the old content or the new, never a part.
@@ -253,7 +256,7 @@ def _lock(folder: Path) -> IO[bytes] | None:
 
 def _check_same(old: dict[str, Any], new: Mapping[str, Any], folder: Path) -> None:
     new = json.loads(json.dumps(new))
-    for key in sorted(new, key=lambda key: (key != "verb", key)):
+    for key in sorted(new, key=lambda key: (key not in DECISIVE, key)):
         if isinstance(new[key], dict) and isinstance(old.get(key), dict):
             _check_same(old[key], new[key], folder)
         elif key == "fingerprint" and key in old and old[key] != new[key]:

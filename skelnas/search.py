@@ -67,7 +67,9 @@ def search(
     """
     events = EventWriter(out, candidates(settings.space)) if tensorboard else None
     with parallel.joined(settings.rank_timeout), over_ranks(settings.batch_norm == "sync"):
-        clips = load_search_clips(cache_path, settings, devices.choose(settings))
+        device = devices.choose(settings)
+        settings = devices.settle(settings, device)
+        clips = load_search_clips(cache_path, settings, device)
         settings = settings.model_copy(update={"protocol": clips.protocol})
         config: dict[str, Any] = {
             "verb": "search",

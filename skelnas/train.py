@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from skelnas import devices, parallel, runs
 from skelnas.batches import ClipStore, num_batches, shuffled
 from skelnas.cache import Cache
-from skelnas.checkpoint import OptimizerState
+from skelnas.checkpoint import OptimizerState, State
 from skelnas.config import ClipSettings, TrainSettings
 from skelnas.console import note
 from skelnas.engine.norm import over_ranks
@@ -23,6 +24,7 @@ from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype
 from skelnas.job import Item, Job, descend, open_run
 from skelnas.model_folder import ModelCard, save_model
+from skelnas.models.average import Average
 from skelnas.models.baselines import Baseline, find_baseline
 from skelnas.models.complexity import measure
 from skelnas.models.norm import BatchNorm
@@ -78,6 +80,7 @@ def train(
     events = EventWriter(out) if tensorboard else None
     with parallel.joined(settings.rank_timeout), over_ranks(settings.batch_norm == "sync"):
         device = devices.choose(settings)
+        settings = devices.settle(settings, device)
         with Cache.open(cache_path) as cache:
             protocol = cache.choose_protocol(settings.protocol)
             settings = settings.model_copy(update={"protocol": protocol})
@@ -86,6 +89,8 @@ def train(
             layout, persons = cache.layout, cache.max_persons
             store = ClipStore(clips, layout, persons, settings, device, settings.store)
             store.check(settings)
+            if settings.flip:
+                _check_sides(cache.classes, cache_path)
             card = ModelCard(
                 classes=cache.classes,
                 input_shape=store.shape,
@@ -112,6 +117,7 @@ def train(
             "verb": "train",
             "cache": str(cache_path.resolve()),
             "settings": {k: v for k, v in settings.asked().items() if k not in unused},
+            "beside_recipe": [name for name in settings.beside_recipe() if name not in unused],
             "ranks": parallel.world_size() if settings.batch_norm == "rank" else "any",
             "model": asked,
             "clips": len(store),
@@ -121,6 +127,8 @@ def train(
             job = _Training(run, settings, store, card)
             with devices.precision(settings.precision):
                 job.work()
+            if job.average is not None:
+                job.average.give()
             if run.writes:
                 save_model(out, job.network, card)
             return out / runs.MODEL
@@ -135,12 +143,22 @@ def _describe(
         return {"genotype": architecture.to_dict(), **widths}, set()
     find_baseline(architecture)
     for name in OF_CELLS:
-        if getattr(settings, name) != TrainSettings.model_fields[name].default:
+        if getattr(settings, name) != settings.by_recipe(name):
             raise UsageError(
                 f"--{name.replace('_', '-')} is a setting of cells, and {architecture} has none",
                 hint="leave it out: a baseline has the sizes and the dropout of its paper",
             )
     return {"baseline": architecture}, set(OF_CELLS)
+
+
+def _check_sides(classes: list[str], cache_path: Path) -> None:
+    """See that a mirrored clip is still of its class."""
+    for name in classes:
+        if {"left", "right"} & set(re.split(r"[\W_]+", name.lower())):
+            raise InputError(
+                f"{cache_path}: a mirrored clip of the class {name!r} would be of another class",
+                hint="--flip 0 leaves clips as they are",
+            )
 
 
 class _Training(Job):
@@ -158,27 +176,37 @@ class _Training(Job):
         self.network = card.make_network()
         complexity = measure(self.network, store.shape)
         held_out = f", {card.hold_out.clips} are held out" if card.hold_out else ""
+        others = [f"--{name.replace('_', '-')}" for name in settings.beside_recipe()]
+        beside = f", but for {', '.join(others)}" if others else ""
+        note(f"train: by the {settings.recipe} recipe{beside}")
         note(
             f"train: {len(store)} clips{held_out} ({card.protocol}), "
             f"{complexity.parameters:,} parameters, "
             f"{complexity.macs / 1e6:,.1f} million MACs a clip, on {store.device}"
         )
         devices.place(self.network, store.device)
+        self.forward = torch.compile(self.network) if settings.compile else self.network
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
             lr=settings.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            nesterov=settings.nesterov and settings.momentum > 0,  # without any they are the same
         )
         names = [name for name, _ in self.network.named_parameters()]
+        states: dict[str, State] = {"optimizer": OptimizerState(self.optimizer, names)}
+        self.average = Average(self.network, settings.ema) if settings.ema else None
+        if self.average is not None:
+            states["average"] = self.average
         super().__init__(
             run,
             self.network,
-            {"optimizer": OptimizerState(self.optimizer, names)},
+            states,
             epochs=settings.epochs,
             steps_per_epoch=num_batches(len(store), settings.batch_size),
             lr=(settings.lr, settings.lr_min),
             seed=settings.seed,
+            warmup=settings.warmup,
         )
 
     def plan_epoch(self) -> Iterator[tuple[Tensor]]:
@@ -201,11 +229,15 @@ class _Training(Job):
         batch = self.store.batch(indices, self.settings, self._generator(STREAM_AUGMENT), share)
 
         with devices.autocast(self.settings.precision, self.store.device):
-            logits = self.network(batch.x)
-        loss = F.cross_entropy(logits.float(), batch.labels) * batch.share
+            logits = self.forward(batch.x)
+        smoothing = self.settings.label_smoothing
+        loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=smoothing)
+        loss = loss * batch.share
         descend(self.optimizer, loss, self.lr(self.steps_done), self.settings.grad_clip)
         if self.settings.batch_norm == "rank":
             self._average_statistics(batch.share)
+        if self.average is not None:
+            self.average.update(self.steps_done + 1)
 
         hits = (logits.detach().argmax(1) == batch.labels).sum()
         return torch.stack([loss.detach() * count, hits]), count

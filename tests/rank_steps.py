@@ -36,7 +36,9 @@ CPU: Any = {"device": "cpu", "threads": 1}
 CELLS: Any = {"layers": 1, "nodes": 1, "engine": "reference"}
 SEARCH = SearchSettings(frames=6, channels=2, epochs=4, batch_size=7, **CELLS, **CPU)
 AUGMENT: Any = {"rotate": 20, "crop": 0.5, "jitter": 0.01, "drop_path": 0.4}
-TRAIN = TrainSettings(frames=6, layers=3, channels=2, epochs=2, batch_size=9, **AUGMENT, **CPU)
+LEVERS: Any = {"warmup": 0.25, "nesterov": True, "label_smoothing": 0.1, "ema": 0.9}
+SMALL: Any = {"frames": 6, "layers": 3, "channels": 2, "epochs": 2, "batch_size": 9}
+TRAIN = TrainSettings(**SMALL, **AUGMENT, **LEVERS, **CPU)
 EVALUATE = EvaluateSettings(batch_size=5, **CPU)
 """The test part has 12 clips: three batches for two ranks."""
 

@@ -127,7 +127,7 @@ def find_partners(joints: Sequence[str]) -> list[int]:
         reason = f"{alone[0]} has no partner" if alone else "none is of the left or the right"
         raise InputError(
             f"joints cannot change sides: {reason}",
-            hint="--flip needs pairs of names such as hand_left and hand_right",
+            hint="--flip needs pairs of names such as hand_left and hand_right; 0 is without it",
         )
     return [list(joints).index(partner) for partner in partners]
 

@@ -40,7 +40,7 @@ def with_settings(model: type[Settings]) -> Callable[[Function], Function]:
                 annotation=Annotated[
                     field.annotation,
                     typer.Option(
-                        help=field.description,
+                        help=model.meaning(name),
                         envvar=f"SKELNAS_{function.__name__}_{name}".upper(),
                         show_envvar=False,
                         rich_help_panel=owner.group,
@@ -64,11 +64,20 @@ def with_settings(model: type[Settings]) -> Callable[[Function], Function]:
         )
 
         def gather(values: dict[str, Any]) -> Settings:
-            return check(model, {name: values[name] for name in model.model_fields})
+            return check(model, {name: values[name] for name in _given(model, values["context"])})
 
-        return spread(function, "settings", [config, *options], gather)
+        context = inspect.Parameter(
+            "context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
+        )
+        return spread(function, "settings", [context, config, *options], gather)
 
     return decorate
+
+
+def _given(model: type[Settings], context: typer.Context) -> list[str]:
+    """Name the settings that stand in a flag, the environment or a file."""
+    sources = {name: context.get_parameter_source(name) for name in model.model_fields}
+    return [name for name, source in sources.items() if source and source.name != "DEFAULT"]
 
 
 def spread(

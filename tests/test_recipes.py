@@ -1,0 +1,165 @@
+"""Recipes of a training: what they set, that each lever reaches the steps, and the average."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import LAYOUT, write_tiny_cache
+from interrupting import stop_after
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from skelnas import runs
+from skelnas.config import RECIPES, TrainSettings
+from skelnas.errors import InputError, Interrupted, UsageError
+from skelnas.genotype import BUILT_IN
+from skelnas.job import cosine
+from skelnas.train import train
+
+GENOTYPE = BUILT_IN["ntu_cs112se30"]
+TINY: Any = {
+    "frames": 6,
+    "layers": 3,
+    "channels": 2,
+    "epochs": 2,
+    "batch_size": 9,
+    "device": "cpu",
+    "flip": 0,
+}
+STEPS = 4
+"""Of an epoch: the tiny cache has 36 training clips."""
+
+
+def trained(cache: Path, out: Path, **settings: Any) -> dict[str, torch.Tensor]:
+    return load_file(train(cache, GENOTYPE, out, TrainSettings(**TINY | settings)))
+
+
+def test_what_is_given_wins_over_the_recipe_and_the_recipe_over_the_default() -> None:
+    paper = TrainSettings()
+    assert (paper.recipe, paper.epochs, paper.lr, paper.nesterov) == ("paper", 350, 0.01, False)
+    assert paper.beside_recipe() == []
+
+    strong = TrainSettings(recipe="strong", lr=0.3, rotate=0, epochs=350)
+    for name, value in RECIPES["strong"].items():
+        if name not in ("lr", "rotate"):
+            assert getattr(strong, name) == value != getattr(paper, name)
+    assert (strong.lr, strong.rotate, strong.epochs) == (0.3, 0, 350)
+    assert strong.beside_recipe() == ["lr", "rotate"]
+
+    like_paper = {name: getattr(paper, name) for name in RECIPES["strong"]}
+    assert TrainSettings(recipe="strong", **like_paper).lr == 0.01
+    with pytest.raises(ValidationError, match="'paper' or 'strong'"):
+        TrainSettings.model_validate({"recipe": "weak"})
+
+
+def test_a_run_says_what_is_not_as_in_its_recipe(
+    tiny_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tiny_cache, tmp_path / "m", recipe="strong", epochs=1)
+    config = runs.read_config(tmp_path / "m")
+    assert config["beside_recipe"] == ["batch_size", "epochs", "flip"]
+    assert config["settings"]["recipe"] == "strong"
+    assert config["settings"]["ema"] == RECIPES["strong"]["ema"]
+    assert config["settings"]["precision"] == "fp32"  # what 'auto' is on a CPU
+    assert "by the strong recipe, but for --batch-size, --epochs, --flip" in capsys.readouterr().err
+    other = TrainSettings(**TINY | {"epochs": 1})
+    with pytest.raises(UsageError, match="started with recipe = 'strong', now it is 'paper'"):
+        train(tiny_cache, GENOTYPE, tmp_path / "m", other, resume=True)
+
+
+@pytest.mark.parametrize(
+    "lever",
+    [{"warmup": 0.5}, {"nesterov": True}, {"label_smoothing": 0.2}, {"ema": 0.9}, {"flip": 0.5}],
+    ids=lambda lever: next(iter(lever)),
+)
+def test_each_lever_reaches_the_steps(lever: dict[str, Any], tmp_path: Path) -> None:
+    sides = replace(LAYOUT, joints=(*LAYOUT.joints[:4], "head"))
+    write_tiny_cache(tmp_path / "c.h5", layout=sides)
+    without = trained(tmp_path / "c.h5", tmp_path / "without", epochs=1)
+    within = trained(tmp_path / "c.h5", tmp_path / "with", epochs=1, **lever)
+    assert not torch.equal(without["classifier.weight"], within["classifier.weight"])
+
+
+def test_baselines_follow_a_recipe_too(tiny_cache: Path, tmp_path: Path) -> None:
+    settings = TINY | {"recipe": "strong", "epochs": 1, "layers": 9, "channels": 36, "frames": 9}
+    train(tiny_cache, "hcn", tmp_path / "m", TrainSettings(**settings))
+    assert runs.read_config(tmp_path / "m")["settings"]["label_smoothing"] == 0.1
+    with pytest.raises(UsageError, match="--drop-path is a setting of cells"):
+        train(tiny_cache, "hcn", tmp_path / "n", TrainSettings(**settings | {"drop_path": 0.2}))
+
+
+def test_the_rate_rises_in_a_line_and_falls_along_the_rest(
+    tiny_cache: Path, tmp_path: Path
+) -> None:
+    trained(tiny_cache, tmp_path / "m", lr=0.5, lr_min=0.1, epochs=4, warmup=0.375)
+    lines = runs.read_lines(tmp_path / "m" / runs.METRICS)
+    rising = 6  # of 16 steps; the rate of the last step of an epoch is logged
+    expected = [0.5 * 4 / rising, *(cosine((k - rising) / 10, 0.5, 0.1) for k in (7, 11, 15))]
+    assert [line["lr"] for line in lines] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("steps", [1, STEPS + 1])
+def test_a_strong_training_goes_on_to_the_same_bytes(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    whole = trained(tiny_cache, tmp_path / "whole", recipe="strong")
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        with pytest.raises(Interrupted):
+            trained(tiny_cache, tmp_path / "parts", recipe="strong")
+    settings = TrainSettings(**TINY | {"recipe": "strong"})
+    parts = load_file(train(tiny_cache, GENOTYPE, tmp_path / "parts", settings, resume=True))
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+    ends = [load_file(tmp_path / run / runs.CHECKPOINT) for run in ("whole", "parts")]
+    assert [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])] == []
+
+    averaged = {name: value for name, value in ends[0].items() if name.startswith("average/")}
+    assert len(averaged) > 10
+    for name, value in averaged.items():  # the model is the average, the run goes on without it
+        assert torch.equal(whole[name.removeprefix("average/")], value)
+    weight = "classifier.weight"
+    assert not torch.equal(ends[0][f"average/{weight}"], ends[0][f"model/{weight}"])
+
+
+def test_a_checkpoint_without_the_average_is_of_another_run(
+    tiny_cache: Path, tmp_path: Path
+) -> None:
+    trained(tiny_cache, tmp_path / "m", ema=0.5, epochs=1)
+    trained(tiny_cache, tmp_path / "n", epochs=1)
+    checkpoint = (tmp_path / "n" / runs.CHECKPOINT).read_bytes()
+    (tmp_path / "m" / runs.CHECKPOINT).write_bytes(checkpoint)
+    settings = TrainSettings(**TINY | {"ema": 0.5, "epochs": 1})
+    with pytest.raises(InputError, match="is not of this run"):
+        train(tiny_cache, GENOTYPE, tmp_path / "m", settings, resume=True)
+
+
+def test_clips_whose_class_has_a_side_are_not_mirrored(tmp_path: Path) -> None:
+    sides = replace(LAYOUT, joints=(*LAYOUT.joints[:4], "head"))
+    write_tiny_cache(tmp_path / "c.h5", layout=sides, classes=("still", "Swipe-Left", "bright"))
+    with pytest.raises(InputError, match="of the class 'Swipe-Left' would be of another class"):
+        trained(tmp_path / "c.h5", tmp_path / "m", flip=0.5)
+    assert not (tmp_path / "m").exists()
+
+
+def test_compile_is_asked_for_the_step_only(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+
+    def record(network: torch.nn.Module) -> Any:
+        compiled.append(network)
+        return lambda x: 2 * network(x)
+
+    monkeypatch.setattr(torch, "compile", record)
+    plain = trained(tiny_cache, tmp_path / "plain", epochs=1)
+    assert compiled == []
+    doubled = trained(tiny_cache, tmp_path / "doubled", epochs=1, compile=True)
+    assert len(compiled) == 1
+    assert plain.keys() == doubled.keys()
+    assert not torch.equal(plain["classifier.weight"], doubled["classifier.weight"])
+    assert json.loads((tmp_path / "doubled" / runs.CONFIG).read_text())["settings"]["compile"]
