@@ -12,7 +12,7 @@ from skelnas.console import note
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype, from_dict
 from skelnas.runs import ALPHAS, CONFIG, REPEATS, read_config, read_lines
-from skelnas.selection import choose_cell, count_skips, from_alphas
+from skelnas.selection import choose_cell, from_alphas, last_kept
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,7 @@ def _last_epoch(epochs: dict[int, dict[str, Any]], config: dict[str, Any]) -> in
     most = config["settings"].get("stop_skips")
     if most is None:
         return max(epochs)
-    kept = [
-        epoch for epoch in epochs if epoch and count_skips(_genotype(epochs[epoch], config)) <= most
-    ]
-    epoch = max(kept, default=max(epochs))
+    epoch = last_kept({number: _genotype(line, config) for number, line in epochs.items()}, most)
     if epoch != max(epochs):
         note(f"epoch {epoch}: the last with no more than {most} skip_connect in the normal cell")
     return epoch

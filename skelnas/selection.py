@@ -112,6 +112,23 @@ def count_skips(genotype: Genotype) -> int:
     return sum(edge.op == SKIP for node in genotype.normal for edge in node)
 
 
+def last_kept(genotypes: Mapping[int, Genotype], most_skips: int | None) -> int:
+    """Return the epoch whose genotype a search stands for: the last one.
+
+    Where skips end a search it is the last one that kept to the limit, if there is one after the
+    start.
+
+    Args:
+        genotypes: by epoch, from 0 for the start.
+        most_skips: ``--stop-skips`` of the search.
+    """
+    last = max(genotypes)
+    if most_skips is None:
+        return last
+    kept = (e for e, found in genotypes.items() if e and count_skips(found) <= most_skips)
+    return max(kept, default=last)
+
+
 def count_stable(genotypes: Sequence[Genotype]) -> int:
     """Count the epochs, back from the last, that have left the genotype as it was.
 

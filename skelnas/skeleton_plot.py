@@ -86,6 +86,48 @@ def portrait(
     return Portrait(title, points, layout.bones, head)
 
 
+@dataclass(frozen=True)
+class Strip:
+    """Poses of a clip side by side, in the unit of its coordinates, right and up.
+
+    Attributes:
+        clip: which clip it is.
+        frames: which F of its frames.
+        points: [M, F, V, 2], each pose in its place.
+        pose_width: that a pose has for itself.
+        low, high: lower and upper end.
+    """
+
+    clip: Portrait
+    frames: NDArray[np.intp]
+    points: NDArray[np.float64]
+    pose_width: float
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """Of all poses."""
+        return len(self.frames) * self.pose_width
+
+
+def lay_out_strip(clip: Portrait, num_poses: int) -> Strip:
+    """Place evenly spaced poses, from the first to the last frame in which somebody is seen.
+
+    In a clip in which nobody is ever seen there are none.
+    """
+    shown = clip.shown
+    places = np.linspace(0, len(shown) - 1, min(num_poses, len(shown))).round().astype(int)
+    frames = np.unique(shown[places])
+    middles = [np.nanmedian(clip.points[:, [frame], :, 0]) for frame in frames]
+    moved = clip.points[:, frames] - np.stack([middles, np.zeros(len(frames))], axis=1)[:, None]
+    left, right, low, high = _limits(moved)
+    width = max(right - left, NARROWEST * (high - low))
+    left = (left + right - width) / 2
+    moved[..., 0] += (np.arange(len(frames)) * width - left)[:, None]
+    return Strip(clip, frames, moved, width, low, high)
+
+
 def draw_strip(clip: Portrait, path: Path, num_poses: int = 8) -> None:
     """Draw evenly spaced poses side by side into a ``.png`` file.
 
@@ -97,40 +139,36 @@ def draw_strip(clip: Portrait, path: Path, num_poses: int = 8) -> None:
     Raises:
         SkelnasError: matplotlib is not installed, or `path` cannot be written.
     """
-    shown = clip.shown
-    places = np.linspace(0, len(shown) - 1, min(num_poses, len(shown))).round().astype(int)
-    frames = np.unique(shown[places])
-    middles = [np.nanmedian(clip.points[:, [frame], :, 0]) for frame in frames]
-    moved = clip.points[:, frames] - np.stack([middles, np.zeros(len(frames))], axis=1)[:, None]
-    left, right, low, high = _limits(moved)
-    width = max(right - left, NARROWEST * (high - low))
-    left = (left + right - width) / 2
-    inches = STRIP_HEIGHT / (high - low)
+    strip = lay_out_strip(clip, num_poses)
+    inches = STRIP_HEIGHT / (strip.high - strip.low)
     with _figure(
-        max(len(frames) * width * inches, TITLE_INCHES * len(clip.title)), STRIP_HEIGHT + 0.75
+        max(strip.width * inches, TITLE_INCHES * len(clip.title)), STRIP_HEIGHT + 0.75
     ) as figure:
         place = (0, 0.3 / (STRIP_HEIGHT + 0.75), 1, STRIP_HEIGHT / (STRIP_HEIGHT + 0.75))
-        axes = _axes(figure, place, (0, len(frames) * width), (low, high))
-        axes.axhline(low, color=GROUND, linewidth=1.5)
-        for column, frame in enumerate(frames):
-            shift = np.array([column * width - left, 0])
-            for person, points in enumerate(moved[:, column]):
-                _draw_pose(axes, clip, points + shift, person)
-            axes.annotate(
-                f"frame {frame + 1}" if column == 0 else f"{frame + 1}",
-                ((column + 0.5) * width, low),
-                (0, -7),
-                textcoords="offset points",
-                ha="center",
-                va="top",
-                size=8,
-                color=QUIET,
-                annotation_clip=False,
-            )
+        draw_poses(_axes(figure, place, (0, strip.width), (strip.low, strip.high)), strip)
         figure.text(0.5, 1 - 0.12 / (STRIP_HEIGHT + 0.75), clip.title, **_TITLE)
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=PIXELS_PER_INCH, metadata={"Software": "skelnas"})
     atomic_write(path, picture.getvalue())
+
+
+def draw_poses(axes: Axes, strip: Strip, scale: float = 1.0) -> None:
+    """Draw a strip on axes that have its limits; lines and joints at a scale."""
+    axes.axhline(strip.low, color=GROUND, linewidth=1.5 * scale)
+    for column, frame in enumerate(strip.frames):
+        for person, points in enumerate(strip.points[:, column]):
+            _draw_pose(axes, strip.clip, points, person, scale)
+        axes.annotate(
+            f"frame {frame + 1}" if column == 0 else f"{frame + 1}",
+            ((column + 0.5) * strip.pose_width, strip.low),
+            (0, -7 * scale),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            size=max(8 * scale, 6),
+            color=QUIET,
+            annotation_clip=False,
+        )
 
 
 def draw_animation(clip: Portrait, path: Path) -> None:
@@ -209,7 +247,7 @@ def _axes(
 
 
 def _draw_pose(
-    axes: Axes, clip: Portrait, points: NDArray[np.float64], person: int
+    axes: Axes, clip: Portrait, points: NDArray[np.float64], person: int, scale: float = 1.0
 ) -> list[Artist]:
     """Draw one person, points [V, 2]; a bone needs both of its joints."""
     from matplotlib.collections import LineCollection
@@ -224,14 +262,15 @@ def _draw_pose(
     drawn: list[Artist] = []
     for stroke, width in (("white", 4.8), (colour, 2.2)):  # a rim shows what is in front
         limbs = LineCollection(
-            list(lines), colors=stroke, linewidths=width, capstyle="round", zorder=order
+            list(lines), colors=stroke, linewidths=width * scale, capstyle="round", zorder=order
         )
         drawn.append(axes.add_collection(limbs))
     sizes = np.full(len(points), JOINT_SIZE)
     if clip.head is not None:
         sizes[clip.head] = HEAD_SIZE
     x, y = points[known].T
+    areas = sizes[known] * scale**2
     joints = axes.scatter(
-        x, y, sizes[known], c=colour, edgecolors="white", linewidths=0.7, zorder=order
+        x, y, areas, c=colour, edgecolors="white", linewidths=0.7 * scale, zorder=order
     )
     return [*drawn, joints]

@@ -18,7 +18,7 @@ from skelnas.cli.options import (
     has_ranks,
     with_settings,
 )
-from skelnas.config import BaselineName, TrainSettings
+from skelnas.config import BaselineName, Device, TrainSettings
 from skelnas.errors import UsageError
 
 
@@ -87,14 +87,33 @@ def report(
             "given."
         ),
     ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a model: file of `skelnas evaluate --scores`; adds each class, the confusion "
+            "matrix and the hardest confusions."
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="With --scores: the cache of these clips, to draw those it confuses."),
+    ] = None,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Of a model: time its forward pass on this device.")
+    ] = False,
+    device: Annotated[Device, typer.Option(help="The device of --latency.")] = "auto",
 ) -> None:
     """Write a page about a search or a training, finished or not: curves, alphas, cells, settings.
 
-    Example: skelnas report runs/xsub --out xsub.html
+    Of a trained model also what it costs and, with --scores, what it takes for what.
+
+    Example: skelnas report models/xsub --scores xsub.npz --cache ntu60.h5
     """
     from skelnas.report import report as report_verb
 
-    console.note(f"done: {report_verb(run, out)}")
+    time_on = device if latency else None
+    path = report_verb(run, out, scores=scores, cache=cache, time_on=time_on)
+    console.note(f"done: {path}")
 
 
 def demo(

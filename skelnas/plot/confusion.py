@@ -58,12 +58,12 @@ def draw_confusion(classes: Sequence[str], confusion: NDArray[np.int64], path: P
         figure = make_figure(figsize=(width / 72, height / 72), facecolor=PAPER)
         place = (left / width, bottom / height, extent / width, extent / height)
         axes = figure.add_axes(place)
-        _draw(axes, confusion, names, size, with_numbers=number <= 20)
+        draw_matrix(axes, confusion, names, size, with_numbers=number <= 20)
         picture = save(figure, path.suffix.lower().removeprefix("."))
     atomic_write(path, picture)
 
 
-def _draw(
+def draw_matrix(
     axes: Axes,
     confusion: NDArray[np.int64],
     names: Sequence[str],
@@ -71,6 +71,7 @@ def _draw(
     *,
     with_numbers: bool,
 ) -> None:
+    """Draw a confusion matrix on axes that are square, with text of a size in points."""
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 

@@ -29,7 +29,7 @@ class EdgeChart:
     Attributes:
         target: intermediate node, counted from 0 as in the pictures of cells.
         source: node that it reads, 0 and 1 for the input nodes.
-        kept: the operation that the last genotype has there; None if it has not that edge.
+        kept: the operation that the derived genotype has there; None if it has not that edge.
         chart: the shares, one curve an operation.
     """
 
@@ -72,7 +72,7 @@ def edge_charts(history: History, cell: str) -> Iterator[EdgeChart]:
     every = np.concatenate([history.shares(name).ravel() for name in CELLS])
     margin = 0.06 * max(every.max() - every.min(), 0.01)
     limits = float(every.min() - margin), float(every.max() + margin)
-    last = getattr(history.genotypes[max(history.alphas)], cell)
+    last = getattr(history.genotypes[history.derived], cell)
     shares = history.shares(cell)
     index = 0
     for target, node in enumerate(last):

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from skelnas.report.history import CELLS, History
 from skelnas.selection import count_skips, count_stable
+
+if TYPE_CHECKING:
+    from skelnas.report.results import Confusion, Results
+    from skelnas.scores import Scores
 
 
 def facts(history: History) -> list[tuple[str, str]]:
@@ -53,6 +58,57 @@ def _data(history: History) -> list[tuple[str, str]]:
     return found
 
 
+def cost_facts(results: Results | None) -> list[tuple[str, str]]:
+    """Return what a trained model costs, as far as it is known."""
+    found = []
+    if results and results.complexity:
+        found.append(("Parameters", f"{results.complexity.parameters:,}"))
+        found.append(("Multiply-adds a clip", f"{results.complexity.macs:,}"))
+    latencies = results.latency if results else ()
+    for latency in latencies:
+        many = latency.batch_size > 1
+        label = f"{latency.batch_size} clips take" if many else "A clip takes"
+        found.append((label, f"{latency.median_ms:,.1f} ms"))
+    if latencies:
+        device, threads = latencies[0].device, latencies[0].threads
+        found.append(("Timed on", f"{device}, {threads} thread{'s' if threads > 1 else ''}"))
+    return found
+
+
+def score_facts(scores: Scores) -> list[tuple[str, str]]:
+    """Return the figures of all clips by name."""
+    metrics = scores.metrics
+    return [
+        ("Top-1", f"{metrics.top1:.1%}"),
+        ("Top-5", f"{metrics.top5:.1%}"),
+        ("Mean per class", f"{metrics.mean_class:.1%}"),
+        ("Chance", f"{scores.chance:.1%}"),
+        ("Negative log-likelihood", f"{metrics.nll:.3f}"),
+        ("Calibration error", f"{metrics.ece:.1%}"),
+    ]
+
+
+def ranked_classes(scores: Scores) -> list[tuple[str, int, float]]:
+    """Return name, clips and top-1 of each class that has clips, the lowest first."""
+    counts = scores.metrics.confusion.sum(axis=1).tolist()
+    rows = zip(scores.about.classes, counts, scores.metrics.per_class, strict=True)
+    known = [(name, clips, top1) for name, clips, top1 in rows if top1 is not None]
+    return sorted(known, key=lambda row: row[2])
+
+
+def spell_confusion(confusion: Confusion) -> tuple[str, str, str]:
+    """Say which class is taken for which, and what both examples are."""
+    share = confusion.clips / confusion.of
+    title = (
+        f"{confusion.true} taken for {confusion.taken_for}: {confusion.clips} of {confusion.of} "
+        f"clips ({share:.0%})"
+    )
+    mistaken, right = confusion.mistaken, confusion.recognised
+    recognised = f"{right.clip}: {confusion.taken_for}, {right.share:.0%} sure" if right else ""
+    wrong = f"{mistaken.clip}: {confusion.true}, taken for {confusion.taken_for}"
+    return title, f"{wrong}, {mistaken.share:.0%} sure", recognised
+
+
 def heading(history: History) -> str:
     """Return what the report is about."""
     work = {"search": "Search", "train": "Training"}[history.verb]
@@ -60,12 +116,21 @@ def heading(history: History) -> str:
 
 
 def moments(history: History) -> list[tuple[str, int]]:
-    """Return the epochs whose cells are shown: of a search start, middle and end, with a title."""
+    """Return the epochs whose cells are shown: with a title.
+
+    Of a search start, middle, end, and the derived one where that is another.
+    """
     epochs = list(history.genotypes)
     if not history.alphas:
         return [("", epoch) for epoch in epochs]
-    chosen = dict.fromkeys([epochs[0], epochs[len(epochs) // 2], epochs[-1]])
-    return [(f"After epoch {epoch}" if epoch else "At the start", epoch) for epoch in chosen]
+    chosen = sorted({epochs[0], epochs[len(epochs) // 2], epochs[-1], history.derived})
+    titles = [(f"After epoch {epoch}" if epoch else "At the start", epoch) for epoch in chosen]
+    if history.derived == epochs[-1]:
+        return titles
+    return [
+        (title + ", the last that keeps to --stop-skips" * (epoch == history.derived), epoch)
+        for title, epoch in titles
+    ]
 
 
 def settings(history: History) -> dict[str, dict[str, str]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from skelnas.errors import InputError, UsageError, shown
 from skelnas.genotype import Genotype, from_dict
 from skelnas.runs import ALPHAS, CONFIG, METRICS, read_config, read_lines
-from skelnas.selection import entropy, from_alphas, softmax
+from skelnas.selection import entropy, from_alphas, last_kept, softmax
 
 CELLS = ("normal", "reduction")
 
@@ -61,6 +61,11 @@ class History:
     def seconds(self) -> float:
         """How long the epochs took, as far as they say so."""
         return sum(s for s in self.metrics.get("seconds", []) if math.isfinite(s))
+
+    @property
+    def derived(self) -> int:
+        """The epoch of the genotype that `skelnas derive` takes."""
+        return last_kept(self.genotypes, self.settings.get("stop_skips"))
 
     @property
     def has_moved(self) -> bool:

@@ -14,12 +14,15 @@ from skelnas.plot.cells import cell_figure
 from skelnas.plot.curves import Chart, draw_chart
 from skelnas.plot.style import PALETTE, drawing, stroke
 from skelnas.report.charts import EdgeChart, edge_charts, learning_curves
-from skelnas.report.facts import facts, heading, moments, settings
+from skelnas.report.facts import cost_facts, facts, heading, moments, settings
 from skelnas.report.history import CELLS, History
+from skelnas.report.results_page import results_sections
 from skelnas.report.svg import inline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from skelnas.report.results import Results
 
 # Sizes are in points of the figure, which are about pixels of the page.
 CHART = (340.0, 190.0)
@@ -28,8 +31,8 @@ FONT_SIZE = 10.0
 INPUTS = ("c<sub>k-2</sub>", "c<sub>k-1</sub>")
 
 
-def make_page(history: History) -> str:
-    """Make the page of a run."""
+def make_page(history: History, results: Results | None = None) -> str:
+    """Make the page of a run, and of what is known of its model."""
     with drawing("a report") as make_figure:
         sections = [
             section for part in (_curves, _cells, _shares) for section in part(history, make_figure)
@@ -42,8 +45,9 @@ def make_page(history: History) -> str:
             f"<title>{escape(title)}</title>",
             f"<style>\n{_theme()}\n{_style()}</style>\n</head>\n<body>",
             f"<header>\n<h1>{escape(title)}</h1>",
-            *_facts(history),
+            *_facts(history, results),
             "</header>\n<main>",
+            *(results_sections(results) if results else ()),
             *sections,
             *_settings(history),
             "</main>",
@@ -63,9 +67,9 @@ def _style() -> str:
     return resources.files("skelnas.report").joinpath("page.css").read_text(encoding="utf-8")
 
 
-def _facts(history: History) -> Iterator[str]:
+def _facts(history: History, results: Results | None) -> Iterator[str]:
     yield '<dl class="facts">'
-    for name, value in facts(history):
+    for name, value in [*facts(history), *cost_facts(results)]:
         yield f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
     yield "</dl>"
 
@@ -143,7 +147,7 @@ def _cells(history: History, make_figure: type[Figure]) -> Iterator[str]:
                 f'</figcaption><div class="scroll">{svg}</div></figure>'
             )
         yield "</div>"
-    yield from _genotype(history.genotypes[shown[-1][1]])
+    yield from _genotype(history.genotypes[history.derived])
 
 
 def _genotype(genotype: Genotype) -> Iterator[str]:
@@ -170,7 +174,7 @@ def _shares(history: History, make_figure: type[Figure]) -> Iterator[str]:
     yield "<h2>Shares of the operations</h2>"
     yield (
         "<p class=quiet>The softmax of the alphas on each edge, epoch by epoch; the thin level "
-        "line is where all operations weigh the same. What the last cells keep is bold.</p>"
+        "line is where all operations weigh the same. What the derived cells keep is bold.</p>"
     )
     yield f'<ul class="legend">{"".join(map(_legend_item, history.primitives))}</ul>'
     for cell in CELLS:

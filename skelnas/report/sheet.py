@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from skelnas.plot.cells import draw_graph
@@ -12,57 +11,34 @@ from skelnas.plot.curves import draw_chart
 from skelnas.plot.layout import INPUTS, lay_out
 from skelnas.plot.style import INK, PAPER, QUIET, drawing, save, stroke
 from skelnas.report.charts import edge_charts, learning_curves
-from skelnas.report.facts import facts, heading, moments, settings
+from skelnas.report.facts import cost_facts, facts, heading, moments, settings
 from skelnas.report.history import CELLS, History
+from skelnas.report.paper import (
+    FACT,
+    FACTS_A_ROW,
+    HEIGHT,
+    INNER,
+    LINE,
+    MARGIN,
+    TITLE,
+    WIDTH,
+    Part,
+    Sheet,
+    draw_facts,
+    shorten,
+)
+from skelnas.report.results_sheet import results_parts
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
 
-# Lengths are in points, 1/72 inch.
-WIDTH, HEIGHT = 595.0, 842.0  # A4
-MARGIN = 36.0
-INNER = WIDTH - 2 * MARGIN
-LINE = 13.0
-TITLE = 30.0
-"""What the title of a part takes."""
+    from skelnas.report.results import Results
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """Where a part draws: a strip of the page, measured from its upper left corner."""
-
-    figure: SubFigure
-    height: float
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Make axes at a place."""
-        low = 1 - (top + height) / self.height
-        place = (left / WIDTH, low, width / WIDTH, height / self.height)
-        return self.figure.add_axes(place)
-
-    def text(self, left: float, top: float, text: str, size: float = 9.0, **style: Any) -> None:
-        """Write a line; dollar signs stand for themselves unless `parse_math` says otherwise."""
-        style = {"color": INK, "va": "top", "parse_math": False, **style}
-        self.figure.text(left / WIDTH, 1 - top / self.height, text, size=size, **style)
-
-    def title(self, text: str) -> None:
-        """Write the title of the part."""
-        self.text(MARGIN, 8, text, size=12, weight="bold")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A strip of a report that stays together."""
-
-    height: float
-    draw: Callable[[Sheet], None]
-
-
-def make_sheet(history: History, suffix: str) -> bytes:
-    """Make the file of a run, ``pdf`` or ``png``."""
-    parts = [*_head(history), *_curves(history), *_cells(history), *_shares(history)]
-    parts += _settings(history)
+def make_sheet(history: History, suffix: str, results: Results | None = None) -> bytes:
+    """Make the file of a run and of what is known of its model, ``pdf`` or ``png``."""
+    parts = [*_head(history, results), *(results_parts(results) if results else ())]
+    parts += [*_curves(history), *_cells(history), *_shares(history), *_settings(history)]
     with drawing("a report") as make_figure:
         if suffix == "png":
             return save(_draw(make_figure, parts, sum(part.height for part in parts)), suffix)
@@ -101,18 +77,14 @@ def _draw(make_figure: type[Figure], parts: list[Part], height: float) -> Figure
     return figure
 
 
-def _head(history: History) -> Iterator[Part]:
-    found, columns = facts(history), 4
+def _head(history: History, results: Results | None) -> Iterator[Part]:
+    found = [*facts(history), *cost_facts(results)]
 
     def draw(sheet: Sheet) -> None:
         sheet.text(MARGIN, MARGIN, heading(history), size=17, weight="bold")
-        for number, (label, value) in enumerate(found):
-            row, column = divmod(number, columns)
-            left, top = MARGIN + column * INNER / columns, MARGIN + 38 + row * 36
-            sheet.text(left, top, label, size=8, color=QUIET)
-            sheet.text(left, top + 12, shorten(value), size=9, weight="bold")
+        draw_facts(sheet, found, MARGIN + 38)
 
-    yield Part(MARGIN + 44 + 36 * -(-len(found) // columns), draw)
+    yield Part(MARGIN + 44 + FACT * -(-len(found) // FACTS_A_ROW), draw)
 
 
 def _curves(history: History) -> Iterator[Part]:
@@ -218,8 +190,3 @@ def _settings(history: History) -> Iterator[Part]:
                 sheet.text(right, top, shorten(value), size=8, ha="right")
 
         yield Part(TITLE + 12 + rows * LINE, draw)
-
-
-def shorten(text: str, longest: int = 24) -> str:
-    """Cut a text that is too long for its place."""
-    return text if len(text) <= longest else text[: longest - 3] + "..."

@@ -1,0 +1,218 @@
+"""What a report says of a model: its cost, its classes, and what it takes for what."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import test_report
+from conftest import LAYOUT, write_tiny_cache
+from test_report import SEARCH, TRAIN, Page
+
+from skelnas import runs
+from skelnas.config import EvaluateSettings
+from skelnas.derive import derive
+from skelnas.errors import InputError, UsageError
+from skelnas.evaluate import Evaluation, evaluate
+from skelnas.genotype import random_genotype
+from skelnas.report import report
+from skelnas.report.facts import cost_facts, moments
+from skelnas.report.history import read_history
+from skelnas.report.results import find_confusions, read_results
+from skelnas.report.svg_results import matrix_svg, strip_svg
+from skelnas.scores import Labels, Scores, write
+from skelnas.search import search
+from skelnas.skeleton_plot import lay_out_strip, portrait
+from skelnas.train import train
+
+
+@pytest.fixture(scope="module")
+def model(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("results") / "model"
+    train(tiny_cache, random_genotype(0), out, TRAIN)
+    return out
+
+
+@pytest.fixture(scope="module")
+def evaluation(tiny_cache: Path, model: Path) -> Evaluation:
+    return evaluate(tiny_cache, model, EvaluateSettings(device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def scores_path(evaluation: Evaluation, model: Path) -> Path:
+    path = model.with_name("scores.npz")
+    write(path, evaluation.scores)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(model: Path, scores_path: Path, tiny_cache: Path) -> Page:
+    out = model.with_name("page.html")
+    return Page(report(model, out, scores=scores_path, cache=tiny_cache))
+
+
+def made_up(rows: list[tuple[int, list[float]]]) -> Scores:
+    """Scores of clips c0, c1, ... of a true class and shares of the classes."""
+    logits = np.log(np.array([shares for _, shares in rows], dtype=np.float32))
+    about = Labels([f"c{n}" for n in range(len(rows))], ["a", "b", "c"], "xsub", "test")
+    return Scores(about, logits, np.array([label for label, _ in rows]))
+
+
+def test_a_page_with_scores_is_a_page(page: Page) -> None:
+    test_report.test_the_page_fetches_nothing_and_runs_nothing(page)
+    test_report.test_parts_of_a_figure_are_named_once_and_found(page)
+    test_report.test_the_theme_decides_every_colour(page)
+    figures = [about for name, about in page.tags if name == "svg" and "role" in about]
+    assert all(about.get("aria-label") for about in figures)
+
+
+def test_the_page_says_what_the_evaluation_says(page: Page, evaluation: Evaluation) -> None:
+    metrics = evaluation.metrics
+    assert f"{len(evaluation.scores)} test clips of xsub" in page.texts
+    for text in (f"{metrics.top1:.1%}", f"{metrics.ece:.1%}", f"{evaluation.complexity.macs:,}"):
+        assert text in page.texts
+    listed = re.findall(r"<span>(\w+)</span><span>([0-9.]+)%</span>", page.source)
+    known = dict(zip(evaluation.scores.about.classes, metrics.per_class, strict=True))
+    assert {name: float(top1) for name, top1 in listed} == {
+        name: round(100 * top1, 1) for name, top1 in known.items() if top1 is not None
+    }
+    assert [float(top1) for _, top1 in listed] == sorted(float(top1) for _, top1 in listed)
+    taken = np.argwhere(metrics.confusion)
+    titles = re.findall(r"<title>(.*?): (\d+) of \d+ clips</title>", page.source)
+    assert [int(clips) for _, clips in titles] == metrics.confusion[tuple(taken.T)].tolist()
+
+
+def test_confusions_are_ranked_and_their_examples_the_surest() -> None:
+    scores = made_up(
+        [
+            (0, [0.2, 0.7, 0.1]),
+            (0, [0.1, 0.8, 0.1]),
+            (0, [0.6, 0.2, 0.2]),
+            (0, [0.8, 0.1, 0.1]),
+            (1, [0.2, 0.2, 0.6]),
+            (2, [0.1, 0.2, 0.7]),
+            (2, [0.1, 0.1, 0.8]),
+            (2, [0.2, 0.6, 0.2]),
+        ]
+    )
+    found = find_confusions(scores)
+    assert [(c.true, c.taken_for, c.clips, c.of) for c in found] == [
+        ("b", "c", 1, 1),
+        ("a", "b", 2, 4),
+        ("c", "b", 1, 3),
+    ]
+    first, second, _ = found
+    assert (second.mistaken.clip, second.recognised) == ("c1", None)
+    assert second.mistaken.share == pytest.approx(0.8)
+    assert first.recognised is not None
+    assert first.recognised.clip == "c6"
+    assert find_confusions(made_up([(1, [0.1, 0.8, 0.1])])) == ()
+
+
+def test_the_clips_of_confusions_are_drawn(page: Page, evaluation: Evaluation) -> None:
+    found = find_confusions(evaluation.scores)
+    examples = [e for c in found for e in (c.mistaken, c.recognised) if e is not None]
+    assert examples
+    assert page.source.count('class="strip"') == len(examples)
+    for example in examples:
+        assert f"{example.clip}: " in page.source
+
+
+def test_a_strip_shows_known_joints_the_head_up() -> None:
+    layout = replace(LAYOUT, joints=("spine_base", "head", "hip_left", "hip_right", "hand_left"))
+    poses = np.zeros((1, 3, 5, 3), dtype=np.float32)
+    poses[:, :, :, 0] = np.arange(5) + 1
+    poses[:, :, 1, 1] = 1
+    poses[0, 1, 4] = 0  # not known
+    strip = lay_out_strip(portrait("clip", poses, np.ones((1, 3), bool), layout), 3)
+    drawn = strip_svg(strip, "<about>")
+    circles = re.findall(r'cx="([\d.-]+)" cy="([\d.-]+)" r="(\d)', drawn)
+    assert len(circles) == 3 * 5 - 1
+    heads = [float(y) for _, y, radius in circles if radius == "5"]
+    others = [float(y) for _, y, radius in circles if radius == "1"]
+    assert len(heads) == 3
+    assert max(heads) < min(others)
+    assert drawn.count('class="bones"') == 3
+    assert drawn.count("L") == 2 * (3 * 4 - 1)  # the bones, and their rims
+    assert "&lt;about&gt;" in drawn
+    across = [float(x) for x, _, radius in circles if radius == "5"]
+    assert across == sorted(across)
+
+
+def test_numbers_stand_in_small_matrices_only() -> None:
+    few = matrix_svg(["a", "b<"], np.array([[3, 1], [0, 0]]))
+    assert few.count("<rect") == 2
+    assert "a taken for b&lt;: 1 of 4 clips" in few
+    assert 'fill-opacity="0.87"' in few  # the root of 3/4
+    assert ">3</text>" in few
+    many = matrix_svg([str(n) for n in range(21)], np.eye(21, dtype=np.int64))
+    assert many.count("<rect") == 21
+    assert ">1</text>" in many
+    assert many.count(">1</text>") == 2  # the names of class 1, and no counts
+
+
+@pytest.mark.parametrize("suffix", ["pdf", "png"])
+def test_a_picture_has_them_too(
+    model: Path, scores_path: Path, tiny_cache: Path, tmp_path: Path, suffix: str
+) -> None:
+    plain = report(model, tmp_path / f"plain.{suffix}").stat().st_size
+    out = report(model, tmp_path / f"full.{suffix}", scores=scores_path, cache=tiny_cache)
+    assert out.stat().st_size > plain
+
+
+def test_latency_is_timed_where_it_is_asked(model: Path) -> None:
+    timed = dict(cost_facts(read_results(model, None, time_on="cpu")))
+    assert {"A clip takes", "64 clips take", "Timed on"} <= timed.keys()
+    assert timed["Timed on"].startswith("cpu")
+    assert "Timed on" not in dict(cost_facts(read_results(model, None)))
+
+
+def test_what_does_not_fit_is_refused(
+    model: Path, scores_path: Path, tiny_cache: Path, tmp_path: Path, evaluation: Evaluation
+) -> None:
+    with pytest.raises(UsageError, match="--cache goes with --scores"):
+        report(model, tmp_path / "r.html", cache=tiny_cache)
+    scores = evaluation.scores
+    other = tmp_path / "other.npz"
+    write(other, replace(scores, about=replace(scores.about, classes=["x", "y", "z"])))
+    with pytest.raises(InputError, match=r"other\.npz: its 3 classes are not those of"):
+        report(model, tmp_path / "r.html", scores=other)
+    write(other, replace(scores, about=replace(scores.about, names=scores.about.names[::-1])))
+    with pytest.raises(InputError, match=r"has another class for clip 'clip\d+' of .*other\.npz"):
+        report(model, tmp_path / "r.html", scores=other, cache=tiny_cache)
+    small = tmp_path / "small.h5"
+    write_tiny_cache(small, num_clips=12)
+    with pytest.raises(InputError, match=r"small\.h5: has no clip 'clip\d+' of "):
+        report(model, tmp_path / "r.html", scores=scores_path, cache=small)
+    unfinished = Path(shutil.copytree(model, tmp_path / "unfinished"))
+    (unfinished / runs.MODEL).unlink()
+    with pytest.raises(UsageError, match="no finished model that could be timed"):
+        report(unfinished, time_on="cpu")
+    report(unfinished, scores=scores_path)
+
+
+def test_a_search_that_skips_have_ended_shows_what_derive_takes(
+    tiny_cache: Path, tmp_path: Path, scores_path: Path
+) -> None:
+    out = tmp_path / "searched"
+    search(tiny_cache, out, SEARCH)
+    with pytest.raises(UsageError, match="holds a search, and --scores"):
+        report(out, scores=scores_path)
+    skips = [line["skips"] for line in runs.read_lines(out / runs.METRICS)]
+    config = json.loads((out / runs.CONFIG).read_text())
+    lines = [json.loads(line) for line in (out / runs.ALPHAS).read_text().splitlines()]
+    skip = config["primitives"].index("skip_connect")
+    for row in lines[-1]["normal"]:
+        row[skip] = 9.0
+    (out / runs.ALPHAS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config["settings"]["stop_skips"] = max(skips[:-1])
+    (out / runs.CONFIG).write_text(json.dumps(config))
+    history = read_history(out)
+    assert history.derived == len(lines) - 2
+    assert history.genotypes[history.derived] == derive(out)
+    assert ("After epoch 3, the last that keeps to --stop-skips", 3) in moments(history)
