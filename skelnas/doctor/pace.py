@@ -16,6 +16,7 @@ from skelnas.cache import Cache
 from skelnas.config import SearchSettings
 from skelnas.errors import DeviceError
 from skelnas.footprint import free_bytes, largest_share, measured
+from skelnas.graphs import REHEARSALS
 from skelnas.models.supernet import Supernet
 from skelnas.runs import random_seed
 from skelnas.search_clips import STREAM_SPLIT
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from skelnas.doctor import Work
 
 TIMED = 2
-"""Steps that are timed at each size, after one that warms up."""
+"""Steps that are timed at each size, after those that warm up."""
 
 SECONDS = 20.0
 """That the steps may take in all; at least the smallest size is measured."""
@@ -155,6 +156,9 @@ def _measure(
     with devices.precision(bilevel.settings.precision):
         with measured(device) as footprint:
             bilevel.step(training, validation, bilevel.settings.lr)
+        if device.type == "cuda":
+            for _ in range(REHEARSALS):  # the last of them is recorded
+                bilevel.step(training, validation, bilevel.settings.lr)
         times = []
         for _ in range(TIMED):
             began = time.perf_counter()
