@@ -92,15 +92,15 @@ def read_results(
     complexity: Complexity | None = None
     latency: tuple[Latency, ...] = ()
     if (folder / MODEL).exists():
-        network, card = load_model(folder)
-        complexity = measure(network, card.input_shape)
+        model = load_model(folder)
+        network, shape = model.network, model.card.input_shape
+        complexity = measure(network, shape)
         if time_on is not None:
             device = devices.choose(EvaluateSettings(device=time_on))
             devices.place(network, device)
             passes = EvaluateSettings().passes
             latency = tuple(
-                time_passes(network, card.input_shape, device, size, passes)
-                for size in TIMED_BATCHES
+                time_passes(network, shape, device, size, passes) for size in TIMED_BATCHES
             )
     elif time_on is not None:
         raise UsageError(
