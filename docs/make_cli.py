@@ -16,7 +16,7 @@ from typing import Any, Literal
 import typer
 from typer.utils import get_params_from_function
 
-from skelnas.cli import app
+from skelnas.cli.commands import COMMANDS
 
 OUT = Path(__file__).with_name("cli.md")
 
@@ -88,7 +88,7 @@ Function = Callable[..., Any]
 
 def make() -> str:
     """Return the whole page."""
-    commands = list(_commands(app, app.info.name or "skelnas"))
+    commands = list(_commands())
     index = ["## Commands", "", "| command | what it does |", "|---|---|"]
     for name, function in commands:
         summary = _paragraphs(function)[0]
@@ -97,15 +97,17 @@ def make() -> str:
     return "\n".join([HEAD, "\n".join(index), "", "\n\n".join(sections)]) + "\n"
 
 
-def _commands(group: typer.Typer, prefix: str) -> Iterator[tuple[str, Function]]:
-    """Yield the full name and the function of every command, groups first."""
-    for inner in group.registered_groups:
-        if inner.typer_instance is not None and not inner.hidden:
-            yield from _commands(inner.typer_instance, f"{prefix} {inner.name}")
-    for info in group.registered_commands:
-        if info.callback is not None and not info.hidden:
-            name = info.name or info.callback.__name__.replace("_", "-")
-            yield f"{prefix} {name}", info.callback
+def _commands() -> Iterator[tuple[str, Function]]:
+    """Yield the full name and the function of every command, in the order of the help."""
+    for name, place in COMMANDS.items():
+        found = place.load()
+        if not isinstance(found, typer.Typer):
+            yield f"skelnas {name}", found
+            continue
+        for info in found.registered_commands:
+            if info.callback is not None and not info.hidden:
+                inner = info.name or info.callback.__name__.replace("_", "-")
+                yield f"skelnas {name} {inner}", info.callback
 
 
 def _section(name: str, function: Function) -> list[str]:

@@ -9,27 +9,15 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 import skelnas
 from skelnas import console
-from skelnas.cli import evaluate, predict, search, verbs
-from skelnas.cli.doctor import doctor
-from skelnas.cli.inspect import inspect
-from skelnas.cli.prepare import prepare_app
+from skelnas.cli.commands import Commands
 from skelnas.errors import SkelnasError, is_out_of_memory
-
-
-class _PrepareFirst(TyperGroup):
-    """Lists the commands in the order in which they are used; Typer puts groups last."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(super().list_commands(ctx), key=lambda name: name != "prepare")
-
 
 app = typer.Typer(
     name="skelnas",
-    cls=_PrepareFirst,
+    cls=Commands,
     help="Find compact CNNs for skeleton-based action recognition by differentiable "
     "architecture search (SAR-NAS).\n\nprepare → search → derive → train → evaluate",
     no_args_is_help=True,
@@ -37,20 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(prepare_app, name="prepare")
-for command in (
-    inspect,
-    search.search,
-    search.derive,
-    verbs.train,
-    evaluate.evaluate,
-    evaluate.ensemble,
-    predict.predict,
-    verbs.report,
-    doctor,
-    verbs.demo,
-):
-    app.command()(command)
 
 
 def _version(wanted: bool) -> None:

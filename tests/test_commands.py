@@ -1,0 +1,61 @@
+"""The list of commands: true to them, quick to show, and completed by shells."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from test_cli import run
+
+from skelnas.cli.commands import COMMANDS
+
+
+def first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").split("\n\n")[0].split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_says_of_itself_what_the_list_says(name: str) -> None:
+    found = COMMANDS[name].load()
+    text = found.info.help if isinstance(found, typer.Typer) else found.__doc__
+    assert COMMANDS[name].summary == first_paragraph(text)
+
+
+def test_the_list_of_commands_imports_none_of_them() -> None:
+    script = (
+        "import sys; from skelnas.cli import app; from typer.testing import CliRunner\n"
+        "done = CliRunner().invoke(app, ['--help'])\n"
+        "print(done.exit_code, *sorted(\n"
+        "    name for name in sys.modules if name.split('.')[0] in\n"
+        "    ('torch', 'numpy', 'pydantic', 'h5py', 'matplotlib') or name in\n"
+        "    ('skelnas.config', 'skelnas.cli.verbs', 'skelnas.cli.search')\n"
+        "))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout == "0\n", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("skelnas ev", ["evaluate"]),
+        ("skelnas prepare nt", ["ntu"]),
+        ("skelnas search --hess", ["--hessian"]),
+        ("skelnas search --order s", ["second"]),
+    ],
+)
+def test_completion(words: str, expected: list[str], tmp_path: Path) -> None:
+    asked = {"_SKELNAS_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    done = run("skelnas", tmp_path, COMP_CWORD=str(words.count(" ")), **asked)
+    assert done.stdout.split() == expected, done.stderr
+
+
+def test_a_command_that_is_mistyped(tmp_path: Path) -> None:
+    done = run("skelnas evalute", tmp_path)
+    assert done.returncode == 2
+    assert "Did you mean 'evaluate'?" in done.stderr
