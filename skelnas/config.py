@@ -25,6 +25,7 @@ ValidationPart = Literal["random", "subject"]
 ScoredPart = Literal["test", "held-out"]
 Statistics = Literal["sync", "rank"]
 Recipe = Literal["paper", "strong"]
+ExportFormat = Literal["onnx", "torchscript", "safetensors-fused"]
 BaselineName = Literal["hcn", "st-gcn", "temporal-conv"]
 
 STREAMS = ("joint", "bone", "motion")

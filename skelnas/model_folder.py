@@ -23,6 +23,7 @@ from skelnas.config import ClipSettings
 from skelnas.errors import InputError, SkelnasError
 from skelnas.genotype import from_dict
 from skelnas.models.baselines import Baseline, Shape, find_baseline
+from skelnas.models.fold import fold
 from skelnas.models.network import Network
 from skelnas.runs import MODEL
 from skelnas.sources.base import Layout
@@ -76,6 +77,7 @@ class ModelCard:
         layout: joints, bones and channels of the clips in the cache; None in a model of an
             earlier skelnas, like the next.
         rule: how persons were chosen and coordinates changed on the way into the cache.
+        folded: whether normalisation is folded into convolutions (`skelnas.models.fold`).
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -95,6 +97,7 @@ class ModelCard:
     bones: tuple[tuple[int, int], ...] = ()
     layout: Layout | None = None
     rule: dict[str, Any] | None = None
+    folded: bool = False
 
     def __post_init__(self) -> None:
         """Check that one network is described; raises ValueError."""
@@ -125,10 +128,15 @@ class ModelCard:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain containers, without those of the other kind of network."""
         others = {"baseline", "bones"} if self.baseline is None else set(CELL_FIELDS)
+        others |= set() if self.folded else {"folded"}
         return {name: value for name, value in asdict(self).items() if name not in others}
 
     def make_network(self) -> Network | Baseline:
         """Make the network, with fresh weights."""
+        network = self._make_unfolded()
+        return fold(network) if self.folded else network
+
+    def _make_unfolded(self) -> Network | Baseline:
         if self.baseline is not None:
             joints, persons = len(self.joints), self.max_persons
             shape = Shape(self.input_shape[0], joints, persons, len(self.classes), self.bones)
@@ -162,13 +170,38 @@ class ModelCard:
         return Origin(self.source, layout, self.max_persons, self.rule or {})
 
 
+def describe(card: ModelCard) -> str:
+    """Return the JSON object that goes with weights, in whatever file they are."""
+    return json.dumps({"version": VERSION, **card.to_dict()}, sort_keys=True)
+
+
+def to_bytes(network: nn.Module, card: ModelCard) -> bytes:
+    """Return the content of a model's file."""
+    tensors = {name: t.detach().contiguous().cpu() for name, t in network.state_dict().items()}
+    return save(tensors, metadata={METADATA_KEY: describe(card)})
+
+
 def save_model(folder: Path, network: nn.Module, card: ModelCard) -> Path:
     """Write ``model.safetensors`` into a folder, atomically; returns its path."""
-    description = json.dumps({"version": VERSION, **card.to_dict()}, sort_keys=True)
-    tensors = {name: t.detach().contiguous().cpu() for name, t in network.state_dict().items()}
     path = folder / MODEL
-    runs.atomic_write(path, save(tensors, metadata={METADATA_KEY: description}))
+    runs.atomic_write(path, to_bytes(network, card))
     return path
+
+
+def find_file(path: Path | str) -> Path:
+    """Return the file of a model, given that or its folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(path)
+    file = path / MODEL if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(
+            f"{path}: holds no trained model: there is no {file.name}",
+            hint="`skelnas train --out MODEL` writes it when it ends",
+        )
+    return file
 
 
 def load_model(path: Path | str) -> Model:
@@ -177,13 +210,7 @@ def load_model(path: Path | str) -> Model:
     Raises:
         InputError: there is no model, or it is not one of this version of skelnas.
     """
-    path = Path(path)
-    file_path = path / MODEL if path.is_dir() else path
-    if not file_path.is_file():
-        raise InputError(
-            f"{path}: holds no trained model: there is no {file_path.name}",
-            hint="`skelnas train --out MODEL` writes it when it ends",
-        )
+    file_path = find_file(path)
     try:
         with safe_open(file_path, framework="pt") as file:
             description = json.loads((file.metadata() or {})[METADATA_KEY])

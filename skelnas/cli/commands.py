@@ -48,6 +48,11 @@ COMMANDS = {
         ),
         Place("predict", "predict", "Name the actions in recordings, or in frames as they come."),
         Place(
+            "export",
+            "export",
+            "Write a model as a file for another runtime, and check it against the model.",
+        ),
+        Place(
             "verbs",
             "report",
             "Write a page about a search or a training, finished or not: curves, alphas, cells, "

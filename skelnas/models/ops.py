@@ -35,7 +35,7 @@ class FactorizedReduce(nn.Module):
         half = out_channels // 2
         self.conv1 = nn.Conv2d(in_channels, half, 1, bias=False)
         self.conv2 = nn.Conv2d(in_channels, out_channels - half, 1, bias=False)
-        self.norm = make_norm(out_channels, searching)
+        self.norm: nn.Module = make_norm(out_channels, searching)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, T, V] to [N, C', T / 2, V / 2], rounded up."""

@@ -87,5 +87,5 @@ class GraphSum(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, K x C, T, V] to [N, C, T, V]; each subset of neighbours has own channels."""
-        of_subset = x.reshape(len(x), SUBSETS, -1, *x.shape[2:])
+        of_subset = x.reshape(x.shape[0], SUBSETS, -1, *x.shape[2:])
         return torch.einsum("nkctv,kvw->nctw", of_subset, self.edges * self.importance)

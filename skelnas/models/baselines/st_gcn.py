@@ -46,7 +46,7 @@ class STGCN(Baseline):
         x = self.split_persons(x)
         num_channels, num_joints = self.shape.channels, self.shape.joints
         each_number = x.transpose(2, 3).flatten(1, 2).unsqueeze(3)
-        x = self.norm(each_number).reshape(len(x), num_channels, num_joints, -1)
+        x = self.norm(each_number).reshape(x.shape[0], num_channels, num_joints, -1)
         of_person = self.units(x.transpose(2, 3)).mean(dim=(2, 3))
         logits: Tensor = self.classifier(self.join_persons(of_person).mean(dim=1))
         return logits

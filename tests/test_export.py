@@ -1,0 +1,205 @@
+"""Exports: folding is exact, files compute what the model does and say what they are."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import BODY, LAYOUT
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from skelnas import export as export_module
+from skelnas.cli import app
+from skelnas.config import EvaluateSettings, PredictSettings, TrainSettings
+from skelnas.errors import SkelnasError, UsageError
+from skelnas.evaluate import evaluate
+from skelnas.export import OPSET, export
+from skelnas.genotype import BUILT_IN, PRIMITIVES, random_genotype
+from skelnas.model_folder import load_model
+from skelnas.models.baselines import BASELINES, Shape, find_baseline
+from skelnas.models.fold import fold
+from skelnas.models.network import Network
+from skelnas.models.norm import BatchNorm
+from skelnas.models.ops import make_op
+from skelnas.predict import predict_stream
+from skelnas.train import train
+
+SMALL = TrainSettings(frames=9, layers=3, channels=2, epochs=1, batch_size=8, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "model"
+    train(tiny_cache, BUILT_IN["ntu_cs112se30"], folder, SMALL)
+    return folder
+
+
+def settled(network: nn.Module) -> nn.Module:
+    """Give a network statistics and weights of normalisation that matter, in float64."""
+    for module in network.modules():
+        if isinstance(module, BatchNorm):
+            for numbers in (module.running_mean, module.bias):
+                nn.init.normal_(numbers)
+            for numbers in (module.running_var, module.weight):
+                nn.init.uniform_(numbers, 0.5, 2)
+    return network.double().eval()
+
+
+def norms(network: nn.Module) -> int:
+    return sum(isinstance(module, BatchNorm) for module in network.modules())
+
+
+def check_fold(network: nn.Module, clips: Tensor) -> nn.Module:
+    """Check that folding changes no more than float64 rounds; returns what is folded."""
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    folded = fold(network)
+    assert torch.allclose(folded(clips), network(clips), rtol=1e-10, atol=1e-10)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    return folded
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", [name for name in PRIMITIVES if name != "none"])
+def test_folding_an_operation_is_exact(name: str, stride: int) -> None:
+    torch.manual_seed(0)
+    operation = settled(nn.Sequential(make_op(name, 4, stride)))
+    folded = check_fold(operation, torch.randn(2, 4, 7, 5).double())
+    assert norms(folded) == 0
+
+
+def test_folding_a_network_leaves_no_normalisation() -> None:
+    torch.manual_seed(0)
+    network = Network(random_genotype(3), in_channels=3, num_classes=4, channels=2, num_layers=9)
+    folded = check_fold(settled(network), torch.randn(2, 3, 9, 10).double())
+    assert norms(folded) == 0
+
+
+@pytest.mark.parametrize(("name", "left"), [("hcn", 0), ("st-gcn", 11), ("temporal-conv", 10)])
+def test_what_does_not_follow_a_convolution_stays(name: str, left: int) -> None:
+    torch.manual_seed(0)
+    shape = Shape(3, 5, 2, 4, LAYOUT.bones)
+    network = settled(find_baseline(name)(shape))
+    assert norms(check_fold(network, torch.randn(2, 3, 12, 10).double())) == left
+
+
+def test_a_fused_model_is_a_model(model: Path, tiny_cache: Path, tmp_path: Path) -> None:
+    written = export(model, tmp_path / "fused.safetensors", "safetensors-fused")
+    path = Path(written.path)
+    assert written.bytes == path.stat().st_size < written.model_bytes
+    assert written.largest_difference <= 1e-4 * written.largest_logit
+    loaded = load_model(path)
+    assert loaded.card.folded
+    assert norms(loaded) == 0
+    settings = EvaluateSettings(device="cpu")
+    one, other = (evaluate(tiny_cache, place, settings) for place in (model, path))
+    assert other.scores.logits == pytest.approx(one.scores.logits, abs=1e-4)
+    assert other.complexity.macs == one.complexity.macs
+
+    again = export(path, tmp_path / "again.safetensors", "safetensors-fused")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+    assert again.largest_difference == 0
+    frames = [json.dumps(BODY.tolist())] * 3
+    (window,) = predict_stream(loaded, frames, PredictSettings(device="cpu"))
+    assert window.prediction is not None
+
+
+@pytest.mark.parametrize("name", ["cells", *BASELINES])
+def test_torchscript(model: Path, tiny_cache: Path, tmp_path: Path, name: str) -> None:
+    if name != "cells":
+        model = tmp_path / name
+        train(tiny_cache, name, model, SMALL.model_copy(update={"layers": 9, "channels": 36}))
+    out = tmp_path / "model.pt"
+    export(model, out, "torchscript")
+    extra = {"skelnas.json": ""}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = torch.jit.load(io.BytesIO(out.read_bytes()), _extra_files=extra)
+    loaded = load_model(model)
+    clips = torch.randn(5, *loaded.card.input_shape)
+    assert torch.allclose(traced(clips), loaded(clips), rtol=1e-4, atol=1e-5)
+    assert json.loads(extra["skelnas.json"])["classes"] == ["still", "wave", "pair"]
+
+
+def test_onnx(model: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    out = tmp_path / "model.onnx"
+    assert export(model, out, "onnx").opset == OPSET
+    proto = onnx.load(out)
+    onnx.checker.check_model(proto, full_check=True)
+    assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", OPSET)]
+    assert {node.op_type for node in proto.graph.node}.isdisjoint({"BatchNormalization"})
+    (shape,) = [one.type.tensor_type.shape.dim for one in proto.graph.input]
+    assert shape[0].dim_param
+    assert [size.dim_value for size in shape[1:]] == [3, 9, 10]
+    assert b".py" not in out.read_bytes()
+
+    session = runtime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    described = json.loads(session.get_modelmeta().custom_metadata_map["skelnas"])
+    assert described["classes"] == ["still", "wave", "pair"]
+    assert described["clip_settings"]["center"] is True
+    assert described["layout"]["center_joint"] == LAYOUT.center_joint
+    loaded = load_model(model)
+    for count in (1, 5):
+        clips = torch.randn(count, *loaded.card.input_shape)
+        (logits,) = session.run(["logits"], {"clips": clips.numpy()})
+        assert logits == pytest.approx(loaded(clips).detach().numpy(), rel=1e-4, abs=1e-5)
+
+
+def test_an_export_that_computes_something_else_is_not_written(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "model.pt"
+    out.write_text("what was there")
+    for wrong in (
+        lambda clips: torch.full((len(clips), 3), 9.0),
+        lambda clips: torch.full((len(clips), 3), float("nan")),
+        lambda clips: torch.zeros(2, 3),
+    ):
+        monkeypatch.setitem(export_module.WRITERS, "torchscript", lambda _, run=wrong: (b"", run))
+        with pytest.raises(SkelnasError, match="nothing was written"):
+            export(model, out, "torchscript")
+    assert out.read_text() == "what was there"
+
+
+def test_what_cannot_be_exported(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="is the model itself"):
+        export(model, model / "model.safetensors", "safetensors-fused")
+    with pytest.raises(UsageError, match="is a folder"):
+        export(model, tmp_path, "onnx")
+    with pytest.raises(UsageError, match="there is no folder"):
+        export(model, tmp_path / "none" / "m.onnx", "onnx")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "onnxruntime", None)
+        with pytest.raises(SkelnasError, match="writing ONNX needs onnxruntime") as failure:
+            export(model, tmp_path / "m.onnx", "onnx")
+        assert failure.value.hint == "pip install 'skelnas[onnx]'"
+
+
+def test_onnx_lacks_what_hcn_does(tiny_cache: Path, tmp_path: Path) -> None:
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    train(tiny_cache, "hcn", tmp_path / "hcn", TrainSettings(frames=9, epochs=1, device="cpu"))
+    with pytest.raises(UsageError, match="which hcn needs"):
+        export(tmp_path / "hcn", tmp_path / "m.onnx", "onnx")
+
+
+def test_the_command_says_what_it_wrote(model: Path, tmp_path: Path) -> None:
+    words = ["export", str(model), "--format", "safetensors-fused", "--out"]
+    text = CliRunner().invoke(app, [*words, str(tmp_path / "a.safetensors")])
+    assert text.exit_code == 0
+    assert text.stdout.startswith(f"{tmp_path}/a.safetensors: 0.0")
+    assert "differ by at most" in text.stdout
+    printed = CliRunner().invoke(app, [*words, str(tmp_path / "b.safetensors"), "--json"])
+    document = json.loads(printed.stdout)
+    assert document["format"] == "safetensors-fused"
+    assert document["bytes"] == (tmp_path / "b.safetensors").stat().st_size
