@@ -7,9 +7,16 @@ its authors published, "ours" a choice of this project.
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from skelnas.genotype import SPACES, candidates
@@ -78,6 +85,18 @@ class Settings(BaseModel):
         return self.model_dump(exclude=set(self.changeable))
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_boolean(cls, value: object, info: ValidationInfo) -> object:
+        """Take true and false for switches alone: they would pass for 1 and 0."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        kinds = {annotation, *get_args(annotation)}
+        if isinstance(value, bool) and kinds & {int, float}:
+            raise PydanticCustomError("boolean", "a number")
+        if not isinstance(value, bool) and bool in kinds:
+            raise PydanticCustomError("boolean", "true or false")
+        return value
 
     @field_validator("*")
     @classmethod

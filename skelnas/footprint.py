@@ -87,6 +87,24 @@ def _storages(values: object) -> list[torch.UntypedStorage]:
     return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
+@contextmanager
+def making(work: str, device: torch.device) -> Iterator[None]:
+    """Say what takes less memory where a network alone is too large, whatever the batches are.
+
+    Raises:
+        DeviceError: memory was spent in this block.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"{work} ran out of memory on {device} while it made the network",
+            hint="fewer --channels or --layers take less",
+        ) from None
+
+
 def too_large(
     work: str,
     step: Callable[[int], object],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -146,7 +147,11 @@ def _read(out: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        return {network["name"]: network for network in json.loads(path.read_text())["networks"]}
+        networks = json.loads(path.read_text())["networks"]
+        for network in networks:
+            if not math.isfinite(network["top1"]) or not isinstance(network["fingerprint"], str):
+                raise ValueError(f"top1 or fingerprint of {network['name']}")
+        return {network["name"]: network for network in networks}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{path}: is not as expected ({error!r})",

@@ -20,6 +20,7 @@ from skelnas.config import SearchSettings
 from skelnas.console import note
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import InputError
+from skelnas.footprint import making
 from skelnas.genotype import Genotype, candidates
 from skelnas.job import Item, Job, open_run
 from skelnas.live import Reading
@@ -91,7 +92,8 @@ def search(
         if settings.layers < 3:
             note("the supernet has no normal cell: that of the genotype will be as drawn at random")
         with open_run(out, config, resume=resume, force=force, mirror=events) as run:
-            job = _Search(run, settings, clips)
+            with making("search", device):
+                job = _Search(run, settings, clips)
             with devices.precision(settings.precision):
                 job.work()
 

@@ -21,6 +21,7 @@ from skelnas.config import ClipSettings, TrainSettings
 from skelnas.console import note
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import InputError, UsageError
+from skelnas.footprint import making
 from skelnas.genotype import Genotype
 from skelnas.job import Item, Job, descend, open_run
 from skelnas.model_folder import ModelCard, save_model
@@ -124,7 +125,8 @@ def train(
             "fingerprint": clips.fingerprint(),
         }
         with open_run(out, config, resume=resume, force=force, mirror=events) as run:
-            job = _Training(run, settings, store, card)
+            with making("train", device):
+                job = _Training(run, settings, store, card)
             with devices.precision(settings.precision):
                 job.work()
             if job.average is not None:

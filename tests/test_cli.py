@@ -247,6 +247,36 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
             2,
             ["seed.toml: hold-out is that of the searches"],
         ),
+        (
+            "skelnas search c.h5 --out new --repeats 2 --train-config cells.toml",
+            None,
+            2,
+            ["cells.toml: genotype is that of each training"],
+        ),
+        (
+            "skelnas search c.h5 --out new --repeats 2 --train-config true.toml",
+            None,
+            3,
+            ["true.toml: epochs = true, expected a number"],
+        ),
+        (
+            "skelnas train c.h5 --out new --model hcn --config true.toml",
+            None,
+            3,
+            ["true.toml: epochs = true, expected a number"],
+        ),
+        (
+            "skelnas train c.h5 --out new --model hcn --config one.toml",
+            None,
+            3,
+            ["one.toml: center = 1, expected true or false"],
+        ),
+        (
+            "skelnas train c.h5 --out new --model hcn --config yes.toml",
+            None,
+            3,
+            ["yes.toml: force = 'yes', expected true or false"],
+        ),
         ("skelnas search c.h5 --out new --lr 1e300", None, 2, ["--lr 1e+300", "1e+18"]),
         ("skelnas search c.h5 --out new --layers 1001", None, 2, ["--layers 1001", "1000"]),
         ("skelnas search c.h5 --out new --repeats 0", None, 2, ["--repeats", "equal to 1"]),
@@ -286,6 +316,10 @@ def test_bad_input_is_one_clear_line_and_loses_nothing(
     (folder / "empty").mkdir(exist_ok=True)
     (folder / "bad.toml").write_text("epoch = 3")
     (folder / "seed.toml").write_text("[train]\nhold-out = 0.5\n")
+    (folder / "cells.toml").write_text("genotype = 'random:0'")
+    (folder / "true.toml").write_text("epochs = true")
+    (folder / "one.toml").write_text("center = 1")
+    (folder / "yes.toml").write_text("force = 'yes'")
     if not (folder / "schema.h5").exists():
         (folder / "schema.h5").write_bytes((folder / "c.h5").read_bytes())
         with h5py.File(folder / "schema.h5", "r+") as file:

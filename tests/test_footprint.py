@@ -143,3 +143,21 @@ def test_a_run_that_is_too_large_says_what_would_fit(
 def test_free_memory_is_some_of_what_there_is() -> None:
     free = free_bytes(CPU)
     assert free is None or 1e6 < free < 1e15
+
+
+@pytest.mark.parametrize("verb", ["search", "train"])
+def test_a_network_that_is_too_large_asks_for_a_smaller_one(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    def spend(model: torch.nn.Module, device: torch.device) -> None:
+        raise SPENT
+
+    monkeypatch.setattr("skelnas.devices.place", spend)
+    start = {
+        "search": partial(search, tiny_cache, tmp_path / "run", SEARCH),
+        "train": partial(train, tiny_cache, GENOTYPE, tmp_path / "run", TRAIN),
+    }[verb]
+    with pytest.raises(DeviceError, match="while it made the network") as e:
+        start()
+    assert "--channels" in str(e.value.hint)
+    assert "--batch-size" not in str(e.value.hint)

@@ -205,6 +205,18 @@ def test_force_forgets_the_runs_of_all_seeds(tiny_cache: Path, whole: Path, tmp_
     assert own.read_text() == "stays"
 
 
+@pytest.mark.parametrize("lost", ["fingerprint", "top1"])
+def test_an_entry_that_lacks_what_is_compared(
+    whole: Path, tiny_cache: Path, tmp_path: Path, lost: str
+) -> None:
+    (tmp_path / runs.CONFIG).write_bytes((whole / runs.CONFIG).read_bytes())
+    document = json.loads((whole / runs.REPEATS).read_text())
+    del document["networks"][0][lost]
+    (tmp_path / runs.REPEATS).write_text(json.dumps(document))
+    with pytest.raises(InputError, match=rf"repeats\.json: is not as expected .*{lost}"):
+        go(tiny_cache, tmp_path, resume=True)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"networks": 3}', '{"networks": [{}]}'])
 def test_a_broken_file(whole: Path, tiny_cache: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / runs.CONFIG).write_bytes((whole / runs.CONFIG).read_bytes())

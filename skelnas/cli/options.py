@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from skelnas.config import Settings
-from skelnas.errors import InputError, UsageError
+from skelnas.errors import InputError, UsageError, shown
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -49,6 +49,12 @@ def with_settings(model: type[Settings]) -> Callable[[Function], Function]:
             )
             for owner, name, field in _by_group(model)
         ]
+
+        def read_config(context: typer.Context, path: Path | None) -> None:
+            """Take defaults from a TOML file."""
+            if path is not None and not context.resilient_parsing:
+                context.default_map = _read_options(path, context, model)
+
         config = inspect.Parameter(
             "config",
             inspect.Parameter.KEYWORD_ONLY,
@@ -57,7 +63,7 @@ def with_settings(model: type[Settings]) -> Callable[[Function], Function]:
                 Path | None,
                 typer.Option(
                     help="TOML file with settings, by their names here; flags win over it",
-                    callback=_read_config,
+                    callback=read_config,
                     is_eager=True,
                 ),
             ],
@@ -114,23 +120,46 @@ def _by_group(model: type[Settings]) -> list[tuple[type[Settings], str, FieldInf
     ]
 
 
-def check(model: type[AnySettings], fields: dict[str, Any]) -> AnySettings:
-    """Make settings of values; raises UsageError where one of them is not allowed."""
+def check(
+    model: type[AnySettings], fields: dict[str, Any], path: Path | None = None
+) -> AnySettings:
+    """Make settings of values.
+
+    Raises:
+        UsageError: one of them is not allowed.
+        InputError: the same, where they stand in a file.
+    """
     try:
         return model(**fields)
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0]).replace("_", "-")
         expected = problem["msg"].removeprefix("Input should be ")
+        if path is not None:
+            raise InputError(
+                f"{path}: {name} = {_toml(problem['input'])}, expected {expected}"
+            ) from None
         raise UsageError(f"--{name} {problem['input']}: expected {expected}") from None
 
 
-def _read_config(context: typer.Context, path: Path | None) -> None:
-    """Take defaults from a TOML file."""
-    if path is None or context.resilient_parsing:
-        return
-    known = {option.name or "" for option in context.command.params}
-    context.default_map = read_settings(path, context.command.name or "", known)
+def _read_options(path: Path, context: typer.Context, model: type[Settings]) -> dict[str, Any]:
+    """Read settings and other options of a command from a TOML file, and check them."""
+    options: dict[str, Any] = {option.name or "": option for option in context.command.params}
+    values = read_settings(path, context.command.name or "", options)
+    check(
+        model, {name: value for name, value in values.items() if name in model.model_fields}, path
+    )
+    for name, value in values.items():
+        is_switch = getattr(options[name], "is_flag", False)
+        if isinstance(value, bool) != is_switch:
+            expected = "true or false" if is_switch else "neither true nor false"
+            shown_name = name.replace("_", "-")
+            raise InputError(f"{path}: {shown_name} = {_toml(value)}, expected {expected}")
+    return values
+
+
+def _toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else shown(value)
 
 
 def read_settings(path: Path, verb: str, known: Collection[str]) -> dict[str, Any]:

@@ -31,8 +31,13 @@ from skelnas.config import (
 )
 from skelnas.errors import UsageError
 
-OF_THE_SEARCHES = frozenset({"seed", "protocol", "hold_out"})
+OF_THE_SEARCHES = frozenset(
+    {"seed", "protocol", "hold_out", "resume", "force", "tensorboard", "dry_run"}
+)
 """What the trainings of ``--repeats`` take from the searches."""
+
+OF_EACH_TRAINING = frozenset({"genotype", "model", "out"})
+"""What ``--repeats`` has another of for each of its trainings."""
 
 
 @with_settings(SearchSettings)
@@ -161,11 +166,15 @@ def _training(settings: SearchSettings, path: Path | None) -> TrainSettings:
     shared = {*ClipSettings.model_fields, *WorkSettings.model_fields}
     values = {**settings.model_dump(include=shared), "epochs": SHORT_EPOCHS}
     if path is not None:
-        given = read_settings(path, "train", TrainSettings.model_fields)
-        for name in sorted(OF_THE_SEARCHES & given.keys()):
+        others = OF_THE_SEARCHES | OF_EACH_TRAINING
+        given = read_settings(path, "train", {*TrainSettings.model_fields, *others})
+        for name in sorted(others & given.keys()):
+            owner = "the searches" if name in OF_THE_SEARCHES else "each training"
+            hint = ", and give it to `skelnas search`" if name in OF_THE_SEARCHES else ""
             raise UsageError(
-                f"{path}: {name.replace('_', '-')} is that of the searches",
-                hint="leave it out here, and give it to `skelnas search`",
+                f"{path}: {name.replace('_', '-')} is that of {owner}",
+                hint=f"leave it out here{hint}",
             )
+        check(TrainSettings, given, path)
         values |= given
     return check(TrainSettings, values)
