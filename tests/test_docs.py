@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from skelnas.cache import Cache
+from skelnas.cli import app
 from skelnas.config import ClipSettings
 from skelnas.genotype import random_genotype
 from skelnas.model_folder import ModelCard, save_model
@@ -53,6 +57,91 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert linked.exists(), f"{page.name} links to {target}: there is no such file"
         if anchor:
             assert anchor in anchors(linked), f"{page.name} links to {target}: no such heading"
+
+
+SHELL_BLOCK = re.compile(r"^(<!-- .*? -->\n)?```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
+MARK = re.compile(r"<!-- (needs|takes) .*? -->\n")
+"""Before a block that no test runs: what it would need, or how long it would take."""
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of shell on a page that nothing stands against."""
+    blocks = SHELL_BLOCK.findall(page.read_text(encoding="utf-8"))
+    for mark, _ in blocks:
+        assert not mark or MARK.fullmatch(mark), f"{page.name}: unknown mark {mark}"
+    return [line for mark, block in blocks if not mark for line in block.splitlines() if line]
+
+
+def execute(line: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a line of shell; a plain command of skelnas in this process, which has torch already.
+
+    Returns:
+        All that it printed.
+    """
+    if not line.startswith("skelnas ") or any(sign in line for sign in "|>&;$"):
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+        shell = subprocess.run(
+            ["bash", "-ec", line],
+            cwd=folder,
+            env=environment,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert shell.returncode == 0, f"{line}\n{shell.stdout}"
+        return shell.stdout
+    monkeypatch.chdir(folder)
+    words = [sorted(map(str, Path().glob(w))) if "*" in w else [w] for w in shlex.split(line)]
+    arguments = [word for found in words for word in found][1:]
+    if arguments[0] in ("search", "train", "evaluate"):
+        arguments += ["--threads", "1"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, f"{line}\n{done.output}{done.exception!r}"
+    return done.output
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md", "docs/contributing.md"])
+def test_shell_blocks_run_or_say_what_they_need(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for line in commands(ROOT / name):
+        execute(line, tmp_path, monkeypatch)
+
+
+def test_the_tutorial_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in commands(DOCS / "tutorial.md"):
+        execute(line, tmp_path, monkeypatch)
+    for file in ("search.html", "model.html", "cells.svg", "clip.png", "confusion.csv"):
+        assert (tmp_path / file).stat().st_size > 0
+
+
+def messages() -> list[str]:
+    """Every failure that the code can tell of, with an ellipsis for what differs."""
+    return [
+        text
+        for path in (ROOT / "skelnas").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and node.args
+        for text in [template(node.args[0])]
+        if text
+    ]
+
+
+def template(node: ast.AST) -> str:
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(template(p) if isinstance(p, ast.Constant) else "…" for p in node.values)
+    return ""
+
+
+def test_the_messages_that_are_explained_are_those_of_the_code() -> None:
+    page = (DOCS / "errors.md").read_text(encoding="utf-8")
+    explained = re.findall(r"^### `(.*)`$", page, flags=re.MULTILINE)
+    assert len(explained) > 20
+    assert set(explained) - set(messages()) == set()
 
 
 def test_command_reference_is_up_to_date() -> None:
@@ -106,29 +195,18 @@ def test_example_of_a_source(tmp_path: Path) -> None:
         assert cache.clips.names == ["walk-01-001", "walk-07-001", "wave-01-001", "wave-07-001"]
 
 
-def test_own_recordings_from_csv_files_to_an_evaluated_model(tmp_path: Path) -> None:
+def test_own_recordings_from_csv_files_to_an_evaluated_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heading = "### From CSV files to an evaluated model"
     (tmp_path / "record.py").write_text(example("data.md", heading))
     (tmp_path / "joints.json").write_text(example("data.md", "## Own recordings", "json"))
     program = example("data.md", heading).rstrip()
     commands = (DOCS / "data.md").read_text(encoding="utf-8").split(program)[1].split("```")[2]
-    done = subprocess.run(
-        ["bash", "-ec", commands],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        },
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "96 clips" in done.stderr
-    (top1,) = re.findall(r"top-1 *│ *([0-9.]+)", done.stdout)
-    assert float(top1) > 50, done.stdout
+    printed = [execute(line, tmp_path, monkeypatch) for line in commands.strip().splitlines()]
+    assert "96 clips" in "".join(printed)
+    (top1,) = re.findall(r"top-1 *│ *([0-9.]+)", printed[-1])
+    assert float(top1) > 50, printed[-1]
 
 
 def test_example_of_reading_a_model(tmp_path: Path) -> None:
