@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from skelnas import runs
+from skelnas import devices, runs
 from skelnas.config import ExportFormat
 from skelnas.errors import SkelnasError, UsageError
 from skelnas.model_folder import METADATA_KEY, Model, describe, find_file, load_model, to_bytes
@@ -135,6 +135,7 @@ def _to_safetensors(model: Model) -> tuple[bytes, Run]:
 
 
 def _to_torchscript(model: Model) -> tuple[bytes, Run]:
+    devices.place(model, torch.device("cpu"))  # the order of the weights is kept in the file
     with _deprecated(DeprecationWarning, r"`torch\.jit\.\w+` is deprecated"):
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             model.network, _example(model), check_trace=False

@@ -29,6 +29,7 @@ from skelnas.models.average import Average
 from skelnas.models.baselines import Baseline, find_baseline
 from skelnas.models.complexity import measure
 from skelnas.models.norm import BatchNorm
+from skelnas.readme import write_card
 from skelnas.splits import split_training_part
 from skelnas.tensorboard import EventWriter
 
@@ -133,6 +134,7 @@ def train(
                 job.average.give()
             if run.writes:
                 save_model(out, job.network, card)
+                write_card(out)
             return out / runs.MODEL
 
 

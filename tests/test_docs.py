@@ -155,7 +155,7 @@ def test_architecture_names_every_module() -> None:
     named = re.findall(r"^\| `([\w/]+\.py)` \|", page, flags=re.MULTILINE)
     package = ROOT / "skelnas"
     modules = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
-    rooms = ("batches", "cache", "cli", "doctor", "engine", "models/baselines", "report")
+    rooms = ("batches", "cache", "cli", "doctor", "engine", "models/baselines", "readme", "report")
     own = {f"{room}/__init__.py" for room in rooms}
     markers = {name for name in modules if name.endswith("__init__.py")} - own
     assert sorted(named) == sorted(modules - markers)
@@ -225,3 +225,12 @@ def test_example_of_reading_a_model(tmp_path: Path) -> None:
     save_model(tmp_path, card.make_network(), card)
     printed = run(example("formats.md", "### `model.safetensors`"), tmp_path)
     assert printed == "[3, 8, 4] 2 classes\n"
+
+
+def test_the_whole_line_from_python(tmp_path: Path) -> None:
+    printed = run(example("python.md", "## The verbs"), tmp_path)
+    assert printed == ("32 clips, 16 of them scored\nTrue 3 (60,)\nTrue 3 (60,)\n")
+    assert 'skelnas.load_model("models/xsub")' in example("python.md", "## A trained model")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "model").rename(tmp_path / "models" / "xsub")
+    run(example("python.md", "## A trained model"), tmp_path)

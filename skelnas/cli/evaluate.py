@@ -48,6 +48,10 @@ def evaluate(
             "worse it is."
         ),
     ] = None,
+    card: Annotated[
+        bool,
+        typer.Option("--card", help="Add the results to the README.md of the model folder."),
+    ] = False,
     *,
     settings: EvaluateSettings,
 ) -> None:
@@ -56,10 +60,15 @@ def evaluate(
     Example: skelnas evaluate ntu60.h5 models/xsub --json
     """
     from skelnas.evaluate import evaluate as evaluate_verb
+    from skelnas.readme import add_results, check_card
 
     _check_outputs(scores, confusion)
+    if card:
+        check_card(model)
     result = evaluate_verb(cache, model, settings, compare)
     _write(result.scores, scores, confusion)
+    if card and console.SPEAKS:
+        add_results(model, result.scores)
     if as_json:
         console.result(json.dumps(result.to_dict()))
     else:

@@ -1,0 +1,170 @@
+"""The card of a model folder: written with the model, given results only when it is asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+from typer.testing import CliRunner
+
+from skelnas import readme
+from skelnas.cli import app
+from skelnas.config import EvaluateSettings, TrainSettings
+from skelnas.errors import UsageError
+from skelnas.evaluate import evaluate
+from skelnas.genotype import BUILT_IN
+from skelnas.model_folder import load_model, save_model
+from skelnas.readme import PICTURE, README, add_results, check_card, write_card
+from skelnas.train import train
+
+SMALL = TrainSettings(frames=6, layers=3, channels=2, epochs=1, batch_size=9, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme") / "small model"
+    train(tiny_cache, BUILT_IN["ntu_cs112se30"], folder, SMALL)
+    return folder
+
+
+@pytest.fixture
+def model(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the folder that a test can write to."""
+    return Path(copytree(trained, tmp_path / "small model"))
+
+
+def head(text: str) -> dict[str, object]:
+    """Read the head of a card, whose values are JSON or a word."""
+    lines = text.split("---\n")[1].splitlines()
+    pairs = (line.split(": ", 1) for line in lines)
+    return {key: json.loads(value) if value[0] == "[" else value for key, value in pairs}
+
+
+def test_training_writes_a_card_without_results(trained: Path) -> None:
+    text = (trained / README).read_text()
+    facts = head(text)
+    assert facts["library_name"] == "skelnas"
+    assert facts["model-index"] == [{"name": "small model", "results": []}]
+    assert "# small model\n" in text
+    for words in (
+        "| data set | tiny |",
+        "| how it was read | rule: none |",
+        "| clips learned from | 36 |",
+        "| epochs | 1 |",
+        "batch size 9",
+        "clips [N, 3, 6, 10] to logits [N, 3]",
+        "still, wave, pair",
+        "skelnas evaluate CACHE MODEL --card",
+    ):
+        assert words in text
+    loss = json.loads((trained / "metrics.jsonl").read_text())["train_loss"]
+    assert f"| {loss:.4f}, " in text
+    assert f"]({PICTURE})" in text
+    assert (trained / PICTURE).read_text().startswith("<?xml")
+    assert BUILT_IN["ntu_cs112se30"].to_json() in text
+
+
+def test_evaluation_writes_only_if_it_is_asked_to(model: Path, tiny_cache: Path) -> None:
+    before = {path: path.read_bytes() for path in model.iterdir()}
+    words = ["evaluate", str(tiny_cache), str(model), "--device", "cpu"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert {path: path.read_bytes() for path in model.iterdir()} == before
+    assert CliRunner().invoke(app, [*words, "--card"]).exit_code == 0
+    after = {path: path.read_bytes() for path in model.iterdir()}
+    assert [path.name for path in after if after[path] != before[path]] == [README]
+
+
+def test_results_stand_in_the_head_and_in_the_text(model: Path, tiny_cache: Path) -> None:
+    scores = evaluate(tiny_cache, model, EvaluateSettings(device="cpu")).scores
+    path = model / README
+    path.write_text(path.read_text().replace("## Limits", "## My own words\n\n## Limits"))
+    for _ in range(2):  # the second time they are replaced
+        add_results(model, scores)
+    text = path.read_text()
+    assert "## My own words" in text
+    (entry,) = head(text)["model-index"]
+    (result,) = entry["results"]
+    assert result["dataset"] == {"type": "tiny", "name": "tiny", "config": "xsub", "split": "test"}
+    values = {measure["name"]: measure["value"] for measure in result["metrics"]}
+    assert values["clips"] == 12
+    assert values["top-1"] == pytest.approx(scores.metrics.top1, abs=1e-6)
+    assert values["negative log-likelihood"] == pytest.approx(scores.metrics.nll, abs=1e-6)
+    assert f"| xsub | test | 12 | {scores.metrics.top1:.2%} |" in text
+    assert text.count("| xsub | test |") == 1
+    assert "None yet" not in text
+
+
+def test_a_folder_without_a_card_gets_one_with_its_results(model: Path, tiny_cache: Path) -> None:
+    scores = evaluate(tiny_cache, model, EvaluateSettings(device="cpu")).scores
+    for name in (README, PICTURE, "config.json", "metrics.jsonl"):
+        (model / name).unlink()
+    add_results(model, scores)
+    text = (model / README).read_text()
+    assert "| xsub | test | 12 |" in text
+    assert "clips learned from" not in text
+
+
+def test_a_card_is_of_its_weights(model: Path, tiny_cache: Path) -> None:
+    add_results(model, evaluate(tiny_cache, model, EvaluateSettings(device="cpu")).scores)
+    with_results = (model / README).read_text()
+    write_card(model)
+    assert (model / README).read_text() == with_results
+    loaded = load_model(model)
+    loaded.network.classifier.bias.data += 1
+    save_model(model, loaded.network, loaded.card)
+    write_card(model)
+    assert "None yet" in (model / README).read_text()
+
+
+def test_what_skelnas_did_not_write_stays(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (model / README).write_text("a letter to a friend")
+    write_card(model)
+    assert (model / README).read_text() == "a letter to a friend"
+    assert "is not of skelnas, and stays as it is" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="is not of skelnas, so nothing is written"):
+        check_card(model)
+    with pytest.raises(UsageError, match="has no card"):
+        check_card(model / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text.replace("model-index", "index"),
+        lambda text: text.replace('"results": []', '"results": [{}]'),
+        lambda text: text.replace('"results": []', '"results": 3'),
+        lambda text: text.replace("model-index: [", "model-index: [["),
+        lambda text: text.replace(readme.results.BEGIN, ""),
+        lambda text: text.replace(readme.results.END, ""),
+    ],
+)
+def test_a_card_without_a_place_for_results(model: Path, spoil: Callable[[str], str]) -> None:
+    path = model / README
+    path.write_text(spoil(path.read_text()))
+    with pytest.raises(UsageError, match="has no place for results any more"):
+        check_card(model)
+
+
+def test_without_matplotlib_there_is_a_card_without_a_picture(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (model / README).unlink()
+    (model / PICTURE).unlink()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    write_card(model)
+    assert PICTURE not in (model / README).read_text()
+    assert not (model / PICTURE).exists()
+    assert "has no picture of the cells" in capsys.readouterr().err
+
+
+def test_a_baseline_has_no_cells(tiny_cache: Path, tmp_path: Path) -> None:
+    plain = TrainSettings(frames=6, epochs=1, device="cpu")
+    train(tiny_cache, "temporal-conv", tmp_path / "m", plain)
+    text = (tmp_path / "m" / README).read_text()
+    assert "a temporal-conv, trained by skelnas" in text
+    assert "## Genotype" not in text
+    assert not (tmp_path / "m" / PICTURE).exists()
