@@ -1,0 +1,172 @@
+"""The tables of the paper as commands, on made-up clips of the shape of NTU RGB+D and Kinetics."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from skelnas.cache import CacheWriter
+from skelnas.sources import kinetics, ntu_facts
+from skelnas.sources.base import Layout, Recording, Test, Train
+
+ROOT = Path(__file__).parents[1]
+TINY: dict[str, str] = {
+    "SEARCH": "--frames 4 --layers 3 --channels 1 --nodes 1 --order first --epochs 1 "
+    "--batch-size 6 --device cpu",
+    "TRAIN": "--frames 4 --epochs 1 --batch-size 12 --device cpu --threads 1",
+    "CELLS": "--channels 2",
+    "EVALUATE": "--device cpu --threads 1",
+}
+
+
+@pytest.fixture(scope="module")
+def skelnas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The command, started many times at little cost; see `forked`."""
+    place = tmp_path_factory.mktemp("forked") / "socket"
+    command = [sys.executable, str(ROOT / "tests" / "forked.py"), str(place)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*command, "--serve"], stdout=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        yield shlex.join(command)
+        server.kill()
+
+
+def write_clips(
+    path: Path, layout: Layout, classes: list[str], labels: list[int], protocols: list[str]
+) -> None:
+    """Write two training and one test clip of each of some classes."""
+    generator = np.random.default_rng(0)
+    rule = {"rule": "none"}
+    with CacheWriter(path, source="tiny", rule=rule, layout=layout, max_persons=2) as writer:
+        for index in range(3 * len(labels)):
+            shape = (1, 5, len(layout.joints), len(layout.channels))
+            poses = generator.normal(index % len(labels), 1, shape).astype(np.float32)
+            present = np.ones(shape[:2], dtype=bool)
+            label = labels[index % len(labels)]
+            writer.add(Recording(f"clip{index:03}", label, poses, present, subject=index % 4))
+        part = np.where(np.arange(3 * len(labels)) < 2 * len(labels), Train, Test)
+        splits = {protocol: part.astype(np.int8) for protocol in protocols}
+        writer.finish(classes=classes, splits=splits, skipped=[], failed=[])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two caches and all results lie; its name has a space."""
+    folder = tmp_path_factory.mktemp("the tables")
+    names = ntu_facts.class_names(np.arange(60, dtype=np.int32))
+    labels = [0, 3, 23, 36, 45, 56]
+    write_clips(folder / "ntu.h5", ntu_facts.LAYOUT, names, labels, ["xsub", "xview"])
+    actions = [f"action {number}" for number in range(400)]
+    write_clips(folder / "kinetics.h5", kinetics.LAYOUT, actions, [0, 399], ["official"])
+    return folder
+
+
+def make(folder: Path, number: int, skelnas: str, **more: str) -> list[str]:
+    """Make a table; returns the commands that were given."""
+    cache = "kinetics.h5" if number == 4 else "ntu.h5"
+    done = subprocess.run(
+        ["bash", str(ROOT / "reproduce" / f"table{number}.sh"), cache, "results"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "SKELNAS": skelnas, "PYTHON": sys.executable, **TINY, **more},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    if "DRY_RUN" not in more:
+        assert done.stdout == (folder / "results" / f"table{number}.md").read_text()
+    return [line for line in done.stderr.splitlines() if line.startswith("$ skelnas ")]
+
+
+def table(folder: Path, number: int) -> list[dict[str, str]]:
+    text = (folder / "results" / f"table{number}.md").read_text()
+    lines = [line.strip("| \n").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return [dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]]
+
+
+def evaluation(folder: Path, name: str) -> Any:
+    return json.loads((folder / "results" / f"{name}.json").read_text())
+
+
+def test_tables_of_ntu(folder: Path, skelnas: str) -> None:
+    commands = make(folder, 2, skelnas)
+    assert [command.split()[2] for command in commands] == ["search", "derive"] + 5 * [
+        "train",
+        "evaluate",
+    ]
+    rows = table(folder, 2)
+    assert [row["cells"] for row in rows] == ["7", "8", "9", "10", "11"]
+    assert (rows[2]["paper: top-1"], rows[2]["paper: Flops"]) == ("86.4%", "10.2G")
+    for row in rows:
+        found = evaluation(folder, f"xsub/sar/{row['cells']}-cells")
+        assert row["top-1"] == f"{found['top1']:.1%}"
+        assert row["MACs at 224x224"] == f"{found['at_input_size']['macs'] / 1e9:.2f}G"
+        assert found["at_input_size"]["input_size"] == [224, 224]
+
+    make(folder, 3, skelnas)
+    rows = {row["network"]: row for row in table(folder, 3)}
+    assert rows["AS-GCN"]["cross-view"] == "-"
+    assert rows["HCN"]["paper: parameters"] == "2.64M"
+    for name, place in (("SAR-NAS", "sar/9-cells"), ("DARTS", "darts/9-cells"), ("HCN", "hcn")):
+        for column, protocol in (("cross-subject", "xsub"), ("cross-view", "xview")):
+            found = evaluation(folder, f"{protocol}/{place}")
+            assert rows[name][column] == f"{found['top1']:.1%}"
+            assert f"{found['parameters'] / 1e6:.2f}M" in rows[name]["parameters"]
+
+    commands = make(folder, 5, skelnas)
+    assert "--space sar-no-se" in commands[0]  # the other half is that of Table III
+    rows = {row["action"]: row for row in table(folder, 5)}
+    assert next(iter(rows)) == "drink water"
+    assert rows["wipe face"]["paper: with SE"] == "88.3%"
+    compared = evaluation(folder, "xview/with-and-without-se")["comparison"]["classes"]
+    assert {row["class"] for row in compared} == rows.keys()  # all of the paper's have clips here
+    for row in compared:
+        own = rows[row["class"]]
+        assert (own["with SE"], own["without SE"]) == (f"{row['a']:.1%}", f"{row['b']:.1%}")
+
+
+def test_table_of_kinetics(folder: Path, skelnas: str) -> None:
+    make(folder, 4, skelnas)
+    rows = {row["network"]: row for row in table(folder, 4)}
+    for name, place in (("SAR-NAS", "sar/9-cells"), ("Temporal Conv", "temporal-conv")):
+        found = evaluation(folder, f"official/{place}")
+        assert rows[name]["top-1"] == f"{found['top1']:.1%}"
+        assert rows[name]["top-5"] == f"{found['top5']:.1%}"
+        assert found["model"]["input_shape"] == [3, 4, 36]
+
+    # What is done is not done again; what is lost is made from what is there.
+    assert make(folder, 4, skelnas) == []
+    (folder / "results" / "official" / "st-gcn.json").unlink()
+    before = (folder / "results" / "table4.md").read_text()
+    again = make(folder, 4, skelnas)
+    assert [command.split()[2] for command in again] == ["train", "evaluate"]
+    assert (folder / "results" / "table4.md").read_text() == before
+
+
+def test_a_dry_run_prints_commands_and_a_failure_ends_a_table(folder: Path, tmp_path: Path) -> None:
+    commands = make(folder, 3, "false", DRY_RUN="1")
+    done = subprocess.run(
+        ["bash", str(ROOT / "reproduce" / "table3.sh"), "ntu.h5", str(tmp_path / "new")],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "SKELNAS": "false"},
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("$ skelnas") == 1
+    assert not (tmp_path / "new").exists()
+    assert all("results" in command for command in commands)
