@@ -220,6 +220,11 @@ class AugmentSettings(Settings):
     )
 
 
+def _expect_second_order(info: ValidationInfo) -> None:
+    if info.data.get("order") == "first":
+        raise PydanticCustomError("order", "--order second: the first has no mixed term")
+
+
 class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
     """Settings of `skelnas search`."""
 
@@ -300,6 +305,25 @@ class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
         description="end when the genotype has been the same for so many epochs (DARTS+: 10; "
         "ours: never)",
     )
+
+    @field_validator("hessian")
+    @classmethod
+    def _check_hessian(cls, value: str, info: ValidationInfo) -> str:
+        if value == "exact":
+            _expect_second_order(info)
+            if info.data.get("engine") not in ("auto", "reference"):
+                expected = "--engine reference or auto: no other can be differentiated twice"
+                raise PydanticCustomError("engine", "{expected}", {"expected": expected})
+        return value
+
+    @field_validator("perturbation")
+    @classmethod
+    def _check_perturbation(cls, value: float, info: ValidationInfo) -> float:
+        if value != cls.model_fields["perturbation"].default:
+            _expect_second_order(info)
+            if info.data.get("hessian") == "exact":
+                raise PydanticCustomError("hessian", "--hessian difference: 'exact' takes no step")
+        return value
 
     @field_validator("space")
     @classmethod

@@ -11,7 +11,7 @@ from skelnas.config import Device
 from skelnas.console import note
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype, from_dict
-from skelnas.runs import ALPHAS, CONFIG, REPEATS, read_config, read_lines
+from skelnas.runs import ALPHAS, CONFIG, REPEATS, SearchRun, read_config, read_search
 from skelnas.selection import choose_cell, from_alphas, last_kept
 
 
@@ -75,18 +75,17 @@ def derive(
                 hint="leave out --epoch or --select perturbation",
             )
         return _perturb(run, config, keep, max_skip, perturbation)
-    epochs = _read_epochs(run / ALPHAS)
-    try:
-        if epoch is None:
-            epoch = _last_epoch(epochs, config)
-        if epoch not in epochs:
-            raise UsageError(
-                f"{run}: has no alphas of epoch {epoch}",
-                hint=f"epochs 0 to {max(epochs)} are there",
-            )
-        return _genotype(epochs[epoch], config, keep, max_skip)
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(f"{run / ALPHAS}: a line is not as expected ({error!r})") from None
+    search = read_search(run, config)
+    if not search.lines:
+        raise InputError(f"{run / ALPHAS}: holds no alphas yet", hint="let the search run on")
+    if epoch is None:
+        epoch = _last_epoch(run, search)
+    if epoch not in search.lines:
+        raise UsageError(
+            f"{run}: has no alphas of epoch {epoch}",
+            hint=f"epochs 0 to {max(search.lines)} are there",
+        )
+    return _genotype(run, search, epoch, keep, max_skip)
 
 
 def _picked(path: Path) -> Genotype:
@@ -119,25 +118,27 @@ def _perturb(
     )
 
 
-def _read_epochs(path: Path) -> dict[int, dict[str, Any]]:
-    epochs = {line["epoch"]: line for line in read_lines(path)}
-    if not epochs:
-        raise InputError(f"{path}: holds no alphas yet", hint="let the search run on")
-    return epochs
-
-
-def _last_epoch(epochs: dict[int, dict[str, Any]], config: dict[str, Any]) -> int:
+def _last_epoch(run: Path, search: SearchRun) -> int:
     """Return the last epoch, or where skips have ended the search the one before."""
-    most = config["settings"].get("stop_skips")
-    if most is None:
-        return max(epochs)
-    epoch = last_kept({number: _genotype(line, config) for number, line in epochs.items()}, most)
-    if epoch != max(epochs):
+    last = max(search.lines)
+    if search.stop_skips is None:
+        return last
+    genotypes = {epoch: _genotype(run, search, epoch) for epoch in search.lines}
+    epoch = last_kept(genotypes, search.stop_skips)
+    if epoch != last:
+        most = search.stop_skips
         note(f"epoch {epoch}: the last with no more than {most} skip_connect in the normal cell")
     return epoch
 
 
 def _genotype(
-    line: dict[str, Any], config: dict[str, Any], keep: int = 2, max_skip: int | None = None
+    run: Path, search: SearchRun, epoch: int, keep: int = 2, max_skip: int | None = None
 ) -> Genotype:
-    return from_alphas(line["normal"], line["reduction"], config["primitives"], keep, max_skip)
+    line = search.lines[epoch]
+    try:
+        return from_alphas(line["normal"], line["reduction"], search.primitives, keep, max_skip)
+    except InputError as error:
+        raise InputError(f"{run / ALPHAS}: epoch {epoch}: {error}", hint=error.hint) from None
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
+        reason = f"epoch {epoch}: is not as expected ({error!r})"
+        raise InputError(f"{run / ALPHAS}: {reason}") from None

@@ -143,6 +143,8 @@ class _Search(Job):
             self.genotypes = [
                 from_alphas(line["normal"], line["reduction"], primitives) for line in lines
             ]
+        except InputError as error:
+            raise InputError(f"{path}: {error}", hint="--force starts the run anew") from None
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise InputError(f"{path}: a line is not as expected ({error!r})") from None
         done = self.epoch + 1 if self.steps_done else 0

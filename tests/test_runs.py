@@ -58,8 +58,11 @@ def test_resume_of_nothing_starts(tmp_path: Path) -> None:
 
 def test_resume_refuses_a_folder_of_other_things(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text("precious")
-    with pytest.raises(UsageError, match="is not empty"):
+    with pytest.raises(
+        UsageError, match=r"holds no run to go on with: .* no config\.json"
+    ) as caught:
         runs.start(tmp_path, CONFIG, resume=True, force=False)
+    assert caught.value.hint == "--out names the folder that the run was started in"
     assert (tmp_path / "data.jsonl").read_text() == "precious"
 
 
@@ -183,7 +186,7 @@ def test_atomic_write_follows_links_and_writes_to_pipes(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="needs /dev/stdout")
 def test_atomic_write_to_the_output_that_is_a_pipe() -> None:
-    write = "from skelnas.runs import *; atomic_write(Path('/dev/stdout'), 'through')"
+    write = "from pathlib import Path; from skelnas.runs import atomic_write; atomic_write(Path('/dev/stdout'), 'through')"
     piped = subprocess.run([sys.executable, "-c", write], capture_output=True, check=True)
     assert piped.stdout == b"through"
 

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from skelnas.errors import InputError, UsageError, shown
 from skelnas.genotype import Genotype, from_dict
-from skelnas.runs import ALPHAS, CONFIG, METRICS, read_config, read_lines
+from skelnas.runs import (
+    ALPHAS,
+    CONFIG,
+    METRICS,
+    SearchRun,
+    read_config,
+    read_lines,
+    read_search,
+)
 from skelnas.selection import entropy, from_alphas, last_kept, softmax
 
 CELLS = ("normal", "reduction")
@@ -101,20 +109,15 @@ def read_history(folder: Path) -> History:
     if config["verb"] == "train":
         genotypes = _given_genotypes(folder / CONFIG, config)
         return History(folder, config, epochs, metrics, [], {}, genotypes)
-    primitives = _read_primitives(folder / CONFIG, config)
-    alphas = _read_alphas(folder / ALPHAS, len(primitives))
-    genotypes = _derive(folder / ALPHAS, alphas, primitives)
-    return History(folder, config, epochs, metrics, primitives, alphas, genotypes)
-
-
-def _read_epochs(path: Path) -> dict[int, dict[str, Any]]:
-    """Read a file of one line an epoch; one that is not there yet has none."""
-    lines = read_lines(path) if path.exists() else []
-    return dict(sorted((line["epoch"], line) for line in lines))
+    search = read_search(folder, config)
+    alphas = _check_alphas(folder / ALPHAS, search)
+    genotypes = _derive(folder / ALPHAS, alphas, search.primitives)
+    return History(folder, config, epochs, metrics, search.primitives, alphas, genotypes)
 
 
 def _read_metrics(path: Path) -> tuple[list[int], dict[str, list[float]]]:
-    epochs = _read_epochs(path)
+    lines = read_lines(path) if path.exists() else []
+    epochs = dict(sorted((line["epoch"], line) for line in lines))
     names = dict.fromkeys(name for line in epochs.values() for name in line if name != "epoch")
     columns = {name: [_number(line.get(name)) for line in epochs.values()] for name in names}
     known = {name: column for name, column in columns.items() if any(map(math.isfinite, column))}
@@ -129,17 +132,10 @@ def _number(value: object) -> float:
         return math.nan
 
 
-def _read_primitives(path: Path, config: dict[str, Any]) -> list[str]:
-    primitives = config.get("primitives")
-    if not isinstance(primitives, list) or not all(isinstance(op, str) for op in primitives):
-        raise InputError(f"{path}: expected primitives, a list of operations")
-    return primitives
-
-
-def _read_alphas(path: Path, num_ops: int) -> dict[int, dict[str, list[list[float]]]]:
+def _check_alphas(path: Path, search: SearchRun) -> dict[int, dict[str, list[list[float]]]]:
     alphas: dict[int, dict[str, list[list[float]]]] = {}
-    sizes = set()
-    for epoch, line in _read_epochs(path).items():
+    sizes, num_ops = set(), len(search.primitives)
+    for epoch, line in search.lines.items():
         for cell in CELLS:
             try:
                 values = np.array(line[cell], dtype=np.float64)

@@ -1,97 +1,36 @@
-"""Run folders: what a long piece of work keeps, so that it can be stopped and go on.
-
-A folder holds ``config.json`` (what was asked, and the versions that did it),
-``metrics.jsonl`` (one line an epoch), ``alphas.jsonl`` in a search (likewise),
-``checkpoint.safetensors`` (everything that the next step depends on) and, after training,
-``model.safetensors``. Files that matter are
-written beside themselves and renamed, so that a run killed at any moment leaves the last
-good ones.
-
-Randomness is a function of the seed and of the place in the run, never of what was drawn
-before: a run that resumes needs no generator's state to draw what it would have drawn.
-"""
+"""A folder that is worked in: started, locked, gone on with, forgotten."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-import signal
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any, Protocol, Self
 
-import numpy as np
-
-import skelnas
-from skelnas.errors import InputError, SkelnasError, UsageError, shown
+from skelnas.errors import SkelnasError, UsageError, shown
+from skelnas.runs.files import (
+    ALPHAS,
+    CHECKPOINT,
+    CONFIG,
+    LOCK,
+    METRICS,
+    MODEL,
+    REPEATS,
+    TENSORBOARD,
+    atomic_write,
+    to_json,
+    versions,
+)
+from skelnas.runs.reading import read_config, read_lines
 
 try:
     import fcntl
 except ImportError:  # where there are no such locks, two runs have to keep apart by themselves
     fcntl = None  # type: ignore[assignment]
 
-CONFIG = "config.json"
-METRICS = "metrics.jsonl"
-ALPHAS = "alphas.jsonl"
-CHECKPOINT = "checkpoint.safetensors"
-MODEL = "model.safetensors"
-REPEATS = "repeats.json"
-LOCK = ".lock"
-TENSORBOARD = "tensorboard"
-
 DECISIVE = ("verb", "settings", "recipe")
 """What explains other differences between two configurations, and so is told first."""
-
-
-def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part.
-
-    A link is followed; a pipe or a device, which cannot be replaced, is written to.
-
-    Raises:
-        SkelnasError: the file cannot be written; the old content, if any, is still there.
-    """
-    target = path.resolve()
-    content = data.encode() if isinstance(data, str) else data
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(content)
-            return
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    except OSError as error:
-        raise SkelnasError(
-            f"{path}: cannot be written ({error.strerror})",
-            hint="what was there before is untouched; make room or choose another place",
-        ) from error
-    finally:
-        with suppress(OSError):  # such as that its folder is none
-            part.unlink()
-
-
-def to_json(value: object) -> str:
-    """Format plain containers for a file: sorted, indented, with a final newline."""
-    return json.dumps(value, indent=2, sort_keys=True) + "\n"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    packages = {name: metadata.version(name) for name in ("torch", "numpy")}
-    return {"skelnas": skelnas.__version__, "python": platform.python_version(), **packages}
-
-
-def random_seed(*place: int) -> int:
-    """Turn (seed, stream, epoch, step, ...) into a seed that no other place shares."""
-    return int(np.random.SeedSequence((len(place), *place)).generate_state(1, np.uint32)[0])
 
 
 class Mirror(Protocol):
@@ -203,6 +142,11 @@ def start(
             raise
         return run
     if folder.exists() and any(path.name != LOCK for path in folder.iterdir()) and not force:
+        if resume:
+            raise UsageError(
+                f"{folder}: holds no run to go on with: it is not empty, but has no {CONFIG}",
+                hint="--out names the folder that the run was started in",
+            )
         raise UsageError(
             f"{folder}: is not empty",
             hint="--resume goes on with the run in it, --force starts anew, or choose another",
@@ -270,83 +214,3 @@ def _check_same(old: dict[str, Any], new: Mapping[str, Any], folder: Path) -> No
                 f"now it is {shown(new[key])}",
                 hint="repeat the command of the start with --resume, or choose another --out",
             )
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read a folder's ``config.json``.
-
-    Raises:
-        InputError: there is none, or it is not JSON.
-    """
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"{folder}: is no run or model folder: it has no {CONFIG}",
-            hint="`skelnas search --out RUN` and `skelnas train --out MODEL` make them",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return config
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a file of one JSON object an epoch; a last line cut off by a kill is left out.
-
-    Raises:
-        InputError: the file is missing, or a line other than the last is no JSON, or one is no
-            object with an epoch.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not text") from None
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # too long a number, too deep a nesting
-            if number < len(lines):
-                raise InputError(f"{path}, line {number}: is not JSON") from None
-            continue
-        epoch = record.get("epoch") if isinstance(record, dict) else None
-        if isinstance(epoch, bool) or not isinstance(epoch, int):
-            raise InputError(f"{path}, line {number}: expected an object with an epoch")
-        records.append(record)
-    return records
-
-
-class StopFlag:
-    """Whether the user or the system has asked the run to stop. Made by `stop_on_signal`."""
-
-    requested = False
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[StopFlag]:
-    """Turn the first Ctrl-C or SIGTERM into a request that the loop honours between steps.
-
-    A second Ctrl-C interrupts at once.
-    """
-    flag = StopFlag()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-
-    def request(number: int, frame: FrameType | None) -> None:
-        flag.requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    previous = {
-        number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield flag
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

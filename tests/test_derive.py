@@ -1,0 +1,111 @@
+"""What `derive` says of a run folder that is broken, and what it takes of a whole one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skelnas.cli.options import check
+from skelnas.config import SearchSettings
+from skelnas.derive import derive
+from skelnas.errors import InputError, UsageError
+from skelnas.runs import ALPHAS, CONFIG, METRICS
+
+OPS = ["none", "skip_connect", "conv_3x3"]
+EDGES = 5  # of two nodes
+
+
+def write_run(folder: Path, alphas: list[dict[str, Any]], done: int = 0, **changed: object) -> Path:
+    folder.mkdir(exist_ok=True)
+    config = {"verb": "search", "settings": {"stop_skips": None}, "primitives": OPS, **changed}
+    (folder / CONFIG).write_text(json.dumps(config))
+    (folder / ALPHAS).write_text("".join(json.dumps(line) + "\n" for line in alphas))
+    (folder / METRICS).write_text("".join(f'{{"epoch": {e + 1}}}\n' for e in range(done)))
+    return folder
+
+
+def line(epoch: int, op: int) -> dict[str, Any]:
+    """Alphas that want one operation everywhere."""
+    row = [float(index == op) for index in range(len(OPS))]
+    return {"epoch": epoch, "normal": [row] * EDGES, "reduction": [row] * EDGES}
+
+
+def test_the_last_epoch_or_the_last_that_kept_to_the_limit(tmp_path: Path) -> None:
+    lines = [line(0, 1), line(1, 2), line(2, 1)]
+    write_run(tmp_path, lines)
+    kinds = [
+        {edge.op for node in derive(tmp_path, epoch=epoch).normal for edge in node}
+        for epoch in (0, 1, None)
+    ]
+    assert kinds == [{"skip_connect"}, {"conv_3x3"}, {"skip_connect"}]
+    write_run(tmp_path, lines, settings={"stop_skips": 2})
+    assert derive(tmp_path) == derive(tmp_path, epoch=1)
+    write_run(tmp_path, [line(0, 2), line(1, 1)], settings={"stop_skips": 2})
+    assert derive(tmp_path) == derive(tmp_path, epoch=1)  # the start is no epoch of the search
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"primitives": None},
+        {"primitives": [1, 2]},
+        {"settings": None},
+        {"settings": {"stop_skips": "two"}},
+        {"settings": {"stop_skips": True}},
+    ],
+)
+def test_a_broken_configuration_is_blamed_itself(
+    tmp_path: Path, changed: dict[str, object]
+) -> None:
+    with pytest.raises(InputError, match=r"config\.json: expected (primitives|settings)"):
+        derive(write_run(tmp_path, [line(0, 1)], **changed))
+
+
+def test_alphas_that_are_not_there_yet_or_not_any_more(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"alphas\.jsonl: holds no alphas yet") as caught:
+        derive(write_run(tmp_path, []))
+    assert caught.value.hint == "let the search run on"
+    with pytest.raises(InputError, match=r"alphas\.jsonl: is missing or empty, though epochs"):
+        derive(write_run(tmp_path, [], done=3))
+    (tmp_path / ALPHAS).unlink()
+    with pytest.raises(InputError, match=r"alphas\.jsonl: is missing or empty, though epochs"):
+        derive(tmp_path)
+
+
+def test_a_line_that_means_nothing_is_named(tmp_path: Path) -> None:
+    diverged = line(1, 1)
+    diverged["reduction"] = [[float("nan")] * 3] * EDGES
+    with pytest.raises(InputError, match=r"alphas\.jsonl: epoch 1: the alphas of edge 0") as caught:
+        derive(write_run(tmp_path, [line(0, 1), diverged]))
+    assert caught.value.hint == "the search has diverged; derive from an earlier epoch"
+    with pytest.raises(InputError, match=r"alphas\.jsonl: epoch 0: is not as expected"):
+        derive(write_run(tmp_path, [{"epoch": 0, "normal": 7}]))
+    with pytest.raises(UsageError, match="has no alphas of epoch 4"):
+        derive(write_run(tmp_path, [line(0, 1)]), epoch=4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"order": "first", "hessian": "exact"}, "--hessian exact: expected --order second"),
+        ({"order": "first", "perturbation": 0.1}, "--perturbation 0.1: expected --order second"),
+        ({"engine": "fused", "hessian": "exact"}, "--hessian exact: expected --engine reference"),
+        (
+            {"hessian": "exact", "perturbation": 0.1},
+            "--perturbation 0.1: expected --hessian difference",
+        ),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(
+    settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        check(SearchSettings, settings)
+
+
+def test_settings_that_are_as_they_were_are_not() -> None:
+    check(SearchSettings, {"order": "first", "hessian": "difference", "perturbation": 0.01})
+    check(SearchSettings, {"engine": "reference", "hessian": "exact"})
