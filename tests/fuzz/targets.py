@@ -21,6 +21,7 @@ import numpy as np
 
 from skelnas.errors import InputError
 from skelnas.sources.base import Recording, Source
+from skelnas.sources.clip_poses import parse_frame, to_poses
 from skelnas.sources.ctrgcn import CtrGcn, _open
 from skelnas.sources.kinetics import Kinetics
 from skelnas.sources.manifest import Manifest
@@ -229,6 +230,24 @@ def clip_csv(folder: Path) -> Target:
     return _clip(folder, "one.csv", [text.encode() for text in texts])
 
 
+def frame(folder: Path) -> Target:
+    """A line of a stream."""
+    one, other = RNG.normal(0, 1, (2, 3, 3)).round(2).tolist()
+    contents = (one, [one, other], {"poses": [one], "time": 3}, [[1, None, 2], *one[1:]], None, [])
+    manifest = folder / "clips.csv"
+    manifest.write_text("path,label,split\none.json,0,train\n")
+    source = Manifest(manifest, _joints(folder), persons=2)
+
+    def read(data: bytes) -> Outcome:
+        line = data.decode("utf-8", "replace")
+        persons = parse_frame(line, "line 1", source.layout, source.max_persons)
+        poses, present = to_poses(persons[:, None])
+        if present.any():
+            yield Recording("one", 0, poses, present), source
+
+    return Target([json.dumps(content).encode() for content in contents], read)
+
+
 def table(folder: Path) -> Target:
     """The table of a manifest."""
     np.save(folder / "a.npy", np.ones((2, 3, 3)))
@@ -311,6 +330,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "npz": npz,
     "json": clip_json,
     "csv": clip_csv,
+    "frame": frame,
     "table": table,
     "joints": joints,
 }
