@@ -144,6 +144,13 @@ def test_the_messages_that_are_explained_are_those_of_the_code() -> None:
     assert set(explained) - set(messages()) == set()
 
 
+def test_every_page_has_a_place_on_the_site() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[1]
+    assert sorted(re.findall(r": ([\w-]+\.md)$", nav, re.MULTILINE)) == sorted(
+        page.name for page in DOCS.glob("*.md")
+    )
+
+
 def test_command_reference_is_up_to_date() -> None:
     made = runpy.run_path(str(DOCS / "make_cli.py"))["make"]()
     written = (DOCS / "cli.md").read_text(encoding="utf-8")
