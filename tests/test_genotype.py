@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from skelnas.genotype import (
     random_genotype,
 )
 
+SCHEMA = json.loads(
+    (Path(__file__).parents[1] / "docs" / "genotype.schema.json").read_text(encoding="utf-8")
+)
 OPS = [op for op in PRIMITIVES if op != "none"]
 
 
@@ -51,6 +55,7 @@ def document(**changes: Any) -> dict[str, Any]:
 def test_json_round_trip(genotype: Genotype) -> None:
     assert parse(genotype.to_json(), "text") == genotype
     assert from_dict(genotype.to_dict(), "document") == genotype
+    assert allows(SCHEMA, genotype.to_dict())
 
 
 def test_json_is_written_for_readers() -> None:
@@ -84,6 +89,34 @@ def test_text_that_is_not_a_genotype(text: str, message: str) -> None:
         parse(text, "here")
     assert str(caught.value).startswith(message)
     assert caught.value.hint == "a genotype is what `skelnas derive RUN` prints"
+
+
+def allows(schema: dict[str, Any], value: Any) -> bool:
+    """Whether a value is as a JSON schema says, of as much of the language as ours takes."""
+    if "$ref" in schema:
+        return allows(SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")], value)
+    if "const" in schema:
+        return type(value) is type(schema["const"]) and value == schema["const"]
+    if "enum" in schema:
+        return isinstance(value, str) and value in schema["enum"]
+    if schema["type"] == "integer":
+        whole = isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
+        return whole and value >= schema["minimum"]
+    if schema["type"] == "array":
+        if not isinstance(value, list) or len(value) < schema["minItems"]:
+            return False
+        members = schema.get("prefixItems") or [schema["items"]] * len(value)
+        return len(value) <= schema.get("maxItems", len(value)) and all(map(allows, members, value))
+    assert schema["type"] == "object"
+    return (
+        isinstance(value, dict)
+        and value.keys() >= set(schema["required"])
+        and all(allows(part, value[name]) for name, part in schema["properties"].items())
+    )
+
+
+def test_the_schema_knows_the_operations() -> None:
+    assert SCHEMA["$defs"]["edge"]["prefixItems"][0]["enum"] == OPS
 
 
 def without(key: str) -> dict[str, Any]:
@@ -164,6 +197,8 @@ def test_broken_documents_are_named_exactly(broken: dict[str, Any], message: str
     with pytest.raises(InputError) as caught:
         parse(json.dumps(broken), "my.json")
     assert str(caught.value).startswith(f"my.json: {message}")
+    beyond_a_schema = re.search(r"reads node (\d|1\.0),", message)  # later ones; 1.0 is whole
+    assert allows(SCHEMA, broken) == bool(beyond_a_schema)
 
 
 def test_an_unknown_operation_is_answered_with_the_known_ones() -> None:
