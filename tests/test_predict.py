@@ -31,6 +31,7 @@ from skelnas.sources.nw_ucla import NwUcla
 from skelnas.sources.synthetic import write_raw
 from skelnas.train import train
 
+REAL = Path(__file__).parents[2] / "shared" / "data"
 GENOTYPE = BUILT_IN["ntu_cs112se30"]
 SMALL = TrainSettings(frames=9, layers=3, channels=2, epochs=1, batch_size=8, device="cpu")
 ON_CPU = PredictSettings(device="cpu")
@@ -74,6 +75,22 @@ def test_ntu_files_of_any_name_go_the_way_of_their_clips(
         return Path(shutil.copy(tmp_path / "raw" / f"{name}.skeleton", path))
 
     check_like_evaluate(model, renamed, persons={1, 2})
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real recordings in {REAL}")
+@pytest.mark.parametrize("rule", ["denoise", "energy"])
+def test_real_ntu_files_with_false_bodies(tmp_path: Path, rule: str) -> None:
+    source = Ntu(REAL / "ntu-raw", body_rule=rule)
+    settings = SMALL.model_copy(update={"protocol": "xview"})
+    model = make_model(source, tmp_path / "model", settings)
+    check_like_evaluate(model, lambda name: REAL / "ntu-raw" / f"{name}.skeleton", persons={1, 2})
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real recordings in {REAL}")
+def test_real_kinetics_files(tmp_path: Path) -> None:
+    folder = REAL / "kinetics-skeleton"
+    model = make_model(Kinetics(folder), tmp_path / "model")
+    check_like_evaluate(model, lambda name: folder / "val" / f"{name}.json", persons={2})
 
 
 def test_kinetics_files_need_no_label(tmp_path: Path) -> None:
