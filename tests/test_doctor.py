@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,13 @@ def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = diagnose(SETTINGS, WORK)
     assert failed(found) == {"packages": "not installed: h5py"}
     assert "h5py" not in found.versions
+    assert found.machine is None
+
+
+def test_a_pytorch_that_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = diagnose(SETTINGS, WORK)
+    assert "PyTorch is installed, but cannot be imported" in failed(found)["packages"]
     assert found.machine is None
 
 

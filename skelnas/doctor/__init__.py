@@ -122,8 +122,13 @@ def diagnose(
             raise SkelnasError(
                 f"not installed: {', '.join(missing)}", hint="pip install skelnas brings them"
             )
-        import torch  # noqa: F401  # the one that is most often there and broken
-
+        try:
+            import torch  # noqa: F401  # the one that is most often there and broken
+        except (ImportError, OSError) as error:
+            raise SkelnasError(
+                f"PyTorch is installed, but cannot be imported ({error})",
+                hint="install it again; pytorch.org lists the builds for each kind of machine",
+            ) from None
         say(f"all {len(required)} that are required can be found, and torch imported")
     if not found.is_sound:
         return found
