@@ -445,6 +445,13 @@ class EvaluateSettings(WorkSettings):
     batch_size: int = Field(
         64, ge=1, description="clips scored together; the result is the same, to rounding"
     )
+    views: int = Field(
+        1,
+        ge=1,
+        le=1_000,
+        description="stretches of each clip that are scored and averaged; 1 is the whole clip "
+        "(ours: 1)",
+    )
     latency: bool = Field(
         False,
         description="also time the forward pass on this device, of one clip and of --batch-size",

@@ -43,6 +43,7 @@ class Evaluation:
         at_size: parameters, MACs and FLOPs at the input size that was asked for, or None.
         comparison: with another model or file of scores, or None.
         latency: of a batch of one clip and of a whole batch, or None.
+        views: how many stretches of each clip were scored, each at the cost of a clip.
     """
 
     scores: Scores
@@ -51,6 +52,7 @@ class Evaluation:
     at_size: tuple[str, Complexity] | None = None
     comparison: Comparison | None = None
     latency: list[Latency] | None = None
+    views: int = 1
 
     @property
     def metrics(self) -> Metrics:
@@ -61,6 +63,7 @@ class Evaluation:
         """Return everything as plain containers, for JSON."""
         return {
             **self.scores.to_dict(),
+            "views": self.views,
             "parameters": self.complexity.parameters,
             "macs": self.complexity.macs,
             "flops": self.complexity.flops,
@@ -116,7 +119,8 @@ def evaluate(
                 )
                 for size in (1, settings.batch_size)
             ]
-        return Evaluation(scores, complexity, card, at_size, comparison, latency)
+        views = settings.views
+        return Evaluation(scores, complexity, card, at_size, comparison, latency, views)
 
 
 def _score(
@@ -138,7 +142,8 @@ def _score(
     devices.place(network, device)
     exactly = devices.precision(settings.precision)
     with exactly, progress("evaluate", len(store)) as meter:
-        logits = score(network, store, settings.batch_size, meter.advance, settings.precision)
+        how = (settings.batch_size, meter.advance, settings.precision, settings.views)
+        logits = score(network, store, *how)
     about = Labels(clips.names, card.classes, protocol, settings.part)
     return Scores(about, logits.numpy(), clips.labels)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from skelnas import devices, parallel
-from skelnas.batches import ClipStore
+from skelnas.batches import ClipStore, Stretch
 from skelnas.config import Precision
 from skelnas.models.baselines import Baseline
 from skelnas.models.network import Network
+
+SHARE_OF_VIEW = 0.9
+"""Of a clip, where it is scored in several views."""
 
 
 @torch.no_grad()
@@ -21,9 +25,11 @@ def score(
     batch_size: int,
     advance: Callable[[int], None] = lambda count: None,
     precision: Precision = "fp32",
+    views: int = 1,
 ) -> Tensor:
     """Return the logits [N, classes] of every clip of a store, in its order, on the CPU.
 
+    Of several views, see `stretches`, they are logarithms of the mean of the softmax shares.
     The ranks score whole batches in turn, so that each is what one process would have scored.
     The network is left in the mode that it came in. `advance` is told how many clips are done.
     """
@@ -37,9 +43,30 @@ def score(
         for start in range(0, len(batches), ranks):
             turn = batches[start : start + ranks]
             for indices in turn[parallel.rank() :][:1]:
-                with devices.autocast(precision, store.device):
-                    logits[indices] = network(store.batch(indices).x).float().cpu()
+                seen = []
+                for stretch in stretches(views):
+                    x = store.batch(indices, stretch=stretch).x
+                    with devices.autocast(precision, store.device):
+                        seen.append(network(x).float())
+                logits[indices] = _mean(seen).cpu()
             advance(sum(map(len, turn)))
     finally:
         network.train(training)
     return parallel.all_reduce([logits])[0]
+
+
+def stretches(views: int) -> list[Stretch | None]:
+    """Return the parts of a clip that are scored: one view is all of it.
+
+    Several are stretches of nine tenths of it, evenly placed from its start to its end (ours).
+    """
+    if views == 1:
+        return [None]
+    return [Stretch(SHARE_OF_VIEW, view / (views - 1)) for view in range(views)]
+
+
+def _mean(logits: list[Tensor]) -> Tensor:
+    """Return logarithms of the mean of the shares; a single view as it is."""
+    if len(logits) == 1:
+        return logits[0]
+    return torch.stack(logits).log_softmax(2).logsumexp(0) - math.log(len(logits))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from skelnas.batches import ClipStore
+from skelnas.batches import ClipStore, Stretch
 from skelnas.cache import Cache
 from skelnas.config import ClipSettings
 from skelnas.genotype import BUILT_IN
@@ -57,17 +57,52 @@ def test_fewer_than_five_classes_are_all_in_the_top_five() -> None:
     assert measure(torch.randn(4, 3), torch.tensor([0, 1, 2, 0])).top5 == 1
 
 
-def test_score_of_a_clip_does_not_depend_on_its_batch(tiny_cache: Path) -> None:
+@pytest.fixture(scope="module")
+def network() -> Network:
     torch.manual_seed(0)
-    network = Network(
+    return Network(
         BUILT_IN["ntu_cs112se30"], in_channels=3, num_classes=3, channels=4, num_layers=3
     )
+
+
+@pytest.fixture(scope="module")
+def store(tiny_cache: Path) -> ClipStore:
     with Cache.open(tiny_cache) as cache:
         clips = cache.load(range(10))
         settings = ClipSettings(frames=8)
-        store = ClipStore(clips, cache.layout, cache.max_persons, settings, torch.device("cpu"))
+        return ClipStore(clips, cache.layout, cache.max_persons, settings, torch.device("cpu"))
+
+
+def test_score_of_a_clip_does_not_depend_on_its_batch(network: Network, store: ClipStore) -> None:
     done: list[int] = []
     one, many = score(network, store, 1), score(network, store, 4, done.append)
     torch.testing.assert_close(one, many, atol=1e-5, rtol=1e-5)
     assert done == [4, 4, 2]
     assert network.training
+
+
+def test_views_are_stretches_of_the_clip_and_their_shares_are_averaged(
+    network: Network, store: ClipStore
+) -> None:
+    everything = torch.arange(len(store))
+    network.eval()
+    shares = []
+    for place in (0, 0.5, 1):
+        with torch.no_grad():
+            x = store.batch(everything, stretch=Stretch(0.9, place)).x
+            shares.append(network(x).softmax(1))
+    network.train()
+    expected = torch.stack(shares).mean(0).log()
+    torch.testing.assert_close(score(network, store, 4, views=3), expected)
+    assert not torch.allclose(shares[0], shares[2]), "or else this is no test"
+
+
+def test_a_stretch_is_the_part_of_the_clip_that_it_says(store: ClipStore) -> None:
+    everything = torch.arange(len(store))
+    whole = store.batch(everything).x
+    torch.testing.assert_close(store.batch(everything, stretch=Stretch(1, 0.3)).x, whole)
+    first = store.batch(everything, stretch=Stretch(0.5, 0)).x
+    last = store.batch(everything, stretch=Stretch(0.5, 1)).x
+    torch.testing.assert_close(first[:, :, 0], whole[:, :, 0])
+    torch.testing.assert_close(last[:, :, -1], whole[:, :, -1])
+    torch.testing.assert_close(first[:, :, -1], last[:, :, 0])  # they meet in the middle

@@ -1,6 +1,7 @@
 """Clips of any length → batches [N, C, T, V] on the device that learns from them."""
 
 from skelnas.batches.order import num_batches, shuffled
+from skelnas.batches.sampling import Stretch
 from skelnas.batches.store import Batch, ClipStore, clip_shape
 
-__all__ = ["Batch", "ClipStore", "clip_shape", "num_batches", "shuffled"]
+__all__ = ["Batch", "ClipStore", "Stretch", "clip_shape", "num_batches", "shuffled"]

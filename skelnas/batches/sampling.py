@@ -45,6 +45,23 @@ class Rows:
         return Rows(*(column.to(device, non_blocking=True) for column in vars(self).values()))
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a clip in time.
+
+    Attributes:
+        share: of its frames, from 0 to 1.
+        place: where in what is left over it begins, from 0 to 1.
+    """
+
+    share: float
+    place: float
+
+    def of_clips(self, count: int) -> Tensor:
+        """Return [2, N, 1], the same for every clip, as `positions` takes it."""
+        return torch.tensor([self.share, self.place])[:, None, None].expand(2, count, 1)
+
+
 def positions(num_frames: Tensor, settings: ClipSettings, stretch: Tensor | None) -> Tensor:
     """Return [N, T], where in each clip its T frames are taken, in (fractions of) frames.
 

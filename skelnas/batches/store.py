@@ -18,7 +18,7 @@ from torch import Tensor
 from skelnas.batches.augment import Changes, draw, find_partners
 from skelnas.batches.memory import OnDevice, OnHost, choose, to_float16
 from skelnas.batches.placing import find_origins, find_turns, first_poses
-from skelnas.batches.sampling import Rows, positions, sample
+from skelnas.batches.sampling import Rows, Stretch, positions, sample
 from skelnas.batches.streams import Streams, num_channels, num_spatial
 from skelnas.cache import Clips
 from skelnas.config import AugmentSettings, ClipSettings, Store
@@ -106,6 +106,7 @@ class ClipStore:
         augment: AugmentSettings | None = None,
         generator: torch.Generator | None = None,
         share: slice = ALL,
+        stretch: Stretch | None = None,
     ) -> Batch:
         """Make a batch, or a share of it, with the changes that the whole batch would have.
 
@@ -114,12 +115,13 @@ class ClipStore:
             augment: random changes, or None for clips as they are.
             generator: of the CPU; source of what `augment` draws.
             share: which of the clips are made.
+            stretch: what of every clip is used where `augment` does not draw it; or all of it.
 
         Raises:
             InputError: see `check`.
         """
         count = len(indices)
-        changes = Changes()
+        changes = Changes(None if stretch is None else stretch.of_clips(count)).to(self.device)
         if augment is not None:
             of_clip = (self.max_persons, self.settings.frames)
             of_pose = (len(self.layout.joints), num_spatial(self.layout))

@@ -22,6 +22,8 @@ def print_evaluation(result: Evaluation) -> None:
         ("FLOPs a clip", f"{result.complexity.flops:,}"),
         *_at_size(result),
     ]
+    if result.views > 1:
+        costs += [("views of a clip", f"{result.views}, each at the cost of a clip")]
     for latency in result.latency or ():
         of = f"batch of {latency.batch_size}"
         times = f"median {latency.median_ms:.2f} ms, 95 % below {latency.p95_ms:.2f} ms"
