@@ -2,10 +2,11 @@
 
     python benchmarks/search_step.py --out benchmarks/results/search_step.json
 
-Each engine has the same supernet, batches and optimiser state; they take turns, so that other
-work on the machine slows them alike. A speed is printed only where loss and first-order gradient
-of the alphas agree; how near the whole gradient of the step is to that of the reference in
-float64 is reported for each, since a finite difference in float32 is less exact than that.
+Each engine that can run here has the same supernet, batches and optimiser state; they take turns,
+so that other work on the machine slows them alike. A speed is printed only where loss and
+first-order gradient of the alphas agree; how near the whole gradient of the step is to that of the
+reference in float64 is reported for each, since a finite difference in float32 is less exact than
+that.
 
 Memory is the peak of a process of its own that takes a few steps, less what the process had before
 (on a CPU: Linux only). Launches are the operations that PyTorch dispatches, views included (CPU),
@@ -39,7 +40,7 @@ from skelnas import devices
 from skelnas.batches import Batch
 from skelnas.bilevel import Bilevel
 from skelnas.config import Order, SearchSettings
-from skelnas.engine import ENGINES
+from skelnas.engine import ENGINES, triton
 from skelnas.genotype import SPACES
 from skelnas.graphs import REHEARSALS
 from skelnas.models.supernet import Supernet
@@ -124,9 +125,13 @@ def measure_engines(
     args: argparse.Namespace, batch_size: int, order: Order
 ) -> list[dict[str, Any]]:
     """Compare and time all engines in turns; returns one record an engine."""
-    names = [*ENGINES, *([COMPILED] if args.compile else [])]
+    missing = triton.why_not(torch.device(args.device))
+    if missing:
+        print(f"without the Triton engine: {missing}", file=sys.stderr)
+    engines = [engine for engine in ENGINES if engine != "triton" or not missing]
+    names = [*engines, *([COMPILED] if args.compile else [])]
     if args.device == "cuda":
-        names += [f"{engine}{RECORDED}" for engine in ENGINES]
+        names += [f"{engine}{RECORDED}" for engine in engines]
     trials = {name: Trial(name, args, batch_size, order) for name in names}
     expected, expected_loss = trials["reference"].alpha_gradient("first")
     truth, _ = trials["reference"].in_float64().alpha_gradient(order)

@@ -25,7 +25,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "tf32", "bf16", "auto"]
 Store = Literal["auto", "float32", "float16", "host"]
 Order = Literal["first", "second"]
-Engine = Literal["auto", "reference", "fused"]
+Engine = Literal["auto", "reference", "fused", "triton"]
 Hessian = Literal["difference", "exact"]
 Interpolation = Literal["linear", "nearest"]
 ValidationPart = Literal["random", "subject"]
@@ -245,9 +245,9 @@ class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
     )
     engine: Engine = Field(
         "auto",
-        description="what evaluates the supernet: 'reference', readable and slow, or 'fused', the "
-        "same to rounding; 'auto' takes the faster that can do what is asked (ours). A run can "
-        "change it when it goes on",
+        description="what evaluates the supernet: 'reference', readable and slow; 'fused', the "
+        "same to rounding; 'triton', the same again as kernels for CUDA; 'auto' takes the last of "
+        "them that can do what is asked (ours). A run can change it when it goes on",
     )
     cuda_graphs: bool = Field(
         True,

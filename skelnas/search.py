@@ -24,7 +24,7 @@ from skelnas.footprint import making
 from skelnas.genotype import Genotype, candidates
 from skelnas.job import Item, Job, open_run
 from skelnas.live import Reading
-from skelnas.models.supernet import Supernet, choose_engine
+from skelnas.models.supernet import Supernet, choose_engine, why_not_triton
 from skelnas.search_clips import (
     STREAM_INIT,
     STREAM_TRAIN,
@@ -84,11 +84,14 @@ def search(
             "fingerprint": clips.fingerprint,
         }
         held_out = f", {clips.hold_out.clips} are held out" if clips.hold_out else ""
+        engine = choose_engine(settings)
         note(
             f"search: {len(clips.weight_half)} clips train w, {len(clips.alpha_half)} drive alpha"
             f"{held_out} ({clips.protocol}); {settings.order} order, "
-            f"{choose_engine(settings)} engine on {clips.store.device}"
+            f"{engine} engine on {clips.store.device}"
         )
+        if settings.engine == "auto" and engine == "fused" and clips.store.device.type == "cuda":
+            note(f"the Triton engine is not used: {why_not_triton(settings)}")
         if settings.layers < 3:
             note("the supernet has no normal cell: that of the genotype will be as drawn at random")
         with open_run(out, config, resume=resume, force=force, mirror=events) as run:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from skelnas.config import SearchSettings
-from skelnas.engine import ENGINES
+from skelnas.engine import ENGINES, triton
 from skelnas.engine.reference import Weights
 from skelnas.errors import SkelnasError
 from skelnas.genotype import NUM_INPUT_NODES, candidates
@@ -41,6 +41,8 @@ def explain(settings: SearchSettings) -> dict[str, str]:
 def compare(settings: SearchSettings, device: torch.device) -> str:
     """Compare every engine with the reference: outputs and all gradients of two small cells.
 
+    The Triton engine has a check of its own, in float32 and only where it can run.
+
     Returns:
         What was compared, in words.
 
@@ -49,7 +51,7 @@ def compare(settings: SearchSettings, device: torch.device) -> str:
     """
     if device.type == "mps":  # it has no float64
         device = torch.device("cpu")
-    others = [name for name in ENGINES if name != "reference"]
+    others = [name for name in ENGINES if name not in ("reference", "triton")]
     largest = 0.0
     for reduction in (False, True):
         expected = _run("reference", settings, reduction, device)
@@ -64,7 +66,9 @@ def compare(settings: SearchSettings, device: torch.device) -> str:
                         hint="--engine reference is right; please report this with the versions",
                     )
                 largest = max(largest, difference)
-    return f"{', '.join(others)}: the same in float64 on {device}, to {largest:.0e} (relative)"
+    same = f"{', '.join(others)}: the same in float64 on {device}, to {largest:.0e} (relative)"
+    reason = triton.why_not(device)
+    return f"{same}; triton: {f'not used, {reason}' if reason else 'the same in float32'}"
 
 
 def _run(

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from skelnas.engine import fused, reference
+from skelnas.engine import fused, reference, triton
 from skelnas.engine.reference import Weights
 
 
@@ -29,5 +29,9 @@ class Engine(Protocol):
         """Map the two input nodes to the cell's output."""
 
 
-ENGINES: dict[str, Engine] = {"reference": reference.cell, "fused": fused.cell}
+ENGINES: dict[str, Engine] = {
+    "reference": reference.cell,
+    "fused": fused.cell,
+    "triton": triton.cell,
+}
 """By the name that ``--engine`` knows; only the reference can be differentiated twice."""

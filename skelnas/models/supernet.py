@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from skelnas import parallel
 from skelnas.config import SearchSettings
-from skelnas.engine import ENGINES
+from skelnas.engine import ENGINES, triton
 from skelnas.errors import UsageError
 from skelnas.genotype import NUM_INPUT_NODES, candidates
 from skelnas.models.ops import make_op, make_preprocessing, op_stride
@@ -33,14 +33,31 @@ def choose_engine(settings: SearchSettings) -> str:
     Raises:
         UsageError: the engine that is asked for cannot do it.
     """
+    wanted = settings.engine
     if reason := why_reference(settings):
-        if settings.engine == "fused":
+        if wanted in ("fused", "triton"):
             raise UsageError(
-                f"--engine fused cannot {reason}",
+                f"--engine {wanted} cannot {reason}",
                 hint="--engine reference can, or leave it to auto",
             )
         return "reference"
-    return "fused" if settings.engine == "auto" else settings.engine
+    if wanted in ("reference", "fused"):
+        return wanted
+    reason = why_not_triton(settings)
+    if reason and wanted == "triton":
+        raise UsageError(
+            f"--engine triton cannot be used: {reason}", hint="--engine fused works everywhere"
+        )
+    return "fused" if reason else "triton"
+
+
+def why_not_triton(settings: SearchSettings) -> str:
+    """Say why the Triton engine cannot evaluate the supernet of a search, or nothing."""
+    layout = settings.channels, settings.layers, settings.nodes, settings.nodes
+    widest = max(place.channels for place in places(*layout))
+    cuda = settings.device in ("auto", "cuda") and torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    return triton.uncovered(candidates(settings.space), widest) or triton.why_not(device)
 
 
 def why_reference(settings: SearchSettings) -> str:

@@ -1,0 +1,182 @@
+"""What a compiler makes of the Triton kernels, and the time that they cannot beat; needs no GPU.
+
+    python benchmarks/kernel_report.py --out benchmarks/results/kernels.json
+
+All kernels that a pass through the supernet launches are compiled for a GPU that need not be there.
+Registers, spills and shared memory are the compiler's. Bytes are counted as if each tensor that a
+launch reads or writes went through memory once (halos, and what many programs read, stay in the
+cache); FLOPs are those of its convolutions, forward and backward. The estimate for a launch is the
+longer of the two times at the given rates, and at least `--overhead`: nothing here was timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+from about import about
+from torch import Tensor
+
+from skelnas.engine.triton.ahead import Launch, compile_for, launches_of
+from skelnas.engine.triton.layout import Op
+from skelnas.genotype import SPACES
+from skelnas.models.stack import places
+
+PASSES = {"forward": 5, "backward": 2, "backward with weights": 3}
+"""How often a second-order step does each."""
+
+
+def decode(code: int, count: int) -> list[Op]:
+    """Read operations from the constant that kernels get."""
+    words = [code >> 64 * index for index in range(count)]
+    return [Op(w & 15, w >> 4 & 15, w >> 8 & 15, w >> 12 & 15) for w in words]
+
+
+def cost(launch: Launch) -> tuple[int, int]:
+    """Return the bytes that a launch has to move, and its floating-point operations."""
+    given = launch.arguments
+    size = next(value for value in given.values() if isinstance(value, Tensor)).element_size()
+    c = given["C"]
+    ops = decode(given.get("OPS", 0), given.get("NUM_OPS", 0))
+    k = given.get("K", 0)
+    image = given["N"] * given.get("TO", 0) * given.get("VO", 0) * c
+    node = given["N"] * given.get("T", 0) * given.get("V", 0) * c
+    separable = [op for op in ops if op.stages]
+    second = [op for op in ops if op.stages == 2]
+    dense = [op for op in ops if not op.stages]
+    pools, scaled = given.get("POOLS", False), given.get("SCALED", False)
+
+    def work(some: list[Op], pointwise: bool = True, depthwise: bool = True) -> int:
+        """Multiply-adds of one stage of some operations at all pixels of all edges, twice."""
+        a_pixel = sum(
+            op.size**2 * (depthwise if op.stages else c) + c * (pointwise and op.stages > 0)
+            for op in some
+        )
+        return 2 * k * image * a_pixel
+
+    match launch.name:
+        case "convolve_and_pool" if given["STAGE"] == 1:
+            moved = node + image * (k * len(ops) + 2 * pools) + image // 4 * pools
+            return size * moved, work(ops)
+        case "convolve_and_pool":
+            return size * 2 * k * image * len(second), work(second)
+        case "combine":
+            near = decode(given["OPS0"], given["NUM_OPS0"])
+            edges = (len(near), given["SCALED0"]), (len(ops), scaled)
+            far = given["target"]
+            terms = [2 * edges[0][0] + far * edges[1][0], 2 * (2 + far)]
+            nodes = 2 * edges[0][1] + far * edges[1][1]
+            return size * image * (sum(terms) + nodes + 1), 0
+        case "meet":
+            return size * image * (k * (1 + len(ops)) + 2 * pools + scaled), 0
+        case "through_pointwise":
+            some = separable if given["STAGE"] == 1 else second
+            moved = 3 * k * len(some) + pools * (k + 4)
+            flops = work(some, depthwise=False)
+            if given["WANTED"]:
+                moved += k * len(some) if given["STAGE"] == 2 else 0
+                flops += work(some) + work(some, pointwise=False)
+            return size * (image * moved + node * (given["WANTED"] and given["STAGE"] == 1)), flops
+        case "through_depthwise":
+            return size * 3 * k * len(second) * image, work(second, pointwise=False)
+        case "to_node":
+            moved = image * (k * (len(ops) + 1) + pools * 2) + image // 4 * pools + node * 2
+            return size * (moved + node * given["BASED"]), work(ops, pointwise=False)
+        case "to_dense_weights":
+            return size * (k * image * (1 + len(dense)) + node), work(dense)
+        case _:  # statistics and gates: sums of tiles
+            return 0, 0
+
+
+def passes(args: argparse.Namespace, capability: tuple[int, int]) -> dict[str, list[Launch]]:
+    """List the launches of all cells of the supernet: forward, and backward of both kinds."""
+    found: dict[str, list[Launch]] = defaultdict(list)
+    t, v = args.frames, args.joints
+    for place in places(args.channels, args.layers, 4, 4):
+        if args.width and place.channels != args.width:
+            t, v = (-(-t // 2), -(-v // 2)) if place.reduction else (t, v)
+            continue
+        shape = (args.batch, place.channels, t, v)
+        for name, wanted in (("backward", False), ("backward with weights", True)):
+            forward, backward = launches_of(
+                SPACES[args.space], shape, place.reduction, capability, wanted=wanted
+            )
+            found[name] += backward
+        found["forward"] += forward
+        if place.reduction:
+            t, v = -(-t // 2), -(-v // 2)
+    return found
+
+
+def report(args: argparse.Namespace, capability: tuple[int, int]) -> dict[str, Any]:
+    """Compile and count for one kind of GPU."""
+    found = passes(args, capability)
+    kernels: dict[tuple[str, int], dict[str, Any]] = {}
+    compiled = {}
+    seconds = Counter[str]()
+    for name, launched in found.items():
+        for launch in launched:
+            if launch.variant not in compiled:
+                compiled[launch.variant] = compile_for(launch, capability)
+            usage = compiled[launch.variant]
+            moved, flops = cost(launch)
+            time = max(moved / args.bandwidth, flops / args.flops, args.overhead)
+            seconds[name] += time
+            row = kernels.setdefault(
+                (launch.name, launch.arguments["C"]),
+                {"kernel": launch.name, "channels": launch.arguments["C"], "registers": 0,
+                 "spilled": 0, "shared": 0, "launches": 0, "bytes": 0, "flops": 0, "seconds": 0.0},
+            )  # fmt: skip
+            row["registers"] = max(row["registers"], usage.registers)
+            row["spilled"] = max(row["spilled"], usage.spilled)
+            row["shared"] = max(row["shared"], usage.shared)
+            row["launches"] += PASSES[name]
+            row["bytes"] += PASSES[name] * moved
+            row["flops"] += PASSES[name] * flops
+            row["seconds"] += PASSES[name] * time
+    return {
+        "capability": "{}.{}".format(*capability),
+        "variants": len(compiled),
+        "launches": {name: len(launched) for name, launched in found.items()},
+        "seconds": dict(seconds),
+        "step": {
+            "launches": sum(PASSES[name] * len(launched) for name, launched in found.items()),
+            "bytes": sum(row["bytes"] for row in kernels.values()),
+            "flops": sum(row["flops"] for row in kernels.values()),
+            "seconds": sum(row["seconds"] for row in kernels.values()),
+        },
+        "kernels": list(kernels.values()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--capability", nargs="+", default=["8.0", "8.6", "8.9", "9.0"])
+    parser.add_argument("--space", default="sar", choices=list(SPACES))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=112)
+    parser.add_argument("--joints", type=int, default=50)
+    parser.add_argument("--width", type=int, help="only cells of so many channels")
+    parser.add_argument("--bandwidth", type=float, default=3.35e12, help="bytes a second (H100)")
+    parser.add_argument("--flops", type=float, default=60e12, help="in float32, a second")
+    parser.add_argument("--overhead", type=float, default=2e-6, help="seconds a launch at least")
+    parser.add_argument("--out", type=Path, help="write the results to this JSON file")
+    args = parser.parse_args()
+    reports = []
+    for name in args.capability:
+        major, minor = map(int, name.split("."))
+        reports.append(report(args, (major, minor)))
+        print(json.dumps(reports[-1]), flush=True)
+    if args.out:
+        options = {name: value for name, value in vars(args).items() if name != "out"}
+        everything = {**about("cpu"), "options": options, "reports": reports}
+        args.out.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""The kernels without a GPU: which are launched for a cell, and what a compiler makes of them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from skelnas.engine.triton import blocks, launches
+from skelnas.engine.triton.blocks import for_capability
+from skelnas.engine.triton.check import make_cell
+from skelnas.engine.triton.evaluate import evaluate
+
+Capability = tuple[int, int]
+
+TYPES = {torch.float32: "*fp32", torch.uint8: "*u8"}
+
+
+class Launch(NamedTuple):
+    """A kernel as it would be run."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    warps: int
+    arguments: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The kernel's name."""
+        return str(self.kernel.fn.__name__)
+
+    @property
+    def variant(self) -> tuple[Any, ...]:
+        """What it is compiled for; launches of one variant share a binary."""
+        return self.name, self.warps, *sorted(self.constants.items())
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """The arguments that are known when it is compiled."""
+        known = self.kernel.params
+        return {each.name: self.arguments[each.name] for each in known if each.is_constexpr}
+
+    @property
+    def signature(self) -> dict[str, str]:
+        """The type of each argument."""
+        values = {each.name: self.arguments[each.name] for each in self.kernel.params}
+        types = {
+            name: TYPES[value.dtype] if isinstance(value, Tensor) else "i32"
+            for name, value in values.items()
+        }
+        return types | dict.fromkeys(self.constants, "constexpr")
+
+
+class Compiled(NamedTuple):
+    """What a compiled kernel needs.
+
+    Attributes:
+        registers: of a thread.
+        spilled: bytes of a thread that do not fit into them.
+        shared: bytes of a program.
+    """
+
+    registers: int
+    spilled: int
+    shared: int
+
+
+def compile_for(launch: Launch, capability: Capability) -> Compiled:
+    """Compile a kernel for a GPU that need not be there."""
+    target = GPUTarget("cuda", 10 * capability[0] + capability[1], 32)
+    source = ASTSource(
+        launch.kernel,
+        launch.signature,
+        {(launch.kernel.arg_names.index(name),): v for name, v in launch.constants.items()},
+        {
+            (index,): [["tt.divisibility", 16]]
+            for index, name in enumerate(launch.kernel.arg_names)
+            if isinstance(launch.arguments[name], Tensor)
+        },
+    )
+    binary = triton.compile(
+        source, target=target, options={"num_warps": launch.warps, "enable_fp_fusion": True}
+    )
+    return Compiled(*_usage(binary.asm["cubin"]), shared=binary.metadata.shared)
+
+
+def _usage(binary: bytes) -> tuple[int, int]:
+    """Return the registers and the stack of a thread, as NVIDIA's tool tells them."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary)
+        file.flush()
+        told = subprocess.run([tool, "-res-usage", file.name], capture_output=True, check=True)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", told.stdout.decode())
+    if not found:
+        raise ValueError(f"{tool} tells nothing: {told.stdout!r}")
+    return int(found[1]), int(found[2])
+
+
+@contextmanager
+def recording(capability: Capability) -> Iterator[list[Launch]]:
+    """Note launches instead of running them, as if on a GPU, for a while."""
+    launched: list[Launch] = []
+
+    def note(kernel: Any, grid: tuple[int, ...], warps: int, arguments: Mapping[str, Any]) -> None:
+        if all(grid):
+            own = {name: arguments[name] for name in kernel.arg_names}
+            launched.append(Launch(kernel, grid, warps, own))
+
+    before = launches.launch, blocks.choose
+    launches.launch = note
+    blocks.choose = lambda channels, device: for_capability(channels, capability)
+    try:
+        yield launched
+    finally:
+        launches.launch, blocks.choose = before
+
+
+def launches_of(
+    primitives: Sequence[str],
+    shape: Sequence[int],
+    reduction: bool,
+    capability: Capability,
+    num_nodes: int = 4,
+    wanted: bool = True,
+) -> tuple[list[Launch], list[Launch]]:
+    """List what is launched for a cell, forward and backward.
+
+    Args:
+        primitives, reduction, num_nodes: the cell.
+        shape: of its inputs.
+        capability: of the GPU.
+        wanted: whether the gradients of weights are.
+    """
+    cell = make_cell(primitives, shape, reduction, num_nodes, torch.device("cpu"))
+    for weight in cell.leaves[3:]:
+        weight.requires_grad_(wanted)
+    with recording(capability) as launched:
+        out = evaluate(cell.inputs, cell.mix, cell.primitives, cell.weights, reduction)
+        forward = list(launched)
+        torch.autograd.grad(out, [cell.mix], torch.empty_like(out), allow_unused=True)
+    return forward, launched[len(forward) :]
+
+
+def distinct(launched: Iterable[Launch]) -> list[Launch]:
+    """Return one launch of each variant."""
+    return list({launch.variant: launch for launch in launched}.values())

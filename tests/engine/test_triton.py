@@ -1,0 +1,208 @@
+"""The kernels against the reference: by Triton's interpreter on a CPU, natively on a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from skelnas.config import SearchSettings
+from skelnas.engine import ENGINES, reference, triton
+from skelnas.errors import UsageError
+from skelnas.genotype import SPACES
+from skelnas.models.supernet import choose_engine
+
+NATIVE = torch.cuda.is_available()
+"""Else kernels are made for the interpreter when they are imported, for all of this process."""
+
+with pytest.MonkeyPatch.context() as patch:
+    if not NATIVE:
+        patch.setenv("TRITON_INTERPRET", "1")
+    pytest.importorskip("triton", reason="the kernels need Triton, which is not installed")
+    from skelnas.engine.triton import blocks, check, evaluate
+
+pytestmark = [pytest.mark.cuda] if NATIVE else []
+
+DEVICE = torch.device("cuda" if NATIVE else "cpu")
+DTYPE = torch.float32 if NATIVE else torch.float64
+Run = Callable[..., Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not NATIVE:
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(autouse=True)
+def _unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill memory that kernels are to write with NaN, so that none can be read before."""
+
+    def filling(make: Run) -> Run:
+        def filled(*args: Any, **named: Any) -> Tensor:
+            tensor = make(*args, **named)
+            return tensor.fill_(float("nan") if tensor.is_floating_point() else 99)
+
+        return filled
+
+    monkeypatch.setattr(torch, "empty_like", filling(torch.empty_like))
+    monkeypatch.setattr(Tensor, "new_empty", filling(Tensor.new_empty))
+
+
+def make(
+    primitives: Sequence[str], shape: tuple[int, ...], reduction: bool, nodes: int
+) -> check.Cell:
+    return check.make_cell(primitives, shape, reduction, nodes, DEVICE, DTYPE)
+
+
+def results(cell: check.Cell, run: Run, wanted: Sequence[Tensor]) -> list[Tensor]:
+    out = run(cell.inputs, cell.mix, cell.primitives, cell.weights, cell.reduction)
+    upstream = torch.linspace(-9, 9, out.numel(), device=DEVICE, dtype=DTYPE).sin().view_as(out)
+    found = torch.autograd.grad(out, wanted, upstream, allow_unused=True, materialize_grads=True)
+    return [out.detach(), *found]
+
+
+def assert_same(cell: check.Cell) -> None:
+    expected = results(cell, reference.cell, cell.leaves)
+    for one, other in zip(results(cell, evaluate.evaluate, cell.leaves), expected, strict=True):
+        if NATIVE:  # float32: a part of the whole
+            assert (one - other).norm() <= 1e-4 * other.norm().clamp_min(1e-6)
+        else:
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("reduction", [False, True])
+def test_the_paper_s_cell_in_several_tiles(
+    monkeypatch: pytest.MonkeyPatch, reduction: bool
+) -> None:
+    monkeypatch.setattr(blocks, "INTERPRETED", blocks.Blocks(16, 16, 2, 1))
+    assert_same(make(SPACES["sar"], (2, 3, 9, 5) if reduction else (2, 3, 3, 6), reduction, 2))
+
+
+def test_the_operations_of_darts() -> None:
+    assert_same(make(SPACES["darts"], (2, 2, 4, 5), reduction=True, nodes=1))
+
+
+def test_one_clip_without_squeeze_and_excitation() -> None:
+    assert_same(make(SPACES["sar-no-se"], (1, 4, 5, 4), reduction=True, nodes=1))
+
+
+def test_three_nodes_and_operations_in_another_order() -> None:
+    own = ("se_connect", "dil_conv_3x3", "none", "max_pool_3x3")
+    assert_same(make(own, (2, 2, 3, 2), reduction=False, nodes=3))
+
+
+def test_pools_alone() -> None:
+    assert_same(make(("avg_pool_3x3", "none"), (2, 2, 4, 1), reduction=True, nodes=1))
+
+
+def test_equal_pixels_send_their_gradient_to_the_first_as_in_the_reference() -> None:
+    cell = make(("max_pool_3x3", "avg_pool_3x3"), (1, 2, 4, 6), reduction=False, nodes=1)
+    with torch.no_grad():
+        for image in cell.inputs:
+            image[..., 3:] = 0.25
+    assert_same(cell)
+
+
+def test_gradients_of_shares_alone_are_the_same_when_weights_are_frozen() -> None:
+    cell = make(("conv_3x3", "sep_conv_3x3"), (1, 2, 2, 3), reduction=False, nodes=1)
+    _, expected = results(cell, evaluate.evaluate, [cell.mix])
+    for tensor in cell.leaves:
+        tensor.requires_grad_(tensor is cell.mix)
+    _, actual = results(cell, evaluate.evaluate, [cell.mix])
+    assert torch.equal(actual, expected)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    cell = make(("none", "skip_connect"), (1, 2, 2, 2), reduction=False, nodes=1)
+    out = evaluate.evaluate(cell.inputs, cell.mix, cell.primitives, cell.weights, False)
+    (once,) = torch.autograd.grad(out.square().sum(), cell.mix, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        once.sum().backward()
+
+
+def test_the_check_of_a_device_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not NATIVE:
+        monkeypatch.setattr(check, "SHAPE", (1, 2, 2, 3))
+        monkeypatch.setattr(check, "PRIMITIVES", ("skip_connect", "conv_3x3"))
+        monkeypatch.setattr(check, "NODES", 1)
+    assert check.largest_error(DEVICE) < triton.TOLERANCE
+    right = evaluate.evaluate
+    monkeypatch.setattr(check, "evaluate", lambda *given: 1.01 * right(*given))
+    assert check.largest_error(DEVICE) > triton.TOLERANCE
+
+
+@pytest.mark.skipif(NATIVE, reason="CUDA is there")
+def test_without_cuda_the_engine_is_the_fused_one_and_is_refused_by_name() -> None:
+    cell = make(("conv_3x3",), (1, 2, 4, 3), reduction=False, nodes=1)
+    given = cell.inputs, cell.mix, cell.primitives, cell.weights, False
+    assert torch.equal(ENGINES["triton"](*given), ENGINES["fused"](*given))
+    assert choose_engine(SearchSettings()) == "fused"
+    with pytest.raises(UsageError, match="triton cannot be used: its kernels need CUDA, not cpu"):
+        choose_engine(SearchSettings(engine="triton"))
+
+
+@pytest.mark.skipif(not NATIVE, reason="needs a CUDA device")
+def test_with_cuda_the_engine_is_taken() -> None:
+    assert triton.why_not(DEVICE) == ""
+    assert choose_engine(SearchSettings()) == "triton"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": "none,conv_7x1_1x7,conv_3x3"}, "there is no kernel for conv_7x1_1x7"),
+        ({"channels": 32}, "cells of 128 channels are too wide, 64 is the most"),
+        ({"hessian": "exact"}, "triton cannot be differentiated twice"),
+    ],
+)
+def test_what_has_no_kernel_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        choose_engine(SearchSettings(engine="triton").model_copy(update=changes))
+
+
+KERNELS = {
+    "convolve_and_pool",
+    "finish_statistics",
+    "scales_of",
+    "combine",
+    "meet",
+    "finish_gradients",
+    "through_scales",
+    "through_pointwise",
+    "through_depthwise",
+    "to_node",
+    "to_dense_weights",
+}
+
+EVERY_KERNEL = os.environ.get("SKELNAS_EVERY_KERNEL", "")
+"""If set, kernels of all cells of the paper's search are compiled for all GPUs: five minutes."""
+
+
+@pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "9.0"])
+@pytest.mark.parametrize("width", [16, 32, 64])
+def test_compiled_kernels_need_no_more_than_there_is(
+    tmp_path: Path, width: int, capability: str
+) -> None:
+    if not EVERY_KERNEL and (width, capability) not in ((16, "9.0"), (64, "8.0")):
+        pytest.skip("SKELNAS_EVERY_KERNEL=1 compiles these as well")
+    report = Path(__file__).parents[2] / "benchmarks" / "kernel_report.py"
+    command = [sys.executable, report, "--width", str(width), "--capability", capability]
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert {row["kernel"] for row in found["kernels"]} == KERNELS
+    assert found["launches"]["forward"] <= 2 * 29
+    assert found["launches"]["backward with weights"] <= 2 * 45
+    for row in found["kernels"]:
+        assert row["spilled"] <= 16, row
+        assert row["shared"] <= 64 * 1024, row  # (8, 6) and (8, 9) have 99 KiB
+        assert 0 < row["registers"] <= 255, row
