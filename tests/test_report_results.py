@@ -154,6 +154,9 @@ def test_numbers_stand_in_small_matrices_only() -> None:
     assert many.count("<rect") == 21
     assert ">1</text>" in many
     assert many.count(">1</text>") == 2  # the names of class 1, and no counts
+    most = matrix_svg([f"class {n}" for n in range(121)], np.eye(121, dtype=np.int64))
+    assert "<text" not in most
+    assert "class 7 recognised: 1 of 1 clips" in most
 
 
 @pytest.mark.parametrize("suffix", ["pdf", "png"])

@@ -104,9 +104,13 @@ def spell_confusion(confusion: Confusion) -> tuple[str, str, str]:
         f"clips ({share:.0%})"
     )
     mistaken, right = confusion.mistaken, confusion.recognised
-    recognised = f"{right.clip}: {confusion.taken_for}, {right.share:.0%} sure" if right else ""
+    recognised = f"{right.clip}: {confusion.taken_for}, {_sure(right.share)}" if right else ""
     wrong = f"{mistaken.clip}: {confusion.true}, taken for {confusion.taken_for}"
-    return title, f"{wrong}, {mistaken.share:.0%} sure", recognised
+    return title, f"{wrong}, {_sure(mistaken.share)}", recognised
+
+
+def _sure(share: float) -> str:
+    return f"{share:.0%} sure" if share > 0.095 else f"{share:.1%} sure"
 
 
 def heading(history: History) -> str:

@@ -20,6 +20,7 @@ from skelnas.report.paper import (
     draw_facts,
     shorten,
 )
+from skelnas.report.svg_results import MOST_NAMED
 from skelnas.skeleton_plot import draw_poses, lay_out_strip
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def _classes(scores: Scores) -> Iterator[Part]:
 
 def _matrix(scores: Scores) -> Part:
     names = [shorten(name, 30) for name in scores.about.classes]
+    if len(names) > MOST_NAMED:
+        names = [""] * len(names)
     size = max(min(8.0, 300 / len(names)), 2.5)
     room = 0.56 * size * max(map(len, names)) + 20
     side = min(INNER - room, 30.0 * len(names))

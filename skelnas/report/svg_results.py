@@ -14,6 +14,12 @@ from skelnas.skeleton_plot import Strip
 FEW_CLASSES = 20
 """Up to here a square has its number in it."""
 
+MOST_NAMED = 120
+"""With more classes there is no room for their names; the pointer still finds them."""
+
+WIDEST = 1100.0
+"""Of a matrix without names, in pixels."""
+
 CHARACTER = 0.55
 """Width of a character, in font sizes, at most on average."""
 
@@ -32,6 +38,8 @@ def matrix_svg(classes: Sequence[str], confusion: NDArray[np.int64]) -> str:
     side, size = (30.0, 11.0) if few else (13.0, 9.5)
     names = [n if len(n) <= LONGEST_NAME else n[: LONGEST_NAME - 1] + "…" for n in classes]
     room = CHARACTER * size * max(map(len, names)) + 12
+    if len(classes) > MOST_NAMED:
+        names, room, side = [], 1, WIDEST / len(classes)
     extent = room + side * len(classes)
     parts = [
         f'<svg role="img" aria-label="confusion matrix of {len(classes)} classes" class="matrix" '
@@ -39,7 +47,7 @@ def matrix_svg(classes: Sequence[str], confusion: NDArray[np.int64]) -> str:
         f'font-size="{size}">',
         f'<g transform="translate({room:.1f} {room:.1f})">',
     ]
-    parts += _grid(len(classes), side)
+    parts += _grid(len(classes) if names else 1, side if names else WIDEST)
     for index, name in enumerate(names):
         middle = (index + 0.5) * side
         text = f'dominant-baseline="central" fill="var(--ink)">{escape(name)}</text>'
