@@ -364,6 +364,11 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
         description="share of the training part's subjects that are not learned from, for "
         "`skelnas evaluate --part held-out` (ours: none)",
     )
+    select_epoch: bool = Field(
+        False,
+        description="let the model be that of the epoch that is best on what --hold-out keeps, "
+        "not that of the last (ours: the last)",
+    )
     layers: int = Field(9, ge=1, le=1_000, description="cells of the network (paper: 9)")
     channels: int = Field(
         36, ge=1, le=100_000, description="channels of the first cell (release: 36)"
@@ -425,7 +430,8 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
 
     def beside_recipe(self) -> list[str]:
         """Name the settings of how it learns that are not as in the recipe."""
-        free = {"recipe", "protocol", "seed", "hold_out", "layers", "channels", "compile"}
+        free = {"recipe", "protocol", "seed", "hold_out", "select_epoch", "compile"}
+        free |= {"layers", "channels"}
         for other in (ClipSettings, DeviceSettings, BatchSettings):
             free |= set(other.model_fields)
         learning = [name for name in type(self).model_fields if name not in free]

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from skelnas import runs
-from skelnas.config import RECIPES, TrainSettings
+from skelnas.config import RECIPES, EvaluateSettings, TrainSettings
 from skelnas.errors import InputError, Interrupted, UsageError
+from skelnas.evaluate import evaluate
 from skelnas.genotype import BUILT_IN
 from skelnas.job import cosine
 from skelnas.train import train
@@ -136,6 +137,43 @@ def test_a_checkpoint_without_the_average_is_of_another_run(
     settings = TrainSettings(**TINY | {"ema": 0.5, "epochs": 1})
     with pytest.raises(InputError, match="is not of this run"):
         train(tiny_cache, GENOTYPE, tmp_path / "m", settings, resume=True)
+
+
+SELECT: Any = {"hold_out": 0.3, "select_epoch": True, "epochs": 4, "lr": 0.3}
+
+
+def test_held_out_clips_choose_the_epoch(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = trained(tiny_cache, tmp_path / "m", **SELECT, ema=0.5)
+    lines = runs.read_lines(tmp_path / "m" / runs.METRICS)
+    ranks = [(line["held_out_top1"], -line["held_out_nll"]) for line in lines]
+    best = ranks.index(max(ranks)) + 1
+    found = evaluate(tiny_cache, tmp_path / "m", EvaluateSettings(part="held-out")).metrics
+    assert (found.top1, -found.nll) == pytest.approx(ranks[best - 1])
+
+    # Without the choice it learns alike; the choice is what the run had come to after that epoch.
+    last = trained(tiny_cache, tmp_path / "n", **SELECT | {"select_epoch": False}, ema=0.5)
+    assert [line["train_loss"] for line in runs.read_lines(tmp_path / "n" / runs.METRICS)] == [
+        line["train_loss"] for line in lines
+    ]
+    ends = load_file(tmp_path / "m" / runs.CHECKPOINT)
+    assert torch.equal(ends["average/classifier.weight"], last["classifier.weight"])
+    assert ends["best/figures"][0] == best
+    assert torch.equal(ends["best/classifier.weight"], chosen["classifier.weight"])
+
+    with monkeypatch.context() as patch:
+        stop_after(patch, 7)
+        with pytest.raises(Interrupted):
+            trained(tiny_cache, tmp_path / "parts", **SELECT, ema=0.5)
+    settings = TrainSettings(**TINY | SELECT | {"ema": 0.5})
+    parts = load_file(train(tiny_cache, GENOTYPE, tmp_path / "parts", settings, resume=True))
+    assert [name for name in chosen if not torch.equal(chosen[name], parts[name])] == []
+
+
+def test_an_epoch_is_not_chosen_by_nothing(tiny_cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there are none"):
+        trained(tiny_cache, tmp_path / "m", select_epoch=True)
 
 
 def test_clips_whose_class_has_a_side_are_not_mirrored(tmp_path: Path) -> None:

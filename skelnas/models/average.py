@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,16 @@ class Average:
     def give(self) -> None:
         """Let the network be its average."""
         self.network.load_state_dict(self._average, strict=False)
+
+    @contextmanager
+    def given(self) -> Iterator[None]:
+        """Let the network be its average for a while."""
+        own = {name: value.clone() for name, value in self._learned().items()}
+        self.give()
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(own, strict=False)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the average under the names of the network; nothing before the first step."""

@@ -1,0 +1,35 @@
+"""The best epoch: by top-1, then by loss, then the first; and how it goes on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from skelnas.models.best_epoch import BestEpoch
+
+
+def test_the_best_is_kept_until_a_better_one_comes() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    best = BestEpoch(network)
+    offers = [(0.5, 1.0), (0.4, 0.1), (0.5, 0.9), (0.5, 0.9), (0.6, 2.0), (0.6, 3.0)]
+    kept = []
+    for epoch, offer in enumerate(offers, start=1):
+        torch.nn.init.constant_(network.weight, epoch)
+        best.offer(epoch, *offer)
+        kept.append(best.epoch)
+    assert kept == [1, 1, 3, 3, 5, 5]
+    best.give()
+    assert network.weight.item() == 5
+
+
+def test_a_best_epoch_goes_on() -> None:
+    network = torch.nn.Linear(2, 2)
+    best, other = BestEpoch(network), BestEpoch(network)
+    assert best.tensors() == {}
+    best.offer(3, 0.5, 1.0)
+    other.restore(best.tensors())
+    other.offer(4, 0.5, 1.0)
+    assert other.epoch == 3
+    assert torch.equal(other.tensors()["weight"], network.weight)
+    with pytest.raises(ValueError, match="best/weight has the shape"):
+        other.restore(best.tensors() | {"weight": torch.zeros(3)})
