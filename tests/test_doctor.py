@@ -40,7 +40,8 @@ def test_a_sound_machine_gets_an_estimate() -> None:
     assert found.machine.devices[0].name == "cpu"
     assert found.engine == {
         "name": "fused",
-        "why": "it is the fastest that can do what is asked",
+        "why": "the fastest without the Triton engine, which is not used: "
+        "its kernels need CUDA, not cpu",
     }
     pace = found.pace
     assert pace is not None

@@ -11,7 +11,7 @@ from skelnas.engine.reference import Weights
 from skelnas.errors import SkelnasError
 from skelnas.genotype import NUM_INPUT_NODES, candidates
 from skelnas.models.ops import make_op, op_stride
-from skelnas.models.supernet import choose_engine, why_reference
+from skelnas.models.supernet import choose_engine, why_not_triton, why_reference
 
 CELL = (3, 4, 9, 7)
 """N, C, T, V of the cell that is compared: odd sizes, and quick."""
@@ -33,8 +33,10 @@ def explain(settings: SearchSettings) -> dict[str, str]:
         why = f"--engine {settings.engine} asks for it"
     elif reason:
         why = f"no other can {reason}"
+    elif reason := why_not_triton(settings):
+        why = f"the fastest without the Triton engine, which is not used: {reason}"
     else:
-        why = "it is the fastest that can do what is asked"
+        why = "the fastest"
     return {"name": name, "why": why}
 
 
