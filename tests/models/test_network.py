@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from skelnas.genotype import BUILT_IN, PRIMITIVES, Edge, Genotype, random_genotype
 from skelnas.models.complexity import measure
 from skelnas.models.network import DropPath, Network
+from skelnas.models.ops import Dilated
 
 
 @pytest.mark.parametrize(("name", "millions"), [("ntu_cs112se30", 1.319), ("ntu_cv112se30", 1.162)])
@@ -129,3 +131,19 @@ def test_skips_are_never_dropped() -> None:
         sum(isinstance(module, DropPath) for module in cell.modules()) for cell in network.cells
     ]
     assert counts == [1, 2, 2]  # only a skip that has weights, at stride 2, can be dropped
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("size", [(7, 13), (8, 2), (1, 5)])
+def test_a_dilated_convolution_is_that_of_pytorch(
+    stride: int, kernel: int, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    conv = Dilated(3, kernel, stride).double()
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    found, expected = conv(x), nn.Conv2d.forward(conv, x)
+    torch.testing.assert_close(found, expected)
+    g = torch.randn_like(expected)
+    gradients = (torch.autograd.grad(y, (x, conv.weight), g) for y in (found, expected))
+    torch.testing.assert_close(*gradients)
