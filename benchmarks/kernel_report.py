@@ -1,12 +1,14 @@
 """What a compiler makes of the Triton kernels, and the time that they cannot beat; needs no GPU.
 
     python benchmarks/kernel_report.py --out benchmarks/results/kernels.json
+    python benchmarks/kernel_report.py --cell
 
 All kernels that a pass through the supernet launches are compiled for a GPU that need not be there.
 Registers, spills and shared memory are the compiler's. Bytes are counted as if each tensor that a
 launch reads or writes went through memory once (halos, and what many programs read, stay in the
 cache); FLOPs are those of its convolutions, forward and backward. The estimate for a launch is the
 longer of the two times at the given rates, and at least `--overhead`: nothing here was timed.
+`--cell` counts the launches and bytes of one cell, with the other engines beside it.
 """
 
 from __future__ import annotations
@@ -17,10 +19,16 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from about import about
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from skelnas.engine.triton.ahead import Launch, compile_for, launches_of
+from skelnas.engine import ENGINES
+from skelnas.engine.triton.ahead import Launch, compile_for, launches_of, recording
+from skelnas.engine.triton.check import make_cell
+from skelnas.engine.triton.evaluate import evaluate
 from skelnas.engine.triton.layout import Op
 from skelnas.genotype import SPACES
 from skelnas.models.stack import places
@@ -111,6 +119,54 @@ def passes(args: argparse.Namespace, capability: tuple[int, int]) -> dict[str, l
     return found
 
 
+class Dispatched(TorchDispatchMode):
+    """Counts what PyTorch dispatches but views, and the bytes of all that goes in and out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches = self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = func._schema.returns
+        view = any(each.alias_info and not each.alias_info.is_write for each in given)
+        if not view and func not in NO_LAUNCH:
+            tensors = [
+                each for each in tree_leaves((args, kwargs, out)) if isinstance(each, Tensor)
+            ]
+            self.launches += 1
+            self.bytes += sum({id(each): each.nbytes for each in tensors}.values())
+        return out
+
+
+NO_LAUNCH = {
+    torch.ops.aten.empty.memory_format,
+    torch.ops.aten.empty_like.default,
+    torch.ops.aten.new_empty.default,
+    torch.ops.aten.detach.default,
+}
+
+
+def count_cell(args: argparse.Namespace) -> dict[str, dict[str, int]]:
+    """Count launches and bytes of the first normal cell, forward and backward, for each engine.
+
+    One launch is counted for whatever PyTorch dispatches, though some of it takes several on CUDA.
+    """
+    shape = (args.batch, args.channels, args.frames, args.joints)
+    found = {}
+    for engine in ENGINES:
+        cell = make_cell(SPACES[args.space], shape, False, 4, torch.device("cpu"))
+        run = evaluate if engine == "triton" else ENGINES[engine]
+        with recording((9, 0)) as launched, Dispatched() as counter:
+            out = run(cell.inputs, cell.mix, cell.primitives, cell.weights, False)
+            torch.autograd.grad(out, cell.leaves, torch.empty_like(out), allow_unused=True)
+        found[engine] = {
+            "launches": counter.launches + len(launched),
+            "bytes": counter.bytes + sum(cost(launch)[0] for launch in launched),
+        }
+    return found
+
+
 def report(args: argparse.Namespace, capability: tuple[int, int]) -> dict[str, Any]:
     """Compile and count for one kind of GPU."""
     found = passes(args, capability)
@@ -165,8 +221,12 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=3.35e12, help="bytes a second (H100)")
     parser.add_argument("--flops", type=float, default=60e12, help="in float32, a second")
     parser.add_argument("--overhead", type=float, default=2e-6, help="seconds a launch at least")
+    parser.add_argument("--cell", action="store_true", help="count for one cell with each engine")
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")
     args = parser.parse_args()
+    if args.cell:
+        print(json.dumps(count_cell(args)))
+        return
     reports = []
     for name in args.capability:
         major, minor = map(int, name.split("."))

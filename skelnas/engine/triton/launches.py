@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skelnas.engine.norm import EPS
 from skelnas.engine.triton.blocks import Blocks, reserved
-from skelnas.engine.triton.kernels import backward, forward, gates
+from skelnas.engine.triton.kernels import backward, forward, gates, stages
 from skelnas.engine.triton.layout import NUM_INPUTS, Layout, Source, code_of
 
 Size = tuple[int, int, int]
@@ -140,12 +140,12 @@ def through_stages(s: Setting, source: Source, size: Size, wanted: bool, tensors
     def pointwise(stage: int, ops: int, pools: bool) -> None:
         own = {"STAGE": stage, "POOLS": pools, "BP": s.blocks.pixels, "tiles": heavy}
         grid = (splits, ops * source.num_edges + pools)
-        launch(backward.through_pointwise, grid, s.blocks.warps, given | own)
+        launch(stages.through_pointwise, grid, s.blocks.warps, given | own)
 
     inner = source.two_stage * source.num_edges
     pointwise(2, source.two_stage, pools=False)
     own = {"BP": s.blocks.light, "tiles": light, "STAGE": 1}
-    launch(backward.through_depthwise, (light, inner), s.blocks.warps, given | own)
+    launch(stages.through_depthwise, (light, inner), s.blocks.warps, given | own)
     launch(backward.finish_gradients, (inner,), s.blocks.warps, given | own)
     pointwise(1, source.separable, s.layout.pooled)
 
@@ -167,4 +167,4 @@ def to_dense_weights(s: Setting, source: Source, size: Size, tensors: Tensors) -
     grid = (min(s.blocks.splits, tiles), source.dense_taps, source.num_edges)
     own = {"BP": s.blocks.pixels, "tiles": tiles}
     given = {**s.arguments(source, size), **tensors, **own}
-    launch(backward.to_dense_weights, grid, s.blocks.warps, given)
+    launch(stages.to_dense_weights, grid, s.blocks.warps, given)

@@ -15,7 +15,8 @@ from skelnas.engine.triton.kernels.tiles import (
     vectors,
 )
 
-INTS = ["N", "T", "V", "TO", "VO", "K", "first", "source", "slots", "terms", "pools_at", "tiles"]
+INTS = ["N", "T", "V", "TO", "VO", "K", "first", "source", "slots", "terms", "pools_at", "tiles",
+        "num_ops"]  # fmt: skip
 
 
 @triton.jit

@@ -7,7 +7,7 @@ import triton.language as tl
 
 from skelnas.engine.triton.kernels.tiles import edge_between
 
-INTS = ["N", "pixels", "chunks", "K", "first", "source", "slots", "tiles", "NODES"]
+INTS = ["N", "pixels", "chunks", "K", "first", "source", "slots", "tiles"]
 
 
 @triton.jit
