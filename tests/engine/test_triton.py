@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from skelnas.config import SearchSettings
+from skelnas import devices
+from skelnas.config import Precision, SearchSettings
 from skelnas.engine import ENGINES, reference, triton
 from skelnas.errors import UsageError
 from skelnas.genotype import SPACES
@@ -27,7 +28,7 @@ with pytest.MonkeyPatch.context() as patch:
     if not NATIVE:
         patch.setenv("TRITON_INTERPRET", "1")
     pytest.importorskip("triton", reason="the kernels need Triton, which is not installed")
-    from skelnas.engine.triton import blocks, check, evaluate
+    from skelnas.engine.triton import ahead, blocks, check, evaluate, layout
 
 pytestmark = [pytest.mark.cuda] if NATIVE else []
 
@@ -119,6 +120,31 @@ def test_gradients_of_shares_alone_are_the_same_when_weights_are_frozen() -> Non
         tensor.requires_grad_(tensor is cell.mix)
     _, actual = results(cell, evaluate.evaluate, [cell.mix])
     assert torch.equal(actual, expected)
+
+
+def test_statistics_survive_a_mean_far_from_zero_in_float32() -> None:
+    cell = check.make_cell(("conv_3x3",), (2, 2, 4, 5), False, 1, DEVICE, torch.float32)
+    images = [
+        image.detach().add(300).contiguous(memory_format=torch.channels_last)
+        for image in cell.inputs
+    ]
+    plan = layout.make_layout(("conv_3x3",), 2, 2, 1, False)
+    packed = plan.pack(cell.weights, cell.mix).detach()
+    kept = evaluate._forward(plan, images, cell.mix.detach(), packed)
+    for edge, image in enumerate(images):
+        raw = reference.convolve(image.double(), cell.weights[edge][0][0].double())
+        mean, rstd = raw.mean((0, 2, 3)), raw.var((0, 2, 3), correction=0).add(1e-5).rsqrt()
+        torch.testing.assert_close(kept["norms"][edge, 0].double(), mean, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(kept["norms"][edge, 1].double(), rstd, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(("precision", "rounding"), [("fp32", "ieee"), ("tf32", "tf32")])
+def test_products_are_rounded_as_the_search_asks(precision: Precision, rounding: str) -> None:
+    with devices.precision(precision):
+        forward, backward = ahead.launches_of(SPACES["sar"], (2, 16, 8, 6), False, (9, 0))
+    asked = [launch.arguments.get("PRECISION") for launch in forward + backward]
+    assert set(asked) == {None, rounding}
+    assert (len(forward), len(backward)) == (29, 45)
 
 
 def test_a_second_derivative_is_refused() -> None:
