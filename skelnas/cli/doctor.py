@@ -89,6 +89,11 @@ def _print(found: Diagnosis) -> None:
     console.out.print(checks)
     if found.pace is not None:
         console.result(_speak(found.pace))
+        load = found.machine and found.machine.load
+        if found.machine and load and load > found.machine.cores + 1:
+            console.result(
+                f"the machine has other work (load average {load:.1f}); alone it is faster"
+            )
 
 
 def _speak(pace: Pace) -> str:

@@ -102,12 +102,13 @@ def measure_pace(settings: SearchSettings, size: Size, device: torch.device) -> 
     bilevel = Bilevel(supernet, settings)
     whole = min(settings.batch_size, size.clips)
     clips = min(2, whole)
-    began = time.perf_counter()
+    spent = 0.0
     while True:
         seconds, peak = _measure(bilevel, size, clips, device)
+        spent += (TIMED + 1) * seconds
         following = min(2 * clips, whole)
         expected = (TIMED + 1) * seconds * following / clips
-        if clips == following or time.perf_counter() - began + expected > SECONDS:
+        if clips == following or spent + expected > SECONDS:
             break
         clips = following
     scale = whole / clips
