@@ -87,13 +87,12 @@ def _print(found: Diagnosis) -> None:
     for check in found.checks:
         checks.add_row(check.name, "ok" if check.passed else "FAILED", escape(check.detail))
     console.out.print(checks)
-    if found.pace is not None:
+    if found.pace is not None and found.machine is not None:
         console.result(_speak(found.pace))
-        load = found.machine and found.machine.load
-        if found.machine and load and load > found.machine.cores + 1:
-            console.result(
-                f"the machine has other work (load average {load:.1f}); alone it is faster"
-            )
+        busy = found.machine.load or 0.0
+        if busy > found.machine.cores + 1:
+            more = f"the machine has other work (load average {busy:.1f}); alone it is faster"
+            console.result(more)
 
 
 def _speak(pace: Pace) -> str:
