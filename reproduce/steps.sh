@@ -1,6 +1,6 @@
-# The steps that the tables of the paper are made of; read by table2.sh to table5.sh.
+# The steps that the tables of the paper are made of; read by the other scripts.
 #
-#   bash reproduce/tableN.sh CACHE OUT
+#   bash reproduce/NAME.sh CACHE OUT
 #
 # CACHE is what `skelnas prepare` wrote, OUT a folder that the tables can share. A step that is done
 # is not done again and one that was stopped goes on, so the same command is the way back to work.
@@ -49,7 +49,7 @@ score() {
   local model=$1 protocol=$2 size=${3:+--input-size=$3}
   shift 3
   if [ ! -e "$model.json" ]; then
-    run train "$cache" --protocol "$protocol" "$@" --out "$model" --resume ${TRAIN:-}
+    run train "$cache" ${protocol:+--protocol "$protocol"} "$@" --out "$model" --resume ${TRAIN:-}
     keep "$model.json" evaluate "$cache" "$model" $size --json ${EVALUATE:-}
   fi
 }
@@ -66,7 +66,7 @@ keep() {
   fi
 }
 
-# write_table NUMBER: OUT/tableN.md, and to standard output
+# write_table NAME: OUT/tableNAME.md, and to standard output
 write_table() {
   if [ -z "${DRY_RUN:-}" ]; then
     ${PYTHON:-python3} "$here/table.py" "$1" "$out" | tee "$out/table$1.md"

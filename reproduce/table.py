@@ -1,9 +1,10 @@
 """A table of the paper as Markdown: its figures, and beside them what was found here.
 
-    python reproduce/table.py NUMBER OUT
+    python reproduce/table.py NAME OUT
 
-OUT is the folder of `tableN.sh`. What is not there yet is a dash, so a table can be looked at while
-it is made. Figures are of the last epoch, on the official test part.
+NAME is 2 to 5 or `ablation`, OUT the folder that its script was given. What is not there yet is a
+dash, so a table can be looked at while it is made. Figures are of the last epoch, on the official
+test part.
 """
 
 from __future__ import annotations
@@ -103,22 +104,38 @@ def table5(out: Path) -> Rows:
     return rows
 
 
-TABLES: dict[int, tuple[str, Callable[[Path], Rows]]] = {
-    2: ("Depth of the network, NTU RGB+D 60, cross-subject", table2),
-    3: ("NTU RGB+D 60, top-1", table3),
-    4: ("Kinetics-Skeleton", table4),
-    5: ("Squeeze-and-excitation, NTU RGB+D 60, cross-view, top-1 of a class", table5),
+def ablation(out: Path) -> Rows:
+    levers = ["strong", "no-warmup", "no-nesterov", "no-label-smoothing", "no-drop-path", "no-ema"]
+    levers += ["no-rotate", "no-scale", "no-crop", "no-flip", "paper"]
+    found = {name: read(out / f"ablation/{name}.json") for name in levers}
+    whole = found["strong"].get("top1")
+    rows = [["training", "top-1", "points to strong", "mean per class", "nll"]]
+    for name, it in found.items():
+        top1, nll = it.get("top1"), it.get("nll")
+        points = NONE if None in (top1, whole) else f"{100 * (top1 - whole):+.1f}"
+        likelihood = NONE if nll is None else f"{nll:.3f}"
+        mean = percent(it.get("mean_class_accuracy"))
+        rows.append([name.replace("-", " "), percent(top1), points, mean, likelihood])
+    return rows
+
+
+TABLES: dict[str, tuple[str, Callable[[Path], Rows]]] = {
+    "2": ("Table II: depth of the network, NTU RGB+D 60, cross-subject", table2),
+    "3": ("Table III: NTU RGB+D 60, top-1", table3),
+    "4": ("Table IV: Kinetics-Skeleton", table4),
+    "5": ("Table V: squeeze-and-excitation, NTU RGB+D 60, cross-view, top-1 of a class", table5),
+    "ablation": ("The strong recipe without each of its levers", ablation),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("number", type=int, choices=TABLES)
+    parser.add_argument("name", choices=TABLES, help="number of the table, or ablation")
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
-    title, make = TABLES[arguments.number]
+    title, make = TABLES[arguments.name]
     head, *rows = make(arguments.out)
-    print(f"# Table {arguments.number}: {title}\n")
+    print(f"# {title}\n")
     for cells in (head, ["---"] * len(head), *rows):
         print(f"| {' | '.join(cells)} |")
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from skelnas.cache import CacheWriter
+from skelnas.config import RECIPES
 from skelnas.sources import kinetics, ntu_facts
 from skelnas.sources.base import Layout, Recording, Test, Train
 
@@ -76,8 +77,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(folder: Path, number: int, skelnas: str, **more: str) -> list[str]:
     """Make a table; returns the commands that were given."""
     cache = "kinetics.h5" if number == 4 else "ntu.h5"
+    return go(folder, f"table{number}", [cache, "results"], skelnas, **more)
+
+
+def go(folder: Path, script: str, arguments: list[str], skelnas: str, **more: str) -> list[str]:
     done = subprocess.run(
-        ["bash", str(ROOT / "reproduce" / f"table{number}.sh"), cache, "results"],
+        ["bash", str(ROOT / "reproduce" / f"{script}.sh"), *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -87,7 +92,8 @@ def make(folder: Path, number: int, skelnas: str, **more: str) -> list[str]:
     )
     assert done.returncode == 0, done.stderr
     if "DRY_RUN" not in more:
-        assert done.stdout == (folder / "results" / f"table{number}.md").read_text()
+        written = f"table{script.removeprefix('table')}.md"
+        assert done.stdout == (folder / "results" / written).read_text()
     return [line for line in done.stderr.splitlines() if line.startswith("$ skelnas ")]
 
 
@@ -154,6 +160,29 @@ def test_table_of_kinetics(folder: Path, skelnas: str) -> None:
     again = make(folder, 4, skelnas)
     assert [command.split()[2] for command in again] == ["train", "evaluate"]
     assert (folder / "results" / "table4.md").read_text() == before
+
+
+def test_ablation_leaves_each_lever_out_once(folder: Path) -> None:
+    levers = set(RECIPES["strong"]) - {"batch_size", "lr", "weight_decay", "precision"}
+    arguments = ["ntu.h5", "results", "random:0", "xview"]
+    commands = go(folder, "ablation", arguments, "false", DRY_RUN="1")
+    trainings = [command for command in commands if command.split()[2] == "train"]
+    assert len(trainings) == len(levers) + 2
+    for lever in levers:
+        flag = lever.replace("_", "-")
+        assert sum(f" --{flag} " in c or f" --no-{flag} " in c for c in trainings) == 1
+
+
+def test_table_of_an_ablation(tmp_path: Path) -> None:
+    (tmp_path / "ablation").mkdir()
+    for name, top1 in (("strong", 0.9), ("no-crop", 0.875)):
+        found = {"top1": top1, "mean_class_accuracy": 0.8, "nll": 0.5}
+        (tmp_path / "ablation" / f"{name}.json").write_text(json.dumps(found))
+    command = [sys.executable, str(ROOT / "reproduce" / "table.py"), "ablation", str(tmp_path)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "| strong | 90.0% | +0.0 | 80.0% | 0.500 |" in text
+    assert "| no crop | 87.5% | -2.5 | 80.0% | 0.500 |" in text
+    assert "| no ema | - | - | - | - |" in text
 
 
 def test_a_dry_run_prints_commands_and_a_failure_ends_a_table(folder: Path, tmp_path: Path) -> None:
