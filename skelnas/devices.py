@@ -105,3 +105,23 @@ def autocast(wanted: Precision, device: torch.device) -> AbstractContextManager[
     For one pass only: rounded weights are kept until it ends, and then they have changed.
     """
     return torch.autocast(device.type, torch.bfloat16) if wanted == "bf16" else nullcontext()
+
+
+@contextmanager
+def compiling(wanted: bool) -> Iterator[None]:
+    """Say in one line, where a model is compiled, that PyTorch's compiler cannot do it here.
+
+    Raises:
+        DeviceError: it cannot; most often it finds no C++ compiler, or not one that suits it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not wanted or not type(error).__module__.startswith(
+            ("torch._dynamo", "torch._inductor")
+        ):
+            raise
+        raise DeviceError(
+            f"torch.compile failed ({str(error).splitlines()[0]})",
+            hint="leave out --compile; with SKELNAS_DEBUG=1 all that the compiler said is shown",
+        ) from error

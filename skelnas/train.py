@@ -124,7 +124,7 @@ def train(
         with open_run(out, config, resume=resume, force=force, mirror=events) as run:
             with making("train", device):
                 job = Training(run, settings, store, card, held_out)
-            with devices.precision(settings.precision):
+            with devices.precision(settings.precision), devices.compiling(settings.compile):
                 job.work()
             job.finish()
             if run.writes:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from skelnas import runs
 from skelnas.config import RECIPES, EvaluateSettings, TrainSettings
-from skelnas.errors import InputError, Interrupted, UsageError
+from skelnas.errors import DeviceError, InputError, Interrupted, UsageError
 from skelnas.evaluate import evaluate
 from skelnas.genotype import BUILT_IN
 from skelnas.job import cosine
@@ -201,3 +201,16 @@ def test_compile_is_asked_for_the_step_only(
     assert plain.keys() == doubled.keys()
     assert not torch.equal(plain["classifier.weight"], doubled["classifier.weight"])
     assert json.loads((tmp_path / "doubled" / runs.CONFIG).read_text())["settings"]["compile"]
+
+
+def test_a_compiler_that_fails_is_told_in_one_line(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    def fail(x: torch.Tensor) -> torch.Tensor:
+        raise failure("no C++ compiler\nand much more")
+
+    monkeypatch.setattr(torch, "compile", lambda network: fail)
+    with pytest.raises(DeviceError, match=r"torch\.compile failed \(no C\+\+ compiler\)$"):
+        trained(tiny_cache, tmp_path / "m", compile=True)
