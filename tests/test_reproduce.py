@@ -19,7 +19,7 @@ from skelnas.config import RECIPES
 from skelnas.sources import kinetics, ntu_facts
 from skelnas.sources.base import Layout, Recording, Test, Train
 
-ROOT = Path(__file__).parents[1]
+TABLES = Path(__file__).parents[1] / "benchmarks" / "tables"
 TINY: dict[str, str] = {
     "SEARCH": "--frames 4 --layers 3 --channels 1 --nodes 1 --order first --epochs 1 "
     "--batch-size 6 --device cpu",
@@ -82,7 +82,7 @@ def make(folder: Path, number: int, skelnas: str, **more: str) -> list[str]:
 
 def go(folder: Path, script: str, arguments: list[str], skelnas: str, **more: str) -> list[str]:
     done = subprocess.run(
-        ["bash", str(ROOT / "reproduce" / f"{script}.sh"), *arguments],
+        ["bash", str(TABLES / f"{script}.sh"), *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -178,7 +178,7 @@ def test_table_of_an_ablation(tmp_path: Path) -> None:
     for name, top1 in (("strong", 0.9), ("no-crop", 0.875)):
         found = {"top1": top1, "mean_class_accuracy": 0.8, "nll": 0.5}
         (tmp_path / "ablation" / f"{name}.json").write_text(json.dumps(found))
-    command = [sys.executable, str(ROOT / "reproduce" / "table.py"), "ablation", str(tmp_path)]
+    command = [sys.executable, str(TABLES / "table.py"), "ablation", str(tmp_path)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "| strong | 90.0% | +0.0 | 80.0% | 0.500 |" in text
     assert "| no crop | 87.5% | -2.5 | 80.0% | 0.500 |" in text
@@ -188,7 +188,7 @@ def test_table_of_an_ablation(tmp_path: Path) -> None:
 def test_a_dry_run_prints_commands_and_a_failure_ends_a_table(folder: Path, tmp_path: Path) -> None:
     commands = make(folder, 3, "false", DRY_RUN="1")
     done = subprocess.run(
-        ["bash", str(ROOT / "reproduce" / "table3.sh"), "ntu.h5", str(tmp_path / "new")],
+        ["bash", str(TABLES / "table3.sh"), "ntu.h5", str(tmp_path / "new")],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -1,6 +1,6 @@
 # The steps that the tables of the paper are made of; read by the other scripts.
 #
-#   bash reproduce/NAME.sh CACHE OUT
+#   bash benchmarks/tables/NAME.sh CACHE OUT
 #
 # CACHE is what `skelnas prepare` wrote, OUT a folder that the tables can share. A step that is done
 # is not done again and one that was stopped goes on, so the same command is the way back to work.

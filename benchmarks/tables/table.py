@@ -1,6 +1,6 @@
 """A table of the paper as Markdown: its figures, and beside them what was found here.
 
-    python reproduce/table.py NAME OUT
+    python benchmarks/tables/table.py NAME OUT
 
 NAME is 2 to 5 or `ablation`, OUT the folder that its script was given. What is not there yet is a
 dash, so a table can be looked at while it is made. Figures are of the last epoch, on the official

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The strong recipe, and what it is without each of its levers, for one genotype.
 #
-#   bash reproduce/ablation.sh CACHE OUT GENOTYPE [PROTOCOL]
+#   bash benchmarks/tables/ablation.sh CACHE OUT GENOTYPE [PROTOCOL]
 . "$(dirname "${BASH_SOURCE[0]}")/steps.sh"
 genotype=${3:?the third argument is a genotype, a file or a name}
 protocol=${4:-}
