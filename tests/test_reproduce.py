@@ -19,7 +19,8 @@ from skelnas.config import RECIPES
 from skelnas.sources import kinetics, ntu_facts
 from skelnas.sources.base import Layout, Recording, Test, Train
 
-TABLES = Path(__file__).parents[1] / "benchmarks" / "tables"
+ROOT = Path(__file__).parents[1]
+TABLES = ROOT / "benchmarks" / "tables"
 TINY: dict[str, str] = {
     "SEARCH": "--frames 4 --layers 3 --channels 1 --nodes 1 --order first --epochs 1 "
     "--batch-size 6 --device cpu",
