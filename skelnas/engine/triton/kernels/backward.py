@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from skelnas.engine.triton.kernels.tiles import (
+    INTS,
     affine_tap,
     count_of,
     edge_between,
@@ -14,22 +15,6 @@ from skelnas.engine.triton.kernels.tiles import (
     store_pair_sums,
     vectors,
 )
-
-INTS = [
-    "N",
-    "T",
-    "V",
-    "TO",
-    "VO",
-    "K",
-    "first",
-    "source",
-    "slots",
-    "terms",
-    "pools_at",
-    "tiles",
-    "extra",
-]
 
 
 @triton.jit(do_not_specialize=INTS)

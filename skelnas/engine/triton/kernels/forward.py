@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from skelnas.engine.triton.kernels.tiles import (
+    INTS,
     count_of,
     dense_tile,
     depthwise_tile,
@@ -14,9 +15,6 @@ from skelnas.engine.triton.kernels.tiles import (
     rows_of,
     vectors,
 )
-
-INTS = ["N", "T", "V", "TO", "VO", "K", "first", "source", "slots", "terms", "pools_at", "tiles",
-        "num_ops"]  # fmt: skip
 
 
 @triton.jit

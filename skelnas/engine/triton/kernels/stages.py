@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from skelnas.engine.triton.kernels.tiles import (
+    INTS,
     affine_tap,
     count_of,
     edge_between,
@@ -15,22 +16,6 @@ from skelnas.engine.triton.kernels.tiles import (
     tap_of,
     vectors,
 )
-
-INTS = [
-    "N",
-    "T",
-    "V",
-    "TO",
-    "VO",
-    "K",
-    "first",
-    "source",
-    "slots",
-    "terms",
-    "pools_at",
-    "tiles",
-    "num_weights",
-]
 
 
 @triton.jit

@@ -5,6 +5,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+INTS = ["N", "T", "V", "TO", "VO", "K", "first", "source", "slots", "terms", "pools_at", "tiles"]
+INTS += ["extra", "num_ops", "num_weights"]
+"""Sizes and places that kernels take as they come: none is compiled anew for a value of them."""
+
 
 @triton.jit
 def edge_between(source, target):
