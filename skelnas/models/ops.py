@@ -7,10 +7,18 @@ method, after DARTS). The supernet's arithmetic is an engine's; the network runs
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from skelnas.engine.fused.images import (
+    depthwise,
+    depthwise_input_gradient,
+    depthwise_kernel_gradient,
+)
 from skelnas.genotype import NUM_INPUT_NODES
 from skelnas.models.norm import BatchNorm
 from skelnas.models.stack import Place
@@ -49,7 +57,8 @@ class Dilated(nn.Conv2d):
     """A depthwise convolution with dilation 2.
 
     At stride 2 it sees every second pixel only, so those are taken first, and neither stride nor
-    dilation is left. On a CPU PyTorch's own gradient takes five to fifteen times as long.
+    dilation is left. At stride 1 a CPU takes the fused engine's gradients. PyTorch's own take
+    twice as long in float32 and ten times in bfloat16, and at stride 2 five times and more.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
@@ -60,10 +69,51 @@ class Dilated(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, T, V] to the same shape, or to half of T and V, rounded up."""
-        if self.stride != (2, 2):
+        if self.stride == (2, 2):
+            padding = self.kernel_size[0] // 2
+            return F.conv2d(x[:, :, ::2, ::2], self.weight, padding=padding, groups=self.groups)
+        if self.training and x.device.type == "cpu":
+            y: Tensor = _DilatedOnCPU.apply(x, self.weight.to(x.dtype))  # type: ignore[no-untyped-call]
+            return y
+        return super().forward(x)
+
+
+class _DilatedOnCPU(torch.autograd.Function):
+    """A depthwise convolution with dilation 2 and the fused engine's gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, kernel: Tensor) -> Tensor:
+        ctx.save_for_backward(image, kernel)
+        return depthwise(image, kernel, dilation=2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        image, kernel = ctx.saved_tensors
+        return (
+            depthwise_input_gradient(gradient, image, kernel, dilation=2),
+            depthwise_kernel_gradient(gradient, image, kernel, dilation=2),
+        )
+
+
+class Depthwise(nn.Conv2d):
+    """A convolution of each channel by itself.
+
+    At stride 2 on a CPU it is computed in float32 under autocast, too: there PyTorch's gradient in
+    bfloat16 takes up to fifty times as long (seen in 2.13.0).
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        super().__init__(
+            channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, T, V] to the same shape, or to half of T and V, rounded up."""
+        if self.stride != (2, 2) or x.device.type != "cpu":
             return super().forward(x)
-        padding = self.kernel_size[0] // 2
-        return F.conv2d(x[:, :, ::2, ::2], self.weight, padding=padding, groups=self.groups)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.to(self.weight.dtype))
 
 
 class SqueezeExcite(nn.Module):
@@ -129,9 +179,6 @@ def make_op(name: str, channels: int, stride: int, searching: bool = False) -> n
         padding = (kernel[0] // 2, kernel[1] // 2)
         return nn.Conv2d(c, c, kernel, strides, padding, bias=False)
 
-    def depthwise(kernel: int, stride: int) -> nn.Conv2d:
-        return nn.Conv2d(c, c, kernel, stride, kernel // 2, groups=c, bias=False)
-
     def pointwise() -> nn.Conv2d:
         return nn.Conv2d(c, c, 1, bias=False)
 
@@ -157,8 +204,8 @@ def make_op(name: str, channels: int, stride: int, searching: bool = False) -> n
             )
         case "sep_conv_3x3" | "sep_conv_5x5" | "sep_conv_7x7":
             kernel = int(name[-1])
-            first = [nn.ReLU(), depthwise(kernel, stride), pointwise(), make_norm(c, searching)]
-            return nn.Sequential(*first, nn.ReLU(), depthwise(kernel, 1), pointwise(), norm)
+            first = [nn.ReLU(), Depthwise(c, kernel, stride), pointwise(), make_norm(c, searching)]
+            return nn.Sequential(*first, nn.ReLU(), Depthwise(c, kernel, 1), pointwise(), norm)
         case "dil_conv_3x3" | "dil_conv_5x5":
             kernel = int(name[-1])
             return nn.Sequential(nn.ReLU(), Dilated(c, kernel, stride), pointwise(), norm)

@@ -12,7 +12,7 @@ from torch import nn
 from skelnas.genotype import BUILT_IN, PRIMITIVES, Edge, Genotype, random_genotype
 from skelnas.models.complexity import measure
 from skelnas.models.network import DropPath, Network
-from skelnas.models.ops import Dilated
+from skelnas.models.ops import Depthwise, Dilated, make_op
 
 
 @pytest.mark.parametrize(("name", "millions"), [("ntu_cs112se30", 1.319), ("ntu_cv112se30", 1.162)])
@@ -147,3 +147,29 @@ def test_a_dilated_convolution_is_that_of_pytorch(
     g = torch.randn_like(expected)
     gradients = (torch.autograd.grad(y, (x, conv.weight), g) for y in (found, expected))
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("op", ["sep_conv_3x3", "dil_conv_3x3"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_convolutions_learn_in_bfloat16_as_in_float32(op: str, stride: int) -> None:
+    torch.manual_seed(0)
+    conv = make_op(op, 4, stride).train()
+    x = torch.randn(3, 4, 9, 6)
+    upstream = torch.randn(conv(x).shape)
+    gradients = []
+    for rounded in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+            y = conv(x.bfloat16() if rounded else x)
+        gradients.append(torch.autograd.grad(y.float(), list(conv.parameters()), upstream))
+    for exact, found in zip(*gradients, strict=True):
+        assert found.dtype == torch.float32
+        assert (found - exact).norm() < 0.05 * exact.norm()
+
+
+def test_a_depthwise_convolution_is_that_of_pytorch_also_where_autocast_is_avoided() -> None:
+    torch.manual_seed(0)
+    conv = Depthwise(3, 3, 2)
+    x = torch.randn(2, 3, 7, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = conv(x)
+    torch.testing.assert_close(found, nn.Conv2d.forward(conv, x), rtol=0, atol=0)
