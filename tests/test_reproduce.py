@@ -186,6 +186,38 @@ def test_table_of_an_ablation(tmp_path: Path) -> None:
     assert "| no ema | - | - | - | - |" in text
 
 
+def test_comparison_trains_all_networks_alike(folder: Path, skelnas: str) -> None:
+    arguments = ["ntu.h5", "results", "random:5", "xview"]
+    everything = go(folder, "comparison", arguments, "false", DRY_RUN="1")
+    trainings = [shlex.split(command) for command in everything if " train " in command]
+    assert len(trainings) == 3 * 7
+    assert {command[command.index("--seed") + 1] for command in trainings} == {"0", "1", "2"}
+
+    go(folder, "comparison", arguments, skelnas, ROWS="searched random hcn", SEEDS="3 4")
+    text = (folder / "results" / "tablecomparison.md").read_text()
+    found = [evaluation(folder, f"comparison/random-{seed}") for seed in (3, 4)]
+    (row,) = [line for line in text.splitlines() if line.startswith("| random |")]
+    each = ", ".join(f"{100 * it['top1']:.1f}" for it in found)
+    assert f"| 2 | {(found[0]['top1'] + found[1]['top1']) / 2:.1%} ± " in row
+    assert f"({each})" in row
+    assert text.count("\n| ") == 2 + 3
+
+
+def test_what_a_row_says_wins_over_what_is_asked_of_all(folder: Path) -> None:
+    arguments = ["ntu.h5", "results", "random:0", "xview"]
+    more = {"TRAIN": "--streams joint,bone --scale 0.5", "DRY_RUN": "1"}
+    commands = go(folder, "ablation", arguments, "false", **more)
+    last = {}
+    for command in commands:
+        if " train " in command:
+            words = shlex.split(command)
+            name = Path(words[words.index("--out") + 1]).name
+            last[name] = {word: words[i + 1] for i, word in enumerate(words[:-1])}
+    assert last["only-joints"]["--streams"] == "joint"
+    assert last["no-scale"]["--scale"] == "0"
+    assert last["no-crop"]["--scale"] == "0.5"
+
+
 def test_a_dry_run_prints_commands_and_a_failure_ends_a_table(folder: Path, tmp_path: Path) -> None:
     commands = make(folder, 3, "false", DRY_RUN="1")
     done = subprocess.run(

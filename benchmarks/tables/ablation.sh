@@ -24,4 +24,5 @@ variant no-scale --scale 0
 variant no-crop --crop 1
 variant no-flip --flip 0
 variant paper --recipe paper
+if [[ ${TRAIN:-} == *--streams* ]]; then variant only-joints --streams joint; fi
 write_table ablation

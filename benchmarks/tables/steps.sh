@@ -49,7 +49,7 @@ score() {
   local model=$1 protocol=$2 size=${3:+--input-size=$3}
   shift 3
   if [ ! -e "$model.json" ]; then
-    run train "$cache" ${protocol:+--protocol "$protocol"} "$@" --out "$model" --resume ${TRAIN:-}
+    run train "$cache" ${protocol:+--protocol "$protocol"} ${TRAIN:-} "$@" --out "$model" --resume
     keep "$model.json" evaluate "$cache" "$model" $size --json ${EVALUATE:-}
   fi
 }

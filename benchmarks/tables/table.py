@@ -2,15 +2,16 @@
 
     python benchmarks/tables/table.py NAME OUT
 
-NAME is 2 to 5 or `ablation`, OUT the folder that its script was given. What is not there yet is a
-dash, so a table can be looked at while it is made. Figures are of the last epoch, on the official
-test part.
+NAME is 2 to 5, `comparison` or `ablation`, OUT the folder that its script was given. What is not
+there yet is a dash, so a table can be looked at while it is made. Figures are of the last epoch,
+on the official test part.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def table5(out: Path) -> Rows:
 
 def ablation(out: Path) -> Rows:
     levers = ["strong", "no-warmup", "no-nesterov", "no-label-smoothing", "no-drop-path", "no-ema"]
-    levers += ["no-rotate", "no-scale", "no-crop", "no-flip", "paper"]
+    levers += ["no-rotate", "no-scale", "no-crop", "no-flip", "paper", "only-joints"]
     found = {name: read(out / f"ablation/{name}.json") for name in levers}
     whole = found["strong"].get("top1")
     rows = [["training", "top-1", "points to strong", "mean per class", "nll"]]
@@ -119,18 +120,49 @@ def ablation(out: Path) -> Rows:
     return rows
 
 
+def comparison(out: Path) -> Rows:
+    rows = [["network", "parameters", "MACs a clip", "seeds", "top-1", "mean per class"]]
+    networks: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(out.glob("comparison/*-*.json")):
+        networks.setdefault(path.stem.rpartition("-")[0], []).append(read(path))
+    for name, found in networks.items():
+        sizes = [range_of([it["parameters"] / 1e6 for it in found], "{:.2f}", "M")]
+        sizes += [range_of([it["macs"] / 1e6 for it in found], "{:.0f}", "M")]
+        scores = [
+            spread_of([it[score] for it in found]) for score in ("top1", "mean_class_accuracy")
+        ]
+        rows.append([name, *sizes, str(len(found)), *scores])
+    return rows
+
+
+def range_of(values: list[float], form: str, unit: str) -> str:
+    """Say what some figures are, or between which two they lie."""
+    ends = dict.fromkeys(form.format(value) for value in (min(values), max(values)))
+    return f"{' to '.join(ends)}{unit}"
+
+
+def spread_of(scores: list[float]) -> str:
+    """Say the mean, the deviation of a sample, and what there is."""
+    mean = percent(statistics.fmean(scores))
+    if len(scores) == 1:
+        return mean
+    each = ", ".join(f"{100 * score:.1f}" for score in scores)
+    return f"{mean} ± {100 * statistics.stdev(scores):.1f} ({each})"
+
+
 TABLES: dict[str, tuple[str, Callable[[Path], Rows]]] = {
     "2": ("Table II: depth of the network, NTU RGB+D 60, cross-subject", table2),
     "3": ("Table III: NTU RGB+D 60, top-1", table3),
     "4": ("Table IV: Kinetics-Skeleton", table4),
     "5": ("Table V: squeeze-and-excitation, NTU RGB+D 60, cross-view, top-1 of a class", table5),
+    "comparison": ("Networks that were trained alike, the mean of some seeds", comparison),
     "ablation": ("The strong recipe without each of its levers", ablation),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=TABLES, help="number of the table, or ablation")
+    parser.add_argument("name", choices=TABLES, help="number or name of the table")
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     title, make = TABLES[arguments.name]
