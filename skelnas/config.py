@@ -56,6 +56,7 @@ RECIPES: dict[Recipe, dict[str, Any]] = {
         "label_smoothing": 0.1,
         "drop_path": 0.1,
         "ema": 0.999,
+        "input_norm": True,
         "rotate": 15.0,
         "scale": 0.1,
         "crop": 0.5,
@@ -403,6 +404,11 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
         lt=1,
         description="how much of a running average of the weights a step leaves, such as 0.999; "
         "the average is the model then (paper: none)",
+    )
+    input_norm: bool = Field(
+        False,
+        description="normalise each number of each joint over clips and frames before the stem, "
+        "after ST-GCN (paper: none)",
     )
     compile: bool = Field(
         False,

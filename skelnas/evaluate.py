@@ -178,7 +178,10 @@ def _measure_at(size: str, network: nn.Module, card: ModelCard) -> tuple[str, Co
             f"{known_joints} that it was trained with",
             hint=f"any number of frames will do, such as 224x{known_joints}",
         )
-    return size, measure(copy.deepcopy(network).to("meta"), (channels, frames, joints))
+    resized = copy.deepcopy(network).to("meta")
+    if isinstance(resized, Network):
+        resized.input_norm = nn.Identity()  # knows its joints, and is not counted
+    return size, measure(resized, (channels, frames, joints))
 
 
 def _complexity(size: str, complexity: Complexity) -> dict[str, Any]:

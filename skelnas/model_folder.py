@@ -72,6 +72,7 @@ class ModelCard:
         hold_out: what of that part was not learned from, or None.
         genotype: JSON form of the cells; None for a baseline, like the two below.
         channels, layers: width of the first cell, number of cells.
+        input_norm: whether each number of a joint is normalised before the stem of such cells.
         baseline: name of a network of `skelnas.models.baselines`; None if it has cells.
         bones: pairs of joints of one person that are joined, for a baseline that needs them.
         layout: joints, bones and channels of the clips in the cache; None in a model of an
@@ -93,6 +94,7 @@ class ModelCard:
     genotype: dict[str, Any] | None = None
     channels: Positive | None = None
     layers: Positive | None = None
+    input_norm: bool = False
     baseline: str | None = None
     bones: tuple[tuple[int, int], ...] = ()
     layout: Layout | None = None
@@ -128,7 +130,7 @@ class ModelCard:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain containers, without those of the other kind of network."""
         others = {"baseline", "bones"} if self.baseline is None else set(CELL_FIELDS)
-        others |= set() if self.folded else {"folded"}
+        others |= {name for name in ("folded", "input_norm") if not getattr(self, name)}
         return {name: value for name, value in asdict(self).items() if name not in others}
 
     def make_network(self) -> Network | Baseline:
@@ -149,6 +151,7 @@ class ModelCard:
             num_classes=len(self.classes),
             channels=self.channels,
             num_layers=self.layers,
+            normalised_joints=self.input_shape[2] if self.input_norm else 0,
         )
 
     def make_clip_settings(self) -> ClipSettings:

@@ -26,7 +26,7 @@ from skelnas.training import Training
 OF_THE_CACHE = ("layout", "rule", "versions")
 """What a model says and nobody has asked for: how the clips were read, and by what."""
 
-OF_CELLS = ("channels", "layers", "drop_path")
+OF_CELLS = ("channels", "layers", "drop_path", "input_norm")
 """Settings that a baseline does not have."""
 
 
@@ -138,8 +138,8 @@ def _describe(
 ) -> tuple[dict[str, Any], set[str]]:
     """Return what the card says of a network, and the settings that it has no use for."""
     if isinstance(architecture, Genotype):
-        widths = settings.model_dump(include={"channels", "layers"})
-        return {"genotype": architecture.to_dict(), **widths}, set()
+        form = settings.model_dump(include={"channels", "layers", "input_norm"})
+        return {"genotype": architecture.to_dict(), **form}, set()
     find_baseline(architecture)
     for name in OF_CELLS:
         if getattr(settings, name) != settings.by_recipe(name):

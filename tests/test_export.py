@@ -109,9 +109,17 @@ def test_a_fused_model_is_a_model(model: Path, tiny_cache: Path, tmp_path: Path)
     assert window.prediction is not None
 
 
-@pytest.mark.parametrize("name", ["cells", *BASELINES])
+@pytest.mark.parametrize("name", ["cells", "normalised", *BASELINES])
 def test_torchscript(model: Path, tiny_cache: Path, tmp_path: Path, name: str) -> None:
-    if name != "cells":
+    if name == "normalised":
+        model = tmp_path / name
+        train(
+            tiny_cache,
+            BUILT_IN["ntu_cs112se30"],
+            model,
+            SMALL.model_copy(update={"input_norm": True}),
+        )
+    elif name != "cells":
         model = tmp_path / name
         train(tiny_cache, name, model, SMALL.model_copy(update={"layers": 9, "channels": 36}))
     out = tmp_path / "model.pt"
@@ -126,7 +134,12 @@ def test_torchscript(model: Path, tiny_cache: Path, tmp_path: Path, name: str) -
     assert json.loads(extra["skelnas.json"])["classes"] == ["still", "wave", "pair"]
 
 
-def test_onnx(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("normalised", [False, True])
+def test_onnx(model: Path, tiny_cache: Path, tmp_path: Path, normalised: bool) -> None:
+    if normalised:
+        model = tmp_path / "normalised"
+        settings = SMALL.model_copy(update={"input_norm": True})
+        train(tiny_cache, random_genotype(0), model, settings)
     onnx = pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -135,7 +148,8 @@ def test_onnx(model: Path, tmp_path: Path) -> None:
     proto = onnx.load(out)
     onnx.checker.check_model(proto, full_check=True)
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", OPSET)]
-    assert {node.op_type for node in proto.graph.node}.isdisjoint({"BatchNormalization"})
+    normalisations = [node for node in proto.graph.node if node.op_type == "BatchNormalization"]
+    assert len(normalisations) == normalised  # that of the input has no convolution before it
     (shape,) = [one.type.tensor_type.shape.dim for one in proto.graph.input]
     assert shape[0].dim_param
     assert [size.dim_value for size in shape[1:]] == [3, 9, 10]

@@ -20,6 +20,7 @@ from skelnas.cache import Cache
 from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.errors import InputError, Interrupted, SkelnasError, UsageError
 from skelnas.evaluate import evaluate
+from skelnas.export import export
 from skelnas.genotype import BUILT_IN
 from skelnas.model_folder import load_model, save_model
 from skelnas.scores import write
@@ -277,6 +278,24 @@ def test_an_empty_part(tmp_path: Path, model: Path, part: str, value: int) -> No
         verb = partial(evaluate, model_path=model)
     with pytest.raises(InputError, match=f"the {part} part of xsub has no clips"):
         verb(tmp_path / "c.h5")
+
+
+def test_a_model_keeps_how_its_input_is_normalised(
+    tiny_cache: Path, model: Path, tmp_path: Path
+) -> None:
+    settings = SMALL.model_copy(update={"input_norm": True, "epochs": 2})
+    train(tiny_cache, GENOTYPE, tmp_path / "model", settings)
+    assert load_model(tmp_path / "model").card.input_norm
+    assert "input_norm" not in load_model(model).card.to_dict()
+    other = EvaluateSettings(input_size="24x9")
+    one, two = (
+        evaluate(tiny_cache, place, other).to_dict() for place in (model, tmp_path / "model")
+    )
+    for cost in ("parameters", "macs", "at_input_size"):
+        assert one[cost] == two[cost]
+    fused = tmp_path / "fused.safetensors"
+    assert export(tmp_path / "model", fused, "safetensors-fused").largest_difference < 1e-3
+    assert load_model(fused).card.input_norm
 
 
 def test_costs_at_another_input_size(tiny_cache: Path, model: Path) -> None:

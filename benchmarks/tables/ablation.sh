@@ -19,6 +19,7 @@ variant no-nesterov --no-nesterov
 variant no-label-smoothing --label-smoothing 0
 variant no-drop-path --drop-path 0
 variant no-ema --ema 0
+variant no-input-norm --no-input-norm
 variant no-rotate --rotate 0
 variant no-scale --scale 0
 variant no-crop --crop 1

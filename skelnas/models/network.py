@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from skelnas.genotype import NUM_INPUT_NODES, Cell, Genotype
+from skelnas.models.norm import JointNorm
 from skelnas.models.ops import make_op, make_preprocessing, op_stride
 from skelnas.models.stack import Place, make_stem, output_channels, places
 
@@ -67,6 +68,7 @@ class Network(nn.Module):
         genotype: the two cells.
         in_channels: numbers of a joint, 3 for x, y, z.
         num_classes: width of the classifier.
+        normalised_joints: V, if each number of a joint is normalised before the stem; 0 if not.
     """
 
     def __init__(
@@ -77,8 +79,12 @@ class Network(nn.Module):
         num_classes: int,
         channels: int = 36,
         num_layers: int = 9,
+        normalised_joints: int = 0,
     ) -> None:
         super().__init__()
+        self.input_norm: nn.Module = nn.Identity()
+        if normalised_joints:
+            self.input_norm = JointNorm(in_channels, normalised_joints)
         self.stem = make_stem(in_channels, channels)
         layout = (channels, num_layers, len(genotype.normal), len(genotype.reduction))
         self.cells = nn.ModuleList(
@@ -90,7 +96,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map clips [N, C, T, V] to logits [N, classes]."""
-        before_last = last = self.stem(x)
+        before_last = last = self.stem(self.input_norm(x))
         for cell in self.cells:
             before_last, last = last, cell(before_last, last)
         logits: Tensor = self.classifier(last.mean(dim=(2, 3)))

@@ -25,3 +25,20 @@ class BatchNorm(nn.BatchNorm2d):
         if self.affine:
             y = torch.addcmul(self.bias[:, None, None], y, self.weight[:, None, None])
         return y
+
+
+class JointNorm(BatchNorm):
+    """Each number of each joint by its own mean and variance over clips and frames.
+
+    So the stem sees how a joint moves about its usual place, and small motions as large as
+    positions (after ST-GCN, which begins so; here without scale and shift).
+    """
+
+    def __init__(self, num_channels: int, num_joints: int) -> None:
+        super().__init__(num_channels * num_joints, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, T, V] to the same shape."""
+        clips, channels, _, joints = x.shape
+        numbers = x.transpose(2, 3).flatten(1, 2).unsqueeze(3)
+        return super().forward(numbers).reshape(clips, channels, joints, -1).transpose(2, 3)

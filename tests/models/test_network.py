@@ -12,6 +12,7 @@ from torch import nn
 from skelnas.genotype import BUILT_IN, PRIMITIVES, Edge, Genotype, random_genotype
 from skelnas.models.complexity import measure
 from skelnas.models.network import DropPath, Network
+from skelnas.models.norm import JointNorm
 from skelnas.models.ops import Depthwise, Dilated, make_op
 
 
@@ -173,3 +174,27 @@ def test_a_depthwise_convolution_is_that_of_pytorch_also_where_autocast_is_avoid
     with torch.autocast("cpu", torch.bfloat16):
         found = conv(x)
     torch.testing.assert_close(found, nn.Conv2d.forward(conv, x), rtol=0, atol=0)
+
+
+def test_numbers_of_a_joint_are_normalised_by_themselves() -> None:
+    torch.manual_seed(0)
+    norm = JointNorm(2, 3).double()
+    x = torch.randn(4, 2, 5, 3, dtype=torch.float64) * torch.tensor([1e-2, 1, 50.0]) + 7
+    y = norm(x)
+    centred = x - x.mean((0, 2), keepdim=True)
+    torch.testing.assert_close(y, centred / (centred.square().mean((0, 2), True) + 1e-5).sqrt())
+    assert norm.eval()(x).shape == x.shape
+    assert not list(norm.parameters())
+
+
+def test_a_network_with_normalised_input_has_no_more_to_learn() -> None:
+    torch.manual_seed(0)
+    shape = {"in_channels": 3, "num_classes": 4, "channels": 2, "num_layers": 3}
+    network = Network(random_genotype(0), **shape, normalised_joints=5).double().train()
+    plain = Network(random_genotype(0), **shape)
+    assert network.state_dict().keys() - plain.state_dict().keys() == {
+        f"input_norm.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")
+    }
+    x = torch.randn(4, 3, 7, 5, dtype=torch.float64)
+    scales = torch.rand(1, 3, 1, 5, dtype=torch.float64) * 100 + 1
+    torch.testing.assert_close(network(x), network(x * scales + 3), rtol=1e-4, atol=1e-4)
