@@ -51,8 +51,7 @@ class Dropout(nn.Module):
         keep = 1 - self.probability
         shape = (len(x) // len(self.generators), *x.shape[1:])
         kept = [
-            torch.empty(shape, dtype=torch.bool, device=x.device).bernoulli_(keep, generator=own)
-            for own in self.generators
+            torch.rand(shape, device=x.device, generator=own) < keep for own in self.generators
         ]
         return x * torch.cat(kept) / keep
 

@@ -83,9 +83,12 @@ class GraphSum(nn.Module):
         edges = torch.from_numpy(partition(num_joints, bones))  # on the CPU, also under "meta"
         self.register_buffer("edges", edges, persistent=False)
         self.importance = nn.Parameter(torch.ones(edges.shape))
-        self.macs_per_number = SUBSETS * num_joints
+        self.givers = num_joints * SUBSETS
+        self.macs_per_number = self.givers
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, K x C, T, V] to [N, C, T, V]; each subset of neighbours has own channels."""
-        of_subset = x.reshape(x.shape[0], SUBSETS, -1, *x.shape[2:])
-        return torch.einsum("nkctv,kvw->nctw", of_subset, self.edges * self.importance)
+        clips, _, frames, _ = x.shape
+        of_givers = x.permute(0, 2, 3, 1).reshape(clips, frames, self.givers, -1)
+        takes = (self.edges * self.importance).permute(2, 1, 0).flatten(1)
+        return (takes @ of_givers).permute(0, 3, 1, 2)
