@@ -11,6 +11,7 @@ from skelnas import devices, parallel, runs
 from skelnas.batches import ClipStore
 from skelnas.cache import Cache
 from skelnas.config import ClipSettings, TrainSettings
+from skelnas.console import note
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import InputError, UsageError
 from skelnas.footprint import making
@@ -58,8 +59,8 @@ def train(
         The path of ``model.safetensors``.
 
     Raises:
-        InputError: the cache is broken, has no training clips, no joints that can be flipped, or
-            no bones and the baseline needs them.
+        InputError: the cache is broken, has no training clips, no bones and the baseline needs
+            them, or its clips cannot be mirrored and that is asked for beside the recipe.
         UsageError: the folder holds another run, or there is no such baseline, or a setting of
             cells is asked of it, or an epoch is to be chosen and nothing is held out.
         DeviceError: the device is missing or out of memory.
@@ -71,6 +72,8 @@ def train(
             hint="--hold-out 0.2 holds a fifth of the subjects out of the training part",
         )
     about_network, unused = _describe(architecture, settings)
+    if isinstance(architecture, str):
+        settings = _slow_down_if_needed(settings, architecture)
     events = EventWriter(out) if tensorboard else None
     with parallel.joined(settings.rank_timeout), over_ranks(settings.batch_norm == "sync"):
         device = devices.choose(settings)
@@ -86,9 +89,8 @@ def train(
             if settings.select_epoch:
                 others = cache.load(part.held_out)
                 held_out = ClipStore(others, layout, persons, settings, device, settings.store)
-            store.check(settings)
             if settings.flip:
-                _check_sides(cache.classes, cache_path)
+                settings = _mirror_if_possible(settings, store, cache.classes, cache_path)
             card = ModelCard(
                 classes=cache.classes,
                 input_shape=store.shape,
@@ -142,12 +144,37 @@ def _describe(
         return {"genotype": architecture.to_dict(), **form}, set()
     find_baseline(architecture)
     for name in OF_CELLS:
-        if getattr(settings, name) != settings.by_recipe(name):
+        if getattr(settings, name) != settings.in_recipe(settings.recipe, name):
             raise UsageError(
                 f"--{name.replace('_', '-')} is a setting of cells, and {architecture} has none",
                 hint="leave it out: a baseline has the sizes and the dropout of its paper",
             )
     return {"baseline": architecture}, set(OF_CELLS)
+
+
+def _slow_down_if_needed(settings: TrainSettings, baseline: str) -> TrainSettings:
+    """Lower the recipe's --lr to what a baseline can learn at; another is left as it is."""
+    highest = find_baseline(baseline).highest_lr
+    recipes = settings.in_recipe(settings.recipe, "lr")
+    if settings.lr != recipes or recipes <= highest:
+        return settings
+    note(f"train: --lr {highest}, for {baseline} does not learn at the recipe's {recipes}")
+    return settings.model_copy(update={"lr": highest})
+
+
+def _mirror_if_possible(
+    settings: TrainSettings, store: ClipStore, classes: list[str], cache_path: Path
+) -> TrainSettings:
+    """Leave out the recipe's --flip where clips cannot be mirrored; another is refused."""
+    try:
+        store.check(settings)
+        _check_sides(classes, cache_path)
+    except InputError as error:
+        if settings.flip != settings.in_recipe(settings.recipe, "flip"):
+            raise
+        note(f"train: --flip 0, for a clip cannot be mirrored ({error})")
+        return settings.model_copy(update={"flip": 0.0})
+    return settings
 
 
 def _check_sides(classes: list[str], cache_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ TINY: Any = {
     "epochs": 2,
     "batch_size": 9,
     "device": "cpu",
-    "flip": 0,
+    "recipe": "paper",
 }
 STEPS = 4
 """Of an epoch: the tiny cache has 36 training clips."""
@@ -41,7 +42,8 @@ def trained(cache: Path, out: Path, **settings: Any) -> dict[str, torch.Tensor]:
 
 
 def test_what_is_given_wins_over_the_recipe_and_the_recipe_over_the_default() -> None:
-    paper = TrainSettings()
+    assert TrainSettings().recipe == "strong"
+    paper = TrainSettings(recipe="paper")
     assert (paper.recipe, paper.epochs, paper.lr, paper.nesterov) == ("paper", 350, 0.01, False)
     assert paper.beside_recipe() == []
 
@@ -56,6 +58,24 @@ def test_what_is_given_wins_over_the_recipe_and_the_recipe_over_the_default() ->
     assert TrainSettings(recipe="strong", **like_paper).lr == 0.01
     with pytest.raises(ValidationError, match="'paper' or 'strong'"):
         TrainSettings.model_validate({"recipe": "weak"})
+
+
+def test_the_help_says_what_the_default_recipe_has_and_what_the_paper() -> None:
+    for name, value in RECIPES["strong"].items():
+        assert TrainSettings.initial(name) == getattr(TrainSettings(), name) == value
+        assert re.search(r"\((paper|release): ", TrainSettings.model_fields[name].description or "")
+
+
+def test_only_the_flip_of_the_recipe_is_left_out_where_there_are_no_sides(
+    tiny_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tiny_cache, tmp_path / "m", recipe="strong", epochs=1)
+    assert "--flip 0, for a clip cannot be mirrored (joints cannot" in capsys.readouterr().err
+    assert runs.read_config(tmp_path / "m")["settings"]["flip"] == 0
+    with pytest.raises(InputError, match="joints cannot change sides"):
+        trained(tiny_cache, tmp_path / "n", recipe="strong", epochs=1, flip=0.3)
+    with pytest.raises(InputError, match="joints cannot change sides"):
+        trained(tiny_cache, tmp_path / "n", recipe="paper", epochs=1, flip=0.5)
 
 
 def test_a_run_says_what_is_not_as_in_its_recipe(
@@ -86,10 +106,17 @@ def test_each_lever_reaches_the_steps(lever: dict[str, Any], tmp_path: Path) -> 
     assert not torch.equal(without["classifier.weight"], within["classifier.weight"])
 
 
-def test_baselines_follow_a_recipe_too(tiny_cache: Path, tmp_path: Path) -> None:
+def test_baselines_follow_a_recipe_too(
+    tiny_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = TINY | {"recipe": "strong", "epochs": 1, "layers": 9, "channels": 36, "frames": 9}
     train(tiny_cache, "hcn", tmp_path / "m", TrainSettings(**settings))
-    assert runs.read_config(tmp_path / "m")["settings"]["label_smoothing"] == 0.1
+    config = runs.read_config(tmp_path / "m")
+    assert config["settings"]["label_smoothing"] == 0.1
+    assert (config["settings"]["lr"], "lr" in config["beside_recipe"]) == (0.01, True)
+    assert "--lr 0.01, for hcn does not learn at the recipe's 0.1" in capsys.readouterr().err
+    train(tiny_cache, "hcn", tmp_path / "o", TrainSettings(**settings | {"lr": 0.02}))
+    assert runs.read_config(tmp_path / "o")["settings"]["lr"] == 0.02
     with pytest.raises(UsageError, match="--drop-path is a setting of cells"):
         train(tiny_cache, "hcn", tmp_path / "n", TrainSettings(**settings | {"drop_path": 0.2}))
 

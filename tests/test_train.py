@@ -38,6 +38,7 @@ SMALL = TrainSettings(
     device="cpu",
     rotate=5,
     crop=0.8,
+    recipe="paper",
 )
 
 

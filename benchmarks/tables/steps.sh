@@ -44,12 +44,14 @@ rival() {
   score "$out/$1/$2" "$1" "" --model "$2"
 }
 
-# score MODEL PROTOCOL SIZE FLAGS...: train a model and evaluate it, into MODEL.json
+# score MODEL PROTOCOL SIZE FLAGS...: train a model, by the paper's recipe unless TRAIN or the
+# flags name another, and evaluate it, into MODEL.json
 score() {
   local model=$1 protocol=$2 size=${3:+--input-size=$3}
   shift 3
   if [ ! -e "$model.json" ]; then
-    run train "$cache" ${protocol:+--protocol "$protocol"} ${TRAIN:-} "$@" --out "$model" --resume
+    run train "$cache" ${protocol:+--protocol "$protocol"} --recipe paper ${TRAIN:-} "$@" \
+      --out "$model" --resume
     keep "$model.json" evaluate "$cache" "$model" $size --json ${EVALUATE:-}
   fi
 }

@@ -36,11 +36,11 @@ def with_settings(model: type[Settings]) -> Callable[[Function], Function]:
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=field.default,
+                default=model.initial(name),
                 annotation=Annotated[
                     field.annotation,
                     typer.Option(
-                        help=model.meaning(name),
+                        help=field.description,
                         envvar=f"SKELNAS_{function.__name__}_{name}".upper(),
                         show_envvar=False,
                         rich_help_panel=owner.group,

@@ -59,13 +59,22 @@ class AugmentSettings(Settings):
     group = "Augmentation"
 
     rotate: float = Field(
-        0.0, ge=0, le=180, description="rotate each clip by up to this many degrees an axis"
+        0.0,
+        ge=0,
+        le=180,
+        description="rotate each clip by up to this many degrees an axis (paper: none)",
     )
     scale: float = Field(
-        0.0, ge=0, lt=1, description="scale each axis by up to this share, 0.1 for 0.9 to 1.1"
+        0.0,
+        ge=0,
+        lt=1,
+        description="scale each axis by up to this share, 0.1 for 0.9 to 1.1 (paper: none)",
     )
     crop: float = Field(
-        1.0, gt=0, le=1, description="cut out a stretch of at least this share of the frames"
+        1.0,
+        gt=0,
+        le=1,
+        description="cut out a stretch of at least this share of the frames (paper: none)",
     )
     shear: float = Field(
         0.0, ge=0, description="add up to this share of each axis to each other (paper: none)"

@@ -27,7 +27,7 @@ class DeviceSettings(Settings):
         "fp32",
         description="arithmetic: 'fp32', 'tf32' for products on CUDA, or 'bf16' in forward passes, "
         "with weights, alphas, statistics and loss in fp32; 'auto' takes bf16 on CUDA devices that "
-        "have it and fp32 elsewhere; see docs/method.md (ours)",
+        "have it and fp32 elsewhere; see docs/method.md (paper: not said)",
     )
 
 

@@ -21,9 +21,9 @@ class Settings(BaseModel):
     """Fields that do not change what comes out, so that a run can change them when it goes on."""
 
     @classmethod
-    def meaning(cls, name: str) -> str:
-        """Return what a field is about, for the help."""
-        return cls.model_fields[name].description or ""
+    def initial(cls, name: str) -> Any:
+        """Return what a field is where nothing is said, for the help."""
+        return cls.model_fields[name].default
 
     def asked(self) -> dict[str, Any]:
         """Return the fields that a run is defined by, as plain containers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,9 +51,7 @@ class Dropout(nn.Module):
             return F.dropout(x, self.probability, self.training)
         keep = 1 - self.probability
         shape = (len(x) // len(self.generators), *x.shape[1:])
-        kept = [
-            torch.rand(shape, device=x.device, generator=own) < keep for own in self.generators
-        ]
+        kept = [torch.rand(shape, device=x.device, generator=own) < keep for own in self.generators]
         return x * torch.cat(kept) / keep
 
 
@@ -60,10 +59,15 @@ class Baseline(nn.Module):
     """A network that was not searched: clips [N, C, T, M x V] to logits [N, classes].
 
     Subclasses make `classifier`, their last layer.
+
+    Attributes:
+        needs_bones: whether a cache without bones will not do.
+        highest_lr: rate above which it does not learn.
     """
 
     classifier: nn.Linear
     needs_bones: ClassVar[bool] = False
+    highest_lr: ClassVar[float] = math.inf
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
