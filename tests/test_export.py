@@ -30,7 +30,9 @@ from skelnas.models.ops import make_op
 from skelnas.predict import predict_stream
 from skelnas.train import train
 
-SMALL = TrainSettings(frames=9, layers=3, channels=2, epochs=1, batch_size=8, device="cpu")
+SMALL = TrainSettings(
+    frames=9, layers=3, channels=2, epochs=1, batch_size=8, recipe="paper", device="cpu"
+)
 
 
 @pytest.fixture(scope="module")
