@@ -144,7 +144,7 @@ def _describe(
         return {"genotype": architecture.to_dict(), **form}, set()
     find_baseline(architecture)
     for name in OF_CELLS:
-        if getattr(settings, name) != settings.in_recipe(settings.recipe, name):
+        if getattr(settings, name) != settings.by_recipe(name):
             raise UsageError(
                 f"--{name.replace('_', '-')} is a setting of cells, and {architecture} has none",
                 hint="leave it out: a baseline has the sizes and the dropout of its paper",
@@ -155,7 +155,7 @@ def _describe(
 def _slow_down_if_needed(settings: TrainSettings, baseline: str) -> TrainSettings:
     """Lower the recipe's --lr to what a baseline can learn at; another is left as it is."""
     highest = find_baseline(baseline).highest_lr
-    recipes = settings.in_recipe(settings.recipe, "lr")
+    recipes = settings.by_recipe("lr")
     if settings.lr != recipes or recipes <= highest:
         return settings
     note(f"train: --lr {highest}, for {baseline} does not learn at the recipe's {recipes}")
@@ -170,7 +170,7 @@ def _mirror_if_possible(
         store.check(settings)
         _check_sides(classes, cache_path)
     except InputError as error:
-        if settings.flip != settings.in_recipe(settings.recipe, "flip"):
+        if settings.flip != settings.by_recipe("flip"):
             raise
         note(f"train: --flip 0, for a clip cannot be mirrored ({error})")
         return settings.model_copy(update={"flip": 0.0})

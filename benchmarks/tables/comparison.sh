@@ -16,7 +16,7 @@ network() {
   case $1 in
     searched) echo "--genotype" "$genotype" ${CELLS:-} ;;
     random) echo "--genotype random:$2" ${CELLS:-} ;;
-    hcn) echo "--model hcn --lr 0.01" ;; # without normalisation it does not learn at more
+    hcn) echo "--model hcn --lr 0.01" ;; # without normalisation, at 0.1 it does not learn
     st-gcn | temporal-conv) echo "--model $1" ;;
     *) echo "--genotype $1" ${CELLS:-} ;;
   esac

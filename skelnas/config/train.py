@@ -125,12 +125,11 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
     @classmethod
     def initial(cls, name: str) -> Any:
         """Return what a field is where nothing is said, for the help."""
-        return cls.in_recipe(DEFAULT_RECIPE, name)
+        return RECIPES[DEFAULT_RECIPE].get(name, super().initial(name))
 
-    @classmethod
-    def in_recipe(cls, recipe: Recipe, name: str) -> Any:
-        """Return what a setting is in a recipe."""
-        return RECIPES[recipe].get(name, cls.model_fields[name].default)
+    def by_recipe(self, name: str) -> Any:
+        """Return what a setting is in the recipe."""
+        return RECIPES[self.recipe].get(name, super().initial(name))
 
     def beside_recipe(self) -> list[str]:
         """Name the settings of how it learns that are not as in the recipe."""
@@ -138,8 +137,5 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
         free |= {"layers", "channels"}
         for other in (ClipSettings, DeviceSettings, BatchSettings):
             free |= set(other.model_fields)
-        return sorted(
-            name
-            for name in type(self).model_fields
-            if name not in free and getattr(self, name) != self.in_recipe(self.recipe, name)
-        )
+        learning = [name for name in type(self).model_fields if name not in free]
+        return sorted(name for name in learning if getattr(self, name) != self.by_recipe(name))

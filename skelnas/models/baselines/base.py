@@ -62,7 +62,7 @@ class Baseline(nn.Module):
 
     Attributes:
         needs_bones: whether a cache without bones will not do.
-        highest_lr: rate above which it does not learn.
+        highest_lr: rate that a recipe's is lowered to, where at that it does not learn.
     """
 
     classifier: nn.Linear

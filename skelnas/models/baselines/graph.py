@@ -83,12 +83,11 @@ class GraphSum(nn.Module):
         edges = torch.from_numpy(partition(num_joints, bones))  # on the CPU, also under "meta"
         self.register_buffer("edges", edges, persistent=False)
         self.importance = nn.Parameter(torch.ones(edges.shape))
-        self.givers = num_joints * SUBSETS
-        self.macs_per_number = self.givers
+        self.macs_per_number = SUBSETS * num_joints
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, K x C, T, V] to [N, C, T, V]; each subset of neighbours has own channels."""
         clips, _, frames, _ = x.shape
-        of_givers = x.permute(0, 2, 3, 1).reshape(clips, frames, self.givers, -1)
         takes = (self.edges * self.importance).permute(2, 1, 0).flatten(1)
+        of_givers = x.permute(0, 2, 3, 1).reshape(clips, frames, takes.shape[1], -1)
         return (takes @ of_givers).permute(0, 3, 1, 2)
