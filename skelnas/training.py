@@ -111,7 +111,7 @@ class Training(Job):
         drops = self._generator(STREAM_DROP)
         if isinstance(self.network, Baseline):
             self.network.draw_dropout(count, drops, share)
-        else:
+        elif self.settings.drop_path:  # at a chance of 0 too, or the second epoch compiles anew
             chance = self.settings.drop_path * self.epoch / self.epochs
             self.network.drop_paths(chance, count, drops, share)
         batch = self.store.batch(indices, self.settings, self._generator(STREAM_AUGMENT), share)

@@ -121,4 +121,4 @@ class Network(nn.Module):
         kept = torch.rand(len(self._drop_paths), num_clips, generator=generator) < keep
         factors = (kept[:, share] / keep).to(self.classifier.weight.device)
         for module, row in zip(self._drop_paths, factors, strict=True):
-            module.factors = row if probability else None
+            module.factors = row

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from skelnas.genotype import BUILT_IN, PRIMITIVES, Edge, Genotype, random_genotype
 from skelnas.models.complexity import measure
@@ -119,7 +120,17 @@ def test_drop_path_drops_whole_clips_and_keeps_the_mean() -> None:
     assert all(torch.equal(a[1000:], b) for a, b in zip(whole, part, strict=True))
     assert not torch.equal(whole[0], whole[1])
     network.drop_paths(0.0, 2, torch.Generator(), slice(None))
-    assert all(drop.factors is None for drop in drop_paths_of(network))
+    assert all(drop.factors.tolist() == [1.0, 1.0] for drop in drop_paths_of(network))
+
+
+def test_a_growing_chance_to_drop_compiles_a_network_once() -> None:
+    network = Network(random_genotype(0), in_channels=3, num_classes=4, channels=2, num_layers=3)
+    counter = CompileCounter()
+    compiled = torch.compile(network, backend=counter)
+    for chance in (0.0, 0.1, 0.2):
+        network.drop_paths(chance, 2, torch.Generator().manual_seed(0), slice(None))
+        compiled(torch.randn(2, 3, 12, 9))
+    assert counter.frame_count == 1
 
 
 def test_skips_are_never_dropped() -> None:
