@@ -189,6 +189,21 @@ def test_ablation_of_one_operation_and_of_chosen_rows(folder: Path, skelnas: str
     assert names["strong"].replace("se_connect", "skip_connect") == names["no-se"]
 
 
+@pytest.mark.parametrize("row", ["no-emma", "no-se"])  # random:0 is no file that squeezes
+def test_ablation_has_no_other_rows(tmp_path: Path, row: str) -> None:
+    done = subprocess.run(
+        ["bash", str(TABLES / "ablation.sh"), "ntu.h5", "results", "random:0"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "SKELNAS": "false", "ROWS": f"strong {row}"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{row}: no row of this table; there are strong ")
+    assert not list(tmp_path.iterdir())
+
+
 def test_table_of_an_ablation(tmp_path: Path) -> None:
     (tmp_path / "ablation").mkdir()
     for name, top1 in (("strong", 0.9), ("no-crop", 0.875)):

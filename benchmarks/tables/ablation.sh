@@ -39,7 +39,13 @@ genotype_of() {
   fi
 }
 
-for row in ${ROWS:-$rows}; do
+for row in ${ROWS:=$rows}; do
+  if [[ " $rows " != *" $row "* ]]; then
+    echo "$row: no row of this table; there are $rows" >&2
+    exit 2
+  fi
+done
+for row in $ROWS; do
   score "$out/ablation/$row" "$protocol" "" \
     --genotype "$(genotype_of "$row")" --recipe strong $(training "$row") ${CELLS:-}
 done
