@@ -21,7 +21,7 @@ from skelnas.errors import InputError, UsageError
 from skelnas.latency import Latency, time_passes
 from skelnas.metrics import Metrics
 from skelnas.model_folder import ModelCard, load_model
-from skelnas.models.baselines import Baseline
+from skelnas.models.branches import AnyNetwork, parts
 from skelnas.models.complexity import Complexity, measure
 from skelnas.models.network import Network
 from skelnas.scores import Comparison, Labels, Scores, compare, holds_scores, read
@@ -124,7 +124,7 @@ def evaluate(
 
 
 def _score(
-    network: Network | Baseline,
+    network: AnyNetwork,
     card: ModelCard,
     path: Path,
     cache: Cache,
@@ -166,7 +166,7 @@ def _score_other(
     return _score(network, card, path, cache, protocol, settings, device)
 
 
-def _measure_at(size: str, network: nn.Module, card: ModelCard) -> tuple[str, Complexity] | None:
+def _measure_at(size: str, network: AnyNetwork, card: ModelCard) -> tuple[str, Complexity] | None:
     """Count a network at another input size, such as 224x224; None if there is none to count."""
     if not size:
         return None
@@ -179,8 +179,9 @@ def _measure_at(size: str, network: nn.Module, card: ModelCard) -> tuple[str, Co
             hint=f"any number of frames will do, such as 224x{known_joints}",
         )
     resized = copy.deepcopy(network).to("meta")
-    if isinstance(resized, Network):
-        resized.input_norm = nn.Identity()  # knows its joints, and is not counted
+    for part in parts(resized):
+        if isinstance(part, Network):
+            part.input_norm = nn.Identity()  # knows its joints, and is not counted
     return size, measure(resized, (channels, frames, joints))
 
 

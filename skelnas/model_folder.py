@@ -18,11 +18,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from skelnas import runs
-from skelnas.batches import clip_shape
+from skelnas.batches import branch_channels, clip_shape
 from skelnas.config import ClipSettings
 from skelnas.errors import InputError, SkelnasError
 from skelnas.genotype import from_dict
 from skelnas.models.baselines import Baseline, Shape, find_baseline
+from skelnas.models.branches import AnyNetwork, Branches
 from skelnas.models.fold import fold
 from skelnas.models.network import Network
 from skelnas.runs import MODEL
@@ -47,7 +48,7 @@ class Model(nn.Module):
         card: what it is, what it was trained on and how its input is made.
     """
 
-    def __init__(self, network: Network | Baseline, card: ModelCard) -> None:
+    def __init__(self, network: AnyNetwork, card: ModelCard) -> None:
         super().__init__()
         self.network = network
         self.card = card
@@ -73,6 +74,7 @@ class ModelCard:
         genotype: JSON form of the cells; None for a baseline, like the two below.
         channels, layers: width of the first cell, number of cells.
         input_norm: whether each number of a joint is normalised before the stem of such cells.
+        branches: whether there is such a network for each stream and one for all of them.
         baseline: name of a network of `skelnas.models.baselines`; None if it has cells.
         bones: pairs of joints of one person that are joined, for a baseline that needs them.
         layout: joints, bones and channels of the clips in the cache; None in a model of an
@@ -95,6 +97,7 @@ class ModelCard:
     channels: Positive | None = None
     layers: Positive | None = None
     input_norm: bool = False
+    branches: bool = False
     baseline: str | None = None
     bones: tuple[tuple[int, int], ...] = ()
     layout: Layout | None = None
@@ -112,6 +115,8 @@ class ModelCard:
             raise ValueError("the joints of the input are not those of whole persons")
         if self.layout is not None:
             self._check_layout(self.layout)
+        if self.branches and (self.layout is None or "," not in self.make_clip_settings().streams):
+            raise ValueError("branches without several streams of known joints")
 
     def _check_layout(self, layout: Layout) -> None:
         if list(layout.joints) != self.joints or not self.joints:
@@ -130,24 +135,31 @@ class ModelCard:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain containers, without those of the other kind of network."""
         others = {"baseline", "bones"} if self.baseline is None else set(CELL_FIELDS)
-        others |= {name for name in ("folded", "input_norm") if not getattr(self, name)}
+        others |= {name for name in ("folded", "input_norm", "branches") if not getattr(self, name)}
         return {name: value for name, value in asdict(self).items() if name not in others}
 
-    def make_network(self) -> Network | Baseline:
+    def make_network(self) -> AnyNetwork:
         """Make the network, with fresh weights."""
         network = self._make_unfolded()
         return fold(network) if self.folded else network
 
-    def _make_unfolded(self) -> Network | Baseline:
+    def _make_unfolded(self) -> AnyNetwork:
+        if not self.branches:
+            return self._make_one(self.input_shape[0])
+        assert self.layout is not None
+        channels = branch_channels(self.make_clip_settings().streams, self.layout)
+        return Branches([self._make_one(len(own)) for own in channels], channels)
+
+    def _make_one(self, channels: int) -> Network | Baseline:
         if self.baseline is not None:
             joints, persons = len(self.joints), self.max_persons
-            shape = Shape(self.input_shape[0], joints, persons, len(self.classes), self.bones)
+            shape = Shape(channels, joints, persons, len(self.classes), self.bones)
             return find_baseline(self.baseline)(shape)
         assert self.channels is not None
         assert self.layers is not None
         return Network(
             from_dict(self.genotype, "the model's genotype"),
-            in_channels=self.input_shape[0],
+            in_channels=channels,
             num_classes=len(self.classes),
             channels=self.channels,
             num_layers=self.layers,
@@ -240,7 +252,7 @@ def load_model(path: Path | str) -> Model:
     return Model(network, card).eval()
 
 
-def _fill(card: ModelCard, tensors: dict[str, Tensor]) -> Network | Baseline:
+def _fill(card: ModelCard, tensors: dict[str, Tensor]) -> AnyNetwork:
     """Make the network around its weights; a description that does not fit them costs nothing.
 
     Raises:

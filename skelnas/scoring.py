@@ -11,8 +11,7 @@ from torch import Tensor
 from skelnas import devices, parallel
 from skelnas.batches import ClipStore, Stretch
 from skelnas.config import Precision
-from skelnas.models.baselines import Baseline
-from skelnas.models.network import Network
+from skelnas.models.branches import AnyNetwork
 
 SHARE_OF_VIEW = 0.9
 """Of a clip, where it is scored in several views."""
@@ -20,7 +19,7 @@ SHARE_OF_VIEW = 0.9
 
 @torch.no_grad()
 def score(
-    network: Network | Baseline,
+    network: AnyNetwork,
     store: ClipStore,
     batch_size: int,
     advance: Callable[[int], None] = lambda count: None,
@@ -36,7 +35,7 @@ def score(
     parallel.check_same([store.labels], "before they score")
     training = network.training
     network.eval()
-    logits = torch.zeros(len(store), network.classifier.out_features)
+    logits = torch.zeros(len(store), network.num_classes)
     batches = torch.split(torch.arange(len(store)), batch_size)
     ranks = parallel.world_size()
     try:

@@ -62,7 +62,8 @@ def train(
         InputError: the cache is broken, has no training clips, no bones and the baseline needs
             them, or its clips cannot be mirrored and that is asked for beside the recipe.
         UsageError: the folder holds another run, or there is no such baseline, or a setting of
-            cells is asked of it, or an epoch is to be chosen and nothing is held out.
+            cells is asked of it, or an epoch is to be chosen and nothing is held out, or branches
+            are asked of one stream.
         DeviceError: the device is missing or out of memory.
         Interrupted: asked to stop; the run can be resumed.
     """
@@ -70,6 +71,11 @@ def train(
         raise UsageError(
             "--select-epoch chooses by clips that are held out, and there are none",
             hint="--hold-out 0.2 holds a fifth of the subjects out of the training part",
+        )
+    if settings.branches and "," not in settings.streams:
+        raise UsageError(
+            f"--branches is for several streams, and there is one: {settings.streams}",
+            hint="--streams joint,bone,motion makes three, and so four branches",
         )
     about_network, unused = _describe(architecture, settings)
     if isinstance(architecture, str):
@@ -102,6 +108,7 @@ def train(
                 protocol=protocol,
                 hold_out=part.hold_out,
                 versions=runs.versions(),
+                branches=settings.branches,
                 **about_network,
             )
             if card.baseline is not None and find_baseline(card.baseline).needs_bones:

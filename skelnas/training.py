@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skelnas import devices, metrics, parallel, runs
-from skelnas.batches import ClipStore, num_batches, shuffled
+from skelnas.batches import Batch, ClipStore, num_batches, shuffled
 from skelnas.checkpoint import OptimizerState, State
 from skelnas.config import TrainSettings
 from skelnas.console import note
@@ -21,6 +21,7 @@ from skelnas.model_folder import ModelCard
 from skelnas.models.average import Average
 from skelnas.models.baselines import Baseline
 from skelnas.models.best_epoch import BestEpoch
+from skelnas.models.branches import parts
 from skelnas.models.complexity import measure
 from skelnas.models.norm import BatchNorm
 from skelnas.scoring import score
@@ -108,27 +109,37 @@ class Training(Job):
         (indices,) = item
         count = len(indices)
         share = parallel.share(count)
-        drops = self._generator(STREAM_DROP)
-        if isinstance(self.network, Baseline):
-            self.network.draw_dropout(count, drops, share)
-        elif self.settings.drop_path:  # at a chance of 0 too, or the second epoch compiles anew
-            chance = self.settings.drop_path * self.epoch / self.epochs
-            self.network.drop_paths(chance, count, drops, share)
+        self._settle_drops(count, share)
         batch = self.store.batch(indices, self.settings, self._generator(STREAM_AUGMENT), share)
 
         with devices.autocast(self.settings.precision, self.store.device):
             logits = self.forward(batch.x)
-        smoothing = self.settings.label_smoothing
-        loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=smoothing)
-        loss = loss * batch.share
-        descend(self.optimizer, loss, self.lr(self.steps_done), self.settings.grad_clip)
+        branches = logits.float().unbind(2) if logits.dim() == 3 else [logits.float()]
+        losses = torch.stack([self._loss(of_branch, batch) for of_branch in branches])
+        # All of each loss, so that a branch learns at the rate at which it would alone.
+        descend(self.optimizer, losses.sum(), self.lr(self.steps_done), self.settings.grad_clip)
         if self.settings.batch_norm == "rank":
             self._average_statistics(batch.share)
         if self.average is not None:
             self.average.update(self.steps_done + 1)
 
-        hits = (logits.detach().argmax(1) == batch.labels).sum()
-        return torch.stack([loss.detach() * count, hits]), count
+        hits = (torch.stack(branches).mean(0).detach().argmax(1) == batch.labels).sum()
+        return torch.stack([losses.detach().mean() * count, hits]), count
+
+    def _settle_drops(self, count: int, share: slice) -> None:
+        """Draw what is dropped in the next batch, in each branch by itself."""
+        generator = self._generator(STREAM_DROP)
+        chance = self.settings.drop_path * self.epoch / self.epochs
+        for part in parts(self.network):
+            if isinstance(part, Baseline):
+                part.draw_dropout(count, generator, share)
+            elif self.settings.drop_path:  # at a chance of 0 too, or the second epoch compiles anew
+                part.drop_paths(chance, count, generator, share)
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the cross-entropy of this rank's share of a batch."""
+        smoothing = self.settings.label_smoothing
+        return F.cross_entropy(logits, batch.labels, label_smoothing=smoothing) * batch.share
 
     def end_epoch(self, record: dict[str, Any]) -> str:
         """See how good the network is on what was held out, if that chooses the epoch."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from skelnas.batches import Batch, ClipStore, memory, num_batches, shuffled
+from skelnas.batches import Batch, ClipStore, branch_channels, memory, num_batches, shuffled
 from skelnas.batches.augment import draw, find_partners
 from skelnas.batches.memory import OnHost, choose
 from skelnas.batches.sampling import Rows
@@ -369,6 +369,12 @@ def test_scores_come_once_behind_all_streams() -> None:
         x = streams(clips, names, flat)
         assert len(x) == channels
         assert (x[-1, :, :4] == 0.5).all()
+
+
+def test_channels_of_branches() -> None:
+    flat = Layout(joints=tuple("abcd"), bones=((1, 0),), channels=("x", "y", "score"))
+    assert branch_channels("joint,motion", flat) == [[0, 1, 4], [2, 3, 4], [0, 1, 2, 3, 4]]
+    assert branch_channels("bone,motion", SKELETON) == [[0, 1, 2], [3, 4, 5], [0, 1, 2, 3, 4, 5]]
 
 
 def test_bones_that_nobody_knows() -> None:

@@ -111,16 +111,18 @@ def test_a_fused_model_is_a_model(model: Path, tiny_cache: Path, tmp_path: Path)
     assert window.prediction is not None
 
 
-@pytest.mark.parametrize("name", ["cells", "normalised", *BASELINES])
+OTHER_CELLS = {
+    "normalised": {"input_norm": True},
+    "branches": {"input_norm": True, "branches": True, "streams": "joint,motion"},
+}
+
+
+@pytest.mark.parametrize("name", ["cells", *OTHER_CELLS, *BASELINES])
 def test_torchscript(model: Path, tiny_cache: Path, tmp_path: Path, name: str) -> None:
-    if name == "normalised":
+    if name in OTHER_CELLS:
         model = tmp_path / name
-        train(
-            tiny_cache,
-            BUILT_IN["ntu_cs112se30"],
-            model,
-            SMALL.model_copy(update={"input_norm": True}),
-        )
+        settings = SMALL.model_copy(update=OTHER_CELLS[name])
+        train(tiny_cache, BUILT_IN["ntu_cs112se30"], model, settings)
     elif name != "cells":
         model = tmp_path / name
         train(tiny_cache, name, model, SMALL.model_copy(update={"layers": 9, "channels": 36}))
@@ -136,11 +138,16 @@ def test_torchscript(model: Path, tiny_cache: Path, tmp_path: Path, name: str) -
     assert json.loads(extra["skelnas.json"])["classes"] == ["still", "wave", "pair"]
 
 
-@pytest.mark.parametrize("normalised", [False, True])
-def test_onnx(model: Path, tiny_cache: Path, tmp_path: Path, normalised: bool) -> None:
-    if normalised:
-        model = tmp_path / "normalised"
-        settings = SMALL.model_copy(update={"input_norm": True})
+@pytest.mark.parametrize(
+    ("name", "channels", "normalisations"),
+    [("cells", 3, 0), ("normalised", 3, 1), ("branches", 6, 3)],
+)
+def test_onnx(
+    model: Path, tiny_cache: Path, tmp_path: Path, name: str, channels: int, normalisations: int
+) -> None:
+    if name in OTHER_CELLS:
+        model = tmp_path / name
+        settings = SMALL.model_copy(update=OTHER_CELLS[name])
         train(tiny_cache, random_genotype(0), model, settings)
     onnx = pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
@@ -150,11 +157,12 @@ def test_onnx(model: Path, tiny_cache: Path, tmp_path: Path, normalised: bool) -
     proto = onnx.load(out)
     onnx.checker.check_model(proto, full_check=True)
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", OPSET)]
-    normalisations = [node for node in proto.graph.node if node.op_type == "BatchNormalization"]
-    assert len(normalisations) == normalised  # that of the input has no convolution before it
+    kinds = [node.op_type for node in proto.graph.node]
+    # That of the input of each network has no convolution before it.
+    assert kinds.count("BatchNormalization") == normalisations
     (shape,) = [one.type.tensor_type.shape.dim for one in proto.graph.input]
     assert shape[0].dim_param
-    assert [size.dim_value for size in shape[1:]] == [3, 9, 10]
+    assert [size.dim_value for size in shape[1:]] == [channels, 9, 10]
     assert b".py" not in out.read_bytes()
 
     session = runtime.InferenceSession(out, providers=["CPUExecutionProvider"])

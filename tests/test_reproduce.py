@@ -235,7 +235,7 @@ def test_comparison_trains_all_networks_alike(folder: Path, skelnas: str) -> Non
 
 def test_what_a_row_says_wins_over_what_is_asked_of_all(folder: Path) -> None:
     arguments = ["ntu.h5", "results", "random:0", "xview"]
-    more = {"TRAIN": "--streams joint,bone --scale 0.5", "DRY_RUN": "1"}
+    more = {"TRAIN": "--streams joint,bone --branches --scale 0.5", "DRY_RUN": "1"}
     commands = go(folder, "ablation", arguments, "false", **more)
     last = {}
     for command in commands:
@@ -243,6 +243,7 @@ def test_what_a_row_says_wins_over_what_is_asked_of_all(folder: Path) -> None:
             words = shlex.split(command)
             name = Path(words[words.index("--out") + 1]).name
             last[name] = {word: words[i + 1] for i, word in enumerate(words[:-1])}
+            assert ("--no-branches" in words) == (name in ("only-joints", "no-branches"))
     assert last["only-joints"]["--streams"] == "joint"
     assert last["no-scale"]["--scale"] == "0"
     assert last["no-crop"]["--scale"] == "0.5"

@@ -21,8 +21,9 @@ from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.errors import InputError, Interrupted, SkelnasError, UsageError
 from skelnas.evaluate import evaluate
 from skelnas.export import export
-from skelnas.genotype import BUILT_IN
+from skelnas.genotype import BUILT_IN, Genotype
 from skelnas.model_folder import load_model, save_model
+from skelnas.models.branches import parts
 from skelnas.scores import write
 from skelnas.sources.base import Layout, Test, Train
 from skelnas.train import train
@@ -161,6 +162,60 @@ def test_streams_and_augmentation_from_training_to_evaluation(
     with pytest.raises(InputError, match="hand_left has no partner"):
         train(tiny_cache, GENOTYPE, tmp_path / "never", settings)
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize("architecture", [GENOTYPE, "temporal-conv"])
+def test_branches_from_training_to_evaluation(
+    tiny_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    architecture: Genotype | str,
+) -> None:
+    cells = architecture is GENOTYPE
+    more = {"streams": "joint,motion", "branches": True, "epochs": 2, "ema": 0.5, "drop_path": 0.3}
+    settings = TrainSettings(**SMALL.model_dump() | more | ({} if cells else {"drop_path": 0.2}))
+    if not cells:
+        settings = settings.model_copy(update={"layers": 9, "channels": 36})
+    train(tiny_cache, architecture, tmp_path / "model", settings)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(Interrupted):
+            train(tiny_cache, architecture, tmp_path / "parts", settings)
+    train(tiny_cache, architecture, tmp_path / "parts", settings, resume=True)
+    whole, stopped = (load_file(tmp_path / name / runs.MODEL) for name in ("model", "parts"))
+    assert [key for key in whole if not torch.equal(whole[key], stopped[key])] == []
+
+    model = load_model(tmp_path / "model")
+    assert model.card.branches
+    assert "| branches | 3: one for each stream" in (tmp_path / "model" / "README.md").read_text()
+    assert len(parts(model.network)) == 3
+    result = evaluate(tiny_cache, tmp_path / "model", EvaluateSettings(input_size="24x10"))
+    alone = [sum(p.numel() for p in part.parameters()) for part in parts(model.network)]
+    assert result.complexity.parameters == sum(alone)
+    assert result.at_size is not None
+    assert result.at_size[1].macs > result.complexity.macs
+
+    fused = tmp_path / "fused.safetensors"
+    assert export(tmp_path / "model", fused, "safetensors-fused").largest_difference < 1e-3
+    logits = evaluate(tiny_cache, fused).scores.logits
+    assert logits == pytest.approx(result.scores.logits, abs=1e-3)
+
+
+def test_branches_need_several_streams(tiny_cache: Path, model: Path, tmp_path: Path) -> None:
+    settings = SMALL.model_copy(update={"branches": True})
+    with pytest.raises(UsageError, match="--branches is for several streams, and there is one"):
+        train(tiny_cache, GENOTYPE, tmp_path / "never", settings)
+    assert not (tmp_path / "never").exists()
+    with safe_open(model / runs.MODEL, framework="pt") as file:
+        described = json.loads(file.metadata()["skelnas"])
+    described["branches"] = True
+    save_file(
+        load_file(model / runs.MODEL),
+        tmp_path / "model.safetensors",
+        {"skelnas": json.dumps(described)},
+    )
+    with pytest.raises(InputError, match="branches without several streams"):
+        load_model(tmp_path / "model.safetensors")
 
 
 def test_where_clips_are_kept_does_not_matter(

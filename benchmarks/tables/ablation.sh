@@ -12,17 +12,18 @@ protocol=${4:-}
 rows="strong no-warmup no-nesterov no-label-smoothing no-drop-path no-ema no-input-norm"
 rows+=" no-rotate no-scale no-crop no-flip paper"
 case ${TRAIN:-} in *--streams*) rows+=" only-joints" ;; esac
+case ${TRAIN:-} in *--branches*) rows+=" no-branches" ;; esac
 if [ -e "$genotype" ] && grep -q se_connect "$genotype"; then rows+=" no-se"; fi
 
 # training ROW: the flags of `skelnas train` that make it another than the strong recipe's
 training() {
   case $1 in
     strong | no-se) ;;
-    no-nesterov | no-input-norm) echo "--$1" ;;
+    no-nesterov | no-input-norm | no-branches) echo "--$1" ;;
     no-crop) echo "--crop 1" ;;
     no-*) echo "--${1#no-} 0" ;;
     paper) echo "--recipe paper --ema 0" ;; # whatever TRAIN has for all of them
-    only-joints) echo "--streams joint" ;;
+    only-joints) echo "--streams joint --no-branches" ;;
   esac
 }
 

@@ -25,6 +25,19 @@ def num_channels(names: str, layout: Layout) -> int:
     return len(names.split(",")) * size + len(layout.channels) - size
 
 
+def branch_channels(names: str, layout: Layout) -> list[list[int]]:
+    """Say which channels each of several networks sees: each stream alone, then all of them.
+
+    The scores are seen by each.
+    """
+    size = num_spatial(layout)
+    everything = list(range(num_channels(names, layout)))
+    count = len(names.split(","))
+    scores = everything[count * size :]
+    alone = [everything[at * size : (at + 1) * size] + scores for at in range(count)]
+    return [*alone, everything]
+
+
 class Streams:
     """Makes the channels that a network sees out of poses.
 

@@ -109,6 +109,11 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
         description="normalise each number of each joint over clips and frames before the stem, "
         "after ST-GCN (paper: none)",
     )
+    branches: bool = Field(
+        False,
+        description="a network for each of --streams and one for all of them, which learn side by "
+        "side and whose logits are averaged (paper: one network)",
+    )
     compile: bool = Field(
         False,
         description="let torch.compile make the training step; the first steps take long (ours: "
@@ -133,7 +138,7 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
 
     def beside_recipe(self) -> list[str]:
         """Name the settings of how it learns that are not as in the recipe."""
-        free = {"recipe", "protocol", "seed", "hold_out", "select_epoch", "compile"}
+        free = {"recipe", "protocol", "seed", "hold_out", "select_epoch", "compile", "branches"}
         free |= {"layers", "channels"}
         for other in (ClipSettings, DeviceSettings, BatchSettings):
             free |= set(other.model_fields)

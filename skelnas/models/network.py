@@ -91,6 +91,7 @@ class Network(nn.Module):
             DerivedCell(place, genotype.reduction if place.reduction else genotype.normal)
             for place in places(*layout)
         )
+        self.num_classes = num_classes
         self.classifier = nn.Linear(output_channels(*layout), num_classes)
         self._drop_paths = [module for module in self.modules() if isinstance(module, DropPath)]
 

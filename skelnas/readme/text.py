@@ -9,6 +9,7 @@ from skelnas import runs
 from skelnas.errors import InputError
 from skelnas.genotype import from_dict
 from skelnas.model_folder import Model, ModelCard
+from skelnas.models.branches import parts
 from skelnas.models.complexity import measure
 from skelnas.readme.results import BEGIN, END
 
@@ -71,6 +72,7 @@ def _facts(path: Path, model: Model) -> str:
         ("parameters", f"{complexity.parameters:,}"),
         ("multiply-adds a clip", f"{complexity.macs:,}"),
         ("input", f"{channels} channels, {frames} frames, {joints} joints of all persons"),
+        *_branches(model),
         ("how a clip is made", clip),
         ("data set", card.source),
         ("how it was read", rule or "not known"),
@@ -81,6 +83,13 @@ def _facts(path: Path, model: Model) -> str:
     ]
     lines = (f"| {name} | {_cell(value)} |" for name, value in rows)
     return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _branches(model: Model) -> list[tuple[str, str]]:
+    count = len(parts(model.network))
+    if count == 1:
+        return []
+    return [("branches", f"{count}: one for each stream and one for all, logits averaged")]
 
 
 def _training(path: Path) -> list[tuple[str, str]]:

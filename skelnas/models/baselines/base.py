@@ -73,6 +73,11 @@ class Baseline(nn.Module):
         super().__init__()
         self.shape = shape
 
+    @property
+    def num_classes(self) -> int:
+        """Width of the classifier."""
+        return self.shape.classes
+
     def split_persons(self, x: Tensor) -> Tensor:
         """Map [N, C, T, M x V] to [N x M, C, T, V], the persons of a clip one after the other."""
         of_person = x.reshape(*x.shape[:3], self.shape.persons, self.shape.joints)
