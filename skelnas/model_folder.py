@@ -71,6 +71,7 @@ class ModelCard:
         source, protocol: the data set, and the split whose training part was learned from.
         versions: of what trained it.
         hold_out: what of that part was not learned from, or None.
+        epoch: which the network is of, if held-out clips chose it; None for the last.
         genotype: JSON form of the cells; None for a baseline, like the two below.
         channels, layers: width of the first cell, number of cells.
         input_norm: whether each number of a joint is normalised before the stem of such cells.
@@ -93,6 +94,7 @@ class ModelCard:
     protocol: str
     versions: dict[str, str]
     hold_out: HoldOut | None = None
+    epoch: Positive | None = None
     genotype: dict[str, Any] | None = None
     channels: Positive | None = None
     layers: Positive | None = None
@@ -135,7 +137,8 @@ class ModelCard:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain containers, without those of the other kind of network."""
         others = {"baseline", "bones"} if self.baseline is None else set(CELL_FIELDS)
-        others |= {name for name in ("folded", "input_norm", "branches") if not getattr(self, name)}
+        unusual = ("folded", "input_norm", "branches", "epoch")
+        others |= {name for name in unusual if not getattr(self, name)}
         return {name: value for name, value in asdict(self).items() if name not in others}
 
     def make_network(self) -> AnyNetwork:

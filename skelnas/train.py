@@ -137,7 +137,8 @@ def train(
                 job.work()
             job.finish()
             if run.writes:
-                save_model(out, job.network, card)
+                chosen = job.best.epoch if job.best is not None else None
+                save_model(out, job.network, replace(card, epoch=chosen))
                 write_card(out)
             return out / runs.MODEL
 

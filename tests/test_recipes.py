@@ -21,6 +21,7 @@ from skelnas.errors import DeviceError, InputError, Interrupted, UsageError
 from skelnas.evaluate import evaluate
 from skelnas.genotype import BUILT_IN
 from skelnas.job import cosine
+from skelnas.model_folder import load_model
 from skelnas.train import train
 
 GENOTYPE = BUILT_IN["ntu_cs112se30"]
@@ -179,11 +180,16 @@ def test_held_out_clips_choose_the_epoch(
     found = evaluate(tiny_cache, tmp_path / "m", EvaluateSettings(part="held-out")).metrics
     assert (found.top1, -found.nll) == pytest.approx(ranks[best - 1])
 
+    assert load_model(tmp_path / "m").card.epoch == best
+    text = (tmp_path / "m" / "README.md").read_text()
+    assert f"| epoch, chosen by what was held out | {best} |" in text
+
     # Without the choice it learns alike; the choice is what the run had come to after that epoch.
     last = trained(tiny_cache, tmp_path / "n", **SELECT | {"select_epoch": False}, ema=0.5)
     assert [line["train_loss"] for line in runs.read_lines(tmp_path / "n" / runs.METRICS)] == [
         line["train_loss"] for line in lines
     ]
+    assert "epoch" not in load_model(tmp_path / "n").card.to_dict()
     ends = load_file(tmp_path / "m" / runs.CHECKPOINT)
     assert torch.equal(ends["average/classifier.weight"], last["classifier.weight"])
     assert ends["best/figures"][0] == best

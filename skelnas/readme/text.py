@@ -78,6 +78,7 @@ def _facts(path: Path, model: Model) -> str:
         ("how it was read", rule or "not known"),
         ("protocol", card.protocol),
         ("held out of the training part", held_out),
+        *([("epoch, chosen by what was held out", str(card.epoch))] if card.epoch else []),
         *_training(path),
         ("versions", ", ".join(f"{name} {number}" for name, number in card.versions.items())),
     ]
