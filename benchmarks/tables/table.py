@@ -107,9 +107,8 @@ def table5(out: Path) -> Rows:
 
 def ablation(out: Path) -> Rows:
     levers = ["strong", "no-warmup", "no-nesterov", "no-label-smoothing", "no-drop-path", "no-ema"]
-    levers += ["no-input-norm"]
-    levers += ["no-rotate", "no-scale", "no-crop", "no-flip", "paper", "only-joints"]
-    levers += ["no-branches", "no-se"]
+    levers += ["no-input-norm", "no-rotate", "no-scale", "no-crop", "no-flip", "paper"]
+    levers += ["only-joints", "no-branches", "no-se"]
     found = {name: read(out / f"ablation/{name}.json") for name in levers}
     whole = found["strong"].get("top1")
     rows = [["training", "top-1", "points to strong", "mean per class", "nll"]]

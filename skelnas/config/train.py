@@ -138,8 +138,8 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
 
     def beside_recipe(self) -> list[str]:
         """Name the settings of how it learns that are not as in the recipe."""
-        free = {"recipe", "protocol", "seed", "hold_out", "select_epoch", "compile", "branches"}
-        free |= {"layers", "channels"}
+        free = {"recipe", "protocol", "seed", "hold_out", "select_epoch", "compile"}
+        free |= {"layers", "channels", "branches"}
         for other in (ClipSettings, DeviceSettings, BatchSettings):
             free |= set(other.model_fields)
         learning = [name for name in type(self).model_fields if name not in free]

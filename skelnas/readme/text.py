@@ -78,7 +78,7 @@ def _facts(path: Path, model: Model) -> str:
         ("how it was read", rule or "not known"),
         ("protocol", card.protocol),
         ("held out of the training part", held_out),
-        *([("epoch, chosen by what was held out", str(card.epoch))] if card.epoch else []),
+        *_epoch(card),
         *_training(path),
         ("versions", ", ".join(f"{name} {number}" for name, number in card.versions.items())),
     ]
@@ -87,10 +87,16 @@ def _facts(path: Path, model: Model) -> str:
 
 
 def _branches(model: Model) -> list[tuple[str, str]]:
-    count = len(parts(model.network))
-    if count == 1:
+    if not model.card.branches:
         return []
+    count = len(parts(model.network))
     return [("branches", f"{count}: one for each stream and one for all, logits averaged")]
+
+
+def _epoch(card: ModelCard) -> list[tuple[str, str]]:
+    if card.epoch is None:
+        return []
+    return [("epoch, chosen by what was held out", str(card.epoch))]
 
 
 def _training(path: Path) -> list[tuple[str, str]]:
