@@ -51,6 +51,18 @@ def test_resume_wants_the_same_settings(tmp_path: Path) -> None:
         runs.start(tmp_path, changed, resume=True, force=False)
 
 
+def test_resume_by_another_version_says_which_one_began(tmp_path: Path) -> None:
+    runs.start(tmp_path, CONFIG, resume=False, force=False).close()
+    config = runs.read_config(tmp_path)
+    config["versions"]["skelnas"] = "0.0.9"
+    (tmp_path / runs.CONFIG).write_text(json.dumps(config))
+    runs.start(tmp_path, CONFIG, resume=True, force=False).close()
+    newer = {"verb": "search", "settings": {"epochs": 3, "lr": 0.1, "branches": False}}
+    with pytest.raises(UsageError, match="started with branches = None") as caught:
+        runs.start(tmp_path, newer, resume=True, force=False)
+    assert "skelnas 0.0.9, which started it" in (caught.value.hint or "")
+
+
 def test_resume_of_nothing_starts(tmp_path: Path) -> None:
     runs.start(tmp_path / "new", CONFIG, resume=True, force=False).close()
     assert (tmp_path / "new" / runs.CONFIG).exists()

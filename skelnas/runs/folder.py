@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
+import skelnas
 from skelnas.errors import SkelnasError, UsageError, shown
 from skelnas.runs.files import (
     ALPHAS,
@@ -199,10 +200,25 @@ def _lock(folder: Path) -> IO[bytes] | None:
 
 
 def _check_same(old: dict[str, Any], new: Mapping[str, Any], folder: Path) -> None:
+    """See that a run goes on as it began.
+
+    Raises:
+        UsageError: it was started with something else.
+    """
+    hint = "repeat the command of the start with --resume"
+    versions_then = old.get("versions")
+    if isinstance(versions_then, dict) and "skelnas" in versions_then:
+        then, now = versions_then["skelnas"], skelnas.__version__
+        if then != now:  # its settings and defaults may be others, whatever was asked
+            hint = f"go on with skelnas {then}, which started it (this is {now})"
+    _compare(old, new, folder, f"{hint}, or choose another --out")
+
+
+def _compare(old: dict[str, Any], new: Mapping[str, Any], folder: Path, hint: str) -> None:
     new = json.loads(json.dumps(new))
     for key in sorted(new, key=lambda key: (key not in DECISIVE, key)):
         if isinstance(new[key], dict) and isinstance(old.get(key), dict):
-            _check_same(old[key], new[key], folder)
+            _compare(old[key], new[key], folder, hint)
         elif key == "fingerprint" and key in old and old[key] != new[key]:
             raise UsageError(
                 f"{folder}: was started with other clips than the cache has now",
@@ -212,5 +228,5 @@ def _check_same(old: dict[str, Any], new: Mapping[str, Any], folder: Path) -> No
             raise UsageError(
                 f"{folder}: was started with {key} = {shown(old.get(key))}, "
                 f"now it is {shown(new[key])}",
-                hint="repeat the command of the start with --resume, or choose another --out",
+                hint=hint,
             )
