@@ -20,7 +20,7 @@ from skelnas.job import open_run
 from skelnas.model_folder import ModelCard, save_model
 from skelnas.models.baselines import find_baseline
 from skelnas.readme import write_card
-from skelnas.splits import split_training_part
+from skelnas.splits import HoldOut, split_training_part
 from skelnas.tensorboard import EventWriter
 from skelnas.training import Training
 
@@ -67,16 +67,7 @@ def train(
         DeviceError: the device is missing or out of memory.
         Interrupted: asked to stop; the run can be resumed.
     """
-    if settings.select_epoch and not settings.hold_out:
-        raise UsageError(
-            "--select-epoch chooses by clips that are held out, and there are none",
-            hint="--hold-out 0.2 holds a fifth of the subjects out of the training part",
-        )
-    if settings.branches and "," not in settings.streams:
-        raise UsageError(
-            f"--branches is for several streams, and there is one: {settings.streams}",
-            hint="--streams joint,bone,motion makes three, and so four branches",
-        )
+    _check_asked(settings)
     about_network, unused = _describe(architecture, settings)
     if isinstance(architecture, str):
         settings = _slow_down_if_needed(settings, architecture)
@@ -97,36 +88,12 @@ def train(
                 held_out = ClipStore(others, layout, persons, settings, device, settings.store)
             if settings.flip:
                 settings = _mirror_if_possible(settings, store, cache.classes, cache_path)
-            card = ModelCard(
-                classes=cache.classes,
-                input_shape=store.shape,
-                joints=list(cache.layout.joints),
-                clip_settings=settings.model_dump(include=set(ClipSettings.model_fields)),
-                source=cache.source,
-                layout=cache.layout,
-                rule=cache.rule,
-                protocol=protocol,
-                hold_out=part.hold_out,
-                versions=runs.versions(),
-                branches=settings.branches,
-                **about_network,
-            )
-            if card.baseline is not None and find_baseline(card.baseline).needs_bones:
-                if not layout.bones:
-                    raise InputError(
-                        f"{cache_path}: does not say which joints are joined, and "
-                        f"{card.baseline} needs bones",
-                        hint="prepare it from a source with bones, or take another --model",
-                    )
-                card = replace(card, bones=layout.bones)
-        asked = {key: value for key, value in card.to_dict().items() if key not in OF_THE_CACHE}
+            card = _make_card(cache, part.hold_out, store.shape, settings, about_network)
         config = {
             "verb": "train",
             "cache": str(cache_path.resolve()),
-            "settings": {k: v for k, v in settings.asked().items() if k not in unused},
-            "beside_recipe": [name for name in settings.beside_recipe() if name not in unused],
-            "ranks": parallel.world_size() if settings.batch_norm == "rank" else "any",
-            "model": asked,
+            **_recorded(settings, unused),
+            "model": {k: v for k, v in card.to_dict().items() if k not in OF_THE_CACHE},
             "clips": len(store),
             "fingerprint": clips.fingerprint(),
         }
@@ -141,6 +108,20 @@ def train(
                 save_model(out, job.network, replace(card, epoch=chosen))
                 write_card(out)
             return out / runs.MODEL
+
+
+def _check_asked(settings: TrainSettings) -> None:
+    """See that settings do not ask for what others rule out."""
+    if settings.select_epoch and not settings.hold_out:
+        raise UsageError(
+            "--select-epoch chooses by clips that are held out, and there are none",
+            hint="--hold-out 0.2 holds a fifth of the subjects out of the training part",
+        )
+    if settings.branches and "," not in settings.streams:
+        raise UsageError(
+            f"--branches is for several streams, and there is one: {settings.streams}",
+            hint="--streams joint,bone,motion makes three, and so four branches",
+        )
 
 
 def _describe(
@@ -158,6 +139,51 @@ def _describe(
                 hint="leave it out: a baseline has the sizes and the dropout of its paper",
             )
     return {"baseline": architecture}, set(OF_CELLS)
+
+
+def _recorded(settings: TrainSettings, unused: set[str]) -> dict[str, Any]:
+    """Return what a run says of its settings, and what it has to be resumed with."""
+    return {
+        "settings": {k: v for k, v in settings.asked().items() if k not in unused},
+        "beside_recipe": [name for name in settings.beside_recipe() if name not in unused],
+        "ranks": parallel.world_size() if settings.batch_norm == "rank" else "any",
+    }
+
+
+def _make_card(
+    cache: Cache,
+    hold_out: HoldOut | None,
+    shape: tuple[int, int, int],
+    settings: TrainSettings,
+    about_network: dict[str, Any],
+) -> ModelCard:
+    """Say what is trained on which clips.
+
+    Raises:
+        InputError: a baseline needs bones, and the cache has none.
+    """
+    card = ModelCard(
+        classes=cache.classes,
+        input_shape=shape,
+        joints=list(cache.layout.joints),
+        clip_settings=settings.model_dump(include=set(ClipSettings.model_fields)),
+        source=cache.source,
+        layout=cache.layout,
+        rule=cache.rule,
+        protocol=settings.protocol,
+        hold_out=hold_out,
+        versions=runs.versions(),
+        branches=settings.branches,
+        **about_network,
+    )
+    if card.baseline is None or not find_baseline(card.baseline).needs_bones:
+        return card
+    if not cache.layout.bones:
+        raise InputError(
+            f"{cache.path}: does not say which joints are joined, and {card.baseline} needs bones",
+            hint="prepare it from a source with bones, or take another --model",
+        )
+    return replace(card, bones=cache.layout.bones)
 
 
 def _slow_down_if_needed(settings: TrainSettings, baseline: str) -> TrainSettings:
