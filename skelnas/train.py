@@ -92,7 +92,9 @@ def train(
         config = {
             "verb": "train",
             "cache": str(cache_path.resolve()),
-            **_recorded(settings, unused),
+            "settings": {k: v for k, v in settings.asked().items() if k not in unused},
+            "beside_recipe": [name for name in settings.beside_recipe() if name not in unused],
+            "ranks": parallel.world_size() if settings.batch_norm == "rank" else "any",
             "model": {k: v for k, v in card.to_dict().items() if k not in OF_THE_CACHE},
             "clips": len(store),
             "fingerprint": clips.fingerprint(),
@@ -141,15 +143,6 @@ def _describe(
     return {"baseline": architecture}, set(OF_CELLS)
 
 
-def _recorded(settings: TrainSettings, unused: set[str]) -> dict[str, Any]:
-    """Return what a run says of its settings, and what it has to be resumed with."""
-    return {
-        "settings": {k: v for k, v in settings.asked().items() if k not in unused},
-        "beside_recipe": [name for name in settings.beside_recipe() if name not in unused],
-        "ranks": parallel.world_size() if settings.batch_norm == "rank" else "any",
-    }
-
-
 def _make_card(
     cache: Cache,
     hold_out: HoldOut | None,
@@ -162,7 +155,14 @@ def _make_card(
     Raises:
         InputError: a baseline needs bones, and the cache has none.
     """
-    card = ModelCard(
+    baseline = about_network.get("baseline")
+    needs_bones = baseline is not None and find_baseline(baseline).needs_bones
+    if needs_bones and not cache.layout.bones:
+        raise InputError(
+            f"{cache.path}: does not say which joints are joined, and {baseline} needs bones",
+            hint="prepare it from a source with bones, or take another --model",
+        )
+    return ModelCard(
         classes=cache.classes,
         input_shape=shape,
         joints=list(cache.layout.joints),
@@ -174,16 +174,9 @@ def _make_card(
         hold_out=hold_out,
         versions=runs.versions(),
         branches=settings.branches,
+        bones=cache.layout.bones if needs_bones else (),
         **about_network,
     )
-    if card.baseline is None or not find_baseline(card.baseline).needs_bones:
-        return card
-    if not cache.layout.bones:
-        raise InputError(
-            f"{cache.path}: does not say which joints are joined, and {card.baseline} needs bones",
-            hint="prepare it from a source with bones, or take another --model",
-        )
-    return replace(card, bones=cache.layout.bones)
 
 
 def _slow_down_if_needed(settings: TrainSettings, baseline: str) -> TrainSettings:

@@ -211,11 +211,11 @@ def _check_same(old: dict[str, Any], new: Mapping[str, Any], folder: Path) -> No
         then, now = versions_then["skelnas"], skelnas.__version__
         if then != now:  # its settings and defaults may be others, whatever was asked
             hint = f"go on with skelnas {then}, which started it (this is {now})"
-    _compare(old, new, folder, f"{hint}, or choose another --out")
+    asked = json.loads(json.dumps(new))  # as it would have been read
+    _compare(old, asked, folder, f"{hint}, or choose another --out")
 
 
 def _compare(old: dict[str, Any], new: Mapping[str, Any], folder: Path, hint: str) -> None:
-    new = json.loads(json.dumps(new))
     for key in sorted(new, key=lambda key: (key not in DECISIVE, key)):
         if isinstance(new[key], dict) and isinstance(old.get(key), dict):
             _compare(old[key], new[key], folder, hint)
