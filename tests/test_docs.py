@@ -205,7 +205,7 @@ def test_example_of_a_source(tmp_path: Path) -> None:
         for action in ("walk", "wave"):
             np.save(clips / f"{action}-{subject:02}-001.npy", np.ones((5, 4, 3)))
     np.save(clips / "jump-01-001.npy", np.ones((5, 4, 3)))
-    printed = run(example("data.md", "## A source of your own"), tmp_path)
+    printed = run(example("data.md", "## Your own format"), tmp_path)
     assert printed == "{'xsub': (2, 2)} 1 broken\n"
     with Cache.open(tmp_path / "own.h5") as cache:
         assert cache.clips.names == ["walk-01-001", "walk-07-001", "wave-01-001", "wave-07-001"]
@@ -216,7 +216,7 @@ def test_own_recordings_from_csv_files_to_an_evaluated_model(
 ) -> None:
     heading = "### From CSV files to an evaluated model"
     (tmp_path / "record.py").write_text(example("data.md", heading))
-    (tmp_path / "joints.json").write_text(example("data.md", "## Own recordings", "json"))
+    (tmp_path / "joints.json").write_text(example("data.md", "## Your own recordings", "json"))
     program = example("data.md", heading).rstrip()
     commands = (DOCS / "data.md").read_text(encoding="utf-8").split(program)[1].split("```")[2]
     printed = [execute(line, tmp_path, monkeypatch) for line in commands.strip().splitlines()]

@@ -18,7 +18,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 def example() -> str:
     """The source of the documentation, as the module that it is saved in."""
-    section = (DOCS / "data.md").read_text(encoding="utf-8").split("\n## A source of your own\n")[1]
+    section = (DOCS / "data.md").read_text(encoding="utf-8").split("\n## Your own format\n")[1]
     found = re.search(r"^```python\n(.*?)```", section, flags=re.DOTALL | re.MULTILINE)
     assert found
     return found[1]
