@@ -28,17 +28,18 @@ from about import about
 from torch import Tensor
 from torch.func import functional_call
 
-from skelnas import architect, devices
-from skelnas.batches import Batch, shuffled
-from skelnas.bilevel import Bilevel
-from skelnas.cache import Cache
 from skelnas.config import Precision, SearchSettings
+from skelnas.data.cache import Cache
+from skelnas.data.dataset import Batch, shuffled
+from skelnas.data.prepare import prepare
+from skelnas.data.readers.synthetic import Synthetic
 from skelnas.engine import ENGINES
-from skelnas.flat import FlatSGD, FlatWeights, gradients
-from skelnas.models.supernet import Supernet
-from skelnas.prepare import prepare
-from skelnas.search_clips import SearchClips, load_search_clips
-from skelnas.sources.synthetic import Synthetic
+from skelnas.nas import architect
+from skelnas.nas.bilevel import Bilevel
+from skelnas.nas.flat_weights import FlatSGD, FlatWeights, gradients
+from skelnas.nas.search import SearchClips, load_search_clips
+from skelnas.nas.supernet import Supernet
+from skelnas.runtime import devices
 
 PERTURBATIONS = (1.0, 0.1, 0.01, 0.001)
 

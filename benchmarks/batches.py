@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from skelnas.batches import ClipStore
-from skelnas.cache import Cache, Clips
 from skelnas.config import AugmentSettings, ClipSettings, Store
-from skelnas.sources.ntu import LAYOUT
+from skelnas.data.cache import Cache, Clips
+from skelnas.data.dataset import ClipStore
+from skelnas.data.readers.ntu import LAYOUT
 
 STORES: tuple[Store, ...] = ("float32", "float16", "host")
 BATCH_SIZES = (8, 64)

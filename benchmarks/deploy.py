@@ -24,10 +24,10 @@ import torch
 from about import about
 
 from skelnas.config import PredictSettings
-from skelnas.export import export
-from skelnas.model_folder import Model, find_file, load_model
+from skelnas.evaluation.export import export
+from skelnas.evaluation.predict import predict_stream
 from skelnas.models.complexity import measure
-from skelnas.predict import predict_stream
+from skelnas.training.saved_model import Model, find_file, load_model
 
 WARM_UP = 3
 THREADS = 1

@@ -22,11 +22,11 @@ import torch
 from about import about
 from torch import Tensor
 
-from skelnas.batches import Batch
-from skelnas.bilevel import Bilevel
 from skelnas.config import SearchSettings
+from skelnas.data.dataset import Batch
 from skelnas.genotype import SPACES
-from skelnas.models.supernet import Supernet
+from skelnas.nas.bilevel import Bilevel
+from skelnas.nas.supernet import Supernet
 
 
 class Search:

@@ -21,8 +21,8 @@ from typing import Any
 
 from about import about
 
-from skelnas.prepare import prepare
-from skelnas.sources.synthetic import Synthetic
+from skelnas.data.prepare import prepare
+from skelnas.data.readers.synthetic import Synthetic
 
 CASES = {
     "first order": "--order first",

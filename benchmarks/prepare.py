@@ -31,9 +31,9 @@ from typing import Any
 import numpy as np
 from watching import watch
 
-from skelnas.prepare import report_path
-from skelnas.sources.bodies import Detections, choose_persons
-from skelnas.sources.ntu_file import NUM_JOINTS, parse, parse_by_line
+from skelnas.data.prepare import report_path
+from skelnas.data.readers.bodies import Detections, choose_persons
+from skelnas.data.readers.ntu_file import NUM_JOINTS, parse, parse_by_line
 
 
 def parse_needed_tokens(data: bytes, where: str) -> Detections:

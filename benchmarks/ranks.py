@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from skelnas import devices
-from skelnas.batches import Batch, ClipStore
 from skelnas.config import SearchSettings, TrainSettings
+from skelnas.data.dataset import Batch, ClipStore
 from skelnas.genotype import random_genotype
-from skelnas.runs import CHECKPOINT
-from skelnas.search import search
-from skelnas.train import train
+from skelnas.nas.search import search
+from skelnas.runtime import devices
+from skelnas.training.run_dir import CHECKPOINT
+from skelnas.training.train import train
 
 CLIPS: dict[str, Any] = {"frames": 16, "align": True, "epochs": 1, "threads": 1}
 SEARCH = SearchSettings(**CLIPS, layers=3, channels=4, nodes=2, batch_size=32, engine="reference")

@@ -36,14 +36,13 @@ from about import about
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from skelnas import devices
-from skelnas.batches import Batch
-from skelnas.bilevel import Bilevel
 from skelnas.config import Order, SearchSettings
+from skelnas.data.dataset import Batch
 from skelnas.engine import ENGINES, triton
 from skelnas.genotype import SPACES
-from skelnas.graphs import REHEARSALS
-from skelnas.models.supernet import Supernet
+from skelnas.nas.bilevel import REHEARSALS, Bilevel
+from skelnas.nas.supernet import Supernet
+from skelnas.runtime import devices
 
 COMPILED = "reference, torch.compile"
 RECORDED = ", CUDA graph"

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from prepare import about
 
-from skelnas.cache import Cache, CacheWriter, Storage
-from skelnas.cache.storage import clip_checksum
-from skelnas.sources.base import Recording
-from skelnas.sources.ntu import Ntu
+from skelnas.data.cache import Cache, CacheWriter, Storage
+from skelnas.data.cache.storage import clip_checksum
+from skelnas.data.readers.base import Recording
+from skelnas.data.readers.ntu import Ntu
 
 STORAGES = {
     "float32": Storage(),

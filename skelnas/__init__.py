@@ -1,23 +1,67 @@
 """skelnas finds compact CNNs for skeleton-based action recognition.
 
-`load_model` loads a trained one; the verbs as functions are in `skelnas.api`.
+The verbs of the command line are functions here: ``skelnas.search(...)``. A name is imported from
+its module when it is first used, so that ``import skelnas`` stays fast and needs no torch.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from skelnas._version import __version__
+
 if TYPE_CHECKING:
-    from skelnas.model_folder import Model, load_model
+    from skelnas.config import EvaluateSettings as EvaluateSettings
+    from skelnas.config import PredictSettings as PredictSettings
+    from skelnas.config import SearchSettings as SearchSettings
+    from skelnas.config import TrainSettings as TrainSettings
+    from skelnas.data.inspect import Inspection as Inspection
+    from skelnas.data.inspect import inspect as inspect
+    from skelnas.data.prepare import PrepareReport as PrepareReport
+    from skelnas.data.prepare import prepare as prepare
+    from skelnas.evaluation.ensemble import ensemble as ensemble
+    from skelnas.evaluation.evaluate import Evaluation as Evaluation
+    from skelnas.evaluation.evaluate import evaluate as evaluate
+    from skelnas.evaluation.export import Exported as Exported
+    from skelnas.evaluation.export import export as export
+    from skelnas.evaluation.predict import Prediction as Prediction
+    from skelnas.evaluation.predict import Window as Window
+    from skelnas.evaluation.predict import predict as predict
+    from skelnas.evaluation.predict import predict_stream as predict_stream
+    from skelnas.genotype import Genotype as Genotype
+    from skelnas.nas.derive import derive as derive
+    from skelnas.nas.search import search as search
+    from skelnas.reporting.report import report as report
+    from skelnas.training.saved_model import Model as Model
+    from skelnas.training.saved_model import load_model as load_model
+    from skelnas.training.train import train as train
 
-__all__ = ["Model", "__version__", "load_model"]
+_EXPORTS = {
+    "skelnas.config": ("EvaluateSettings", "PredictSettings", "SearchSettings", "TrainSettings"),
+    "skelnas.data.inspect": ("Inspection", "inspect"),
+    "skelnas.data.prepare": ("PrepareReport", "prepare"),
+    "skelnas.evaluation.ensemble": ("ensemble",),
+    "skelnas.evaluation.evaluate": ("Evaluation", "evaluate"),
+    "skelnas.evaluation.export": ("Exported", "export"),
+    "skelnas.evaluation.predict": ("Prediction", "Window", "predict", "predict_stream"),
+    "skelnas.genotype": ("Genotype",),
+    "skelnas.nas.derive": ("derive",),
+    "skelnas.nas.search": ("search",),
+    "skelnas.reporting.report": ("report",),
+    "skelnas.training.saved_model": ("Model", "load_model"),
+    "skelnas.training.train": ("train",),
+}
+_MODULES = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__version__ = "0.1.0"
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("Model", "load_model"):  # PyTorch is imported when a model is asked for
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    return getattr(import_module(_MODULES[name]), name)
 
-    return getattr(import_module("skelnas.model_folder"), name)
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from skelnas.cache import CacheWriter
-from skelnas.sources.base import Layout, Recording, Test, Train
+from skelnas.data.cache import CacheWriter
+from skelnas.data.readers.base import Layout, Recording, Test, Train
 
 LAYOUT = Layout(
     joints=("spine_base", "spine_mid", "hip_left", "hip_right", "hand_left"),

@@ -27,12 +27,6 @@ def serve(path: str) -> None:
     """Do commands, one after the other, until killed."""
     import torch
 
-    import skelnas.cli.evaluate
-    import skelnas.cli.search
-    import skelnas.cli.verbs
-    import skelnas.evaluate
-    import skelnas.search
-    import skelnas.train  # noqa: F401
     from skelnas import cli
 
     torch.set_num_threads(1)

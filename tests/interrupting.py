@@ -6,13 +6,13 @@ from contextlib import nullcontext
 
 import pytest
 
-from skelnas import runs
+from skelnas.runtime import signals
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Ask the next run to stop, as Ctrl-C does, when it has done `steps` steps."""
 
-    class Countdown(runs.StopFlag):
+    class Countdown(signals.StopFlag):
         asked = 0
 
         @property
@@ -20,4 +20,4 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
             self.asked += 1
             return self.asked >= steps
 
-    monkeypatch.setattr("skelnas.job.stop_on_signal", lambda: nullcontext(Countdown()))
+    monkeypatch.setattr("skelnas.training.loop.stop_on_signal", lambda: nullcontext(Countdown()))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from skelnas import flat as our_flat
-from skelnas.architect import ArchitectureGradient, VirtualStep
-from skelnas.flat import FlatWeights
+from skelnas.nas import flat_weights as our_flat
+from skelnas.nas.architect import ArchitectureGradient, VirtualStep
+from skelnas.nas.flat_weights import FlatWeights
 
 LR, MOMENTUM, WEIGHT_DECAY, PERTURBATION = 0.1, 0.9, 3e-4, 0.05
 

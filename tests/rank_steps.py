@@ -18,19 +18,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.func import functional_call
 
-from skelnas import architect, cli, parallel
+from skelnas import cli
 from skelnas.config import EvaluateSettings, SearchSettings, TrainSettings
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import Interrupted, SkelnasError
-from skelnas.evaluate import evaluate
-from skelnas.flat import FlatSGD, FlatWeights, gradients
+from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import BUILT_IN, SPACES, random_genotype
-from skelnas.job import descend
 from skelnas.models.baselines import BASELINES, Shape, find_baseline
 from skelnas.models.network import Network
-from skelnas.models.supernet import Supernet
-from skelnas.search import search
-from skelnas.train import train
+from skelnas.nas import architect
+from skelnas.nas.flat_weights import FlatSGD, FlatWeights, gradients
+from skelnas.nas.search import search
+from skelnas.nas.supernet import Supernet
+from skelnas.runtime import distributed
+from skelnas.training.loop import descend
+from skelnas.training.train import train
 
 CPU: Any = {"device": "cpu", "threads": 1}
 CELLS: Any = {"layers": 1, "nodes": 1, "engine": "reference"}
@@ -60,7 +62,7 @@ def batch(seed: int, share: slice | None = None) -> tuple[Tensor, Tensor, float]
     torch.manual_seed(seed)
     x, labels = torch.randn(CLIPS, 3, 7, 5, dtype=torch.float64), torch.randint(4, (CLIPS,))
     x = 3 + x * torch.arange(1, CLIPS + 1)[:, None, None, None]  # no two clips are alike
-    share = parallel.share(CLIPS) if share is None else share
+    share = distributed.share(CLIPS) if share is None else share
     return x[share], labels[share], len(labels[share]) / CLIPS
 
 
@@ -94,7 +96,7 @@ def search_step(shares: Shares = OWN, exact: bool = False) -> Tensors:
     alphas = list(net.alphas.values())
     gradient = method(partial(loss, 1), partial(loss, 2), weights, alphas, step)
     sgd.step(*gradients(loss(1), [weights]), 0.1)
-    (seen,) = parallel.all_reduce([gradient.validation_loss])
+    (seen,) = distributed.all_reduce([gradient.validation_loss])
     found = dict(zip(net.alphas, gradient.alphas, strict=True))
     return {**found, "loss": seen, "w": weights.values}
 
@@ -121,7 +123,7 @@ def two_steps(
 ) -> Tensors:
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for step in range(2):
-        drop(CLIPS, torch.Generator().manual_seed(step), parallel.share(CLIPS))
+        drop(CLIPS, torch.Generator().manual_seed(step), distributed.share(CLIPS))
         x, labels, part = batch(step)
         descend(optimizer, F.cross_entropy(network(x), labels) * part, 0.1, 5.0)
     return network.state_dict()
@@ -139,34 +141,34 @@ def all_steps() -> Tensors:
 
 def talk() -> Tensors:
     """What ranks say to each other, in numbers."""
-    rank = parallel.rank()
+    rank = distributed.rank()
     shared = torch.full((2, 2), float(rank))
-    parallel.broadcast([shared])
-    parallel.check_same([torch.ones(3), torch.tensor(2)], "here")
+    distributed.broadcast([shared])
+    distributed.check_same([torch.ones(3), torch.tensor(2)], "here")
     apart = ""
     try:
-        parallel.check_same([torch.ones(3), torch.tensor(rank)], "in epoch 3")
+        distributed.check_same([torch.ones(3), torch.tensor(rank)], "in epoch 3")
     except SkelnasError as error:
         apart = str(error)
-    assert parallel.is_new(f"rank {rank} alone")
+    assert distributed.is_new(f"rank {rank} alone")
     return {
-        "wishes": torch.tensor(parallel.agree(rank == 1, False)),
-        "rows": parallel.all_gather(torch.tensor([rank + 1.0, 7.0])),
+        "wishes": torch.tensor(distributed.agree(rank == 1, False)),
+        "rows": distributed.all_gather(torch.tensor([rank + 1.0, 7.0])),
         "shared": shared,
         "apart": torch.tensor(list(apart.encode())),
-        "told": parallel.all_reduce([torch.tensor(int(parallel.is_new("by both")))])[0],
+        "told": distributed.all_reduce([torch.tensor(int(distributed.is_new("by both")))])[0],
     }
 
 
 def numbers(folder: Path) -> None:
     """Write what each rank finds."""
-    with parallel.joined(60):
+    with distributed.joined(60):
         with over_ranks(True):
             synced = all_steps()
         found = {"sync": synced, "rank": search_step(), "talk": talk()}
         for name, tensors in found.items():
             whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
-            save_file(whole, folder / f"{name}{parallel.rank()}.safetensors")
+            save_file(whole, folder / f"{name}{distributed.rank()}.safetensors")
 
 
 def verbs(cache: Path, folder: Path) -> None:
@@ -175,7 +177,7 @@ def verbs(cache: Path, folder: Path) -> None:
     stop_and_go_on(cache, folder / "stopped")
     with pytest.raises(SkelnasError, match="have come apart at the start: rank 1 holds other"):
         search(cache, folder / "apart", SEARCH.model_copy(update={"seed": int(os.environ["RANK"])}))
-    parallel.leave()
+    distributed.leave()
     train(cache, BUILT_IN["ntu_cs112se30"], folder / "model", TRAIN)
     print(json.dumps(evaluate(cache, folder / "model", EVALUATE).to_dict()))
 
@@ -186,7 +188,7 @@ def stop_and_go_on(cache: Path, folder: Path) -> None:
         stop_after(patch, 3 if os.environ["RANK"] == "1" else 10**6)
         with pytest.raises(Interrupted, match="stopped in epoch 2 after step 1"):
             search(cache, folder, SEARCH)
-    parallel.leave()  # what fails does not: its process is to end, but this one goes on
+    distributed.leave()  # what fails does not: its process is to end, but this one goes on
     search(cache, folder, SEARCH, resume=True)
 
 

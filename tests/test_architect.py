@@ -12,10 +12,10 @@ from known_gradients import Quadratic, examine_difference, examine_exact
 from torch import Tensor
 from torch.func import functional_call
 
-from skelnas import architect
-from skelnas.flat import FlatSGD, FlatWeights
 from skelnas.genotype import SPACES
-from skelnas.models.supernet import Supernet
+from skelnas.nas import architect
+from skelnas.nas.flat_weights import FlatSGD, FlatWeights
+from skelnas.nas.supernet import Supernet
 
 
 def test_closed_form_by_difference() -> None:

@@ -7,15 +7,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from skelnas.batches import Batch, ClipStore, branch_channels, memory, num_batches, shuffled
-from skelnas.batches.augment import draw, find_partners
-from skelnas.batches.memory import OnHost, choose
-from skelnas.batches.sampling import Rows
-from skelnas.cache import Clips
 from skelnas.config import AugmentSettings, ClipSettings, Store
+from skelnas.data import dataset
+from skelnas.data.cache import Clips
+from skelnas.data.dataset import Batch, ClipStore, OnHost, choose, num_batches, shuffled
+from skelnas.data.readers import kinetics, ntu, nw_ucla
+from skelnas.data.readers.base import Layout
+from skelnas.data.sampling import Rows
+from skelnas.data.streams import branch_channels
+from skelnas.data.transforms import draw, find_partners
 from skelnas.errors import InputError
-from skelnas.sources import kinetics, ntu, nw_ucla
-from skelnas.sources.base import Layout
 
 SPINE = Layout(
     joints=("spine_base", "spine_mid", "hip_left", "hip_right"), center_joint=1, bones=()
@@ -477,7 +478,7 @@ def test_float16_refuses_what_it_cannot_hold() -> None:
 
 def test_clips_are_kept_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose("auto", 10**15, torch.device("cpu")) == "float32"
-    monkeypatch.setattr(memory, "memory_of", lambda device: 400.0)
+    monkeypatch.setattr(dataset, "memory_of", lambda device: 400.0)
     cuda = torch.device("cuda")
     assert [choose("auto", size, cuda) for size in (100, 101, 200, 201)] == [
         *("float32", "float16", "float16", "host")

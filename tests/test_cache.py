@@ -15,11 +15,11 @@ import h5py
 import numpy as np
 import pytest
 
-from skelnas.cache import Cache, CacheWriter
-from skelnas.cache import reader as reader_module
-from skelnas.cache import writer as writer_module
+from skelnas.data.cache import Cache, CacheWriter
+from skelnas.data.cache import reader as reader_module
+from skelnas.data.cache import writer as writer_module
+from skelnas.data.readers.base import Layout, Recording, Test, Train, Unused
 from skelnas.errors import InputError, SkelnasError, UsageError
-from skelnas.sources.base import Layout, Recording, Test, Train, Unused
 
 LAYOUT = Layout(
     joints=("hip", "head", "main gauche é", "手"),

@@ -162,7 +162,7 @@ def test_prepare_real_recordings(
 
 
 def test_a_broken_file_is_left_out_listed_and_in_the_exit_code(tmp_path: Path) -> None:
-    from skelnas.sources.synthetic import write_raw
+    from skelnas.data.readers.synthetic import write_raw
 
     first, second = write_raw(tmp_path / "raw", num_clips=2)
     second.write_bytes(second.read_bytes()[:5000])

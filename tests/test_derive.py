@@ -10,9 +10,9 @@ import pytest
 
 from skelnas.cli.options import check
 from skelnas.config import SearchSettings
-from skelnas.derive import derive
 from skelnas.errors import InputError, UsageError
-from skelnas.runs import ALPHAS, CONFIG, METRICS
+from skelnas.nas.derive import derive
+from skelnas.training.run_dir import ALPHAS, CONFIG, METRICS
 
 OPS = ["none", "skip_connect", "conv_3x3"]
 EDGES = 5  # of two nodes

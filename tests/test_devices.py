@@ -13,12 +13,13 @@ from test_search import SMALL as SEARCH
 from test_train import GENOTYPE
 from test_train import SMALL as TRAIN
 
-from skelnas import devices, runs
 from skelnas.config import DeviceSettings, EvaluateSettings, Precision
 from skelnas.errors import DeviceError
-from skelnas.evaluate import evaluate
-from skelnas.search import search
-from skelnas.train import train
+from skelnas.evaluation.evaluate import evaluate
+from skelnas.nas.search import search
+from skelnas.runtime import devices
+from skelnas.training import run_dir
+from skelnas.training.train import train
 
 CPU = torch.device("cpu")
 
@@ -113,9 +114,9 @@ def test_a_search_in_bfloat16_is_near_and_keeps_all_in_float32(
     for name, precision in {"exact": "fp32", "one": "bf16", "other": "bf16"}.items():
         settings = SEARCH.model_copy(update={"epochs": 1, "precision": precision})
         search(tiny_cache, tmp_path / name, settings)
-        (line,) = runs.read_lines(tmp_path / name / runs.METRICS)
+        (line,) = run_dir.read_lines(tmp_path / name / run_dir.METRICS)
         losses[name] = line["train_loss"]
-    one, other = (load_file(tmp_path / name / runs.CHECKPOINT) for name in ("one", "other"))
+    one, other = (load_file(tmp_path / name / run_dir.CHECKPOINT) for name in ("one", "other"))
     assert {tensor.dtype for tensor in one.values()} == {torch.float32}
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert losses["one"] != losses["exact"]

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from skelnas.cache import Cache
 from skelnas.cli import app
 from skelnas.config import ClipSettings
+from skelnas.data.cache import Cache
 from skelnas.genotype import random_genotype
-from skelnas.model_folder import ModelCard, save_model
+from skelnas.training.saved_model import ModelCard, save_model
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

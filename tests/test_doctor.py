@@ -12,8 +12,8 @@ import torch
 from test_cli import SEARCH, run
 
 from skelnas import doctor
-from skelnas.cache import Cache
 from skelnas.config import SearchSettings
+from skelnas.data.cache import Cache
 from skelnas.doctor import Diagnosis, Work, diagnose
 from skelnas.doctor import packages as packages_of
 from skelnas.doctor.pace import Pace, fit
@@ -57,7 +57,7 @@ def test_quick_takes_no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("a step was taken")
 
-    monkeypatch.setattr("skelnas.bilevel.Bilevel.step", refuse)
+    monkeypatch.setattr("skelnas.nas.bilevel.Bilevel.step", refuse)
     found = diagnose(SETTINGS, WORK, quick=True)
     assert found.is_sound
     assert found.pace is None

@@ -10,12 +10,13 @@ import pytest
 import torch
 from interrupting import stop_after
 
-from skelnas import devices, runs
-from skelnas.batches import Batch, ClipStore
 from skelnas.config import SearchSettings
-from skelnas.derive import derive
+from skelnas.data.dataset import Batch, ClipStore
 from skelnas.errors import Interrupted, UsageError
-from skelnas.search import search
+from skelnas.nas.derive import derive
+from skelnas.nas.search import search
+from skelnas.runtime import devices
+from skelnas.training import run_dir
 
 SMALL = SearchSettings(
     frames=6, layers=3, channels=2, nodes=2, epochs=3, batch_size=6, device="cpu", alpha_lr=0.05
@@ -40,7 +41,7 @@ def float64(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def alphas(run: Path) -> torch.Tensor:
-    last = runs.read_lines(run / runs.ALPHAS)[-1]
+    last = run_dir.read_lines(run / run_dir.ALPHAS)[-1]
     return torch.tensor([last["normal"], last["reduction"]], dtype=torch.float64)
 
 
@@ -52,12 +53,12 @@ def test_both_engines_find_the_same(tiny_cache: Path, tmp_path: Path, order: str
         settings = SMALL.model_copy(update={"engine": engine, "order": order})
         search(tiny_cache, tmp_path / engine, settings)
         found[engine] = alphas(tmp_path / engine), derive(tmp_path / engine)
-        line = runs.read_lines(tmp_path / engine / runs.METRICS)[-1]
+        line = run_dir.read_lines(tmp_path / engine / run_dir.METRICS)[-1]
         assert line["engine"] == engine
     torch.testing.assert_close(found["fused"][0], found["reference"][0], rtol=0, atol=1e-6)
     assert found["fused"][1] == found["reference"][1]
     start = torch.tensor(
-        [runs.read_lines(tmp_path / "fused" / runs.ALPHAS)[0][cell] for cell in ("normal",)]
+        [run_dir.read_lines(tmp_path / "fused" / run_dir.ALPHAS)[0][cell] for cell in ("normal",)]
     )
     assert (found["fused"][0][0] - start).abs().max() > 0.1, "alphas must move for this to say much"
 
@@ -87,7 +88,7 @@ def test_auto_is_fused_unless_more_is_asked(
 ) -> None:
     once = {"epochs": 1, "layers": 1}
     search(tiny_cache, tmp_path / "run", SMALL.model_copy(update=once | changes))
-    assert runs.read_lines(tmp_path / "run" / runs.METRICS)[0]["engine"] == engine
+    assert run_dir.read_lines(tmp_path / "run" / run_dir.METRICS)[0]["engine"] == engine
 
 
 @pytest.mark.parametrize(

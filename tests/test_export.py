@@ -14,21 +14,21 @@ from conftest import BODY, LAYOUT
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from skelnas import export as export_module
 from skelnas.cli import app
 from skelnas.config import EvaluateSettings, PredictSettings, TrainSettings
 from skelnas.errors import SkelnasError, UsageError
-from skelnas.evaluate import evaluate
-from skelnas.export import OPSET, export
+from skelnas.evaluation import export as export_module
+from skelnas.evaluation.evaluate import evaluate
+from skelnas.evaluation.export import OPSET, export
+from skelnas.evaluation.predict import predict_stream
 from skelnas.genotype import BUILT_IN, PRIMITIVES, random_genotype
-from skelnas.model_folder import load_model
 from skelnas.models.baselines import BASELINES, Shape, find_baseline
 from skelnas.models.fold import fold
 from skelnas.models.network import Network
 from skelnas.models.norm import BatchNorm
 from skelnas.models.ops import make_op
-from skelnas.predict import predict_stream
-from skelnas.train import train
+from skelnas.training.saved_model import load_model
+from skelnas.training.train import train
 
 SMALL = TrainSettings(
     frames=9, layers=3, channels=2, epochs=1, batch_size=8, recipe="paper", device="cpu"

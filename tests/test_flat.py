@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from skelnas import graphs
-from skelnas.batches import Batch
-from skelnas.bilevel import Bilevel
 from skelnas.config import SearchSettings
-from skelnas.flat import FlatSGD, FlatWeights, gradients
+from skelnas.data.dataset import Batch
 from skelnas.genotype import SPACES
-from skelnas.graphs import REHEARSALS, Recorded
-from skelnas.models.supernet import Supernet
+from skelnas.nas import bilevel
+from skelnas.nas.bilevel import REHEARSALS, Bilevel, Recorded
+from skelnas.nas.flat_weights import FlatSGD, FlatWeights, gradients
+from skelnas.nas.supernet import Supernet
 
 SHAPES = (3, 2, 3, 5), (4,), (2, 3)
 
@@ -136,7 +135,7 @@ def test_a_step_never_waits_for_the_device(
 class Replayed:
     """In place of a CUDA graph: does again, on the inputs of its own, what was recorded."""
 
-    def __init__(self, step: graphs.Step, batches: tuple[Batch, Batch]) -> None:
+    def __init__(self, step: bilevel.Step, batches: tuple[Batch, Batch]) -> None:
         self.step = step
         self.inputs = tuple(Batch(b.x.clone(), b.labels.clone(), b.share) for b in batches)
 
@@ -149,8 +148,8 @@ class Replayed:
 
 @pytest.fixture
 def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "_Graph", Replayed)
-    monkeypatch.setattr(graphs, "aside", lambda step, batches: step(*batches))
+    monkeypatch.setattr(bilevel, "_Graph", Replayed)
+    monkeypatch.setattr(bilevel, "aside", lambda step, batches: step(*batches))
 
 
 class TestRecorded:
@@ -160,7 +159,7 @@ class TestRecorded:
         recorded: list[int] = []
         steps: list[float] = []
 
-        def record(step: graphs.Step, batches: tuple[Batch, Batch]) -> Replayed:
+        def record(step: bilevel.Step, batches: tuple[Batch, Batch]) -> Replayed:
             recorded.append(len(batches[0].x))
             return Replayed(step, batches)
 
@@ -168,7 +167,7 @@ class TestRecorded:
             steps.append(a.x.sum().item())
             return a.x.sum() + b.x.sum()
 
-        monkeypatch.setattr(graphs, "_Graph", record)
+        monkeypatch.setattr(bilevel, "_Graph", record)
         work = Recorded(step)
         for number in range(REHEARSALS + 2):
             for count in (2, 3):
@@ -187,7 +186,7 @@ class TestRecorded:
         def fail(*_: object) -> None:
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-        monkeypatch.setattr(graphs, "_Graph", fail)
+        monkeypatch.setattr(bilevel, "_Graph", fail)
         work = Recorded(lambda a, b: a.x.sum())
         for number in range(REHEARSALS + 3):
             assert work(batch(number), batch(9)) == batch(number).x.sum()
@@ -199,7 +198,7 @@ class TestRecorded:
         def fail(*_: object) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-        monkeypatch.setattr(graphs, "_Graph", fail)
+        monkeypatch.setattr(bilevel, "_Graph", fail)
         work = Recorded(lambda a, b: a.x.sum())
         for _ in range(REHEARSALS):
             work(batch(0), batch(1))

@@ -12,13 +12,13 @@ from test_search import SMALL as SEARCH
 from test_train import GENOTYPE
 from test_train import SMALL as TRAIN
 
-from skelnas import runs
 from skelnas.errors import DeviceError
-from skelnas.footprint import SHARE, free_bytes, largest_batch, measured
 from skelnas.models.network import Network
-from skelnas.models.supernet import Supernet
-from skelnas.search import search
-from skelnas.train import train
+from skelnas.nas.search import search
+from skelnas.nas.supernet import Supernet
+from skelnas.runtime.memory import SHARE, free_bytes, largest_batch, measured
+from skelnas.training import run_dir
+from skelnas.training.train import train
 
 CPU = torch.device("cpu")
 SPENT = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
@@ -137,7 +137,7 @@ def test_a_run_that_is_too_large_says_what_would_fit(
         start()
     assert e.value.exit_code == 4
     assert ("--checkpoint-cells" in str(e.value.hint)) == (verb == "search")
-    assert not (tmp_path / "run" / runs.CHECKPOINT).exists()
+    assert not (tmp_path / "run" / run_dir.CHECKPOINT).exists()
 
 
 def test_free_memory_is_some_of_what_there_is() -> None:
@@ -152,7 +152,7 @@ def test_a_network_that_is_too_large_asks_for_a_smaller_one(
     def spend(model: torch.nn.Module, device: torch.device) -> None:
         raise SPENT
 
-    monkeypatch.setattr("skelnas.devices.place", spend)
+    monkeypatch.setattr("skelnas.runtime.devices.place", spend)
     start = {
         "search": partial(search, tiny_cache, tmp_path / "run", SEARCH),
         "train": partial(train, tiny_cache, GENOTYPE, tmp_path / "run", TRAIN),

@@ -8,7 +8,13 @@ import pytest
 
 @pytest.mark.parametrize(
     "module",
-    ["skelnas.cli", "skelnas.derive", "skelnas.prepare", "skelnas.plot", "skelnas.report.page"],
+    [
+        "skelnas.cli",
+        "skelnas.nas.derive",
+        "skelnas.data.prepare",
+        "skelnas.reporting.plot_cells",
+        "skelnas.reporting.page",
+    ],
 )
 def test_starts_without_what_takes_long_to_import(module: str) -> None:
     script = (

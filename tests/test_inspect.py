@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from test_cache import recording, recordings, write
 
-from skelnas.cache import Cache, reader
+from skelnas.data.cache import Cache, reader
+from skelnas.data.inspect import find_clip, find_damage, inspect
+from skelnas.data.readers.base import Recording
 from skelnas.errors import InputError
-from skelnas.inspect import find_clip, find_damage, inspect
-from skelnas.sources.base import Recording
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_part_of_the_file_that_cannot_be_read_is_found(
 ) -> None:
     from test_cache import LAYOUT, RULE, finish
 
-    from skelnas.cache import CacheWriter, Storage
+    from skelnas.data.cache import CacheWriter, Storage
 
     clips = [recording(index, 2, 2000) for index in range(12)]
     path = tmp_path / "cache.h5"

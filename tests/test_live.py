@@ -8,9 +8,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from skelnas import console, live
 from skelnas.genotype import BUILT_IN, Edge, Genotype
-from skelnas.live import Reading, View, figure, watch
+from skelnas.runtime import console
+from skelnas.training import progress
+from skelnas.training.progress import Reading, View, figure, watch
 
 FIGURES = {"train_loss": 1.35, "train_top1": 0.474, "validation_loss": 1.53, "lr": 0.01372}
 SEARCH = Reading(FIGURES, BUILT_IN["ntu_cs112se30"], {"normal": 0.982, "reduction": 0.9})
@@ -27,7 +28,7 @@ def written(on: Console) -> str:
 
 
 def shown(reading: Reading, width: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(live, "SECONDS_BETWEEN_READINGS", -1.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_READINGS", -1.0)
     on = screen(width, color_system=None)
     view = View("search", 35, 63, on)
     view.show(11, 41, lambda: reading)
@@ -121,7 +122,7 @@ def test_plain_lines_where_a_screen_cannot_be_redrawn(
 
 
 def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "SECONDS_BETWEEN_READINGS", -1.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_READINGS", -1.0)
     colours = {}
     for name, environment in {"plain": {"NO_COLOR": "1"}, "coloured": {}}.items():
         on = screen(_environ={"TERM": "xterm", **environment})

@@ -20,14 +20,15 @@ from safetensors.torch import load_file
 from test_search import assert_same, outcome
 from typer.testing import CliRunner
 
-from skelnas import parallel, runs
 from skelnas.cli import app
 from skelnas.config import SearchSettings
 from skelnas.errors import SkelnasError, UsageError
-from skelnas.evaluate import evaluate
+from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import BUILT_IN
-from skelnas.search import search
-from skelnas.train import train
+from skelnas.nas.search import search
+from skelnas.runtime import distributed
+from skelnas.training import run_dir
+from skelnas.training.train import train
 
 Outcome = tuple[dict[str, torch.Tensor], list[dict[str, object]], str]
 
@@ -117,7 +118,7 @@ def test_a_training_of_two_ranks_is_that_of_one(
     tiny_cache: Path, pair: Pair, tmp_path: Path
 ) -> None:
     model = train(tiny_cache, BUILT_IN["ntu_cs112se30"], tmp_path / "model", TRAIN)
-    one, two = load_file(model), load_file(pair.folder / "model" / runs.MODEL)
+    one, two = load_file(model), load_file(pair.folder / "model" / run_dir.MODEL)
     torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
 
 
@@ -136,7 +137,7 @@ def test_a_rank_that_dies_ends_all_and_one_process_goes_on(
 ) -> None:
     out = tmp_path / "run"
     ranks = command("search", tiny_cache, "--out", out, *flags(SEARCH))
-    wait_for(lambda: (out / runs.METRICS).exists())
+    wait_for(lambda: (out / run_dir.METRICS).exists())
     ranks[1].kill()
     codes, _, messages = finish(ranks)
     assert codes == [1, -signal.SIGKILL]
@@ -155,14 +156,14 @@ def test_a_rank_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment(rank=0).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SkelnasError, match="another rank does not answer in time"):
-        parallel.joined(1).__enter__()
+        distributed.joined(1).__enter__()
 
 
 def test_other_ranks_that_nobody_can_find(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(UsageError, match=r"WORLD_SIZE is 2, but .* RANK") as caught:
-        parallel.joined(1).__enter__()
+        distributed.joined(1).__enter__()
     assert "torchrun" in str(caught.value.hint)
 
 
@@ -178,18 +179,18 @@ def test_a_genotype_from_standard_input_is_for_one_process(
 def test_shares_are_disjoint_and_whole(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     shares = []
     for rank in range(3):
-        monkeypatch.setattr(parallel, "_group", parallel._Group(rank, 3, None))
-        shares.append(list(range(count))[parallel.share(count)])
+        monkeypatch.setattr(distributed, "_group", distributed._Group(rank, 3, None))
+        shares.append(list(range(count))[distributed.share(count)])
     assert list(itertools.chain(*shares)) == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     with pytest.raises(UsageError, match="3 ranks cannot share 2 clips"):
-        parallel.share(2)
+        distributed.share(2)
 
 
 def test_without_other_ranks_nothing_happens() -> None:
     tensors = [torch.ones(2), torch.zeros(3)]
-    with parallel.joined(1):
-        assert parallel.all_reduce(tensors)[0] is tensors[0]
-        assert parallel.share(5) == slice(0, 5)
-        assert parallel.agree(True, False) == [True, False]
-        assert parallel.on_first(lambda: 3) == 3
+    with distributed.joined(1):
+        assert distributed.all_reduce(tensors)[0] is tensors[0]
+        assert distributed.share(5) == slice(0, 5)
+        assert distributed.agree(True, False) == [True, False]
+        assert distributed.on_first(lambda: 3) == 3

@@ -11,14 +11,14 @@ from conftest import write_tiny_cache
 from safetensors.torch import load_file, save_file
 from test_search import SMALL
 
-from skelnas import runs
-from skelnas.cache import Cache
-from skelnas.checkpoint import load_checkpoint, save_checkpoint
-from skelnas.derive import Perturbation, derive
+from skelnas.data.cache import Cache
 from skelnas.errors import InputError, UsageError
-from skelnas.perturbation import Losses, measure_losses
-from skelnas.search import search
-from skelnas.selection import choose_cell, count_skips
+from skelnas.genotype import choose_cell, count_skips
+from skelnas.nas.derive import Perturbation, derive
+from skelnas.nas.perturbation import Losses, measure_losses
+from skelnas.nas.search import search
+from skelnas.training import run_dir
+from skelnas.training.checkpoint import load_checkpoint, save_checkpoint
 
 SETTINGS = SMALL.model_copy(update={"space": "none,skip_connect,conv_3x3", "layers": 4})
 EDGES = 5
@@ -32,7 +32,7 @@ def run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measure(run: Path, num_clips: int = 0) -> dict[str, Losses]:
-    return measure_losses(run, runs.read_config(run), num_clips=num_clips)
+    return measure_losses(run, run_dir.read_config(run), num_clips=num_clips)
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +52,14 @@ def test_every_operation_and_edge_is_measured(losses: dict[str, Losses]) -> None
 def copy_with(run: Path, copy: Path, *, zero: str) -> Path:
     """Copy a run, with weights of 0 where a name has `zero` in it."""
     copy.mkdir()
-    for name in (runs.CONFIG, runs.ALPHAS):
+    for name in (run_dir.CONFIG, run_dir.ALPHAS):
         (copy / name).write_bytes((run / name).read_bytes())
-    tensors = load_file(run / runs.CHECKPOINT)
+    tensors = load_file(run / run_dir.CHECKPOINT)
     names = [name for name in tensors if name.startswith("model/") and zero in name]
     assert names
     for name in names:
         tensors[name].zero_()
-    save_file(tensors, copy / runs.CHECKPOINT, {"place": '{"epoch": 2, "step": 0, "count": 0}'})
+    save_file(tensors, copy / run_dir.CHECKPOINT, {"place": '{"epoch": 2, "step": 0, "count": 0}'})
     return copy
 
 
@@ -124,7 +124,7 @@ def test_only_the_half_that_drives_alpha_is_measured_on(
 def test_a_cache_that_has_moved_or_is_another(
     run: Path, tiny_cache: Path, losses: dict[str, Losses], tmp_path: Path
 ) -> None:
-    config = runs.read_config(run) | {"cache": str(tmp_path / "gone.h5")}
+    config = run_dir.read_config(run) | {"cache": str(tmp_path / "gone.h5")}
     with pytest.raises(
         InputError, match=r"gone\.h5: the cache of the search is not there"
     ) as caught:
@@ -139,7 +139,7 @@ def test_a_cache_that_has_moved_or_is_another(
 def test_what_cannot_be_measured(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--epoch goes with alphas"):
         derive(run, epoch=1, perturbation=Perturbation())
-    config = runs.read_config(run)
+    config = run_dir.read_config(run)
     with pytest.raises(InputError, match="holds no checkpoint yet"):
         measure_losses(tmp_path, config)
     with pytest.raises(InputError, match="not those of this skelnas"):
@@ -152,11 +152,11 @@ def test_what_cannot_be_measured(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_chooses_nothing(run: Path, tmp_path: Path) -> None:
-    tensors, place = load_checkpoint(run / runs.CHECKPOINT)
+    tensors, place = load_checkpoint(run / run_dir.CHECKPOINT)
     broken = {**tensors, "model/classifier.bias": tensors["model/classifier.bias"] * math.nan}
-    save_checkpoint(tmp_path / runs.CHECKPOINT, broken, place)
+    save_checkpoint(tmp_path / run_dir.CHECKPOINT, broken, place)
     with pytest.raises(InputError, match="not all finite numbers"):
-        measure_losses(tmp_path, runs.read_config(run))
+        measure_losses(tmp_path, run_dir.read_config(run))
 
 
 def test_measuring_leaves_the_run_as_it_was(run: Path) -> None:

@@ -15,9 +15,11 @@ from known_gradients import examine_difference, examine_exact
 from test_search import SMALL, examine_resume
 from torch import Tensor, nn
 
-from skelnas import architect, flat, job, selection
+from skelnas import genotype
 from skelnas.errors import InputError
-from skelnas.search import search
+from skelnas.nas import architect, flat_weights
+from skelnas.nas.search import search
+from skelnas.training import loop
 
 Softmax = Callable[[Sequence[float]], list[float]]
 
@@ -84,7 +86,7 @@ BUGS_OF_DOUBLE_BACKWARD = {
 
 def plant(bug: Mapping[str, str]) -> tuple[ModuleType, ModuleType]:
     """Return the architect, and the flat weights under it, with pieces of their source replaced."""
-    modules = flat, architect
+    modules = flat_weights, architect
     sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules]
     planted = [ModuleType(module.__name__) for module in modules]
     for old, new in bug.items():
@@ -116,7 +118,7 @@ def test_without_a_bug_nothing_is_caught() -> None:
     examine_exact(*plant({}))
 
 
-def softmax_of_ops(alphas: Sequence[float], softmax: Softmax = selection.softmax) -> list[float]:
+def softmax_of_ops(alphas: Sequence[float], softmax: Softmax = genotype.softmax) -> list[float]:
     """Leave `none`, the first operation, out of the softmax."""
     return [0.0, *softmax(alphas[1:])]
 
@@ -125,7 +127,7 @@ def softmax_of_ops(alphas: Sequence[float], softmax: Softmax = selection.softmax
     "wrong", [list, softmax_of_ops], ids=["raw alphas", "softmax without none"]
 )
 def test_wrong_ranking(monkeypatch: pytest.MonkeyPatch, wrong: Softmax) -> None:
-    monkeypatch.setattr(selection, "softmax", wrong)
+    monkeypatch.setattr(genotype, "softmax", wrong)
     with pytest.raises(AssertionError):
         test_selection.TestFromAlphas().test_none_takes_its_share_but_is_never_chosen()
 
@@ -145,7 +147,7 @@ def test_incomplete_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
     lost: str,
 ) -> None:
-    save, load = job.save_checkpoint, nn.Module.load_state_dict
+    save, load = loop.save_checkpoint, nn.Module.load_state_dict
 
     def forget(path: Path, tensors: Mapping[str, Tensor], place: Mapping[str, int]) -> None:
         if place["step"]:  # the last checkpoint is whole, or its names would give it away
@@ -155,7 +157,7 @@ def test_incomplete_checkpoint(
     def load_what_is_there(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         load(model, state, strict=False)
 
-    monkeypatch.setattr(job, "save_checkpoint", forget)
+    monkeypatch.setattr(loop, "save_checkpoint", forget)
     monkeypatch.setattr(nn.Module, "load_state_dict", load_what_is_there)
     with pytest.raises((AssertionError, InputError)):
         examine_resume(tiny_cache, whole_run, tmp_path / "run", monkeypatch)

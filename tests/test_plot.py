@@ -13,10 +13,10 @@ from matplotlib.textpath import TextPath
 
 from skelnas.errors import SkelnasError, UsageError
 from skelnas.genotype import BUILT_IN, PRIMITIVES, Cell, Edge, Genotype
-from skelnas.plot import draw_cells, layout, style
-from skelnas.plot.cells import ARROW, FONT_SIZE
-from skelnas.plot.confusion import draw_confusion
-from skelnas.plot.style import stroke
+from skelnas.reporting import cell_layout, plot_style
+from skelnas.reporting.plot_cells import ARROW, FONT_SIZE, draw_cells
+from skelnas.reporting.plot_confusion import draw_confusion
+from skelnas.reporting.plot_style import stroke
 
 OPS = [op for op in PRIMITIVES if op != "none"]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -107,14 +107,14 @@ def test_operation_names_fit_into_their_boxes() -> None:
     size = FONT_SIZE
     for op in OPS:
         extent = TextPath((0, 0), op, size=size, prop=FontProperties()).get_extents()
-        assert extent.width < layout.OP_WIDTH - 8
+        assert extent.width < cell_layout.OP_WIDTH - 8
 
 
 @pytest.mark.parametrize("num_nodes", [1, 2, 4, 6])
 @pytest.mark.parametrize("num_edges", [1, 2, 3])
 def test_no_two_boxes_meet_and_lines_stay_clear_of_them(num_nodes: int, num_edges: int) -> None:
     cell = draw_any(num_nodes, num_edges)
-    drawing = layout.lay_out(cell)
+    drawing = cell_layout.lay_out(cell)
 
     for before, after in itertools.pairwise(drawing.columns):
         right = max(box.x + box.width / 2 for box in before)
@@ -123,7 +123,7 @@ def test_no_two_boxes_meet_and_lines_stay_clear_of_them(num_nodes: int, num_edge
     for column in drawing.columns:
         for upper, lower in itertools.pairwise(column):
             gap = (lower.y - lower.height / 2) - (upper.y + upper.height / 2)
-            assert gap >= layout.BOX_GAP - 1e-6
+            assert gap >= cell_layout.BOX_GAP - 1e-6
     # A line bends between columns only; in a column it has a box of its own or ends.
     place = {box: i for i, column in enumerate(drawing.columns) for box in column}
     for line in drawing.lines:
@@ -132,7 +132,7 @@ def test_no_two_boxes_meet_and_lines_stay_clear_of_them(num_nodes: int, num_edge
     ends = [
         (box, end)
         for box in drawing.boxes
-        for end in [layout.piece(source, box)[1] for source in box.sources]
+        for end in [cell_layout.piece(source, box)[1] for source in box.sources]
     ]
     assert all(abs(end - box.y) <= box.height / 2 for box, end in ends)
     assert len({(id(box), round(end, 6)) for box, end in ends}) == len(ends)
@@ -143,7 +143,7 @@ def test_every_edge_is_drawn_once_even_twins() -> None:
         (Edge("conv_3x3", 0), Edge("conv_3x3", 0), Edge("se_connect", 1)),
         (Edge("skip_connect", 2),),
     )
-    drawing = layout.lay_out(cell)
+    drawing = cell_layout.lay_out(cell)
     ends = [
         (line[0].label, next((box.label for box in line[1:-1] if box.label), ""), line[-1].label)
         for line in drawing.lines
@@ -162,8 +162,8 @@ def test_every_edge_is_drawn_once_even_twins() -> None:
 
 def test_a_planar_cell_is_drawn_without_crossings() -> None:
     chain = tuple((Edge("conv_3x3", index), Edge("conv_3x3", index + 1)) for index in range(4))
-    columns = layout.lay_out(chain).columns
-    assert sum(layout._crossings(columns, index) for index in range(len(columns) - 1)) == 0
+    columns = cell_layout.lay_out(chain).columns
+    assert sum(cell_layout._crossings(columns, index) for index in range(len(columns) - 1)) == 0
 
 
 def test_cells_of_different_sizes_share_a_picture(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_cells_of_different_sizes_share_a_picture(tmp_path: Path) -> None:
 
 def test_every_operation_has_a_stroke_of_its_own() -> None:
     assert len({stroke(op) for op in PRIMITIVES}) == len(PRIMITIVES)
-    assert stroke("sep_conv_9x9").colour == style.KINDS["convolution"]
+    assert stroke("sep_conv_9x9").colour == plot_style.KINDS["convolution"]
 
 
 @pytest.mark.parametrize("shade", [0, 1], ids=["light", "dark"])
@@ -182,13 +182,13 @@ def test_colours_stand_out_from_the_paper(shade: int) -> None:
     """WCAG 2.1: text has a contrast of 4.5, what is drawn one of 3."""
 
     def luminance(name: str) -> float:
-        colour = style.PALETTE[name][shade]
+        colour = plot_style.PALETTE[name][shade]
         parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
     paper = luminance("paper")
-    for name in style.PALETTE.keys() - {"paper", "grid", "node", "faint"}:
+    for name in plot_style.PALETTE.keys() - {"paper", "grid", "node", "faint"}:
         high, low = max(paper, luminance(name)), min(paper, luminance(name))
         least = 4.5 if name in ("ink", "quiet") else 3
         assert (high + 0.05) / (low + 0.05) > least, name

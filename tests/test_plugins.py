@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skelnas.cache import Cache
+from skelnas.data.cache import Cache
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -13,23 +13,23 @@ import pytest
 from conftest import BODY, LAYOUT
 from typer.testing import CliRunner
 
-from skelnas.cache import Cache
 from skelnas.cli import app
 from skelnas.config import EvaluateSettings, PredictSettings, TrainSettings
+from skelnas.data.cache import Cache
+from skelnas.data.prepare import prepare
+from skelnas.data.readers import kinetics, manifest
+from skelnas.data.readers.base import Source
+from skelnas.data.readers.kinetics import Kinetics
+from skelnas.data.readers.manifest import Manifest
+from skelnas.data.readers.ntu import Ntu
+from skelnas.data.readers.nw_ucla import NwUcla
+from skelnas.data.readers.synthetic import write_raw
 from skelnas.errors import InputError
-from skelnas.evaluate import evaluate
+from skelnas.evaluation.evaluate import evaluate
+from skelnas.evaluation.predict import predict, predict_stream
 from skelnas.genotype import BUILT_IN
-from skelnas.model_folder import Model, load_model, save_model
-from skelnas.predict import predict, predict_stream
-from skelnas.prepare import prepare
-from skelnas.sources import kinetics_labels, manifest_table
-from skelnas.sources.base import Source
-from skelnas.sources.kinetics import Kinetics
-from skelnas.sources.manifest import Manifest
-from skelnas.sources.ntu import Ntu
-from skelnas.sources.nw_ucla import NwUcla
-from skelnas.sources.synthetic import write_raw
-from skelnas.train import train
+from skelnas.training.saved_model import Model, load_model, save_model
+from skelnas.training.train import train
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 GENOTYPE = BUILT_IN["ntu_cs112se30"]
@@ -114,7 +114,7 @@ def test_kinetics_files_need_no_label(tmp_path: Path) -> None:
             (root / part / f"{name}.json").write_text(json.dumps({"data": frames}))
             entries[name] = {"has_skeleton": True, "label": "yoga", "label_index": 398}
         (root / f"kinetics_{part}_label.json").write_text(json.dumps(entries))
-    kinetics_labels.read_labels.cache_clear()
+    kinetics.read_labels.cache_clear()
     model = make_model(Kinetics(root, person_rule="frame"), tmp_path / "model")
     (root / "kinetics_val_label.json").unlink()
     check_like_evaluate(model, lambda name: root / "val" / f"{name}.json", persons={2})
@@ -150,7 +150,7 @@ def test_own_recordings_keep_their_joints_and_their_picture(tmp_path: Path) -> N
     (tmp_path / "clips.csv").write_text("\n".join(lines))
     joints = {"joints": ["hip", "head", "hand"], "center": "hip", "picture": [100, 50]}
     (tmp_path / "joints.json").write_text(json.dumps(joints))
-    manifest_table.read_manifest.cache_clear()
+    manifest.read_manifest.cache_clear()
     source = Manifest(tmp_path / "clips.csv", joints=tmp_path / "joints.json", persons=2)
     model = make_model(source, tmp_path / "model")
     check_like_evaluate(model, lambda name: tmp_path / f"{name}.npy", persons={1, 2})

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from skelnas import prepare as prepare_module
-from skelnas.cache import Cache
+from skelnas.data import prepare as prepare_module
+from skelnas.data.cache import Cache
+from skelnas.data.prepare import prepare, report_path
+from skelnas.data.readers.base import Catalogue, ClipTable, Layout, Recording, Test, Train
 from skelnas.errors import DeviceError, InputError, Interrupted, UsageError
-from skelnas.prepare import prepare, report_path
-from skelnas.sources.base import Catalogue, ClipTable, Layout, Recording, Test, Train
 
 LAYOUT = Layout(joints=("hip", "head"), bones=((1, 0),), center_joint=0)
 

@@ -11,15 +11,15 @@ from shutil import copytree
 import pytest
 from typer.testing import CliRunner
 
-from skelnas import readme
 from skelnas.cli import app
 from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.errors import UsageError
-from skelnas.evaluate import evaluate
+from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import BUILT_IN
-from skelnas.model_folder import load_model, save_model
-from skelnas.readme import PICTURE, README, add_results, check_card, write_card
-from skelnas.train import train
+from skelnas.reporting import model_card
+from skelnas.reporting.model_card import PICTURE, README, add_results, check_card, write_card
+from skelnas.training.saved_model import load_model, save_model
+from skelnas.training.train import train
 
 SMALL = TrainSettings(frames=6, layers=3, channels=2, epochs=1, batch_size=9, device="cpu")
 
@@ -138,8 +138,8 @@ def test_what_skelnas_did_not_write_stays(model: Path, capsys: pytest.CaptureFix
         lambda text: text.replace('"results": []', '"results": [{}]'),
         lambda text: text.replace('"results": []', '"results": 3'),
         lambda text: text.replace("model-index: [", "model-index: [["),
-        lambda text: text.replace(readme.results.BEGIN, ""),
-        lambda text: text.replace(readme.results.END, ""),
+        lambda text: text.replace(model_card.results.BEGIN, ""),
+        lambda text: text.replace(model_card.results.END, ""),
     ],
 )
 def test_a_card_without_a_place_for_results(model: Path, spoil: Callable[[str], str]) -> None:

@@ -15,14 +15,14 @@ from interrupting import stop_after
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from skelnas import runs
 from skelnas.config import RECIPES, EvaluateSettings, TrainSettings
 from skelnas.errors import DeviceError, InputError, Interrupted, UsageError
-from skelnas.evaluate import evaluate
+from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import BUILT_IN
-from skelnas.job import cosine
-from skelnas.model_folder import load_model
-from skelnas.train import train
+from skelnas.training import run_dir
+from skelnas.training.loop import cosine
+from skelnas.training.saved_model import load_model
+from skelnas.training.train import train
 
 GENOTYPE = BUILT_IN["ntu_cs112se30"]
 TINY: Any = {
@@ -72,7 +72,7 @@ def test_only_the_flip_of_the_recipe_is_left_out_where_there_are_no_sides(
 ) -> None:
     trained(tiny_cache, tmp_path / "m", recipe="strong", epochs=1)
     assert "--flip 0, for a clip cannot be mirrored (joints cannot" in capsys.readouterr().err
-    assert runs.read_config(tmp_path / "m")["settings"]["flip"] == 0
+    assert run_dir.read_config(tmp_path / "m")["settings"]["flip"] == 0
     with pytest.raises(InputError, match="joints cannot change sides"):
         trained(tiny_cache, tmp_path / "n", recipe="strong", epochs=1, flip=0.3)
     with pytest.raises(InputError, match="joints cannot change sides"):
@@ -83,7 +83,7 @@ def test_a_run_says_what_is_not_as_in_its_recipe(
     tiny_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained(tiny_cache, tmp_path / "m", recipe="strong", epochs=1)
-    config = runs.read_config(tmp_path / "m")
+    config = run_dir.read_config(tmp_path / "m")
     assert config["beside_recipe"] == ["batch_size", "epochs", "flip"]
     assert config["settings"]["recipe"] == "strong"
     assert config["settings"]["ema"] == RECIPES["strong"]["ema"]
@@ -112,12 +112,12 @@ def test_baselines_follow_a_recipe_too(
 ) -> None:
     settings = TINY | {"recipe": "strong", "epochs": 1, "layers": 9, "channels": 36, "frames": 9}
     train(tiny_cache, "hcn", tmp_path / "m", TrainSettings(**settings))
-    config = runs.read_config(tmp_path / "m")
+    config = run_dir.read_config(tmp_path / "m")
     assert config["settings"]["label_smoothing"] == 0.1
     assert (config["settings"]["lr"], "lr" in config["beside_recipe"]) == (0.01, True)
     assert "--lr 0.01, for hcn does not learn at the recipe's 0.1" in capsys.readouterr().err
     train(tiny_cache, "hcn", tmp_path / "o", TrainSettings(**settings | {"lr": 0.02}))
-    assert runs.read_config(tmp_path / "o")["settings"]["lr"] == 0.02
+    assert run_dir.read_config(tmp_path / "o")["settings"]["lr"] == 0.02
     with pytest.raises(UsageError, match="--drop-path is a setting of cells"):
         train(tiny_cache, "hcn", tmp_path / "n", TrainSettings(**settings | {"drop_path": 0.2}))
 
@@ -126,7 +126,7 @@ def test_the_rate_rises_in_a_line_and_falls_along_the_rest(
     tiny_cache: Path, tmp_path: Path
 ) -> None:
     trained(tiny_cache, tmp_path / "m", lr=0.5, lr_min=0.1, epochs=4, warmup=0.375)
-    lines = runs.read_lines(tmp_path / "m" / runs.METRICS)
+    lines = run_dir.read_lines(tmp_path / "m" / run_dir.METRICS)
     rising = 6  # of 16 steps; the rate of the last step of an epoch is logged
     expected = [0.5 * 4 / rising, *(cosine((k - rising) / 10, 0.5, 0.1) for k in (7, 11, 15))]
     assert [line["lr"] for line in lines] == pytest.approx(expected)
@@ -144,7 +144,7 @@ def test_a_strong_training_goes_on_to_the_same_bytes(
     settings = TrainSettings(**TINY | {"recipe": "strong"})
     parts = load_file(train(tiny_cache, GENOTYPE, tmp_path / "parts", settings, resume=True))
     assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
-    ends = [load_file(tmp_path / run / runs.CHECKPOINT) for run in ("whole", "parts")]
+    ends = [load_file(tmp_path / run / run_dir.CHECKPOINT) for run in ("whole", "parts")]
     assert [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])] == []
 
     averaged = {name: value for name, value in ends[0].items() if name.startswith("average/")}
@@ -160,8 +160,8 @@ def test_a_checkpoint_without_the_average_is_of_another_run(
 ) -> None:
     trained(tiny_cache, tmp_path / "m", ema=0.5, epochs=1)
     trained(tiny_cache, tmp_path / "n", epochs=1)
-    checkpoint = (tmp_path / "n" / runs.CHECKPOINT).read_bytes()
-    (tmp_path / "m" / runs.CHECKPOINT).write_bytes(checkpoint)
+    checkpoint = (tmp_path / "n" / run_dir.CHECKPOINT).read_bytes()
+    (tmp_path / "m" / run_dir.CHECKPOINT).write_bytes(checkpoint)
     settings = TrainSettings(**TINY | {"ema": 0.5, "epochs": 1})
     with pytest.raises(InputError, match="is not of this run"):
         train(tiny_cache, GENOTYPE, tmp_path / "m", settings, resume=True)
@@ -174,7 +174,7 @@ def test_held_out_clips_choose_the_epoch(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = trained(tiny_cache, tmp_path / "m", **SELECT, ema=0.5)
-    lines = runs.read_lines(tmp_path / "m" / runs.METRICS)
+    lines = run_dir.read_lines(tmp_path / "m" / run_dir.METRICS)
     ranks = [(line["held_out_top1"], -line["held_out_nll"]) for line in lines]
     best = ranks.index(max(ranks)) + 1
     found = evaluate(tiny_cache, tmp_path / "m", EvaluateSettings(part="held-out")).metrics
@@ -186,11 +186,11 @@ def test_held_out_clips_choose_the_epoch(
 
     # Without the choice it learns alike; the choice is what the run had come to after that epoch.
     last = trained(tiny_cache, tmp_path / "n", **SELECT | {"select_epoch": False}, ema=0.5)
-    assert [line["train_loss"] for line in runs.read_lines(tmp_path / "n" / runs.METRICS)] == [
-        line["train_loss"] for line in lines
-    ]
+    assert [
+        line["train_loss"] for line in run_dir.read_lines(tmp_path / "n" / run_dir.METRICS)
+    ] == [line["train_loss"] for line in lines]
     assert "epoch" not in load_model(tmp_path / "n").card.to_dict()
-    ends = load_file(tmp_path / "m" / runs.CHECKPOINT)
+    ends = load_file(tmp_path / "m" / run_dir.CHECKPOINT)
     assert torch.equal(ends["average/classifier.weight"], last["classifier.weight"])
     assert ends["best/figures"][0] == best
     assert torch.equal(ends["best/classifier.weight"], chosen["classifier.weight"])
@@ -233,7 +233,7 @@ def test_compile_is_asked_for_the_step_only(
     assert len(compiled) == 1
     assert plain.keys() == doubled.keys()
     assert not torch.equal(plain["classifier.weight"], doubled["classifier.weight"])
-    assert json.loads((tmp_path / "doubled" / runs.CONFIG).read_text())["settings"]["compile"]
+    assert json.loads((tmp_path / "doubled" / run_dir.CONFIG).read_text())["settings"]["compile"]
 
 
 def test_a_compiler_that_fails_is_told_in_one_line(

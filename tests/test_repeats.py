@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 from conftest import write_tiny_cache
 
-from skelnas import repeats, runs
-from skelnas.cache import Cache
 from skelnas.config import SearchSettings, TrainSettings
-from skelnas.derive import derive
+from skelnas.data.cache import Cache
+from skelnas.data.readers.base import Test
+from skelnas.data.splits import split_training_part
 from skelnas.errors import InputError, Interrupted, UsageError
 from skelnas.genotype import Genotype, from_dict, random_genotype
-from skelnas.repeats import repeat
-from skelnas.sources.base import Test
-from skelnas.splits import split_training_part
+from skelnas.nas import repeats
+from skelnas.nas.derive import derive
+from skelnas.nas.repeats import repeat
+from skelnas.training import run_dir
 
 SEARCH = SearchSettings(
     frames=4,
@@ -48,7 +49,7 @@ def go(cache: Path, out: Path, count: int = 2, **how: bool) -> dict[str, Any]:
 
 
 def genotype_of(model: Path) -> Genotype:
-    return from_dict(runs.read_config(model)["model"]["genotype"], "the model")
+    return from_dict(run_dir.read_config(model)["model"]["genotype"], "the model")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def whole(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_networks_are_scored_and_compared(whole: Path) -> None:
-    document = json.loads((whole / runs.REPEATS).read_text())
+    document = json.loads((whole / run_dir.REPEATS).read_text())
     assert [network["name"] for network in document["networks"]] == NAMES
     scores = {network["name"]: network["top1"] for network in document["networks"]}
     summary = document["summary"]
@@ -91,12 +92,14 @@ def test_genotypes_are_those_of_the_searches_and_of_the_random_seeds(whole: Path
         assert genotype_of(whole / f"searched-{seed}") == derive(whole / f"seed-{seed}")
         assert genotype_of(whole / f"random-{seed}") == random_genotype(seed, SEARCH.space, 1)
         for name in (f"seed-{seed}", f"searched-{seed}", f"random-{seed}"):
-            assert runs.read_config(whole / name)["settings"]["seed"] == seed
+            assert run_dir.read_config(whole / name)["settings"]["seed"] == seed
 
 
 def test_both_kinds_are_trained_alike(whole: Path) -> None:
     for seed in (3, 4):
-        one, other = (runs.read_config(whole / f"{kind}-{seed}") for kind in ("searched", "random"))
+        one, other = (
+            run_dir.read_config(whole / f"{kind}-{seed}") for kind in ("searched", "random")
+        )
         for key in ("settings", "clips", "fingerprint"):
             assert one[key] == other[key]
         assert one["settings"]["epochs"] == 2
@@ -115,7 +118,7 @@ def test_no_search_or_training_sees_what_is_held_out_and_nothing_the_test_part(
 
 
 def test_the_picked_genotype_is_derived(whole: Path, tmp_path: Path) -> None:
-    picked = json.loads((whole / runs.REPEATS).read_text())["summary"]["picked"]
+    picked = json.loads((whole / run_dir.REPEATS).read_text())["summary"]["picked"]
     assert derive(whole) == genotype_of(whole / picked)
     with pytest.raises(UsageError, match="holds several searches") as caught:
         derive(whole, keep=1)
@@ -154,7 +157,7 @@ def test_stopped_anywhere_it_goes_on_and_repeats_nothing(
     go(tiny_cache, out, resume=True)
     assert calls["evaluate"] == 4 - done
     assert calls["search"] == 2 - (done + 1) // 2
-    assert (out / runs.REPEATS).read_bytes() == (whole / runs.REPEATS).read_bytes()
+    assert (out / run_dir.REPEATS).read_bytes() == (whole / run_dir.REPEATS).read_bytes()
 
 
 def test_a_finished_one_is_only_read(
@@ -162,9 +165,9 @@ def test_a_finished_one_is_only_read(
 ) -> None:
     for verb in ("search", "train", "evaluate"):
         monkeypatch.delattr(repeats, verb)
-    before = (whole / runs.REPEATS).read_bytes()
+    before = (whole / run_dir.REPEATS).read_bytes()
     assert go(tiny_cache, whole, resume=True) == json.loads(before)
-    assert (whole / runs.REPEATS).read_bytes() == before
+    assert (whole / run_dir.REPEATS).read_bytes() == before
 
 
 def test_more_seeds_later(tiny_cache: Path, whole: Path, tmp_path: Path) -> None:
@@ -172,7 +175,9 @@ def test_more_seeds_later(tiny_cache: Path, whole: Path, tmp_path: Path) -> None
     assert first["summary"]["searched"]["deviation"] is None
     assert first["summary"]["picked"] == "searched-3"
     go(tiny_cache, tmp_path / "out", resume=True)
-    assert (tmp_path / "out" / runs.REPEATS).read_bytes() == (whole / runs.REPEATS).read_bytes()
+    assert (tmp_path / "out" / run_dir.REPEATS).read_bytes() == (
+        whole / run_dir.REPEATS
+    ).read_bytes()
     again = go(tiny_cache, tmp_path / "out", count=1, resume=True)
     assert again["summary"] == first["summary"]
     assert len(again["networks"]) == 4
@@ -200,7 +205,7 @@ def test_force_forgets_the_runs_of_all_seeds(tiny_cache: Path, whole: Path, tmp_
     repeat(tiny_cache, tmp_path / "out", SEARCH, longer, count=1, force=True)
     repeat(tiny_cache, tmp_path / "out", SEARCH, longer, count=2, resume=True)
     for name in NAMES:
-        metrics = runs.read_lines(tmp_path / "out" / name / runs.METRICS)
+        metrics = run_dir.read_lines(tmp_path / "out" / name / run_dir.METRICS)
         assert [line["epoch"] for line in metrics] == [1, 2, 3]
     assert own.read_text() == "stays"
 
@@ -209,18 +214,18 @@ def test_force_forgets_the_runs_of_all_seeds(tiny_cache: Path, whole: Path, tmp_
 def test_an_entry_that_lacks_what_is_compared(
     whole: Path, tiny_cache: Path, tmp_path: Path, lost: str
 ) -> None:
-    (tmp_path / runs.CONFIG).write_bytes((whole / runs.CONFIG).read_bytes())
-    document = json.loads((whole / runs.REPEATS).read_text())
+    (tmp_path / run_dir.CONFIG).write_bytes((whole / run_dir.CONFIG).read_bytes())
+    document = json.loads((whole / run_dir.REPEATS).read_text())
     del document["networks"][0][lost]
-    (tmp_path / runs.REPEATS).write_text(json.dumps(document))
+    (tmp_path / run_dir.REPEATS).write_text(json.dumps(document))
     with pytest.raises(InputError, match=rf"repeats\.json: is not as expected .*{lost}"):
         go(tiny_cache, tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"networks": 3}', '{"networks": [{}]}'])
 def test_a_broken_file(whole: Path, tiny_cache: Path, tmp_path: Path, text: str) -> None:
-    (tmp_path / runs.CONFIG).write_bytes((whole / runs.CONFIG).read_bytes())
-    (tmp_path / runs.REPEATS).write_text(text)
+    (tmp_path / run_dir.CONFIG).write_bytes((whole / run_dir.CONFIG).read_bytes())
+    (tmp_path / run_dir.REPEATS).write_text(text)
     with pytest.raises(InputError, match=r"repeats\.json: is not as expected|no genotype"):
         derive(tmp_path)
     with pytest.raises(InputError, match=r"repeats\.json: is not as expected"):

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skelnas import runs
 from skelnas.config import SearchSettings, TrainSettings
-from skelnas.derive import derive
 from skelnas.errors import InputError, SkelnasError, UsageError
 from skelnas.genotype import SPACES, random_genotype
-from skelnas.report import report
-from skelnas.report.charts import edge_charts, learning_curves
-from skelnas.report.facts import duration, facts
-from skelnas.report.history import CELLS, read_history
-from skelnas.report.sheet import shorten
-from skelnas.search import search
-from skelnas.train import train
+from skelnas.nas.derive import derive
+from skelnas.nas.search import search
+from skelnas.reporting.charts import edge_charts, learning_curves
+from skelnas.reporting.facts import duration, facts
+from skelnas.reporting.history import CELLS, read_history
+from skelnas.reporting.report import report
+from skelnas.reporting.sheet import shorten
+from skelnas.training import run_dir
+from skelnas.training.train import train
 
 SEARCH = SearchSettings(
     frames=4,
@@ -102,7 +102,7 @@ def copy(searched: Path, tmp_path: Path) -> Path:
 
 def cut(folder: Path, epochs: int, alphas: int) -> Path:
     """Leave the first lines only."""
-    for name, count in {runs.METRICS: epochs, runs.ALPHAS: alphas}.items():
+    for name, count in {run_dir.METRICS: epochs, run_dir.ALPHAS: alphas}.items():
         lines = (folder / name).read_text().splitlines(keepends=True)
         (folder / name).write_text("".join(lines[:count]))
     return folder
@@ -146,7 +146,7 @@ def test_the_page_has_every_part(page: Page, searched: Path) -> None:
     assert [text for text in page.texts if text in moments] == moments
     legend = page.source.split('<ul class="legend">')[1].split("</ul>")[0]
     assert re.findall(r"<code>(\w+)</code>", legend) == list(SPACES["sar"])
-    settings = json.loads((searched / runs.CONFIG).read_text())["settings"]
+    settings = json.loads((searched / run_dir.CONFIG).read_text())["settings"]
     for name, value in settings.items():
         text = value if isinstance(value, str) else json.dumps(value).replace("null", "not set")
         assert f"<dt>{name}</dt><dd>{text}</dd>" in page.source
@@ -167,7 +167,7 @@ def test_figures_are_written_out(page: Page, searched: Path) -> None:
     rows = [re.findall(r"<td>([^<]*)</td>", row) for row in table.split("<tr>")[2:]]
     lines = [
         [value for value in line.values() if not isinstance(value, str)]
-        for line in runs.read_lines(searched / runs.METRICS)
+        for line in run_dir.read_lines(searched / run_dir.METRICS)
     ]
     assert [[float(cell) for cell in row] for row in rows] == [
         pytest.approx(line, rel=1e-3) for line in lines
@@ -199,7 +199,7 @@ def test_shares_are_the_softmax_and_kept_edges_are_the_derived_ones(searched: Pa
 
 def test_curves_are_grouped_by_what_they_measure(searched: Path) -> None:
     charts = {chart.title: chart for chart in learning_curves(read_history(searched))}
-    lines = runs.read_lines(searched / runs.METRICS)
+    lines = run_dir.read_lines(searched / run_dir.METRICS)
     loss = {curve.label: curve.values for curve in charts["Loss (cross-entropy)"].curves}
     assert loss == {
         name: [line[f"{name}_loss"] for line in lines] for name in ("train", "validation")
@@ -248,7 +248,7 @@ def test_before_the_first_epoch(copy: Path, tmp_path: Path) -> None:
     assert "No epoch is done yet." in page.texts
     assert "At the start" in page.texts
     assert "Shares of the operations" not in page.texts
-    for name in (runs.METRICS, runs.ALPHAS):
+    for name in (run_dir.METRICS, run_dir.ALPHAS):
         (copy / name).unlink()
     page = Page(report(copy))
     assert "0 of 4" in page.texts
@@ -264,21 +264,21 @@ def test_after_the_first_epoch(copy: Path) -> None:
 
 
 def test_alphas_need_not_begin_at_the_start(copy: Path) -> None:
-    lines = (copy / runs.ALPHAS).read_text().splitlines(keepends=True)
-    (copy / runs.ALPHAS).write_text("".join(lines[3:]))
+    lines = (copy / run_dir.ALPHAS).read_text().splitlines(keepends=True)
+    (copy / run_dir.ALPHAS).write_text("".join(lines[3:]))
     page = Page(report(copy))
     moments = ["At the start", "After epoch 3", "After epoch 4"]
     assert [text for text in page.texts if text in moments] == moments[1:]
 
 
 def test_a_line_that_a_kill_cut_off_is_left_out(copy: Path) -> None:
-    with (copy / runs.METRICS).open("a") as lines:
+    with (copy / run_dir.METRICS).open("a") as lines:
         lines.write('{"epoch": 5, "tr')
     assert read_history(copy).epochs == [1, 2, 3, 4]
 
 
 def test_figures_that_some_epochs_lack_are_gaps(copy: Path) -> None:
-    with (copy / runs.METRICS).open("a") as lines:
+    with (copy / run_dir.METRICS).open("a") as lines:
         lines.write('{"epoch": 5, "held_out_top1": 0.25, "note": "by hand"}\n')
     history = read_history(copy)
     assert np.isnan(history.metrics["held_out_top1"][:4]).all()
@@ -291,9 +291,9 @@ def test_figures_that_some_epochs_lack_are_gaps(copy: Path) -> None:
 
 def test_names_are_no_markup(copy: Path, tmp_path: Path) -> None:
     folder = cut(copy, 1, 1).rename(tmp_path / "<script>$x$&amp;")
-    config = json.loads((folder / runs.CONFIG).read_text())
+    config = json.loads((folder / run_dir.CONFIG).read_text())
     config["settings"]["protocol"] = "<b>$\\frac$"
-    (folder / runs.CONFIG).write_text(json.dumps(config))
+    (folder / run_dir.CONFIG).write_text(json.dumps(config))
     page = Page(report(folder))
     assert page.count("script") == page.count("b") == 0
     assert "Search <script>$x$&amp;" in page.texts
@@ -303,17 +303,17 @@ def test_names_are_no_markup(copy: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        (runs.CONFIG, "{", "cannot be read as JSON"),
-        (runs.CONFIG, '{"verb": "bake"}', "holds no search or training: .* 'bake'"),
-        (runs.CONFIG, '{"verb": "search"}', "expected settings with a number of epochs"),
-        (runs.CONFIG, '{"verb": "search", "settings": {"epochs": 1}}', "expected primitives"),
-        (runs.CONFIG, '{"verb": "train", "settings": {"epochs": 1}}', "not a genotype"),
-        (runs.METRICS, '{"epoch": 1}\n{\n{"epoch": 2}\n', "line 2: is not JSON"),
-        (runs.METRICS, "5\n", "line 1: expected an object with an epoch"),
-        (runs.METRICS, '{"loss": 3}\n', "line 1: expected an object with an epoch"),
-        (runs.METRICS, b"\xff\xfe\x00", "is not text"),
-        (runs.ALPHAS, '{"epoch": 0, "normal": [[1, 2]]}\n', "epoch 0: expected 8 numbers"),
-        (runs.ALPHAS, '{"epoch": 0, "normal": 4, "reduction": 5}\n', "epoch 0: expected 8"),
+        (run_dir.CONFIG, "{", "cannot be read as JSON"),
+        (run_dir.CONFIG, '{"verb": "bake"}', "holds no search or training: .* 'bake'"),
+        (run_dir.CONFIG, '{"verb": "search"}', "expected settings with a number of epochs"),
+        (run_dir.CONFIG, '{"verb": "search", "settings": {"epochs": 1}}', "expected primitives"),
+        (run_dir.CONFIG, '{"verb": "train", "settings": {"epochs": 1}}', "not a genotype"),
+        (run_dir.METRICS, '{"epoch": 1}\n{\n{"epoch": 2}\n', "line 2: is not JSON"),
+        (run_dir.METRICS, "5\n", "line 1: expected an object with an epoch"),
+        (run_dir.METRICS, '{"loss": 3}\n', "line 1: expected an object with an epoch"),
+        (run_dir.METRICS, b"\xff\xfe\x00", "is not text"),
+        (run_dir.ALPHAS, '{"epoch": 0, "normal": [[1, 2]]}\n', "epoch 0: expected 8 numbers"),
+        (run_dir.ALPHAS, '{"epoch": 0, "normal": 4, "reduction": 5}\n', "epoch 0: expected 8"),
     ],
 )
 def test_broken_folders(copy: Path, file: str, content: str | bytes, message: str) -> None:
@@ -335,7 +335,7 @@ def test_broken_folders(copy: Path, file: str, content: str | bytes, message: st
 )
 def test_alphas_that_mean_nothing(copy: Path, edges: list[list[float]], message: str) -> None:
     line = {"epoch": 0, "normal": edges, "reduction": edges}
-    (copy / runs.ALPHAS).write_text(json.dumps(line) + "\n")
+    (copy / run_dir.ALPHAS).write_text(json.dumps(line) + "\n")
     with pytest.raises(InputError, match=message):
         report(copy)
 

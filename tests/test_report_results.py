@@ -14,21 +14,21 @@ import test_report
 from conftest import LAYOUT, write_tiny_cache
 from test_report import SEARCH, TRAIN, Page
 
-from skelnas import runs
 from skelnas.config import EvaluateSettings
-from skelnas.derive import derive
 from skelnas.errors import InputError, UsageError
-from skelnas.evaluate import Evaluation, evaluate
+from skelnas.evaluation.evaluate import Evaluation, evaluate
+from skelnas.evaluation.scores import Labels, Scores, write
 from skelnas.genotype import random_genotype
-from skelnas.report import report
-from skelnas.report.facts import cost_facts, moments
-from skelnas.report.history import read_history
-from skelnas.report.results import find_confusions, read_results
-from skelnas.report.svg_results import matrix_svg, strip_svg
-from skelnas.scores import Labels, Scores, write
-from skelnas.search import search
-from skelnas.skeleton_plot import lay_out_strip, portrait
-from skelnas.train import train
+from skelnas.nas.derive import derive
+from skelnas.nas.search import search
+from skelnas.reporting.facts import cost_facts, moments
+from skelnas.reporting.history import read_history
+from skelnas.reporting.plot_skeleton import lay_out_strip, portrait
+from skelnas.reporting.report import report
+from skelnas.reporting.results import find_confusions, read_results
+from skelnas.reporting.svg import matrix_svg, strip_svg
+from skelnas.training import run_dir
+from skelnas.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(InputError, match=r"small\.h5: has no clip 'clip\d+' of "):
         report(model, tmp_path / "r.html", scores=scores_path, cache=small)
     unfinished = Path(shutil.copytree(model, tmp_path / "unfinished"))
-    (unfinished / runs.MODEL).unlink()
+    (unfinished / run_dir.MODEL).unlink()
     with pytest.raises(UsageError, match="no finished model that could be timed"):
         report(unfinished, time_on="cpu")
     report(unfinished, scores=scores_path)
@@ -206,15 +206,15 @@ def test_a_search_that_skips_have_ended_shows_what_derive_takes(
     search(tiny_cache, out, SEARCH)
     with pytest.raises(UsageError, match="holds a search, and --scores"):
         report(out, scores=scores_path)
-    skips = [line["skips"] for line in runs.read_lines(out / runs.METRICS)]
-    config = json.loads((out / runs.CONFIG).read_text())
-    lines = [json.loads(line) for line in (out / runs.ALPHAS).read_text().splitlines()]
+    skips = [line["skips"] for line in run_dir.read_lines(out / run_dir.METRICS)]
+    config = json.loads((out / run_dir.CONFIG).read_text())
+    lines = [json.loads(line) for line in (out / run_dir.ALPHAS).read_text().splitlines()]
     skip = config["primitives"].index("skip_connect")
     for row in lines[-1]["normal"]:
         row[skip] = 9.0
-    (out / runs.ALPHAS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (out / run_dir.ALPHAS).write_text("".join(json.dumps(line) + "\n" for line in lines))
     config["settings"]["stop_skips"] = max(skips[:-1])
-    (out / runs.CONFIG).write_text(json.dumps(config))
+    (out / run_dir.CONFIG).write_text(json.dumps(config))
     history = read_history(out)
     assert history.derived == len(lines) - 2
     assert history.genotypes[history.derived] == derive(out)

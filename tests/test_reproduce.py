@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skelnas.cache import CacheWriter
 from skelnas.config import RECIPES
+from skelnas.data.cache import CacheWriter
+from skelnas.data.readers import kinetics, ntu_facts
+from skelnas.data.readers.base import Layout, Recording, Test, Train
 from skelnas.genotype import load
-from skelnas.sources import kinetics, ntu_facts
-from skelnas.sources.base import Layout, Recording, Test, Train
 
 ROOT = Path(__file__).parents[1]
 TABLES = ROOT / "benchmarks" / "tables"

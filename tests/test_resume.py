@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from test_prepare import FakeSource
 
-from skelnas.cache import Cache, CacheWriter, journal
+from skelnas.data.cache import Cache, CacheWriter, journal
+from skelnas.data.prepare import prepare, report_path
+from skelnas.data.readers.base import Catalogue, Recording
 from skelnas.errors import InputError, SkelnasError, UsageError
-from skelnas.prepare import prepare, report_path
-from skelnas.sources.base import Catalogue, Recording
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
 
@@ -419,7 +419,7 @@ def test_a_read_only_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @posix
 def test_sigterm_is_a_stop_that_can_be_resumed(tmp_path: Path) -> None:
     script = (
-        "import signal, sys; from skelnas.cache import journal; journal.PART_BYTES = 20_000;"
+        "import signal, sys; from skelnas.data.cache import journal; journal.PART_BYTES = 20_000;"
         "from skelnas.cli import main; sys.argv[0] = 'skelnas'; main()"
     )
     command = ["prepare", "synthetic", "--clips", "288", "--workers", "1"]

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from skelnas import runs
 from skelnas.errors import InputError, SkelnasError, UsageError
+from skelnas.runtime import files, seed, signals
+from skelnas.training import run_dir
 
 CONFIG = {"verb": "search", "settings": {"epochs": 3, "lr": 0.1}}
 
 
 def test_a_new_folder_holds_config_and_versions(tmp_path: Path) -> None:
-    runs.start(tmp_path / "a" / "b", CONFIG, resume=False, force=False).close()
-    config = runs.read_config(tmp_path / "a" / "b")
+    run_dir.start(tmp_path / "a" / "b", CONFIG, resume=False, force=False).close()
+    config = run_dir.read_config(tmp_path / "a" / "b")
     assert config["settings"] == CONFIG["settings"]
     assert set(config["versions"]) == {"skelnas", "torch", "numpy", "python"}
 
@@ -28,44 +29,44 @@ def test_a_new_folder_holds_config_and_versions(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_empty_is_refused_and_untouched(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match="is not empty") as caught:
-        runs.start(tmp_path, CONFIG, resume=False, force=False)
+        run_dir.start(tmp_path, CONFIG, resume=False, force=False)
     assert "--resume" in (caught.value.hint or "")
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_force_forgets_the_run_and_nothing_else(tmp_path: Path) -> None:
-    with runs.start(tmp_path, CONFIG, resume=False, force=False) as run:
+    with run_dir.start(tmp_path, CONFIG, resume=False, force=False) as run:
         run.log({"epoch": 1})
     (tmp_path / "notes.txt").write_text("mine")
-    runs.start(tmp_path, CONFIG, resume=False, force=True).close()
+    run_dir.start(tmp_path, CONFIG, resume=False, force=True).close()
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "config.json", "notes.txt"]
 
 
 def test_resume_wants_the_same_settings(tmp_path: Path) -> None:
-    with runs.start(tmp_path, CONFIG, resume=False, force=False) as run:
+    with run_dir.start(tmp_path, CONFIG, resume=False, force=False) as run:
         run.log({"epoch": 1})
-    runs.start(tmp_path, CONFIG, resume=True, force=False).close()
-    assert (tmp_path / runs.METRICS).exists()
+    run_dir.start(tmp_path, CONFIG, resume=True, force=False).close()
+    assert (tmp_path / run_dir.METRICS).exists()
     changed = {"verb": "search", "settings": {"epochs": 3, "lr": 0.2}}
     with pytest.raises(UsageError, match=r"started with lr = 0\.1, now it is 0\.2"):
-        runs.start(tmp_path, changed, resume=True, force=False)
+        run_dir.start(tmp_path, changed, resume=True, force=False)
 
 
 def test_resume_by_another_version_says_which_one_began(tmp_path: Path) -> None:
-    runs.start(tmp_path, CONFIG, resume=False, force=False).close()
-    config = runs.read_config(tmp_path)
+    run_dir.start(tmp_path, CONFIG, resume=False, force=False).close()
+    config = run_dir.read_config(tmp_path)
     config["versions"]["skelnas"] = "0.0.9"
-    (tmp_path / runs.CONFIG).write_text(json.dumps(config))
-    runs.start(tmp_path, CONFIG, resume=True, force=False).close()
+    (tmp_path / run_dir.CONFIG).write_text(json.dumps(config))
+    run_dir.start(tmp_path, CONFIG, resume=True, force=False).close()
     newer = {"verb": "search", "settings": {"epochs": 3, "lr": 0.1, "branches": False}}
     with pytest.raises(UsageError, match="started with branches = None") as caught:
-        runs.start(tmp_path, newer, resume=True, force=False)
+        run_dir.start(tmp_path, newer, resume=True, force=False)
     assert "skelnas 0.0.9, which started it" in (caught.value.hint or "")
 
 
 def test_resume_of_nothing_starts(tmp_path: Path) -> None:
-    runs.start(tmp_path / "new", CONFIG, resume=True, force=False).close()
-    assert (tmp_path / "new" / runs.CONFIG).exists()
+    run_dir.start(tmp_path / "new", CONFIG, resume=True, force=False).close()
+    assert (tmp_path / "new" / run_dir.CONFIG).exists()
 
 
 def test_resume_refuses_a_folder_of_other_things(tmp_path: Path) -> None:
@@ -73,61 +74,61 @@ def test_resume_refuses_a_folder_of_other_things(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"holds no run to go on with: .* no config\.json"
     ) as caught:
-        runs.start(tmp_path, CONFIG, resume=True, force=False)
+        run_dir.start(tmp_path, CONFIG, resume=True, force=False)
     assert caught.value.hint == "--out names the folder that the run was started in"
     assert (tmp_path / "data.jsonl").read_text() == "precious"
 
 
 def test_two_runs_cannot_be_at_work_in_one_folder(tmp_path: Path) -> None:
-    with runs.start(tmp_path, CONFIG, resume=False, force=False) as run:
+    with run_dir.start(tmp_path, CONFIG, resume=False, force=False) as run:
         run.log({"epoch": 1})
         for resume, force in ((True, False), (False, True)):
             with pytest.raises(UsageError, match="another run is at work"):
-                runs.start(tmp_path, CONFIG, resume=resume, force=force)
-        assert (tmp_path / runs.METRICS).exists()
-    runs.start(tmp_path, CONFIG, resume=True, force=False).close()
+                run_dir.start(tmp_path, CONFIG, resume=resume, force=force)
+        assert (tmp_path / run_dir.METRICS).exists()
+    run_dir.start(tmp_path, CONFIG, resume=True, force=False).close()
 
 
 def test_resume_of_another_verb_says_so(tmp_path: Path) -> None:
-    runs.start(tmp_path, CONFIG, resume=False, force=False).close()
+    run_dir.start(tmp_path, CONFIG, resume=False, force=False).close()
     with pytest.raises(UsageError, match="started with verb = 'search', now it is 'train'"):
-        runs.start(tmp_path, {"cache": "x", "verb": "train"}, resume=True, force=False)
+        run_dir.start(tmp_path, {"cache": "x", "verb": "train"}, resume=True, force=False)
 
 
 def test_out_that_is_a_file(tmp_path: Path) -> None:
     path = tmp_path / "run"
     path.write_text("precious")
     with pytest.raises(UsageError, match="is a file"):
-        runs.start(path, CONFIG, resume=False, force=True)
+        run_dir.start(path, CONFIG, resume=False, force=True)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
 def test_broken_config(tmp_path: Path, text: str) -> None:
-    (tmp_path / runs.CONFIG).write_bytes(text.encode("latin-1"))
+    (tmp_path / run_dir.CONFIG).write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"config\.json"):
-        runs.read_config(tmp_path)
+        run_dir.read_config(tmp_path)
 
 
 def test_folder_without_config(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
-        runs.read_config(tmp_path)
+        run_dir.read_config(tmp_path)
 
 
 def test_lines_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
-    with runs.start(tmp_path, CONFIG, resume=False, force=False) as run:
+    with run_dir.start(tmp_path, CONFIG, resume=False, force=False) as run:
         for epoch in (1, 2, 3):
             run.log({"epoch": epoch})
         run.keep_epochs(2)
-    assert [line["epoch"] for line in runs.read_lines(tmp_path / runs.METRICS)] == [1, 2]
+    assert [line["epoch"] for line in run_dir.read_lines(tmp_path / run_dir.METRICS)] == [1, 2]
 
 
 def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"epoch": 1}\n{"epo')
-    assert runs.read_lines(path) == [{"epoch": 1}]
+    assert run_dir.read_lines(path) == [{"epoch": 1}]
     path.write_text('{"epo\n{"epoch": 1}\n')
     with pytest.raises(InputError, match="line 1"):
-        runs.read_lines(path)
+        run_dir.read_lines(path)
 
 
 @pytest.mark.parametrize("line", ["[1]", "5", "{}", '{"epoch": "1"}', '{"epoch": true}'])
@@ -135,18 +136,18 @@ def test_a_line_is_an_object_with_an_epoch(tmp_path: Path, line: str) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"epoch": 1}}\n{line}\n')
     with pytest.raises(InputError, match="line 2: expected an object with an epoch"):
-        runs.read_lines(path)
+        run_dir.read_lines(path)
 
 
 def test_a_line_too_deep_to_be_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("[" * 100_000 + '\n{"epoch": 1}\n')
     with pytest.raises(InputError, match="line 1: is not JSON"):
-        runs.read_lines(path)
+        run_dir.read_lines(path)
 
 
 def test_lines_of_others_are_left_alone(tmp_path: Path) -> None:
-    with runs.start(tmp_path, CONFIG, resume=False, force=False) as run:
+    with run_dir.start(tmp_path, CONFIG, resume=False, force=False) as run:
         (tmp_path / "own.jsonl").write_text("[1]\nno JSON\n")
         run.keep_epochs(0)
     assert (tmp_path / "own.jsonl").read_text() == "[1]\nno JSON\n"
@@ -154,28 +155,28 @@ def test_lines_of_others_are_left_alone(tmp_path: Path) -> None:
 
 def test_going_on_and_starting_anew_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--resume goes on with a run, --force forgets it"):
-        runs.start(tmp_path / "run", CONFIG, resume=True, force=True)
+        run_dir.start(tmp_path / "run", CONFIG, resume=True, force=True)
     assert not (tmp_path / "run").exists()
 
 
 def test_atomic_write_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SkelnasError, match=r"file/new: cannot be written \(Not a directory\)"):
-        runs.atomic_write(tmp_path / "file" / "new", "")
+        files.atomic_write(tmp_path / "file" / "new", "")
 
 
 def test_atomic_write_keeps_the_old_content_when_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "checkpoint"
-    runs.atomic_write(path, "old")
+    files.atomic_write(path, "old")
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SkelnasError, match="No space left"):
-        runs.atomic_write(path, "new")
+        files.atomic_write(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
 
@@ -183,7 +184,7 @@ def test_atomic_write_keeps_the_old_content_when_it_fails(
 def test_atomic_write_follows_links_and_writes_to_pipes(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to("real")
-    runs.atomic_write(tmp_path / "link", "new")
+    files.atomic_write(tmp_path / "link", "new")
     assert (tmp_path / "real").read_text() == "new"
     assert (tmp_path / "link").is_symlink()
 
@@ -191,7 +192,7 @@ def test_atomic_write_follows_links_and_writes_to_pipes(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     with ThreadPoolExecutor() as pool:
         reading = pool.submit(pipe.read_text)
-        runs.atomic_write(pipe, "through")
+        files.atomic_write(pipe, "through")
         assert reading.result() == "through"
     assert pipe.is_fifo()
 
@@ -208,15 +209,15 @@ def test_atomic_write_to_the_output_that_is_a_pipe() -> None:
 
 def test_seeds_differ_by_place_and_repeat() -> None:
     places = [(0, 0), (0, 1), (1, 0), (0, 0, 0), (0, 0, 1)]
-    seeds = [runs.random_seed(*place) for place in places]
+    seeds = [seed.random_seed(*place) for place in places]
     assert len(set(seeds)) == len(seeds)
-    assert seeds == [runs.random_seed(*place) for place in places]
+    assert seeds == [seed.random_seed(*place) for place in places]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_first_signal_asks_and_the_handlers_come_back(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with runs.stop_on_signal() as stop:
+    with signals.stop_on_signal() as stop:
         assert not stop.requested
         os.kill(os.getpid(), number)
         assert stop.requested
@@ -224,11 +225,11 @@ def test_first_signal_asks_and_the_handlers_come_back(number: signal.Signals) ->
 
 
 def test_second_interrupt_is_immediate() -> None:
-    with runs.stop_on_signal():
+    with signals.stop_on_signal():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_json_is_sorted() -> None:
-    assert list(json.loads(runs.to_json({"b": 1, "a": 2}))) == ["a", "b"]
+    assert list(json.loads(files.to_json({"b": 1, "a": 2}))) == ["a", "b"]

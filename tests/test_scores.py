@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from skelnas import scores as scores_module
-from skelnas.ensemble import ensemble
 from skelnas.errors import InputError, UsageError
-from skelnas.scores import Labels, Scores, compare, holds_scores, read, write
+from skelnas.evaluation import scores as scores_module
+from skelnas.evaluation.ensemble import ensemble
+from skelnas.evaluation.scores import Labels, Scores, compare, holds_scores, read, write
 
 CLASSES = ["still", "wave", "pair, of two"]
 NAMES = ["a", "b", "c", "ø d"]

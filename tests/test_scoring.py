@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from skelnas.batches import ClipStore, Stretch
-from skelnas.cache import Cache
 from skelnas.config import ClipSettings
+from skelnas.data.cache import Cache
+from skelnas.data.dataset import ClipStore
+from skelnas.data.sampling import Stretch
 from skelnas.genotype import BUILT_IN
-from skelnas.metrics import calibration_error, measure
 from skelnas.models.network import Network
-from skelnas.scoring import score
+from skelnas.training.inference import score
+from skelnas.training.metrics import calibration_error, measure
 
 
 def test_metrics_by_hand() -> None:

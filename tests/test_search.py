@@ -15,22 +15,21 @@ import torch
 from interrupting import stop_after
 from safetensors.torch import load_file
 
-from skelnas import architect, runs
-from skelnas.architect import Loss
-from skelnas.bilevel import Bilevel
-from skelnas.cache import Cache
-from skelnas.checkpoint import load_checkpoint, save_checkpoint
 from skelnas.config import SearchSettings, TrainSettings
-from skelnas.derive import derive
+from skelnas.data.cache import Cache
+from skelnas.data.splits import split_training_part
 from skelnas.errors import InputError, Interrupted, SkelnasError, UsageError
-from skelnas.flat import FlatWeights
-from skelnas.genotype import random_genotype
-from skelnas.job import cosine, descend
-from skelnas.search import search
-from skelnas.search_clips import load_search_clips
-from skelnas.selection import count_skips, count_stable
-from skelnas.splits import split_training_part
-from skelnas.train import train
+from skelnas.genotype import count_skips, count_stable, random_genotype
+from skelnas.nas import architect
+from skelnas.nas.architect import Loss
+from skelnas.nas.bilevel import Bilevel
+from skelnas.nas.derive import derive
+from skelnas.nas.flat_weights import FlatWeights
+from skelnas.nas.search import load_search_clips, search
+from skelnas.training import run_dir
+from skelnas.training.checkpoint import load_checkpoint, save_checkpoint
+from skelnas.training.loop import cosine, descend
+from skelnas.training.train import train
 
 SMALL = SearchSettings(
     frames=6, layers=3, channels=2, nodes=2, epochs=2, batch_size=6, device="cpu", alpha_lr=0.05
@@ -39,10 +38,10 @@ SMALL = SearchSettings(
 
 def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, object]], str]:
     """Everything that a run leaves, but for how long it took."""
-    metrics = runs.read_lines(folder / runs.METRICS)
+    metrics = run_dir.read_lines(folder / run_dir.METRICS)
     for line in metrics:
         del line["seconds"]
-    return load_file(folder / runs.CHECKPOINT), metrics, (folder / runs.ALPHAS).read_text()
+    return load_file(folder / run_dir.CHECKPOINT), metrics, (folder / run_dir.ALPHAS).read_text()
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -61,17 +60,17 @@ def whole_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_a_run_keeps_what_was_asked_and_what_came_of_it(whole_run: Path) -> None:
-    config = json.loads((whole_run / runs.CONFIG).read_text())
+    config = json.loads((whole_run / run_dir.CONFIG).read_text())
     assert config["settings"]["protocol"] == "xsub"
     assert config["clips"] == {"weights": 18, "alphas": 18}
-    assert [line["epoch"] for line in runs.read_lines(whole_run / runs.METRICS)] == [1, 2]
-    assert [line["epoch"] for line in runs.read_lines(whole_run / runs.ALPHAS)] == [0, 1, 2]
+    assert [line["epoch"] for line in run_dir.read_lines(whole_run / run_dir.METRICS)] == [1, 2]
+    assert [line["epoch"] for line in run_dir.read_lines(whole_run / run_dir.ALPHAS)] == [0, 1, 2]
 
 
 def test_each_epoch_says_its_rate_and_how_undecided_the_cells_are(whole_run: Path) -> None:
-    metrics = runs.read_lines(whole_run / runs.METRICS)
+    metrics = run_dir.read_lines(whole_run / run_dir.METRICS)
     assert [line["lr"] for line in metrics] == [cosine(k / 6, 0.015, 0.001) for k in (2, 5)]
-    for line in runs.read_lines(whole_run / runs.ALPHAS)[1:]:
+    for line in run_dir.read_lines(whole_run / run_dir.ALPHAS)[1:]:
         for cell in ("normal", "reduction"):
             shares = torch.tensor(line[cell], dtype=torch.float64).softmax(1)
             expected = torch.special.entr(shares).sum(1).mean() / np.log(8)
@@ -138,7 +137,7 @@ def test_both_hessians_take_the_same_virtual_steps(tiny_cache: Path, tmp_path: P
         "at w": {"order": "first"},
     }.items():
         search(tiny_cache, tmp_path / name, still.model_copy(update=changes))
-        lines = runs.read_lines(tmp_path / name / runs.METRICS)
+        lines = run_dir.read_lines(tmp_path / name / run_dir.METRICS)
         losses[name] = [line["validation_loss"] for line in lines]
     assert losses["exact"] == pytest.approx(losses["difference"], rel=1e-5)
     assert losses["at w"] != pytest.approx(losses["difference"], rel=1e-3)
@@ -148,7 +147,7 @@ def test_both_hessians_take_the_same_virtual_steps(tiny_cache: Path, tmp_path: P
 def test_a_search_sees_the_streams(tiny_cache: Path, tmp_path: Path) -> None:
     settings = SMALL.model_copy(update={"epochs": 1, "streams": "joint,bone,motion"})
     search(tiny_cache, tmp_path / "run", settings)
-    stem = load_file(tmp_path / "run" / runs.CHECKPOINT)["model/stem.0.weight"]
+    stem = load_file(tmp_path / "run" / run_dir.CHECKPOINT)["model/stem.0.weight"]
     assert stem.shape[1] == 9
 
 
@@ -160,7 +159,7 @@ def test_small_shapes_and_own_spaces_go_the_whole_way(
     settings = SMALL.model_copy(update=shape | {"space": "skip_connect,conv_7x1_1x7"})
     search(tiny_cache, tmp_path / "run", settings)
     assert ("no normal cell" in capsys.readouterr().err) == (layers < 3)
-    assert runs.read_config(tmp_path / "run")["primitives"] == ["skip_connect", "conv_7x1_1x7"]
+    assert run_dir.read_config(tmp_path / "run")["primitives"] == ["skip_connect", "conv_7x1_1x7"]
     genotype = derive(tmp_path / "run", keep=5)
     assert [len(node) for node in (*genotype.normal, *genotype.reduction)] == [2, 2]
     small = TrainSettings(frames=6, layers=layers, channels=1, epochs=1, batch_size=6, device="cpu")
@@ -169,8 +168,8 @@ def test_small_shapes_and_own_spaces_go_the_whole_way(
 
 def test_another_seed_another_run(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:
     search(tiny_cache, tmp_path / "run", SMALL.model_copy(update={"seed": 1, "epochs": 1}))
-    ours = runs.read_lines(tmp_path / "run" / runs.ALPHAS)[0]
-    theirs = runs.read_lines(whole_run / runs.ALPHAS)[0]
+    ours = run_dir.read_lines(tmp_path / "run" / run_dir.ALPHAS)[0]
+    theirs = run_dir.read_lines(whole_run / run_dir.ALPHAS)[0]
     assert ours["normal"] != theirs["normal"]
 
 
@@ -205,14 +204,14 @@ def test_resume_after_a_kill_between_metrics_and_checkpoint(
         stop_after(patch, 2)
         with pytest.raises(Interrupted):
             search(tiny_cache, out, SMALL)
-    with (out / runs.METRICS).open("a") as lines:
+    with (out / run_dir.METRICS).open("a") as lines:
         lines.write('{"epoch": 1, "train_loss": 0}\n{"epoch": 2, "tr')
     search(tiny_cache, out, SMALL, resume=True)
     assert_same(whole_run, out)
 
 
 @pytest.mark.parametrize(
-    ("writes", "file"), [(6, runs.ALPHAS), (7, runs.METRICS), (8, runs.CHECKPOINT)]
+    ("writes", "file"), [(6, run_dir.ALPHAS), (7, run_dir.METRICS), (8, run_dir.CHECKPOINT)]
 )
 def test_a_full_disk_leaves_the_last_good_checkpoint(
     tiny_cache: Path,
@@ -257,7 +256,7 @@ def long_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_each_epoch_says_how_many_skips_there_are_and_what_stands(long_run: Path) -> None:
     genotypes = [derive(long_run, epoch=epoch) for epoch in range(9)]
-    metrics = runs.read_lines(long_run / runs.METRICS)
+    metrics = run_dir.read_lines(long_run / run_dir.METRICS)
     assert [line["skips"] for line in metrics] == [count_skips(g) for g in genotypes[1:]]
     for line in metrics:
         epoch, stable = line["epoch"], line["stable"]
@@ -313,7 +312,7 @@ def test_nothing_is_derived_from_the_start_for_its_few_skips(
 ) -> None:
     settings = SMALL.model_copy(update={"space": "none,skip_connect", "stop_skips": 2})
     search(tiny_cache, tmp_path / "run", settings)
-    assert [line["skips"] for line in runs.read_lines(tmp_path / "run" / runs.METRICS)] == [4]
+    assert [line["skips"] for line in run_dir.read_lines(tmp_path / "run" / run_dir.METRICS)] == [4]
     assert derive(tmp_path / "run") == derive(tmp_path / "run", epoch=1)
 
 
@@ -332,7 +331,7 @@ def test_resume_with_other_settings_is_refused(tiny_cache: Path, whole_run: Path
 def test_broken_checkpoint(tiny_cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     search(tiny_cache, out, SMALL.model_copy(update={"epochs": 1}))
-    (out / runs.CHECKPOINT).write_bytes(b"not safetensors")
+    (out / run_dir.CHECKPOINT).write_bytes(b"not safetensors")
     with pytest.raises(InputError, match="not a checkpoint"):
         search(tiny_cache, out, SMALL.model_copy(update={"epochs": 1}), resume=True)
 
@@ -358,7 +357,7 @@ def test_a_checkpoint_that_does_not_fit(
     tiny_cache: Path, whole_run: Path, tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     shutil.copytree(whole_run, tmp_path / "run")
-    rewrite(tmp_path / "run" / runs.CHECKPOINT, **change)
+    rewrite(tmp_path / "run" / run_dir.CHECKPOINT, **change)
     with pytest.raises(InputError, match=words):
         search(tiny_cache, tmp_path / "run", SMALL, resume=True)
 
@@ -367,7 +366,7 @@ def test_a_checkpoint_of_another_network(tiny_cache: Path, whole_run: Path, tmp_
     other = SMALL.model_copy(update={"channels": 3, "epochs": 1})
     search(tiny_cache, tmp_path / "other", other)
     shutil.copytree(whole_run, tmp_path / "run")
-    shutil.copy(tmp_path / "other" / runs.CHECKPOINT, tmp_path / "run")
+    shutil.copy(tmp_path / "other" / run_dir.CHECKPOINT, tmp_path / "run")
     with pytest.raises(InputError, match="is not of this run"):
         search(tiny_cache, tmp_path / "run", SMALL, resume=True)
 
@@ -376,10 +375,10 @@ def test_work_is_not_forgotten_for_a_missing_checkpoint(
     tiny_cache: Path, whole_run: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(whole_run, tmp_path / "run")
-    (tmp_path / "run" / runs.CHECKPOINT).unlink()
+    (tmp_path / "run" / run_dir.CHECKPOINT).unlink()
     with pytest.raises(InputError, match="is missing, though 2 epochs were done"):
         search(tiny_cache, tmp_path / "run", SMALL, resume=True)
-    for name in (runs.METRICS, runs.ALPHAS):
+    for name in (run_dir.METRICS, run_dir.ALPHAS):
         assert (tmp_path / "run" / name).read_bytes() == (whole_run / name).read_bytes()
 
 
@@ -388,7 +387,7 @@ def test_alphas_that_are_not_whole(
     tiny_cache: Path, whole_run: Path, tmp_path: Path, line: str
 ) -> None:
     shutil.copytree(whole_run, tmp_path / "run")
-    path = tmp_path / "run" / runs.ALPHAS
+    path = tmp_path / "run" / run_dir.ALPHAS
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:-1], line]))
     words = "a line is not as expected" if line else "expected alphas of epochs 0 to 2"
@@ -398,16 +397,16 @@ def test_alphas_that_are_not_whole(
 
 def test_first_order_differs_from_second(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:
     search(tiny_cache, tmp_path / "run", SMALL.model_copy(update={"order": "first", "epochs": 1}))
-    first = runs.read_lines(tmp_path / "run" / runs.ALPHAS)
-    second = runs.read_lines(whole_run / runs.ALPHAS)
+    first = run_dir.read_lines(tmp_path / "run" / run_dir.ALPHAS)
+    second = run_dir.read_lines(whole_run / run_dir.ALPHAS)
     assert first[0] == second[0]
     assert first[1] != second[1]
 
 
 def test_search_moves_alphas_and_lowers_the_loss(whole_run: Path) -> None:
-    metrics = runs.read_lines(whole_run / runs.METRICS)
+    metrics = run_dir.read_lines(whole_run / run_dir.METRICS)
     assert metrics[-1]["train_loss"] < metrics[0]["train_loss"]
-    alphas = runs.read_lines(whole_run / runs.ALPHAS)
+    alphas = run_dir.read_lines(whole_run / run_dir.ALPHAS)
     assert np.abs(np.subtract(alphas[-1]["normal"], alphas[0]["normal"])).max() > 0.05
 
 
@@ -432,7 +431,7 @@ def test_test_part_is_never_loaded(
 def test_what_is_held_out_is_in_neither_half(tiny_cache: Path, tmp_path: Path) -> None:
     settings = SMALL.model_copy(update={"epochs": 1, "hold_out": 0.3, "validation": "subject"})
     search(tiny_cache, tmp_path / "run", settings)
-    config = runs.read_config(tmp_path / "run")
+    config = run_dir.read_config(tmp_path / "run")
     assert config["clips"] == {"weights": 12, "alphas": 12}
     (subject,) = config["hold_out"]["subjects"]
 
@@ -460,7 +459,7 @@ def test_derive_reads_any_epoch(whole_run: Path) -> None:
 def test_derive_wants_a_search(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
         derive(tmp_path)
-    (tmp_path / runs.CONFIG).write_text('{"verb": "train"}')
+    (tmp_path / run_dir.CONFIG).write_text('{"verb": "train"}')
     with pytest.raises(InputError, match="holds no search"):
         derive(tmp_path)
 

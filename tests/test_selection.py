@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from skelnas.errors import InputError, UsageError
-from skelnas.genotype import Cell, Edge, Genotype
-from skelnas.selection import (
+from skelnas.genotype import (
+    Cell,
+    Edge,
+    Genotype,
     choose_cell,
     count_skips,
     count_stable,

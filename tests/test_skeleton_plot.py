@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skelnas.data.readers.base import Layout
 from skelnas.errors import SkelnasError, UsageError
-from skelnas.skeleton_plot import PERSONS, draw_animation, draw_strip, portrait
-from skelnas.sources.base import Layout
+from skelnas.reporting.plot_skeleton import PERSONS, draw_animation, draw_strip, portrait
 
 LAYOUT = Layout(joints=("hip", "head", "hand"), bones=((1, 0), (2, 1)), center_joint=0)
 

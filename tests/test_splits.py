@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from conftest import write_tiny_cache
 
-from skelnas.cache import Cache
+from skelnas.data.cache import Cache
+from skelnas.data.readers.base import Test, Train
+from skelnas.data.splits import TrainingPart, halve, split_training_part
 from skelnas.errors import InputError
-from skelnas.sources.base import Test, Train
-from skelnas.splits import TrainingPart, halve, split_training_part
 
 
 def split(path: Path, share: float) -> TrainingPart:

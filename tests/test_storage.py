@@ -8,10 +8,10 @@ import pytest
 from test_cache import LAYOUT, RULE, finish, recording, recordings
 from test_prepare import FakeSource
 
-from skelnas.cache import Cache, CacheWriter, Storage, verify
+from skelnas.data.cache import Cache, CacheWriter, Storage, verify
+from skelnas.data.prepare import prepare
+from skelnas.data.readers.base import Recording
 from skelnas.errors import InputError
-from skelnas.prepare import prepare
-from skelnas.sources.base import Recording
 
 STORAGES = [Storage(float16, compress) for float16 in (False, True) for compress in (False, True)]
 

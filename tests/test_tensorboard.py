@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 from interrupting import stop_after
 
-from skelnas import runs
 from skelnas.config import SearchSettings, TrainSettings
 from skelnas.errors import Interrupted, SkelnasError
-from skelnas.genotype import SPACES, random_genotype
-from skelnas.search import search
-from skelnas.selection import softmax
-from skelnas.train import train
+from skelnas.genotype import SPACES, random_genotype, softmax
+from skelnas.nas.search import search
+from skelnas.training import run_dir
+from skelnas.training.train import train
 
 pytest.importorskip("tensorboard")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -34,7 +33,7 @@ TRAIN = TrainSettings(frames=6, layers=3, channels=2, epochs=2, batch_size=6, de
 
 
 def events(run: Path) -> EventAccumulator:
-    found = EventAccumulator(str(run / runs.TENSORBOARD))
+    found = EventAccumulator(str(run / run_dir.TENSORBOARD))
     return found.Reload()
 
 
@@ -51,7 +50,7 @@ def stopped(tiny_cache: Path, out: Path, steps: int, *, tensorboard: bool) -> No
 
 def check_whole(run: Path) -> None:
     """Check that the events say what the lines say, each epoch once."""
-    metrics = runs.read_lines(run / runs.METRICS)
+    metrics = run_dir.read_lines(run / run_dir.METRICS)
     assert [line["epoch"] for line in metrics] == [1, 2, 3]
     for tag, name in {
         "loss/train": "train_loss",
@@ -63,7 +62,7 @@ def check_whole(run: Path) -> None:
         found = scalars(run, tag)
         assert [epoch for epoch, _ in found] == [1, 2, 3]
         assert [value for _, value in found] == pytest.approx([line[name] for line in metrics])
-    alphas = runs.read_lines(run / runs.ALPHAS)
+    alphas = run_dir.read_lines(run / run_dir.ALPHAS)
     found = scalars(run, "reduction_share/se_connect")
     place = SPACES["sar"].index("se_connect")
     for (epoch, value), line in zip(found, alphas, strict=True):
@@ -82,10 +81,10 @@ def test_a_search_that_was_stopped_and_resumed(tiny_cache: Path, tmp_path: Path)
 
 def test_epochs_after_the_checkpoint_do_not_double(tiny_cache: Path, tmp_path: Path) -> None:
     search(tiny_cache, tmp_path, SEARCH.model_copy(update={"epochs": 1}), tensorboard=True)
-    kept = (tmp_path / runs.CHECKPOINT).read_bytes()
+    kept = (tmp_path / run_dir.CHECKPOINT).read_bytes()
     search(tiny_cache, tmp_path, SEARCH, force=True, tensorboard=True)
     first = scalars(tmp_path, "loss/train")
-    (tmp_path / runs.CHECKPOINT).write_bytes(kept)  # as if it had been killed in between
+    (tmp_path / run_dir.CHECKPOINT).write_bytes(kept)  # as if it had been killed in between
     search(tiny_cache, tmp_path, SEARCH, resume=True, tensorboard=True)
     check_whole(tmp_path)
     assert scalars(tmp_path, "loss/train")[0] == first[0]
@@ -93,7 +92,7 @@ def test_epochs_after_the_checkpoint_do_not_double(tiny_cache: Path, tmp_path: P
 
 def test_epochs_from_before_are_there_too(tiny_cache: Path, tmp_path: Path) -> None:
     stopped(tiny_cache, tmp_path, 3, tensorboard=False)
-    assert not (tmp_path / runs.TENSORBOARD).exists()
+    assert not (tmp_path / run_dir.TENSORBOARD).exists()
     search(tiny_cache, tmp_path, SEARCH, resume=True, tensorboard=True)
     check_whole(tmp_path)
 
@@ -112,13 +111,13 @@ def test_force_forgets_the_events(tiny_cache: Path, tmp_path: Path) -> None:
     train(tiny_cache, genotype, tmp_path, TRAIN, tensorboard=True)
     assert [epoch for epoch, _ in scalars(tmp_path, "loss/train")] == [1, 2]
     train(tiny_cache, genotype, tmp_path, TRAIN, force=True)
-    assert list((tmp_path / runs.TENSORBOARD).iterdir()) == []
+    assert list((tmp_path / run_dir.TENSORBOARD).iterdir()) == []
 
 
 def test_events_change_nothing_in_the_run(tiny_cache: Path, tmp_path: Path) -> None:
     for name, tensorboard in {"with": True, "without": False}.items():
         search(tiny_cache, tmp_path / name, SEARCH, tensorboard=tensorboard)
-    for file in (runs.ALPHAS, runs.CHECKPOINT):
+    for file in (run_dir.ALPHAS, run_dir.CHECKPOINT):
         assert (tmp_path / "with" / file).read_bytes() == (tmp_path / "without" / file).read_bytes()
 
 

@@ -15,18 +15,18 @@ from interrupting import stop_after
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from skelnas import runs
-from skelnas.cache import Cache
 from skelnas.config import EvaluateSettings, TrainSettings
+from skelnas.data.cache import Cache
+from skelnas.data.readers.base import Layout, Test, Train
 from skelnas.errors import InputError, Interrupted, SkelnasError, UsageError
-from skelnas.evaluate import evaluate
-from skelnas.export import export
+from skelnas.evaluation.evaluate import evaluate
+from skelnas.evaluation.export import export
+from skelnas.evaluation.scores import write
 from skelnas.genotype import BUILT_IN, Genotype
-from skelnas.model_folder import load_model, save_model
 from skelnas.models.branches import parts
-from skelnas.scores import write
-from skelnas.sources.base import Layout, Test, Train
-from skelnas.train import OF_CELLS, train
+from skelnas.training import run_dir
+from skelnas.training.saved_model import load_model, save_model
+from skelnas.training.train import OF_CELLS, train
 
 GENOTYPE = BUILT_IN["ntu_cs112se30"]
 SMALL = TrainSettings(
@@ -51,7 +51,7 @@ def model(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_learns_what_can_be_learned(tiny_cache: Path, model: Path) -> None:
-    metrics = runs.read_lines(model / runs.METRICS)
+    metrics = run_dir.read_lines(model / run_dir.METRICS)
     assert len(metrics) == SMALL.epochs
     assert metrics[-1]["train_loss"] < 0.5 * metrics[0]["train_loss"]
     result = evaluate(tiny_cache, model)
@@ -61,7 +61,7 @@ def test_it_learns_what_can_be_learned(tiny_cache: Path, model: Path) -> None:
 
 
 def test_a_model_says_all_that_is_needed_to_use_it(model: Path) -> None:
-    with safe_open(model / runs.MODEL, framework="pt") as file:
+    with safe_open(model / run_dir.MODEL, framework="pt") as file:
         assert list(file.metadata()) == ["skelnas"]
         text = file.metadata()["skelnas"]
     described = json.loads(text)
@@ -75,7 +75,7 @@ def test_a_model_says_all_that_is_needed_to_use_it(model: Path) -> None:
 
 def test_a_model_file_alone_is_enough(tiny_cache: Path, model: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone.safetensors"
-    alone.write_bytes((model / runs.MODEL).read_bytes())
+    alone.write_bytes((model / run_dir.MODEL).read_bytes())
     one, other = evaluate(tiny_cache, model).to_dict(), evaluate(tiny_cache, alone).to_dict()
     assert one == other
 
@@ -91,11 +91,11 @@ def test_resume_goes_on_as_if_nothing_had_happened(
         with pytest.raises(Interrupted):
             train(tiny_cache, GENOTYPE, tmp_path / "parts", short)
     train(tiny_cache, GENOTYPE, tmp_path / "parts", short, resume=True)
-    for name in (runs.MODEL, runs.CHECKPOINT):
+    for name in (run_dir.MODEL, run_dir.CHECKPOINT):
         whole, parts = load_file(tmp_path / "whole" / name), load_file(tmp_path / "parts" / name)
         assert [key for key in whole if not torch.equal(whole[key], parts[key])] == []
     losses = [
-        [line["train_loss"] for line in runs.read_lines(tmp_path / run / runs.METRICS)]
+        [line["train_loss"] for line in run_dir.read_lines(tmp_path / run / run_dir.METRICS)]
         for run in ("whole", "parts")
     ]
     assert losses[0] == losses[1]
@@ -181,7 +181,7 @@ def test_branches_from_training_to_evaluation(
         with pytest.raises(Interrupted):
             train(tiny_cache, architecture, tmp_path / "parts", settings)
     train(tiny_cache, architecture, tmp_path / "parts", settings, resume=True)
-    whole, stopped = (load_file(tmp_path / name / runs.MODEL) for name in ("model", "parts"))
+    whole, stopped = (load_file(tmp_path / name / run_dir.MODEL) for name in ("model", "parts"))
     assert [key for key in whole if not torch.equal(whole[key], stopped[key])] == []
 
     model = load_model(tmp_path / "model")
@@ -227,11 +227,11 @@ def test_where_clips_are_kept_does_not_matter(
 def test_a_model_that_names_no_streams_sees_joints(
     tiny_cache: Path, model: Path, tmp_path: Path
 ) -> None:
-    with safe_open(model / runs.MODEL, framework="pt") as file:
+    with safe_open(model / run_dir.MODEL, framework="pt") as file:
         description = json.loads(file.metadata()["skelnas"])
     del description["clip_settings"]["streams"]
     path = tmp_path / "m.safetensors"
-    save_file(load_file(model / runs.MODEL), path, {"skelnas": json.dumps(description)})
+    save_file(load_file(model / run_dir.MODEL), path, {"skelnas": json.dumps(description)})
     assert evaluate(tiny_cache, path).metrics.top1 == evaluate(tiny_cache, model).metrics.top1
 
 
@@ -258,7 +258,7 @@ def test_folder_without_a_model(tmp_path: Path) -> None:
 
 def test_broken_models(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    path.write_bytes((model / runs.MODEL).read_bytes()[:1000])
+    path.write_bytes((model / run_dir.MODEL).read_bytes()[:1000])
     with pytest.raises(InputError, match="not a readable safetensors file"):
         load_model(path)
 
@@ -266,8 +266,8 @@ def test_broken_models(model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a model of skelnas"):
         load_model(path)
 
-    tensors = load_file(model / runs.MODEL)
-    with safe_open(model / runs.MODEL, framework="pt") as file:
+    tensors = load_file(model / run_dir.MODEL)
+    with safe_open(model / run_dir.MODEL, framework="pt") as file:
         description = json.loads(file.metadata()["skelnas"])
     for change, message in (
         ({"version": 2}, "not a model of version 1"),
@@ -302,17 +302,17 @@ def test_a_training_that_diverges_ends_with_the_last_good_checkpoint(
     wild = SMALL.model_copy(update={"lr": 1e30, "epochs": 3})
     with pytest.raises(SkelnasError, match="train diverged in epoch 1: train_loss nan"):
         train(tiny_cache, GENOTYPE, tmp_path / "model", wild)
-    assert not (tmp_path / "model" / runs.MODEL).exists()
-    assert not (tmp_path / "model" / runs.METRICS).exists()
+    assert not (tmp_path / "model" / run_dir.MODEL).exists()
+    assert not (tmp_path / "model" / run_dir.METRICS).exists()
 
 
 def test_a_run_that_diverged_is_not_saved_within_an_epoch(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skelnas.job.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr("skelnas.training.loop.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     with pytest.raises(SkelnasError, match="diverged"):
         train(tiny_cache, GENOTYPE, tmp_path / "model", SMALL.model_copy(update={"lr": 1e30}))
-    saved = load_file(tmp_path / "model" / runs.CHECKPOINT)
+    saved = load_file(tmp_path / "model" / run_dir.CHECKPOINT)
     assert saved["sums"].isfinite().all()
 
 

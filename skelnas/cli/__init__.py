@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-import skelnas
-from skelnas import console
+from skelnas._version import __version__
 from skelnas.cli.commands import Commands
 from skelnas.errors import SkelnasError, is_out_of_memory
+from skelnas.runtime import console
 
 app = typer.Typer(
     name="skelnas",
@@ -29,7 +29,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        console.result(skelnas.__version__)
+        console.result(__version__)
         raise typer.Exit
 
 
@@ -92,7 +92,7 @@ def _listen() -> list[int]:
 
 
 def _fail(message: str, hint: str | None, exit_code: int) -> None:
-    parallel: Any = sys.modules.get("skelnas.parallel")
+    parallel: Any = sys.modules.get("skelnas.runtime.distributed")
     if parallel and parallel.world_size() > 1:
         if not parallel.is_new(message):  # what fails on all ranks is told once
             sys.exit(exit_code)

@@ -10,9 +10,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from skelnas import console
 from skelnas.cli.options import Json, with_settings
 from skelnas.config import SearchSettings
+from skelnas.runtime import console
 
 if TYPE_CHECKING:
     from skelnas.doctor import Diagnosis

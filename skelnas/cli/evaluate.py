@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skelnas import console
 from skelnas.cli.options import CacheArgument, Json, ModelArgument, with_settings
 from skelnas.cli.tables import print_evaluation, print_scores
 from skelnas.config import EvaluateSettings
 from skelnas.errors import UsageError
+from skelnas.runtime import console
 
 if TYPE_CHECKING:
-    from skelnas.scores import Scores
+    from skelnas.evaluation.scores import Scores
 
 ScoresOut = Annotated[
     Path | None,
@@ -59,8 +59,8 @@ def evaluate(
 
     Example: skelnas evaluate ntu60.h5 models/xsub --json
     """
-    from skelnas.evaluate import evaluate as evaluate_verb
-    from skelnas.readme import add_results, check_card
+    from skelnas.evaluation.evaluate import evaluate as evaluate_verb
+    from skelnas.reporting.model_card import add_results, check_card
 
     _check_outputs(scores, confusion)
     if card:
@@ -97,7 +97,7 @@ def ensemble(
 
     Example: skelnas ensemble joint.npz bone.npz --weights 1,0.6
     """
-    from skelnas.ensemble import ensemble as ensemble_verb
+    from skelnas.evaluation.ensemble import ensemble as ensemble_verb
 
     try:
         numbers = [float(part) for part in weights.split(",")] if weights else []
@@ -118,9 +118,9 @@ def ensemble(
 
 def _check_outputs(scores: Path | None, confusion: Path | None) -> None:
     """Refuse a file that could not be written before the work, not after it."""
-    from skelnas.plot.confusion import PICTURES
-    from skelnas.plot.style import drawing
-    from skelnas.scores import check_suffix
+    from skelnas.evaluation.scores import check_suffix
+    from skelnas.reporting.plot_confusion import PICTURES
+    from skelnas.reporting.plot_style import drawing
 
     if scores is not None:
         check_suffix(scores)
@@ -136,9 +136,9 @@ def _check_outputs(scores: Path | None, confusion: Path | None) -> None:
 
 
 def _write(result: Scores, scores: Path | None, confusion: Path | None) -> None:
-    from skelnas.plot.confusion import PICTURES, draw_confusion
-    from skelnas.runs import atomic_write
-    from skelnas.scores import write
+    from skelnas.evaluation.scores import write
+    from skelnas.reporting.plot_confusion import PICTURES, draw_confusion
+    from skelnas.runtime.files import atomic_write
 
     if scores is not None and console.SPEAKS:
         write(scores, result)

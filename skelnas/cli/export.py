@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from skelnas import console
 from skelnas.cli.options import Json, ModelArgument
 from skelnas.config import ExportFormat
+from skelnas.runtime import console
 
 
 def export(
@@ -33,7 +33,7 @@ def export(
 
     Example: skelnas export models/xsub --format onnx --out xsub.onnx
     """
-    from skelnas.export import export as export_verb
+    from skelnas.evaluation.export import export as export_verb
 
     written = export_verb(model, out, format)
     if as_json:

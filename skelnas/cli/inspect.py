@@ -10,13 +10,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from skelnas import console
 from skelnas.cli.options import CacheArgument, Json
 from skelnas.errors import UsageError
+from skelnas.runtime import console
 
 if TYPE_CHECKING:
-    from skelnas.cache import Cache
-    from skelnas.inspect import Inspection
+    from skelnas.data.cache import Cache
+    from skelnas.data.inspect import Inspection
 
 MOST_PROBLEMS = 20
 """So many lines about damage are printed; `--json` has all of them."""
@@ -44,9 +44,9 @@ def inspect(
     if plot is not None and plot.suffix.lower() not in (".png", ".gif"):
         raise UsageError(f"{plot}: expected a name that ends in .png or .gif")
 
-    from skelnas.cache import Cache
-    from skelnas.inspect import find_damage
-    from skelnas.inspect import inspect as inspect_verb
+    from skelnas.data.cache import Cache
+    from skelnas.data.inspect import find_damage
+    from skelnas.data.inspect import inspect as inspect_verb
 
     with Cache.open(cache) as opened:
         if clip is not None and plot is not None:
@@ -71,8 +71,8 @@ def inspect(
 
 
 def _draw(cache: Cache, name: str, path: Path, num_poses: int) -> None:
-    from skelnas.inspect import find_clip
-    from skelnas.skeleton_plot import draw_animation, draw_strip, portrait
+    from skelnas.data.inspect import find_clip
+    from skelnas.reporting.plot_skeleton import draw_animation, draw_strip, portrait
 
     index = find_clip(cache, name)
     action = cache.classes[cache.clips.labels[index]]

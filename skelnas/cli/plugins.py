@@ -1,8 +1,8 @@
 """Sources of other packages as commands: `skelnas prepare NAME RAW OUT`.
 
 A package offers one by an entry point in the group `skelnas.sources`: a class or function that
-takes the path RAW and returns a `skelnas.sources.base.Source`. Nothing of it is imported before its
-command runs, and nothing is looked for before `skelnas prepare` needs a name that is not its own.
+takes the path RAW and returns a `skelnas.data.readers.base.Source`. It is imported when its command
+runs, and looked up only when `skelnas prepare` meets a name that is not one of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from skelnas.errors import SkelnasError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from skelnas.sources.base import Source
+    from skelnas.data.readers.base import Source
 
 GROUP = "skelnas.sources"
 MEMBERS = ("name", "layout", "max_persons", "rule", "classes", "catalogue", "read", "splits")

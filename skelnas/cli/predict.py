@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skelnas import console
 from skelnas.cli.options import ModelArgument, with_settings
 from skelnas.config import PredictSettings
 from skelnas.errors import InputError, UsageError
+from skelnas.runtime import console
 
 if TYPE_CHECKING:
-    from skelnas.predict import Prediction, Window
+    from skelnas.evaluation.predict import Prediction, Window
 
 
 @with_settings(PredictSettings)
@@ -43,9 +43,9 @@ def predict(
 
     Example: skelnas predict models/xsub clips/*.skeleton --top 3
     """
-    from skelnas.model_folder import load_model
-    from skelnas.predict import predict as predict_verb
-    from skelnas.predict import predict_stream
+    from skelnas.evaluation.predict import predict as predict_verb
+    from skelnas.evaluation.predict import predict_stream
+    from skelnas.training.saved_model import load_model
 
     streaming = recordings == [Path("-")]
     if Path("-") in recordings and not streaming:

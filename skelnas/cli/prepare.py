@@ -38,7 +38,7 @@ def prepare_ntu(
 
     Example: skelnas prepare ntu nturgb+d_skeletons/ ntu60.h5
     """
-    from skelnas.sources.ntu import Ntu
+    from skelnas.data.readers.ntu import Ntu
 
     source = Ntu(raw, body_rule=body_rule, keep_missing=keep_missing)
     run_prepare(source, out, run)
@@ -60,7 +60,7 @@ def prepare_kinetics(
 
     Example: skelnas prepare kinetics kinetics-skeleton/ kinetics.h5
     """
-    from skelnas.sources.kinetics import Kinetics
+    from skelnas.data.readers.kinetics import Kinetics
 
     source = Kinetics(raw, person_rule=person_rule)
     run_prepare(source, out, run)
@@ -78,7 +78,7 @@ def prepare_nw_ucla(
 
     Example: skelnas prepare nw-ucla all_sqe/ ucla.h5
     """
-    from skelnas.sources.nw_ucla import NwUcla
+    from skelnas.data.readers.nw_ucla import NwUcla
 
     run_prepare(NwUcla(raw), out, run)
 
@@ -95,7 +95,7 @@ def prepare_pyskl(
 
     Example: skelnas prepare pyskl ntu60_hrnet.pkl ntu60-2d.h5
     """
-    from skelnas.sources.pyskl import Pyskl
+    from skelnas.data.readers.pyskl import Pyskl
 
     run_prepare(Pyskl(file), out, run)
 
@@ -112,7 +112,7 @@ def prepare_ctrgcn(
 
     Example: skelnas prepare ctrgcn NTU60_CS.npz ntu60-xsub.h5
     """
-    from skelnas.sources.ctrgcn import CtrGcn
+    from skelnas.data.readers.ctrgcn import CtrGcn
 
     run_prepare(CtrGcn(file), out, run)
 
@@ -142,7 +142,7 @@ def prepare_manifest(
 
     Example: skelnas prepare manifest clips.csv own.h5 --joints joints.json --test-subjects 3,5
     """
-    from skelnas.sources.manifest import Manifest
+    from skelnas.data.readers.manifest import Manifest
 
     source = Manifest(
         table,
@@ -169,7 +169,7 @@ def prepare_synthetic(
 
     Example: skelnas prepare synthetic --clips 576 synthetic.h5
     """
-    from skelnas.sources.synthetic import Synthetic
+    from skelnas.data.readers.synthetic import Synthetic
 
     source = Synthetic(clips, seed=seed)
     run_prepare(source, out, run)

@@ -11,11 +11,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from skelnas import console
 from skelnas.cli.options import Force, Function, Json, spread
+from skelnas.runtime import console
 
 if TYPE_CHECKING:
-    from skelnas.sources.base import Source
+    from skelnas.data.readers.base import Source
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def with_run_options(function: Function) -> Function:
 
 def run_prepare(source: Source, out: Path, run: RunOptions) -> None:
     """Write the cache, print what is in it, and exit with 3 if files were broken."""
-    from skelnas.cache import Storage
-    from skelnas.prepare import prepare, report_path
+    from skelnas.data.cache import Storage
+    from skelnas.data.prepare import prepare, report_path
 
     report = prepare(
         source,

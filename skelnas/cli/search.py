@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from skelnas import console
 from skelnas.cli.options import (
     CacheArgument,
     DryRun,
@@ -30,6 +29,7 @@ from skelnas.config import (
     WorkSettings,
 )
 from skelnas.errors import UsageError
+from skelnas.runtime import console
 
 OF_THE_SEARCHES = frozenset(
     {"seed", "protocol", "hold_out", "resume", "force", "tensorboard", "dry_run"}
@@ -77,7 +77,7 @@ def search(
                 "--repeats is the work of one process, not of several ranks",
                 hint="search with --hold-out and one --seed after the other",
             )
-        from skelnas.repeats import agree, repeat
+        from skelnas.nas.repeats import agree, repeat
 
         settings, training = agree(settings, _training(settings, train_config))
         if dry_run:
@@ -93,7 +93,7 @@ def search(
     if dry_run:
         console.result(settings.model_dump_json(indent=2))
         return
-    from skelnas.search import search as search_verb
+    from skelnas.nas.search import search as search_verb
 
     search_verb(cache, out, settings, resume=resume, force=force, tensorboard=tensorboard)
     console.note(f"done: `skelnas derive {out}` prints the genotype")
@@ -136,9 +136,9 @@ def derive(
 
     Example: skelnas derive runs/xsub | skelnas train ntu60.h5 --genotype - --out models/xsub
     """
-    from skelnas.derive import Perturbation
-    from skelnas.derive import derive as derive_verb
-    from skelnas.runs import atomic_write
+    from skelnas.nas.derive import Perturbation
+    from skelnas.nas.derive import derive as derive_verb
+    from skelnas.runtime.files import atomic_write
 
     if out is not None and plot is not None and out.resolve() == plot.resolve():
         raise UsageError(
@@ -152,7 +152,7 @@ def derive(
         run, epoch=epoch, keep=keep, max_skip=max_skip, perturbation=perturbation
     )
     if plot is not None:
-        from skelnas.plot import draw_cells
+        from skelnas.reporting.plot_cells import draw_cells
 
         draw_cells(genotype, plot)
     if out is None:

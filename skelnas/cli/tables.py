@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from skelnas import console
+from skelnas.runtime import console
 
 if TYPE_CHECKING:
-    from skelnas.evaluate import Evaluation
-    from skelnas.scores import Comparison, Scores
+    from skelnas.evaluation.evaluate import Evaluation
+    from skelnas.evaluation.scores import Comparison, Scores
 
 
 def print_evaluation(result: Evaluation) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from skelnas import console
 from skelnas.cli.options import (
     CacheArgument,
     DryRun,
@@ -20,6 +20,7 @@ from skelnas.cli.options import (
 )
 from skelnas.config import BaselineName, Device, TrainSettings
 from skelnas.errors import UsageError
+from skelnas.runtime import console
 
 
 @with_settings(TrainSettings)
@@ -67,11 +68,14 @@ def train(
     if dry_run:
         console.result(settings.model_dump_json(indent=2))
         return
-    from skelnas.train import train as train_verb
+    from skelnas.reporting.model_card import write_card
+    from skelnas.training.train import train as train_verb
 
     path = train_verb(
         cache, architecture, out, settings, resume=resume, force=force, tensorboard=tensorboard
     )
+    if int(os.environ.get("RANK", "0")) == 0:
+        write_card(out)
     console.note(f"done: {path}; `skelnas evaluate {cache} {out}` scores it")
 
 
@@ -109,7 +113,7 @@ def report(
 
     Example: skelnas report models/xsub --scores xsub.npz --cache ntu60.h5
     """
-    from skelnas.report import report as report_verb
+    from skelnas.reporting.report import report as report_verb
 
     time_on = device if latency else None
     path = report_verb(run, out, scores=scores, cache=cache, time_on=time_on)
@@ -127,6 +131,6 @@ def demo(
 
     Example: skelnas demo
     """
-    from skelnas.demo import demo as demo_verb
+    from skelnas.cli.demo import demo as demo_verb
 
     demo_verb(out, num_clips=clips, seed=seed)

@@ -133,10 +133,10 @@ def diagnose(
     if not found.is_sound:
         return found
 
-    from skelnas import devices
     from skelnas.doctor.engines import compare, explain
     from skelnas.doctor.machine import look_at_machine
     from skelnas.doctor.pace import fit, measure_pace, read_size
+    from skelnas.runtime import devices
 
     device = None
     with found.check("device") as say:

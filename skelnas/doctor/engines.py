@@ -11,7 +11,7 @@ from skelnas.engine.reference import Weights
 from skelnas.errors import SkelnasError
 from skelnas.genotype import NUM_INPUT_NODES, candidates
 from skelnas.models.ops import make_op, op_stride
-from skelnas.models.supernet import choose_engine, why_not_triton, why_reference
+from skelnas.nas.supernet import choose_engine, why_not_triton, why_reference
 
 CELL = (3, 4, 9, 7)
 """N, C, T, V of the cell that is compared: odd sizes, and quick."""

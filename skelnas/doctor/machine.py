@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from skelnas.footprint import free_bytes
+from skelnas.runtime.memory import free_bytes
 
 
 @dataclass(frozen=True)

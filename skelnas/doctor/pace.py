@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from skelnas import devices
-from skelnas.batches import Batch, clip_shape, num_batches
-from skelnas.bilevel import Bilevel
-from skelnas.cache import Cache
 from skelnas.config import SearchSettings
+from skelnas.data.cache import Cache
+from skelnas.data.dataset import Batch, clip_shape, num_batches
+from skelnas.data.splits import halve, split_training_part
 from skelnas.errors import DeviceError
-from skelnas.footprint import free_bytes, largest_share, measured
-from skelnas.graphs import REHEARSALS
-from skelnas.models.supernet import Supernet
-from skelnas.runs import random_seed
-from skelnas.search_clips import STREAM_SPLIT
-from skelnas.splits import halve, split_training_part
+from skelnas.nas.bilevel import REHEARSALS, Bilevel
+from skelnas.nas.search import STREAM_SPLIT
+from skelnas.nas.supernet import Supernet
+from skelnas.runtime import devices
+from skelnas.runtime.memory import free_bytes, largest_share, measured
+from skelnas.runtime.seed import random_seed
 
 if TYPE_CHECKING:
     from skelnas.doctor import Work

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
-import skelnas
+from skelnas._version import __version__
 
 BESIDES = ("test", "dev", "docs")
 """Extras of those who work on skelnas, not with it."""
@@ -26,7 +26,7 @@ def find_versions() -> dict[str, str]:
     """Return the versions of what results depend on, as far as it is installed."""
     names = ("torch", "numpy", "h5py")
     installed = {name: version for name in names if (version := find_version(name))}
-    return {"skelnas": skelnas.__version__, "python": platform.python_version(), **installed}
+    return {"skelnas": __version__, "python": platform.python_version(), **installed}
 
 
 def find_required() -> list[Package]:

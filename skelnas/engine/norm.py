@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skelnas import parallel
+from skelnas.runtime import distributed
 
 EPS = 1e-5
 """Added to the variance (PyTorch's default)."""
@@ -21,7 +21,7 @@ _over_ranks = False
 def over_ranks(wanted: bool) -> Iterator[None]:
     """Let statistics be those of the clips of all ranks for a while, instead of this one's."""
     global _over_ranks
-    before, _over_ranks = _over_ranks, wanted and parallel.world_size() > 1
+    before, _over_ranks = _over_ranks, wanted and distributed.world_size() > 1
     try:
         yield
     finally:
@@ -61,7 +61,7 @@ def standardise(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     own_variance = centred.square().mean(dim=(0, 2, 3))
     own_count = own_mean.new_full((1,), x.numel() // x.shape[1])
 
-    table = parallel.all_gather(torch.cat([own_mean, own_variance, own_count]))
+    table = distributed.all_gather(torch.cat([own_mean, own_variance, own_count]))
     means, variances, counts = torch.split(table, [x.shape[1], x.shape[1], 1], dim=1)
     count = counts.sum()
     shares = counts / count

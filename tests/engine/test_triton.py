@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from skelnas import devices
 from skelnas.config import Precision, SearchSettings
 from skelnas.engine import ENGINES, reference, triton
 from skelnas.errors import UsageError
 from skelnas.genotype import SPACES
-from skelnas.models.supernet import choose_engine
+from skelnas.nas.supernet import choose_engine
+from skelnas.runtime import devices
 
 NATIVE = torch.cuda.is_available()
 """Else kernels are made for the interpreter when they are imported, for all of this process."""

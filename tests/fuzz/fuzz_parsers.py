@@ -29,8 +29,8 @@ from typing import Any
 from mutations import mutate
 from targets import TARGETS, Target
 
+from skelnas.data.readers.base import check_recording
 from skelnas.errors import InputError
-from skelnas.sources.checks import check_recording
 
 HANG_SECONDS = 5.0
 MEMORY_BYTES = 6 << 30

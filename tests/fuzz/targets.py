@@ -19,20 +19,18 @@ from typing import Any
 
 import numpy as np
 
+from skelnas.data.readers.base import Recording, Source
+from skelnas.data.readers.clip_files import parse_frame, to_poses
+from skelnas.data.readers.ctrgcn import CtrGcn, _open
+from skelnas.data.readers.kinetics import Kinetics
+from skelnas.data.readers.manifest import Manifest, read_manifest
+from skelnas.data.readers.npy import read_npy
+from skelnas.data.readers.ntu import Ntu
+from skelnas.data.readers.ntu_file import parse, parse_by_line
+from skelnas.data.readers.nw_ucla import NwUcla
+from skelnas.data.readers.pyskl import Pyskl, read_annotations
+from skelnas.data.readers.skeleton_file import read_skeleton
 from skelnas.errors import InputError
-from skelnas.sources.base import Recording, Source
-from skelnas.sources.clip_poses import parse_frame, to_poses
-from skelnas.sources.ctrgcn import CtrGcn, _open
-from skelnas.sources.kinetics import Kinetics
-from skelnas.sources.manifest import Manifest
-from skelnas.sources.manifest_table import read_manifest
-from skelnas.sources.npy import read_npy
-from skelnas.sources.ntu import Ntu
-from skelnas.sources.ntu_file import parse, parse_by_line
-from skelnas.sources.nw_ucla import NwUcla
-from skelnas.sources.pyskl import Pyskl
-from skelnas.sources.pyskl_file import read_annotations
-from skelnas.sources.skeleton_file import read_skeleton
 
 Outcome = Iterator[tuple[Recording, Source]]
 RNG = np.random.default_rng(0)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from skelnas.genotype import random_genotype
-from skelnas.models.average import Average
 from skelnas.models.network import Network
+from skelnas.training.averaging import Average
 
 STATISTIC = "stem.1.running_mean"
 COUNTER = "stem.1.num_batches_tracked"

@@ -15,21 +15,21 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from skelnas import runs
 from skelnas.cli import app
 from skelnas.config import BaselineName, EvaluateSettings, TrainSettings
+from skelnas.data.readers import kinetics, ntu_facts, nw_ucla
+from skelnas.data.readers.base import Layout
 from skelnas.errors import InputError, Interrupted, UsageError
-from skelnas.evaluate import evaluate
-from skelnas.model_folder import load_model
+from skelnas.evaluation.evaluate import evaluate
 from skelnas.models.baselines import BASELINES, Baseline, Shape, find_baseline
 from skelnas.models.baselines.base import Dropout
 from skelnas.models.baselines.graph import GraphSum, partition
 from skelnas.models.baselines.hcn import motions
 from skelnas.models.complexity import measure
-from skelnas.report.history import read_history
-from skelnas.sources import kinetics, ntu_facts, nw_ucla
-from skelnas.sources.base import Layout
-from skelnas.train import train
+from skelnas.reporting.history import read_history
+from skelnas.training import run_dir
+from skelnas.training.saved_model import load_model
+from skelnas.training.train import train
 
 TINY = TrainSettings(frames=9, epochs=2, batch_size=9, device="cpu", lr=0.02, recipe="paper")
 STAR = ((1, 0), (2, 1), (3, 1), (4, 3))
@@ -188,7 +188,7 @@ def test_a_model_is_scored_and_resumed_like_any(
     card = result.to_dict()["model"]
     assert card["baseline"] == name
     assert "genotype" not in card
-    assert "layers" not in runs.read_config(models / name)["settings"]
+    assert "layers" not in run_dir.read_config(models / name)["settings"]
     assert [list(bone) for bone in card["bones"]] == (
         [list(bone) for bone in LAYOUT.bones] if name == "st-gcn" else []
     )
@@ -199,8 +199,8 @@ def test_a_model_is_scored_and_resumed_like_any(
         with pytest.raises(Interrupted):
             train(tiny_cache, name, tmp_path / "parts", TINY)
     train(tiny_cache, name, tmp_path / "parts", TINY, resume=True)
-    whole = load_file(models / name / runs.CHECKPOINT)
-    parts = load_file(tmp_path / "parts" / runs.CHECKPOINT)
+    whole = load_file(models / name / run_dir.CHECKPOINT)
+    parts = load_file(tmp_path / "parts" / run_dir.CHECKPOINT)
     assert [key for key in whole if not torch.equal(whole[key], parts[key])] == []
 
 
@@ -208,7 +208,7 @@ def test_a_loaded_network_is_the_one_that_was_trained(models: Path) -> None:
     loaded = load_model(models / "st-gcn")
     network, card = loaded.network, loaded.card
     fresh = card.make_network()
-    fresh.load_state_dict(load_file(models / "st-gcn" / runs.MODEL))
+    fresh.load_state_dict(load_file(models / "st-gcn" / run_dir.MODEL))
     x = torch.randn(2, *card.input_shape)
     assert torch.equal(network(x), fresh.eval()(x))
 
@@ -230,8 +230,8 @@ def test_costs_at_another_number_of_frames_but_not_of_joints(
 
 def test_broken_cards(models: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    tensors = load_file(models / "st-gcn" / runs.MODEL)
-    with safe_open(models / "st-gcn" / runs.MODEL, framework="pt") as file:
+    tensors = load_file(models / "st-gcn" / run_dir.MODEL)
+    with safe_open(models / "st-gcn" / run_dir.MODEL, framework="pt") as file:
         description = json.loads(file.metadata()["skelnas"])
     for change in (
         {"baseline": "hcn"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skelnas.models.best_epoch import BestEpoch
+from skelnas.training.best_epoch import BestEpoch
 
 
 def test_the_best_is_kept_until_a_better_one_comes() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skelnas.footprint import measured
 from skelnas.genotype import SPACES
-from skelnas.models.supernet import Supernet
+from skelnas.nas.supernet import Supernet
+from skelnas.runtime.memory import measured
 
 
 def make(space: str = "sar", **changes: int) -> Supernet:

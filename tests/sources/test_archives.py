@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skelnas.data.prepare import prepare
+from skelnas.data.readers.archives import PLAUSIBLE_RATIO
+from skelnas.data.readers.files import find_files, read_bytes
+from skelnas.data.readers.kinetics import Kinetics
+from skelnas.data.readers.ntu import Ntu
+from skelnas.data.readers.nw_ucla import NwUcla
 from skelnas.errors import InputError
-from skelnas.prepare import prepare
-from skelnas.sources.archives import PLAUSIBLE_RATIO
-from skelnas.sources.files import find_files, read_bytes
-from skelnas.sources.kinetics import Kinetics
-from skelnas.sources.ntu import Ntu
-from skelnas.sources.nw_ucla import NwUcla
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 

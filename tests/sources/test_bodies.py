@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from skelnas.data.readers.bodies import Detections, choose_persons
 from skelnas.errors import InputError
-from skelnas.sources.bodies import Detections, choose_persons
 
 RULES = ("denoise", "energy", "first")
 STANDING = np.float32([[x, y, 3] for x in (-0.2, 0, 0.2) for y in (-0.8, 0, 0.8)])

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from skelnas.data.readers.clip_files import MAX_NUMBERS, read_clip
+from skelnas.data.readers.npy import read_npy
 from skelnas.errors import InputError
-from skelnas.sources.clip_files import MAX_NUMBERS, read_clip
-from skelnas.sources.npy import read_npy
 
 POSES = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
 

@@ -6,11 +6,10 @@ import zipfile
 import numpy as np
 import pytest
 
+from skelnas.data.prepare import prepare
+from skelnas.data.readers.base import ClipTable, Test, Train, check_recording
+from skelnas.data.readers.ctrgcn import CtrGcn, _open
 from skelnas.errors import InputError
-from skelnas.prepare import prepare
-from skelnas.sources.base import ClipTable, Test, Train
-from skelnas.sources.checks import check_recording
-from skelnas.sources.ctrgcn import CtrGcn, _open
 
 FRAMES = 6
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from skelnas.data.readers.files import find_files, read_bytes
 from skelnas.errors import InputError
-from skelnas.sources.files import find_files, read_bytes
 
 
 def message(call, *arguments):

@@ -8,12 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from skelnas.data.readers.base import ClipTable, Test, Train, Unused, check_recording
+from skelnas.data.readers.files import packaged_names
+from skelnas.data.readers.kinetics import LAYOUT, Kinetics, read_labels
 from skelnas.errors import InputError
-from skelnas.sources.base import ClipTable, Test, Train, Unused
-from skelnas.sources.checks import check_recording
-from skelnas.sources.files import packaged_names
-from skelnas.sources.kinetics import LAYOUT, Kinetics
-from skelnas.sources.kinetics_labels import read_labels
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "kinetics-skeleton"
 needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real clips in {REAL}")

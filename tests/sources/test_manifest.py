@@ -6,15 +6,13 @@ import os
 import numpy as np
 import pytest
 
-from skelnas.cache import Cache
 from skelnas.cli.prepare import _numbers
+from skelnas.data.cache import Cache
+from skelnas.data.prepare import prepare
+from skelnas.data.readers.base import ClipTable, Test, Train, Unused, check_recording
+from skelnas.data.readers.manifest import Manifest, read_manifest
+from skelnas.data.readers.skeleton_file import Skeleton, read_skeleton
 from skelnas.errors import InputError, UsageError
-from skelnas.prepare import prepare
-from skelnas.sources.base import ClipTable, Test, Train, Unused
-from skelnas.sources.checks import check_recording
-from skelnas.sources.manifest import Manifest
-from skelnas.sources.manifest_table import read_manifest
-from skelnas.sources.skeleton_file import Skeleton, read_skeleton
 
 HEADER = "path,label,subject,camera,split"
 

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skelnas.data.readers.base import ClipTable, Test, Train, Unused, check_recording
+from skelnas.data.readers.files import packaged_names
+from skelnas.data.readers.ntu import LAYOUT, Ntu
+from skelnas.data.readers.ntu_file import _parse_in_bulk, parse, parse_by_line
 from skelnas.errors import InputError
-from skelnas.sources.base import ClipTable, Test, Train, Unused
-from skelnas.sources.checks import check_recording
-from skelnas.sources.files import packaged_names
-from skelnas.sources.ntu import LAYOUT, Ntu
-from skelnas.sources.ntu_file import _parse_in_bulk, parse, parse_by_line
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 REAL = SHARED / "data" / "ntu-raw"

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skelnas.data.readers.base import ClipTable, Test, Train, check_recording
+from skelnas.data.readers.nw_ucla import LAYOUT, NwUcla
 from skelnas.errors import InputError
-from skelnas.sources.base import ClipTable, Test, Train
-from skelnas.sources.checks import check_recording
-from skelnas.sources.nw_ucla import LAYOUT, NwUcla
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "nw-ucla"
 needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real clips in {REAL}")

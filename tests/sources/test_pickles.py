@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from skelnas.sources.pickled_arrays import Array, PickleError
-from skelnas.sources.pickles import load
+from skelnas.data.readers.pickles import Array, PickleError, load
 
 PROTOCOLS = (2, 3, 4, 5)
 SCALARS = st.one_of(

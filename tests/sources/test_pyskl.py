@@ -6,14 +6,12 @@ import pickle
 import numpy as np
 import pytest
 
-from skelnas.cache import Cache
+from skelnas.data.cache import Cache
+from skelnas.data.prepare import prepare
+from skelnas.data.readers.base import ClipTable, Test, Train, Unused, check_recording
+from skelnas.data.readers.ntu_facts import LAYOUT as KINECT
+from skelnas.data.readers.pyskl import COCO, Pyskl, read_annotations
 from skelnas.errors import InputError
-from skelnas.prepare import prepare
-from skelnas.sources.base import ClipTable, Test, Train, Unused
-from skelnas.sources.checks import check_recording
-from skelnas.sources.ntu_facts import LAYOUT as KINECT
-from skelnas.sources.pyskl import COCO, Pyskl
-from skelnas.sources.pyskl_file import read_annotations
 
 NAMES = ("S001C002P003R001A010", "S002C001P008R001A060", "S003C003P001R002A001")
 

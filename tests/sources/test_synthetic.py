@@ -5,21 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skelnas.data.readers.base import ClipTable, Test, Train
+from skelnas.data.readers.bodies import SHORTEST_TRACK, WIDEST, choose_persons
+from skelnas.data.readers.files import packaged_names
+from skelnas.data.readers.ntu import Ntu
+from skelnas.data.readers.ntu_file import parse, parse_by_line
+from skelnas.data.readers.stage.kinematics import ANGLES, SKELETON, mirror, pose, proportioned
+from skelnas.data.readers.stage.motions import ACTIONS, sides
+from skelnas.data.readers.synthetic import SUBJECTS, Synthetic, takes, write_raw
 from skelnas.errors import InputError, UsageError
-from skelnas.sources.base import ClipTable, Test, Train
-from skelnas.sources.bodies import SHORTEST_TRACK, WIDEST, choose_persons
-from skelnas.sources.files import packaged_names
-from skelnas.sources.ntu import Ntu
-from skelnas.sources.ntu_file import parse, parse_by_line
-from skelnas.sources.stage.kinematics import (
-    ANGLES,
-    SKELETON,
-    mirror,
-    pose,
-    proportioned,
-)
-from skelnas.sources.stage.motions import ACTIONS, sides
-from skelnas.sources.synthetic import SUBJECTS, Synthetic, takes, write_raw
 
 NUM_ACTIONS = len(ACTIONS)
 """Clips in one round, in which every action is played once."""

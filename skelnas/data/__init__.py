@@ -1,0 +1,1 @@
+"""Skeleton data: readers of raw formats, the cache, and batches for the networks."""

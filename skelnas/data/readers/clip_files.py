@@ -1,0 +1,331 @@
+"""One clip from an array in a file: `.npy`, `.npz`, `.json` or `.csv`.
+
+An array has the axes [T, V, C] or [M, T, V, C]. A CSV has a row for each frame, or for each person
+in a frame, under a header such as ``frame,person,hip_x,hip_y,hip_z,head_x,...``: the columns
+`frame` and `person` are optional, the others are named joint_channel and may stand in any order.
+An empty cell is a number that is not known. Without a header each row is a frame of one person, all
+channels of the first joint, then of the second.
+
+Shapes: M persons, T frames, V joints, C channels.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skelnas.data.readers.archives import Archive
+from skelnas.data.readers.base import Layout, Poses
+from skelnas.data.readers.files import MAX_BYTES, as_joints, read_bytes, read_json
+from skelnas.data.readers.npy import read_npy
+from skelnas.data.readers.tables import Row, parse_integer, parse_number, read_table
+from skelnas.errors import InputError, shown
+
+ENDINGS = (".npy", ".npz", ".json", ".csv")
+KEY = "poses"
+"""The array in an .npz or a .json object that holds others too."""
+LONGEST_NAME = 100
+MAX_NUMBERS = 1 << 25
+"""Numbers of a clip; frames that a table leaves out count too."""
+
+
+@dataclass(frozen=True)
+class ClipArray:
+    """What a file holds.
+
+    Attributes:
+        poses: [M, T, V, C] float64, not finite where a number is not known.
+        joints, channels: their names, if the file has them; else empty.
+    """
+
+    poses: NDArray[np.float64]
+    joints: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+
+
+def read_clip(path: Path, num_joints: int | None = None) -> ClipArray:
+    """Read a clip.
+
+    Args:
+        path: the file; its ending says what it is.
+        num_joints: V if it is known; a table without a header cannot be read otherwise.
+
+    Raises:
+        InputError: names the file, the place in it, what was expected and what was found.
+    """
+    ending = path.suffix.lower()
+    if ending == ".csv":
+        return _read_csv(path, num_joints)
+    if ending == ".npy":
+        array = read_npy(read_bytes(path), str(path))
+    elif ending == ".npz":
+        array = _read_npz(path)
+    elif ending == ".json":
+        array = _read_json(path)
+    else:
+        raise InputError(f"{path}: expected a file that ends in {', '.join(ENDINGS)}")
+    if array.ndim not in (3, 4):
+        raise InputError(
+            f"{path}: an array of the shape {array.shape}, "
+            "expected [frames, joints, channels] or [persons, frames, joints, channels]"
+        )
+    with np.errstate(invalid="ignore"):  # a signalling nan
+        poses = array.astype(np.float64)
+    return ClipArray(poses[None] if array.ndim == 3 else poses)
+
+
+def _read_npz(path: Path) -> NDArray[Any]:
+    archive = Archive(path, read_bytes(path))
+    names = [name for name in archive.members if name in (f"{KEY}.npy", KEY)] or archive.paths
+    if len(names) != 1:
+        raise InputError(
+            f"{path}: expected one array, or one named {KEY!r}, found {len(names)} arrays"
+        )
+    return read_npy(archive.read(names[0], MAX_BYTES), f"{path}: {names[0]}")
+
+
+def _read_json(path: Path) -> NDArray[Any]:
+    lists = read_json(path)
+    if isinstance(lists, dict):
+        lists = lists.get(KEY)
+    array = as_array(lists)
+    if array is None:
+        raise InputError(
+            f"{path}: expected numbers in lists of equal length, "
+            f"[frames, joints, channels], alone or under the key {KEY!r}"
+        )
+    return array
+
+
+def as_array(lists: Any) -> NDArray[Any] | None:
+    """Turn nested lists of numbers into an array, nan where there is None; None if they are not."""
+    try:
+        array = np.array(lists)
+        if array.dtype == object and set(map(type, array.flat)) <= {int, float, type(None)}:
+            array = array.astype(np.float64)  # None becomes nan
+    except (ValueError, OverflowError):  # of unequal length, nested too deep; too large an integer
+        return None
+    return array if array.dtype.kind in "iuf" and isinstance(lists, list) else None
+
+
+def _read_csv(path: Path, num_joints: int | None) -> ClipArray:
+    rows = read_table(path)
+    if parse_number(rows[0].cells[0]) is not None or not rows[0].cells[0]:
+        return _plain_rows(path, rows, num_joints)
+    header, *rows = rows
+    if not rows:
+        raise InputError(f"{path}: line {header.line}: expected rows below the header, found none")
+    joints, channels, columns = _columns(path, header)
+    numbers = _numbers(path, rows, header.cells, columns)
+    frames = _integers(path, rows, header.cells, "frame", list(range(len(rows))))
+    persons = _integers(path, rows, header.cells, "person", [0] * len(rows))
+    if "person" in header.cells and "frame" not in header.cells:
+        raise InputError(f"{path}: line {header.line}: expected a column frame beside person")
+
+    slots = {person: slot for slot, person in enumerate(sorted(set(persons)))}
+    first = min(frames)
+    shape = (len(slots), max(frames) - first + 1, len(joints), len(channels))
+    if np.prod(np.array(shape, np.float64)) > MAX_NUMBERS:
+        raise InputError(f"{path}: expected at most {MAX_NUMBERS:,} numbers, found {shape}")
+    poses = np.full(shape, np.nan)
+    taken: dict[tuple[int, int], int] = {}
+    for row, frame, person, values in zip(rows, frames, persons, numbers, strict=True):
+        other = taken.setdefault((frame, person), row.line)
+        if other != row.line:
+            raise InputError(
+                f"{path}: line {row.line}: frame {frame} of person {person} "
+                f"is in line {other} already"
+            )
+        poses[slots[person], frame - first] = np.reshape(values, shape[2:])
+    return ClipArray(poses, joints, channels)
+
+
+def _plain_rows(path: Path, rows: list[Row], num_joints: int | None) -> ClipArray:
+    width = len(rows[0].cells)
+    if num_joints is None:
+        raise InputError(
+            f"{path}: line {rows[0].line}: expected a header such as frame,hip_x,hip_y,hip_z",
+            hint="or give the names of the joints, in the order of the columns, by --joints",
+        )
+    if width % num_joints:
+        raise InputError(
+            f"{path}: line {rows[0].line}: {width} columns, "
+            f"expected a multiple of the {num_joints} joints"
+        )
+    names = [str(column) for column in range(1, width + 1)]
+    numbers = _numbers(path, rows, names, list(range(width)))
+    return ClipArray(np.reshape(numbers, (1, len(rows), num_joints, width // num_joints)))
+
+
+def _columns(path: Path, header: Row) -> tuple[tuple[str, ...], tuple[str, ...], list[int]]:
+    """Find joints and channels, and the column of each channel of each joint, joint by joint."""
+    place = f"{path}: line {header.line}"
+    columns: dict[tuple[str, str], int] = {}
+    for column, name in enumerate(header.cells):
+        joint, _, channel = name.rpartition("_")
+        if name in ("frame", "person"):
+            joint, channel = "", name
+        elif not joint or not channel or len(name) > LONGEST_NAME:
+            raise InputError(
+                f"{place}, column {column + 1}: expected frame, person or a joint and its channel, "
+                f"such as hip_x, found {name[:40]!r}"
+            )
+        if (joint, channel) in columns:
+            raise InputError(f"{place}, column {column + 1}: a second column {name[:40]!r}")
+        columns[joint, channel] = column
+    joints = tuple(dict.fromkeys(joint for joint, _ in columns if joint))
+    channels = tuple(dict.fromkeys(channel for joint, channel in columns if joint))
+    if not joints:
+        raise InputError(f"{place}: expected columns of joints, such as hip_x,hip_y,hip_z")
+    for joint in joints:
+        for channel in channels:
+            if (joint, channel) not in columns:
+                raise InputError(f"{place}: expected a column {joint}_{channel}, found none")
+    return joints, channels, [columns[joint, channel] for joint in joints for channel in channels]
+
+
+def _numbers(
+    path: Path, rows: list[Row], names: list[str], columns: list[int]
+) -> list[list[float]]:
+    """Read the numbers of some columns; an empty cell gives nan."""
+    table = []
+    for row in rows:
+        if len(row.cells) != len(names):
+            raise InputError(
+                f"{path}: line {row.line}: expected {len(names)} cells, found {len(row.cells)}"
+            )
+        values = [parse_number(row.cells[column] or "nan") for column in columns]
+        if None in values:
+            column = columns[values.index(None)]
+            raise InputError(
+                f"{path}: line {row.line}, column {names[column]}: "
+                f"expected a number, found {row.cells[column][:40]!r}"
+            )
+        table.append([value for value in values if value is not None])
+    return table
+
+
+def _integers(
+    path: Path, rows: list[Row], names: list[str], name: str, default: list[int]
+) -> list[int]:
+    """Read a column of whole numbers, if it is there."""
+    if name not in names:
+        return default
+    column = names.index(name)
+    values = []
+    for row in rows:
+        value = parse_integer(row.cells[column], 0, 2**31)
+        if value is None:
+            raise InputError(
+                f"{path}: line {row.line}, column {name}: "
+                f"expected a whole number from 0, found {row.cells[column][:40]!r}"
+            )
+        values.append(value)
+    return values
+
+
+Picture = tuple[float, float] | None
+"""Width and height by which x and y are divided, or None for coordinates as they are."""
+
+
+def read_poses(
+    path: Path,
+    layout: Layout,
+    max_persons: int,
+    picture: Picture = None,
+    *,
+    joints_by: str = "",
+    persons_by: str = "",
+) -> Poses:
+    """Read a clip of known joints; see `clip_files` for the file.
+
+    Args:
+        path: the file.
+        layout: the joints and channels that it has to have.
+        max_persons: the most persons that it may have.
+        picture: see `Picture`.
+        joints_by, persons_by: ends of the messages: who asks for so many.
+
+    Raises:
+        InputError: the file is malformed, or has other joints or too many persons.
+    """
+    clip = read_clip(path, len(layout.joints))
+    for what, found, expected in (
+        ("joints", clip.joints, layout.joints),
+        ("channels", clip.channels, layout.channels),
+    ):
+        if found and found != expected:
+            raise InputError(f"{path}: expected the {what} {_some(expected)}; {_some(found)}")
+    persons, frames, *joint_shape = clip.poses.shape
+    if joint_shape != [len(layout.joints), len(layout.channels)]:
+        raise InputError(
+            f"{path}: {joint_shape[0]} joints of {joint_shape[1]} numbers, expected "
+            f"{len(layout.joints)} of {len(layout.channels)}{joints_by}"
+        )
+    if not 1 <= persons <= max_persons or not frames:
+        raise InputError(
+            f"{path}: {persons} persons in {frames} frames, expected 1 to {max_persons} "
+            f"persons and a frame{persons_by}"
+        )
+    return to_poses(clip.poses, picture)
+
+
+def to_poses(array: NDArray[np.float64], picture: Picture = None) -> Poses:
+    """Turn an array [M, T, V, C] into poses; a person without a joint in a frame is absent."""
+    poses = as_joints(array)
+    if picture:
+        known = poses.any(axis=-1)
+        poses[known, :2] = poses[known, :2] / np.array(picture, np.float32) - 0.5
+    present: NDArray[np.bool_] = np.any(poses, axis=(2, 3))
+    return poses, present
+
+
+def parse_frame(line: str, where: str, layout: Layout, max_persons: int) -> NDArray[np.float64]:
+    """Read one frame: JSON, [joints, channels] or [persons, joints, channels].
+
+    An object has that under the key ``poses``. A number that is not known is null; nobody is
+    null or an empty list.
+
+    Args:
+        line: the text.
+        where: what it is, for the error.
+        layout: the joints and channels that it has to have.
+        max_persons: the most persons that it may have.
+
+    Returns:
+        [M, V, C], M from 0 on, nan where a number is not known.
+
+    Raises:
+        InputError: it is no such frame.
+    """
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):  # too long a number, too deep a nesting
+        found = shown(line.strip())
+        raise InputError(f"{where}: expected a frame as JSON, found {found}") from None
+    if isinstance(value, dict):
+        value = value.get(KEY)
+    shape = (len(layout.joints), len(layout.channels))
+    if value is None or value == []:
+        return np.empty((0, *shape))
+    array = as_array(value)
+    if array is None or array.ndim not in (2, 3) or array.shape[-2:] != shape:
+        found = "something else" if array is None else f"an array {list(array.shape)}"
+        raise InputError(
+            f"{where}: found {found}, expected {shape[0]} joints of {shape[1]} numbers, or a list "
+            "of persons with so many"
+        )
+    frame = array.astype(np.float64).reshape(-1, *shape)
+    if len(frame) > max_persons:
+        raise InputError(f"{where}: {len(frame)} persons, expected at most {max_persons}")
+    return frame
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """Write some of many names."""
+    return ", ".join(names[:6]) + (f"... ({len(names)})" if len(names) > 6 else "")

@@ -1,0 +1,119 @@
+"""How sources find and read files, and names and numbers in them.
+
+Every failure is one line that names the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skelnas.data.readers import archives
+from skelnas.errors import InputError
+
+MAX_BYTES = 64 << 20
+"""No clip is larger than this: a quarter of an hour of two people is, as NTU's text, 40 MB."""
+
+
+def find_files(root: Path, ending: str) -> list[Path]:
+    """List the files below a folder whose name ends in `ending`, sorted by name, then by path.
+
+    Links are followed; a folder that is reached twice, as in a loop of links, is listed once. A
+    zip archive is a folder too. Archives in a folder are searched if it holds no such file itself.
+
+    Raises:
+        InputError: if `root` is not a folder, the system refuses to list one, or an archive is
+            damaged.
+    """
+    found = archives.list_archive(root, ending)
+    if found is None:
+        if not root.is_dir():
+            reason = "it is not a folder" if root.exists() else "there is no such folder"
+            raise InputError(f"{root}: expected a folder with {ending} files, but {reason}")
+        files = _walk(root)
+        found = [path for path in files if path.name.endswith(ending)]
+        for path in files if not found else []:
+            if archives.is_archive(path):
+                found += archives.list_archive(path, ending) or []
+    return sorted(found, key=lambda path: (path.name, path))
+
+
+def _walk(root: Path) -> list[Path]:
+    found: list[Path] = []
+    visited: set[tuple[int, int]] = set()
+    for folder, subfolders, files in os.walk(root, onerror=_refused, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in visited:
+            subfolders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        subfolders.sort()  # which of two ways to one folder is taken must not depend on the disk
+        found += [Path(folder, file) for file in files]
+    return found
+
+
+def _refused(error: OSError) -> NoReturn:
+    raise InputError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+
+
+def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """Read a whole file, be it in a zip archive.
+
+    Raises:
+        InputError: where the system refuses, and before reading if the file is larger than
+            `limit`, or a device or a pipe, which have no end.
+    """
+    try:
+        status = path.stat()
+        if status.st_size > limit:
+            raise InputError(f"{path}: {status.st_size:,} bytes, expected at most {limit:,}")
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise InputError(f"{path}: expected a file, found a device or a pipe")
+        return path.read_bytes()
+    except OSError as error:
+        member = archives.find_archive(path)
+        if member and member[1]:
+            return member[0].read(member[1], limit)
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
+    """Read a JSON file. Raises InputError with the line at which it is no longer JSON."""
+    data = read_bytes(path, limit)
+    try:
+        return json.loads(data)
+    except json.JSONDecodeError as error:
+        reason = f"line {error.lineno}, column {error.colno}: expected JSON: {error.msg}"
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        reason = f"line {line}: expected JSON in UTF-8, found the byte {data[error.start]:#04x}"
+    except RecursionError:
+        reason = "expected JSON of a few levels, found brackets nested without end"
+    except ValueError as error:  # an integer with thousands of digits
+        reason = f"expected JSON: {error}"
+    raise InputError(f"{path}: {reason}", hint="The file may be truncated: copy or unpack it again")
+
+
+def as_joints(numbers: ArrayLike) -> NDArray[np.float32]:
+    """Turn numbers [..., C] into joints; one with a number that is not finite becomes all zero."""
+    with np.errstate(over="ignore", invalid="ignore"):  # too large, or a signalling nan
+        joints = np.asarray(numbers, np.float64).astype(np.float32)
+    finite = np.isfinite(joints)
+    if not finite.all():
+        joints[~finite.all(axis=-1)] = 0
+    return joints
+
+
+@cache
+def packaged_names(file: str) -> tuple[str, ...]:
+    """Lines of a list of names that comes with the package, read once."""
+    text = resources.files("skelnas.data.readers").joinpath("names", file).read_text("utf-8")
+    return tuple(text.splitlines())

@@ -1,0 +1,99 @@
+"""What is fixed about NTU RGB+D 60 and 120: names of clips, classes, joints and protocols.
+
+Other formats that hold its clips (pickles, synthetic ones) share these facts.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skelnas.data.readers.base import ClipTable, Layout, Test, Train, Unused
+from skelnas.data.readers.files import packaged_names
+
+ENDING = ".skeleton"
+NUM_CLASSES, NUM_CLASSES_NTU60 = 120, 60
+_NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.ASCII)
+
+TRAIN_CAMERAS = (2, 3)
+TRAIN_SUBJECTS = (1, 2, 4, 5, 8, 9, *range(13, 20), 25, 27, 28, 31, 34, 35, 38)
+TRAIN_SUBJECTS_NTU120 = (
+    *TRAIN_SUBJECTS,
+    *(45, 46, 47, 49, 50, *range(52, 60), 70, 74, 78, *range(80, 87)),
+    *(89, *range(91, 96), 97, 98, 100, 103),
+)
+
+LAYOUT = Layout(
+    joints=(
+        *("spine_base", "spine_mid", "neck", "head"),
+        *("shoulder_left", "elbow_left", "wrist_left", "hand_left"),
+        *("shoulder_right", "elbow_right", "wrist_right", "hand_right"),
+        *("hip_left", "knee_left", "ankle_left", "foot_left"),
+        *("hip_right", "knee_right", "ankle_right", "foot_right"),
+        *("spine_shoulder", "hand_tip_left", "thumb_left", "hand_tip_right", "thumb_right"),
+    ),
+    # Towards the spine shoulder (20); a hand tip hangs on its thumb, as in ST-GCN and 2s-AGCN.
+    bones=(
+        *((0, 1), (1, 20), (2, 20), (3, 2)),
+        *((4, 20), (5, 4), (6, 5), (7, 6), (8, 20), (9, 8), (10, 9), (11, 10)),
+        *((12, 0), (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18)),
+        *((21, 22), (22, 7), (23, 24), (24, 11)),
+    ),
+    center_joint=1,
+)
+
+
+class ClipName(NamedTuple):
+    """The five numbers of a clip's name, such as S001C002P003R001A010."""
+
+    setup: int
+    camera: int
+    subject: int
+    replication: int
+    action: int
+
+    def __str__(self) -> str:
+        return "S{:03}C{:03}P{:03}R{:03}A{:03}".format(*self)
+
+
+def parse_name(name: str) -> ClipName | None:
+    """Read the numbers of a clip's name; None if it is no such name."""
+    numbers = _NAME.fullmatch(name)
+    return ClipName(*map(int, numbers.groups())) if numbers else None
+
+
+def class_names(labels: NDArray[np.int32]) -> list[str]:
+    """Names of the 60 classes of NTU RGB+D 60, or all 120 if a later one occurs."""
+    names = packaged_names("ntu_classes.txt")
+    return list(names[:NUM_CLASSES_NTU60] if _is_ntu60(labels).all() else names)
+
+
+def official_splits(clips: ClipTable) -> dict[str, NDArray[np.int8]]:
+    """Give NTU RGB+D 60's protocols, and 120's where the clips go beyond 60.
+
+    `xsub` and `xview` are those of NTU RGB+D 60 and leave the later clips unused; `xsub120` and
+    `xset` take all.
+    """
+    is_ntu60 = _is_ntu60(clips.labels)
+    splits = {
+        "xsub": _split(np.isin(clips.subjects, TRAIN_SUBJECTS), is_ntu60),
+        "xview": _split(np.isin(clips.cameras, TRAIN_CAMERAS), is_ntu60),
+    }
+    if not is_ntu60.all():
+        everything = np.ones_like(is_ntu60)
+        in_training = np.isin(clips.subjects, TRAIN_SUBJECTS_NTU120)
+        splits["xsub120"] = _split(in_training, everything)
+        splits["xset"] = _split(clips.setups % 2 == 0, everything)
+    return splits
+
+
+def _is_ntu60(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which clips belong to NTU RGB+D 60: the later recordings have classes of their own."""
+    return np.less(labels, NUM_CLASSES_NTU60)
+
+
+def _split(in_training: NDArray[np.bool_], used: NDArray[np.bool_]) -> NDArray[np.int8]:
+    return np.where(used, np.where(in_training, Train, Test), Unused).astype(np.int8)

@@ -1,0 +1,105 @@
+"""Reads the clips of a source in several processes, and hands them over in their order.
+
+Whatever one file makes a source raise is a reason to leave out that file, never an end of all.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from skelnas.data.readers.base import Recording, Source, check_recording
+from skelnas.errors import DeviceError, InputError, SkelnasError
+
+CHUNK_FILES = 16
+"""Files that a worker reads before it hands them over."""
+
+CHUNKS_IN_FLIGHT = 3
+"""Chunks for each worker that are read or wait to be written; bounds the memory."""
+
+
+def read_all(
+    source: Source, items: list[Path], workers: int
+) -> Generator[Recording | str, None, None]:
+    """Yield for every item, in order, its recording or the reason why there is none.
+
+    At most a few chunks for each worker are in memory. Close the generator to end the workers.
+
+    Raises:
+        DeviceError: a worker died.
+    """
+    if workers == 1:
+        for item in items:
+            yield _read_one(source, item)
+        return
+    starts = iter(range(0, len(items), CHUNK_FILES))
+    chunks: deque[Future[list[Recording | str]]] = deque()
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (source,))
+    try:
+        done = 0
+        while True:
+            while len(chunks) < CHUNKS_IN_FLIGHT * workers:
+                start = next(starts, None)
+                if start is None:
+                    break
+                chunks.append(pool.submit(_read_chunk, items[start : start + CHUNK_FILES]))
+            if not chunks:
+                return
+            outcomes = chunks.popleft().result()
+            yield from outcomes
+            done += len(outcomes)
+    except BrokenProcessPool as error:
+        raise DeviceError(
+            f"a worker died while it read files from {items[done]} on",
+            hint="memory may have run out; try fewer --workers, or --workers 1 to see the error",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_source_of_worker: Source | None = None
+
+
+def _start_worker(source: Source) -> None:
+    """Keep the source, leave Ctrl-C to the parent, and do not outlive it."""
+    global _source_of_worker
+    _source_of_worker = source
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _read_chunk(items: list[Path]) -> list[Recording | str]:
+    assert _source_of_worker is not None
+    return [_read_one(_source_of_worker, item) for item in items]
+
+
+def _read_one(source: Source, item: Path) -> Recording | str:
+    """Read and check one clip; whatever a file makes a source raise is a reason to skip it."""
+    try:
+        recording = source.read(item)
+        check_recording(recording, source.layout, source.max_persons)
+    except InputError as error:
+        return str(error).removeprefix(f"{item}: ")
+    except SkelnasError:
+        raise
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return recording

@@ -1,0 +1,287 @@
+"""The scores of clips under their names: measured, compared, and kept in a file.
+
+A file of scores holds `logits` [N, classes] float32 and `labels` [N] int64, and says beside them
+which clips, classes and part of which protocol they are of: ``.npz`` as arrays of text,
+``.safetensors`` as JSON in its metadata. Reading either runs no code.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+import zlib
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from skelnas.config import ScoredPart
+from skelnas.errors import InputError, UsageError, shown
+from skelnas.runtime import files
+from skelnas.training.metrics import Metrics, measure
+
+METADATA_KEY = "skelnas-scores"
+VERSION = 1
+SUFFIXES = (".npz", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a file of scores says of its rows and columns.
+
+    Attributes:
+        names: of the N clips, each once.
+        classes: class names in order of the logits.
+        protocol, part: which clips of which split they are.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    names: Annotated[list[str], Field(min_length=1)]
+    classes: Annotated[list[str], Field(min_length=1)]
+    protocol: str
+    part: ScoredPart
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Logits, or logarithms of shares, of clips whose classes are known.
+
+    Attributes:
+        about: names of clips and classes.
+        logits: [N, classes] float32.
+        labels: [N] int64, class indices.
+    """
+
+    about: Labels
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Count the clips."""
+        return len(self.labels)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """What the scores say."""
+        return measure(torch.from_numpy(self.logits), torch.from_numpy(self.labels))
+
+    @property
+    def chance(self) -> float:
+        """Top-1 of always naming the most frequent class."""
+        return float(np.bincount(self.labels).max() / len(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the metrics and what they are of as plain containers, for JSON."""
+        return {
+            "protocol": self.about.protocol,
+            "part": self.about.part,
+            "clips": len(self),
+            "top1": self.metrics.top1,
+            "top5": self.metrics.top5,
+            "mean_class_accuracy": self.metrics.mean_class,
+            "nll": self.metrics.nll,
+            "ece": self.metrics.ece,
+            "chance": self.chance,
+            "classes": self.about.classes,
+            "per_class": self.metrics.per_class,
+            "confusion": self.metrics.confusion.tolist(),
+        }
+
+    def confusion_csv(self) -> str:
+        """Return the confusion matrix as CSV: a row a true class, a column a predicted one."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["true class", *self.about.classes])
+        for name, counts in zip(self.about.classes, self.metrics.confusion.tolist(), strict=True):
+            rows.writerow([name, *counts])
+        return text.getvalue()
+
+
+def match(scores: Scores, other: Scores, path: Path, other_path: Path) -> Scores:
+    """Return the other scores in the order of the first, clip by clip by their names.
+
+    Args:
+        scores, other: of the same clips, in any order.
+        path, other_path: where they come from, for messages.
+
+    Raises:
+        InputError: they are of other clips, other classes or another part.
+    """
+    one, two = scores.about, other.about
+    if (one.protocol, one.part) != (two.protocol, two.part):
+        raise InputError(
+            f"{other_path}: scores of the {two.part} part of {two.protocol}, but those of {path} "
+            f"are of the {one.part} part of {one.protocol}",
+            hint="`skelnas evaluate --protocol P --part PART --scores FILE` makes them alike",
+        )
+    if one.classes != two.classes:
+        pairs = zip([*one.classes, None], [*two.classes, None], strict=False)
+        index, pair = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+        raise InputError(
+            f"{other_path}: its {len(two.classes)} classes are not the {len(one.classes)} of "
+            f"{path}: class {index} is {shown(pair[1])}, not {shown(pair[0])}",
+            hint="both have to be of caches with the same classes in the same order",
+        )
+    _check_none_missing(set(one.names) - set(two.names), other_path, path)
+    _check_none_missing(set(two.names) - set(one.names), path, other_path)
+    place = {name: index for index, name in enumerate(two.names)}
+    order = np.array([place[name] for name in one.names])
+    differing = np.flatnonzero(other.labels[order] != scores.labels)
+    if len(differing):
+        raise InputError(
+            f"{other_path}: clip {shown(one.names[differing[0]])} has another true class than in "
+            f"{path}",
+            hint="both have to be of the same recordings",
+        )
+    return Scores(replace(two, names=one.names), other.logits[order], scores.labels)
+
+
+def _check_none_missing(missing: set[str], path: Path, other: Path) -> None:
+    if missing:
+        first = ", ".join(shown(name) for name in sorted(missing)[:3])
+        raise InputError(
+            f"{path}: has no scores of {len(missing):,} clips that {other} has: {first}"
+            f"{' and others' if len(missing) > 3 else ''}",
+            hint="score both on the same part of the same cache",
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sets of scores of the same clips, class by class (Paper: Table V).
+
+    Attributes:
+        other: what it is compared with.
+        top1: of the other.
+        classes: name, clips, top-1 of the first and of the other; where the first is better
+            by the most, first. Classes without clips are left out.
+    """
+
+    other: str
+    top1: float
+    classes: list[tuple[str, int, float, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain containers, for JSON."""
+        rows = [
+            {"class": name, "clips": clips, "a": a, "b": b, "difference": a - b}
+            for name, clips, a, b in self.classes
+        ]
+        return {"with": self.other, "top1": self.top1, "classes": rows}
+
+
+def compare(scores: Scores, other: Scores, path: Path, other_path: Path) -> Comparison:
+    """Compare scores with others of the same clips; raises as `match` does."""
+    matched = match(scores, other, path, other_path)
+    counts = scores.metrics.confusion.sum(axis=1).tolist()
+    columns = (scores.about.classes, counts, scores.metrics.per_class, matched.metrics.per_class)
+    rows = [
+        (name, clips, a, b)
+        for name, clips, a, b in zip(*columns, strict=True)
+        if a is not None and b is not None
+    ]
+    rows.sort(key=lambda row: row[3] - row[2])
+    return Comparison(str(other_path), matched.metrics.top1, rows)
+
+
+def check_suffix(path: Path) -> None:
+    """Check that scores can be kept in a file of this name; raises UsageError otherwise."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"{path}: scores cannot be kept in a file of this type",
+            hint=f"name a file that ends in {' or '.join(SUFFIXES)}",
+        )
+
+
+def write(path: Path, scores: Scores) -> None:
+    """Keep scores in a file, written at once; the suffix says the format.
+
+    Raises:
+        UsageError: the suffix is neither ``.npz`` nor ``.safetensors``.
+        SkelnasError: the file cannot be written.
+    """
+    check_suffix(path)
+    arrays: dict[str, NDArray[Any]] = {"logits": scores.logits, "labels": scores.labels}
+    about = {"version": VERSION, **asdict(scores.about)}
+    if path.suffix.lower() == ".npz":
+        file = io.BytesIO()
+        arrays |= {name: np.array(value) for name, value in about.items()}
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        files.atomic_write(path, file.getvalue())
+    else:
+        files.atomic_write(path, save(arrays, {METADATA_KEY: json.dumps(about, sort_keys=True)}))
+
+
+def holds_scores(path: Path) -> bool:
+    """Say whether a path is meant as a file of scores, rather than as a model."""
+    if path.suffix.lower() != ".safetensors" or not path.is_file():
+        return path.suffix.lower() == ".npz"
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def read(path: Path) -> Scores:
+    """Read a file of scores.
+
+    Raises:
+        InputError: it is missing, broken, or no file of scores of this version.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"{path}: there is no such file of scores",
+            hint=f"`skelnas evaluate CACHE MODEL --scores {path}` writes it",
+        )
+    try:
+        if path.suffix.lower() == ".npz":
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                values = {name: file[name] for name in file.files}
+            logits, labels = values.pop("logits"), values.pop("labels")
+            about = {name: value.tolist() for name, value in values.items()}
+        else:
+            with safe_open(path, framework="numpy") as file:
+                about = json.loads(file.metadata()[METADATA_KEY])
+                logits, labels = file.get_tensor("logits"), file.get_tensor("labels")
+        if about.pop("version", None) != VERSION:
+            raise ValueError(f"not of version {VERSION}")
+        scores = Scores(TypeAdapter(Labels).validate_python(about), logits, labels)
+        _check(scores)
+    except (
+        *(SafetensorError, zipfile.BadZipFile, zlib.error, OSError, EOFError),
+        *(KeyError, TypeError, AttributeError, ValueError, MemoryError),
+    ) as error:
+        reason = "; ".join(str(error).splitlines()[:3])
+        raise InputError(
+            f"{path}: not a readable file of scores ({reason})",
+            hint="`skelnas evaluate --scores FILE` writes one",
+        ) from None
+    return scores
+
+
+def _check(scores: Scores) -> None:
+    shape = len(scores.about.names), len(scores.about.classes)
+    if scores.logits.dtype != np.float32 or scores.logits.shape != shape:
+        raise ValueError(f"logits are not float32 of {shape[0]} clips and {shape[1]} classes")
+    if scores.labels.dtype != np.int64 or scores.labels.shape != shape[:1]:
+        raise ValueError(f"labels are not int64 of {shape[0]} clips")
+    if not np.isfinite(scores.logits).all():
+        raise ValueError("a logit is not finite")
+    if scores.labels.min() < 0 or scores.labels.max() >= shape[1]:
+        raise ValueError("a label is not one of the classes")
+    seen: set[str] = set()
+    for name in scores.about.names:
+        if name in seen:
+            raise ValueError(f"clip {shown(name)} is in it twice")
+        seen.add(name)

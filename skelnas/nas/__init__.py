@@ -1,0 +1,1 @@
+"""The architecture search: supernet, bilevel optimisation, derivation of genotypes."""

@@ -1,0 +1,269 @@
+"""`skelnas search`: cache → run folder, by bilevel search over the supernet."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skelnas.config import SearchSettings
+from skelnas.data.cache import Cache
+from skelnas.data.dataset import ClipStore, num_batches, shuffled
+from skelnas.data.splits import HoldOut, halve, split_training_part
+from skelnas.engine.norm import over_ranks
+from skelnas.errors import InputError
+from skelnas.genotype import Genotype, candidates, count_skips, count_stable, entropy, from_alphas
+from skelnas.nas.bilevel import Bilevel
+from skelnas.nas.supernet import Supernet, choose_engine, why_not_triton
+from skelnas.runtime import devices, distributed, seed
+from skelnas.runtime.console import note
+from skelnas.runtime.memory import making
+from skelnas.runtime.seed import random_seed
+from skelnas.training import run_dir
+from skelnas.training.checkpoint import OptimizerState
+from skelnas.training.loop import Item, Job, open_run
+from skelnas.training.progress import Reading
+from skelnas.training.tensorboard import EventWriter
+
+STREAM_INIT, STREAM_SPLIT, STREAM_TRAIN, STREAM_VALIDATION = range(4)
+"""What a search draws at random, told apart so that each has a seed of its own."""
+
+
+@dataclass(frozen=True)
+class SearchClips:
+    """Clips on the device, and which of them do what.
+
+    Attributes:
+        store: the training part of the protocol without what is held out.
+        weight_half, alpha_half: which of these clips train w and which drive alpha.
+        protocol: the split that was chosen.
+        classes: names of all classes.
+        hold_out: which clips of the training part are in neither half, or None.
+        fingerprint: of the clips in the store.
+    """
+
+    store: ClipStore
+    weight_half: NDArray[np.int64]
+    alpha_half: NDArray[np.int64]
+    protocol: str
+    classes: list[str]
+    hold_out: HoldOut | None
+    fingerprint: str
+
+
+def load_search_clips(
+    cache_path: Path, settings: SearchSettings, device: torch.device
+) -> SearchClips:
+    """Load the training part of the protocol and halve it; the test part is never read.
+
+    Raises:
+        InputError: the cache is broken, or its training part cannot be halved.
+    """
+    with Cache.open(cache_path) as cache:
+        protocol = cache.choose_protocol(settings.protocol)
+        part = split_training_part(cache, protocol, settings.hold_out)
+        weight_half, alpha_half = halve(
+            cache.clips.subjects[part.learned],
+            random_seed(settings.seed, STREAM_SPLIT),
+            by_subject=settings.validation == "subject",
+        )
+        clips = cache.load(part.learned)
+        store = ClipStore(clips, cache.layout, cache.max_persons, settings, device, settings.store)
+        return SearchClips(
+            store=store,
+            weight_half=weight_half,
+            alpha_half=alpha_half,
+            protocol=protocol,
+            classes=cache.classes,
+            hold_out=part.hold_out,
+            fingerprint=clips.fingerprint(),
+        )
+
+
+def search(
+    cache_path: Path,
+    out: Path,
+    settings: SearchSettings,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    tensorboard: bool = False,
+) -> None:
+    """Search for the two cells, and keep the run in a folder, for `derive`.
+
+    One half of the training part of the protocol trains the weights, the other half drives
+    the alphas; the test part and what is held out are never read. A run that was stopped goes
+    on with `resume` as if nothing had happened. Several ranks search together, as one process
+    would.
+
+    Args:
+        cache_path: a skeleton cache.
+        out: the run folder.
+        settings: see `SearchSettings`.
+        resume: go on with the run in the folder.
+        force: forget the run in the folder.
+        tensorboard: also write events for TensorBoard.
+
+    Raises:
+        InputError: the cache is broken, or its training part cannot be halved.
+        UsageError: the folder holds another run.
+        DeviceError: the device is missing or out of memory.
+        Interrupted: asked to stop; the run can be resumed.
+    """
+    events = EventWriter(out, candidates(settings.space)) if tensorboard else None
+    with distributed.joined(settings.rank_timeout), over_ranks(settings.batch_norm == "sync"):
+        device = devices.choose(settings)
+        settings = devices.settle(settings, device)
+        clips = load_search_clips(cache_path, settings, device)
+        settings = settings.model_copy(update={"protocol": clips.protocol})
+        config: dict[str, Any] = {
+            "verb": "search",
+            "cache": str(cache_path.resolve()),
+            "settings": settings.asked(),
+            "ranks": distributed.world_size() if settings.batch_norm == "rank" else "any",
+            "primitives": list(candidates(settings.space)),
+            "classes": clips.classes,
+            "clips": {"weights": len(clips.weight_half), "alphas": len(clips.alpha_half)},
+            "hold_out": clips.hold_out and asdict(clips.hold_out),
+            "fingerprint": clips.fingerprint,
+        }
+        held_out = f", {clips.hold_out.clips} are held out" if clips.hold_out else ""
+        engine = choose_engine(settings)
+        note(
+            f"search: {len(clips.weight_half)} clips train w, {len(clips.alpha_half)} drive alpha"
+            f"{held_out} ({clips.protocol}); {settings.order} order, "
+            f"{engine} engine on {clips.store.device}"
+        )
+        if settings.engine == "auto" and engine == "fused" and clips.store.device.type == "cuda":
+            note(f"the Triton engine is not used: {why_not_triton(settings)}")
+        if settings.layers < 3:
+            note("the supernet has no normal cell: that of the genotype will be as drawn at random")
+        with open_run(out, config, resume=resume, force=force, mirror=events) as run:
+            with making("search", device):
+                job = _Search(run, settings, clips)
+            with devices.precision(settings.precision):
+                job.work()
+
+
+class _Search(Job):
+    """A search at work."""
+
+    verb = "search"
+    metrics = ("train_loss", "train_top1", "validation_loss")
+    lighter = "; --checkpoint-cells takes less, too, and a run can go on with it"
+
+    def __init__(
+        self,
+        run: run_dir.Run,
+        settings: SearchSettings,
+        clips: SearchClips,
+    ) -> None:
+        self.settings = settings
+        self.store = clips.store
+        self.halves = (clips.weight_half, clips.alpha_half)
+        torch.manual_seed(seed.random_seed(settings.seed, STREAM_INIT))
+        supernet = Supernet.of(settings, self.store.shape[0], len(clips.classes))
+        devices.place(supernet, self.store.device)
+        self.bilevel = Bilevel(supernet, settings)
+        super().__init__(
+            run,
+            supernet,
+            {
+                "weight_optimizer": self.bilevel.weight_optimizer,
+                "alpha_optimizer": OptimizerState(
+                    self.bilevel.alpha_optimizer, list(supernet.alphas)
+                ),
+            },
+            epochs=settings.epochs,
+            steps_per_epoch=num_batches(len(clips.weight_half), settings.batch_size),
+            lr=(settings.lr, settings.lr_min),
+            seed=settings.seed,
+        )
+
+    def restore(self) -> None:
+        """Find the genotypes of the epochs so far again, too."""
+        super().restore()
+        path = self.run.folder / run_dir.ALPHAS
+        lines = run_dir.read_lines(path) if path.exists() else []
+        primitives = candidates(self.settings.space)
+        try:
+            self.genotypes = [
+                from_alphas(line["normal"], line["reduction"], primitives) for line in lines
+            ]
+        except InputError as error:
+            raise InputError(f"{path}: {error}", hint="--force starts the run anew") from None
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            raise InputError(f"{path}: a line is not as expected ({error!r})") from None
+        done = self.epoch + 1 if self.steps_done else 0
+        if [line["epoch"] for line in lines] != list(range(done)):
+            raise InputError(
+                f"{path}: expected alphas of epochs 0 to {self.epoch}, a line each",
+                hint="--force starts the run anew",
+            )
+
+    def genotype(self) -> Genotype:
+        """Derive the genotype that the alphas stand for now."""
+        normal, reduction = (alpha.tolist() for alpha in self.bilevel.alphas)
+        return from_alphas(normal, reduction, candidates(self.settings.space))
+
+    def read(self) -> Reading:
+        """Read how this epoch goes so far, and what the alphas stand for."""
+        with suppress(InputError):  # the run has diverged, and is about to end
+            return replace(super().read(), cells=self.genotype(), entropy=self._entropy())
+        return super().read()
+
+    def plan_epoch(self) -> Iterator[Item]:
+        """Yield for each step the clips that train w and the clips that drive alpha."""
+        if self.epoch == 0 and self.step == 0:
+            self._log_alphas()
+        training, validation = (
+            list(shuffled(half, self.settings.batch_size, self.random_seed(stream, self.epoch)))
+            for half, stream in zip(self.halves, (STREAM_TRAIN, STREAM_VALIDATION), strict=True)
+        )
+        return zip(training, itertools.cycle(validation), strict=False)
+
+    def take_step(self, item: Item) -> tuple[Tensor, int]:
+        """Move alpha and w by one step."""
+        training, validation = (
+            self.store.batch(indices, share=distributed.share(len(indices))) for indices in item
+        )
+        sums = self.bilevel.step(training, validation, self.lr(self.steps_done))
+        return sums, len(item[0])
+
+    def end_epoch(self, record: dict[str, Any]) -> str:
+        """Keep the alphas of this epoch, and what they say of a collapse or an end."""
+        self._log_alphas()
+        record.update({f"{cell}_entropy": part for cell, part in self._entropy().items()})
+        record["engine"] = choose_engine(self.settings)
+        record["skips"] = count_skips(self.genotypes[-1])
+        record["stable"] = count_stable(self.genotypes)
+        return f"skips {record['skips']}  stable {record['stable']}"
+
+    def why_stop(self) -> str:
+        """Look for a collapse into skips and for a genotype that stands, where that is asked."""
+        most, enough = self.settings.stop_skips, self.settings.stop_stable
+        if len(self.genotypes) < 2:  # of the start alone
+            return ""
+        if most is not None and (skips := count_skips(self.genotypes[-1])) > most:
+            return f"the normal cell has {skips} skip_connect, more than --stop-skips {most}"
+        if enough is not None and count_stable(self.genotypes) >= enough:
+            return f"the genotype is the same for --stop-stable {enough} epochs"
+        return ""
+
+    def _entropy(self) -> dict[str, float]:
+        return {
+            cell: entropy(alphas.tolist()) for cell, alphas in self.bilevel.supernet.alphas.items()
+        }
+
+    def _log_alphas(self) -> None:
+        values = {cell: alpha.tolist() for cell, alpha in self.bilevel.supernet.alphas.items()}
+        self.run.log({"epoch": self.epoch, **values}, run_dir.ALPHAS)
+        self.genotypes.append(self.genotype())

@@ -1,0 +1,203 @@
+"""The supernet: every edge of every cell holds all candidate operations, mixed by alphas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+
+from skelnas.config import SearchSettings
+from skelnas.engine import ENGINES, triton
+from skelnas.errors import UsageError
+from skelnas.genotype import NUM_INPUT_NODES, candidates
+from skelnas.models.ops import make_op, make_preprocessing, op_stride
+from skelnas.models.stack import Place, make_stem, output_channels, places
+from skelnas.runtime import distributed
+
+ALPHA_INIT_SCALE = 1e-3
+"""Standard deviation of the alphas at the start (authors' release)."""
+
+
+def num_edges(num_nodes: int) -> int:
+    """Count the edges of a cell with `num_nodes` intermediate nodes: 14 for 4."""
+    return sum(NUM_INPUT_NODES + node for node in range(num_nodes))
+
+
+def choose_engine(settings: SearchSettings) -> str:
+    """Return the fastest engine that can do what is asked, or the one that is asked for.
+
+    Raises:
+        UsageError: the engine that is asked for cannot do it.
+    """
+    wanted = settings.engine
+    if reason := why_reference(settings):
+        if wanted in ("fused", "triton"):
+            raise UsageError(
+                f"--engine {wanted} cannot {reason}",
+                hint="--engine reference can, or leave it to auto",
+            )
+        return "reference"
+    if wanted in ("reference", "fused"):
+        return wanted
+    reason = why_not_triton(settings)
+    if reason and wanted == "triton":
+        raise UsageError(
+            f"--engine triton cannot be used: {reason}", hint="--engine fused works everywhere"
+        )
+    return "fused" if reason else "triton"
+
+
+def why_not_triton(settings: SearchSettings) -> str:
+    """Say why the Triton engine cannot evaluate the supernet of a search, or nothing."""
+    layout = settings.channels, settings.layers, settings.nodes, settings.nodes
+    widest = max(place.channels for place in places(*layout))
+    cuda = settings.device in ("auto", "cuda") and torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    return triton.uncovered(candidates(settings.space), widest) or triton.why_not(device)
+
+
+def why_reference(settings: SearchSettings) -> str:
+    """Say what only the reference can do of what is asked, or nothing."""
+    if settings.hessian == "exact" and settings.order == "second":
+        return "be differentiated twice, as --hessian exact needs"
+    if settings.precision == "bf16":
+        return "compute in bfloat16, as --precision bf16 asks"
+    if settings.batch_norm == "sync" and distributed.world_size() > 1:
+        return "normalise over several ranks, as --batch-norm sync needs"
+    return ""
+
+
+class MixedCell(nn.Module):
+    """The weights of one cell of the supernet; an engine does the arithmetic."""
+
+    def __init__(
+        self,
+        place: Place,
+        primitives: Sequence[str],
+        num_nodes: int,
+        engine: str,
+    ) -> None:
+        super().__init__()
+        self.engine = ENGINES[engine]
+        self.reduction = place.reduction
+        self.primitives = tuple(primitives)
+        self.preprocess0, self.preprocess1 = make_preprocessing(place, searching=True)
+        self.edges = nn.ModuleList(
+            self._make_edge(place, source)
+            for node in range(num_nodes)
+            for source in range(NUM_INPUT_NODES + node)
+        )
+
+    def _make_edge(self, place: Place, source: int) -> nn.ModuleDict:
+        stride = op_stride(place.reduction, source)
+        return nn.ModuleDict(
+            {op: make_op(op, place.channels, stride, searching=True) for op in self.primitives}
+        )
+
+    def forward(self, before_last: Tensor, last: Tensor, mix: Tensor) -> Tensor:
+        """Map the outputs of the two cells before to this cell's output; mix is [E, P]."""
+        inputs = self.preprocess0(before_last), self.preprocess1(last)
+        weights = [
+            [tuple(op.parameters()) for op in edge.values()]  # type: ignore[operator]
+            for edge in self.edges
+        ]
+        return self.engine(inputs, mix, self.primitives, weights, self.reduction)
+
+
+class Supernet(nn.Module):
+    """The search network: stem, mixed cells, global mean, classifier.
+
+    Paper: 6 cells, 4 normal and 2 reduction, 16 channels, 4 intermediate nodes. Normalisation
+    keeps no running statistics anywhere: a supernet is always evaluated with those of the
+    batch at hand, so no pass of the search can disturb another.
+
+    Args:
+        in_channels: numbers of a joint, 3 for x, y, z.
+        num_classes: width of the classifier.
+        primitives: candidate operation ids of an edge, see `skelnas.genotype.candidates`.
+        engine: which of `skelnas.engine.ENGINES` does the arithmetic of the cells.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        primitives: Sequence[str],
+        channels: int = 16,
+        num_layers: int = 6,
+        num_nodes: int = 4,
+        engine: str = "reference",
+        checkpoint_cells: bool = False,
+    ) -> None:
+        super().__init__()
+        self.primitives = tuple(primitives)
+        self.checkpoint_cells = checkpoint_cells
+        self.stem = make_stem(in_channels, channels, searching=True)
+        layout = (channels, num_layers, num_nodes, num_nodes)
+        self.cells = nn.ModuleList(
+            MixedCell(place, self.primitives, num_nodes, engine) for place in places(*layout)
+        )
+        self.classifier = nn.Linear(output_channels(*layout), num_classes)
+        self.alphas = nn.ParameterDict(
+            {
+                cell: nn.Parameter(
+                    ALPHA_INIT_SCALE * torch.randn(num_edges(num_nodes), len(primitives))
+                )
+                for cell in ("normal", "reduction")
+            }
+        )
+
+    @classmethod
+    def of(cls, settings: SearchSettings, in_channels: int, num_classes: int) -> Self:
+        """Make the supernet that a search asks for."""
+        return cls(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            primitives=candidates(settings.space),
+            channels=settings.channels,
+            num_layers=settings.layers,
+            num_nodes=settings.nodes,
+            engine=choose_engine(settings),
+            checkpoint_cells=settings.checkpoint_cells,
+        )
+
+    def shares(self) -> dict[str, Tensor]:
+        """Return what each operation weighs, [E, P] for either cell: the softmax of the alphas."""
+        return {cell: alphas.softmax(dim=-1) for cell, alphas in self.alphas.items()}
+
+    def forward(self, x: Tensor, mix: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Map clips [N, C, T, V] to logits [N, classes]; `mix` are other shares than its own."""
+        mix = self.shares() if mix is None else mix
+        before_last = last = self.stem(x)
+        for cell in self.cells:
+            inputs = before_last, last, mix["reduction" if cell.reduction else "normal"]
+            output = _checkpointed(cell, *inputs) if self.checkpoint_cells else cell(*inputs)
+            before_last, last = last, output
+        logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
+        return logits
+
+    def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield every parameter that is no alpha, with its name."""
+        for name, parameter in self.named_parameters():
+            if not name.startswith("alphas."):
+                yield name, parameter
+
+
+def _checkpointed(cell: nn.Module, *inputs: Tensor) -> Tensor:
+    """Run a cell, and again in backward: with the weights that are under it now.
+
+    By then others may be: those of a virtual step lie there for one pass only.
+    """
+    weights: dict[str, Tensor] = dict(cell.named_parameters())
+
+    def run(*inputs: Tensor) -> Tensor:
+        output: Tensor = functional_call(cell, weights, inputs)
+        return output
+
+    output: Tensor = checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return output

@@ -1,0 +1,172 @@
+"""What a run folder tells of a search or a training: read, checked, and without any drawing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skelnas.errors import InputError, UsageError, shown
+from skelnas.genotype import Genotype, entropy, from_alphas, from_dict, last_kept, softmax
+from skelnas.training.run_dir import (
+    ALPHAS,
+    CONFIG,
+    METRICS,
+    SearchRun,
+    read_config,
+    read_lines,
+    read_search,
+)
+
+CELLS = ("normal", "reduction")
+
+
+@dataclass(frozen=True)
+class History:
+    """The history of a run.
+
+    Attributes:
+        folder: where it lies.
+        config: its ``config.json``.
+        epochs: numbers of the epochs that are done, in order.
+        metrics: by name, one number an epoch; NaN where an epoch has none.
+        primitives: ids of the candidate operations; empty in a training.
+        alphas: by epoch, from 0 for the start, and by cell: [edges][operations].
+        genotypes: by epoch: what the alphas stood for; of a training its one under 0, of a
+            baseline none.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    epochs: list[int]
+    metrics: dict[str, list[float]]
+    primitives: list[str]
+    alphas: dict[int, dict[str, list[list[float]]]]
+    genotypes: dict[int, Genotype]
+
+    @property
+    def verb(self) -> str:
+        """``search`` or ``train``."""
+        return str(self.config["verb"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was asked, by the names of the options."""
+        return dict(self.config["settings"])
+
+    @property
+    def planned(self) -> int:
+        """How many epochs were asked for."""
+        return int(self.settings["epochs"])
+
+    @property
+    def seconds(self) -> float:
+        """How long the epochs took, as far as they say so."""
+        return sum(s for s in self.metrics.get("seconds", []) if math.isfinite(s))
+
+    @property
+    def derived(self) -> int:
+        """The epoch of the genotype that `skelnas derive` takes."""
+        return last_kept(self.genotypes, self.settings.get("stop_skips"))
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether there are alphas of more than the start."""
+        return len(self.alphas) > 1
+
+    def shares(self, cell: str) -> NDArray[np.float64]:
+        """Return the softmax of a cell's alphas, [epochs, edges, operations]."""
+        return np.array([[softmax(edge) for edge in line[cell]] for line in self.alphas.values()])
+
+    def entropy(self, cell: str) -> list[float]:
+        """Return for each epoch that has alphas how undecided a cell is, from 0 to 1."""
+        return [entropy(line[cell]) for line in self.alphas.values()]
+
+
+def read_history(folder: Path) -> History:
+    """Read a run folder or a model folder, finished or not.
+
+    Raises:
+        InputError: it is neither, or one of its files is broken.
+    """
+    config = read_config(folder)
+    if config.get("verb") not in ("search", "train"):
+        verb = shown(config.get("verb"))
+        raise InputError(
+            f"{folder}: holds no search or training: its {CONFIG} is of {verb}",
+            hint="give a folder that `skelnas search --out` or `skelnas train --out` wrote",
+        )
+    settings = config.get("settings")
+    if not isinstance(settings, dict) or not isinstance(settings.get("epochs"), int):
+        raise InputError(f"{folder / CONFIG}: expected settings with a number of epochs")
+    epochs, metrics = _read_metrics(folder / METRICS)
+    if config["verb"] == "train":
+        genotypes = _given_genotypes(folder / CONFIG, config)
+        return History(folder, config, epochs, metrics, [], {}, genotypes)
+    search = read_search(folder, config)
+    alphas = _check_alphas(folder / ALPHAS, search)
+    genotypes = _derive(folder / ALPHAS, alphas, search.primitives)
+    return History(folder, config, epochs, metrics, search.primitives, alphas, genotypes)
+
+
+def _read_metrics(path: Path) -> tuple[list[int], dict[str, list[float]]]:
+    lines = read_lines(path) if path.exists() else []
+    epochs = dict(sorted((line["epoch"], line) for line in lines))
+    names = dict.fromkeys(name for line in epochs.values() for name in line if name != "epoch")
+    columns = {name: [_number(line.get(name)) for line in epochs.values()] for name in names}
+    known = {name: column for name, column in columns.items() if any(map(math.isfinite, column))}
+    return list(epochs), known
+
+
+def _number(value: object) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    try:
+        return float(value) if is_number else math.nan  # type: ignore[arg-type]
+    except OverflowError:
+        return math.nan
+
+
+def _check_alphas(path: Path, search: SearchRun) -> dict[int, dict[str, list[list[float]]]]:
+    alphas: dict[int, dict[str, list[list[float]]]] = {}
+    sizes, num_ops = set(), len(search.primitives)
+    for epoch, line in search.lines.items():
+        for cell in CELLS:
+            try:
+                values = np.array(line[cell], dtype=np.float64)
+            except (KeyError, TypeError, ValueError, OverflowError):
+                values = np.empty(0)
+            sizes.add(values.shape)
+            if values.ndim != 2 or values.shape[1] != num_ops or len(sizes) > 1:
+                raise InputError(
+                    f"{path}: epoch {epoch}: expected {num_ops} numbers for each edge of the "
+                    f"{cell} cell, as many edges as in every other epoch"
+                )
+            if not np.isfinite(values).all():
+                raise InputError(f"{path}: epoch {epoch}: the alphas are not all finite numbers")
+            alphas.setdefault(epoch, {})[cell] = values.tolist()
+    return alphas
+
+
+def _derive(
+    path: Path, alphas: dict[int, dict[str, list[list[float]]]], primitives: Sequence[str]
+) -> dict[int, Genotype]:
+    try:
+        return {
+            epoch: from_alphas(line["normal"], line["reduction"], primitives)
+            for epoch, line in alphas.items()
+        }
+    except (IndexError, ValueError, KeyError, UsageError) as error:
+        raise InputError(f"{path}: no cells can be derived from it ({error!r})") from None
+
+
+def _given_genotypes(path: Path, config: dict[str, Any]) -> dict[int, Genotype]:
+    model = config.get("model")
+    described: dict[str, Any] = model if isinstance(model, dict) else {}
+    if isinstance(described.get("baseline"), str):
+        return {}
+    return {0: from_dict(described.get("genotype"), str(path))}

@@ -1,0 +1,72 @@
+"""Scores of a network on clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from skelnas.config import Precision
+from skelnas.data.dataset import ClipStore
+from skelnas.data.sampling import Stretch
+from skelnas.models.branches import AnyNetwork
+from skelnas.runtime import devices, distributed
+
+SHARE_OF_VIEW = 0.9
+"""Of a clip, where it is scored in several views."""
+
+
+@torch.no_grad()
+def score(
+    network: AnyNetwork,
+    store: ClipStore,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda count: None,
+    precision: Precision = "fp32",
+    views: int = 1,
+) -> Tensor:
+    """Return the logits [N, classes] of every clip of a store, in its order, on the CPU.
+
+    Of several views, see `stretches`, they are logarithms of the mean of the softmax shares.
+    The ranks score whole batches in turn, so that each is what one process would have scored.
+    The network is left in the mode that it came in. `advance` is told how many clips are done.
+    """
+    distributed.check_same([store.labels], "before they score")
+    training = network.training
+    network.eval()
+    logits = torch.zeros(len(store), network.num_classes)
+    batches = torch.split(torch.arange(len(store)), batch_size)
+    ranks = distributed.world_size()
+    try:
+        for start in range(0, len(batches), ranks):
+            turn = batches[start : start + ranks]
+            for indices in turn[distributed.rank() :][:1]:
+                seen = []
+                for stretch in stretches(views):
+                    x = store.batch(indices, stretch=stretch).x
+                    with devices.autocast(precision, store.device):
+                        seen.append(network(x).float())
+                logits[indices] = _mean(seen).cpu()
+            advance(sum(map(len, turn)))
+    finally:
+        network.train(training)
+    return distributed.all_reduce([logits])[0]
+
+
+def stretches(views: int) -> list[Stretch | None]:
+    """Return the parts of a clip that are scored: one view is all of it.
+
+    Several are stretches of nine tenths of it, evenly placed from its start to its end (ours).
+    """
+    if views == 1:
+        return [None]
+    return [Stretch(SHARE_OF_VIEW, view / (views - 1)) for view in range(views)]
+
+
+def _mean(logits: list[Tensor]) -> Tensor:
+    """Return logarithms of the mean of the shares; a single view as it is."""
+    if len(logits) == 1:
+        return logits[0]
+    return torch.stack(logits).log_softmax(2).logsumexp(0) - math.log(len(logits))

@@ -1,0 +1,275 @@
+"""Trained models on disk: a safetensors file that says all that is needed to use it.
+
+``model.safetensors`` holds the weights under their names in the network and one metadata key,
+``skelnas``, with a sorted JSON object: `ModelCard.to_dict`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from skelnas.config import ClipSettings
+from skelnas.data.dataset import clip_shape
+from skelnas.data.readers.base import Layout
+from skelnas.data.readers.unlabelled import LAYOUTS, Origin
+from skelnas.data.splits import HoldOut
+from skelnas.data.streams import branch_channels
+from skelnas.errors import InputError, SkelnasError
+from skelnas.genotype import from_dict
+from skelnas.models.baselines import Baseline, Shape, find_baseline
+from skelnas.models.branches import AnyNetwork, Branches
+from skelnas.models.fold import fold
+from skelnas.models.network import Network
+from skelnas.runtime import files
+from skelnas.training.run_dir import MODEL
+
+METADATA_KEY = "skelnas"
+VERSION = 1
+
+CELL_FIELDS = ("genotype", "channels", "layers")
+"""What a card says of a network that has cells."""
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Model(nn.Module):
+    """A trained network and what it is: clips [N, C, T, V] to logits [N, classes].
+
+    Attributes:
+        network: the network, whose weights have the names that they have in the file.
+        card: what it is, what it was trained on and how its input is made.
+    """
+
+    def __init__(self, network: AnyNetwork, card: ModelCard) -> None:
+        super().__init__()
+        self.network = network
+        self.card = card
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map clips [N, C, T, V] to logits [N, classes]."""
+        logits: Tensor = self.network(x)
+        return logits
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model is, what it was trained on and how its input is made.
+
+    Attributes:
+        classes: class names in order of the class index.
+        input_shape: (C, T, V) of a clip.
+        joints: names of the joints of one person.
+        clip_settings: `skelnas.config.ClipSettings` as plain JSON.
+        source, protocol: the data set, and the split whose training part was learned from.
+        versions: of what trained it.
+        hold_out: what of that part was not learned from, or None.
+        epoch: which the network is of, if held-out clips chose it; None for the last.
+        genotype: JSON form of the cells; None for a baseline, like the two below.
+        channels, layers: width of the first cell, number of cells.
+        input_norm: whether each number of a joint is normalised before the stem of such cells.
+        branches: whether there is such a network for each stream and one for all of them.
+        baseline: name of a network of `skelnas.models.baselines`; None if it has cells.
+        bones: pairs of joints of one person that are joined, for a baseline that needs them.
+        layout: joints, bones and channels of the clips in the cache; None in a model of an
+            earlier skelnas, like the next.
+        rule: how persons were chosen and coordinates changed on the way into the cache.
+        folded: whether normalisation is folded into convolutions (`skelnas.models.fold`).
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    classes: list[str]
+    input_shape: tuple[Positive, Positive, Positive]
+    joints: list[str]
+    clip_settings: dict[str, Any]
+    source: str
+    protocol: str
+    versions: dict[str, str]
+    hold_out: HoldOut | None = None
+    epoch: Positive | None = None
+    genotype: dict[str, Any] | None = None
+    channels: Positive | None = None
+    layers: Positive | None = None
+    input_norm: bool = False
+    branches: bool = False
+    baseline: str | None = None
+    bones: tuple[tuple[int, int], ...] = ()
+    layout: Layout | None = None
+    rule: dict[str, Any] | None = None
+    folded: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that one network is described; raises ValueError."""
+        cells = (self.genotype, self.channels, self.layers)
+        if any((part is None) != (self.baseline is not None) for part in cells):
+            raise ValueError("a model has either genotype, channels and layers, or baseline")
+        if self.baseline is not None and (
+            not self.joints or self.input_shape[2] % len(self.joints)
+        ):
+            raise ValueError("the joints of the input are not those of whole persons")
+        if self.layout is not None:
+            self._check_layout(self.layout)
+        if self.branches and (self.layout is None or "," not in self.make_clip_settings().streams):
+            raise ValueError("branches without several streams of known joints")
+
+    def _check_layout(self, layout: Layout) -> None:
+        if list(layout.joints) != self.joints or not self.joints:
+            raise ValueError("two lists of joints")
+        ends = {joint for bone in layout.bones for joint in bone} | {layout.center_joint or 0}
+        if not ends <= set(range(len(self.joints))):
+            raise ValueError("a bone or the centre is a joint that does not exist")
+        if clip_shape(layout, self.max_persons, self.make_clip_settings()) != self.input_shape:
+            raise ValueError(f"clips of these joints are not {self.input_shape}")
+
+    @property
+    def max_persons(self) -> int:
+        """The most persons of a clip, whose joints lie side by side in the input."""
+        return self.input_shape[2] // len(self.joints)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain containers, without those of the other kind of network."""
+        others = {"baseline", "bones"} if self.baseline is None else set(CELL_FIELDS)
+        unusual = ("folded", "input_norm", "branches", "epoch")
+        others |= {name for name in unusual if not getattr(self, name)}
+        return {name: value for name, value in asdict(self).items() if name not in others}
+
+    def make_network(self) -> AnyNetwork:
+        """Make the network, with fresh weights."""
+        network = self._make_unfolded()
+        return fold(network) if self.folded else network
+
+    def _make_unfolded(self) -> AnyNetwork:
+        if not self.branches:
+            return self._make_one(self.input_shape[0])
+        assert self.layout is not None
+        channels = branch_channels(self.make_clip_settings().streams, self.layout)
+        return Branches([self._make_one(len(own)) for own in channels], channels)
+
+    def _make_one(self, channels: int) -> Network | Baseline:
+        if self.baseline is not None:
+            joints, persons = len(self.joints), self.max_persons
+            shape = Shape(channels, joints, persons, len(self.classes), self.bones)
+            return find_baseline(self.baseline)(shape)
+        assert self.channels is not None
+        assert self.layers is not None
+        return Network(
+            from_dict(self.genotype, "the model's genotype"),
+            in_channels=channels,
+            num_classes=len(self.classes),
+            channels=self.channels,
+            num_layers=self.layers,
+            normalised_joints=self.input_shape[2] if self.input_norm else 0,
+        )
+
+    def make_clip_settings(self) -> ClipSettings:
+        """Return how the model's input is made from clips."""
+        return ClipSettings(**self.clip_settings)
+
+    def find_origin(self) -> Origin:
+        """Return where the clips came from, so that a recording can go the same way.
+
+        Raises:
+            InputError: the model is of an earlier skelnas, and does not say it.
+        """
+        layout = self.layout or LAYOUTS.get(self.source)
+        if layout is None or list(layout.joints) != self.joints:
+            raise InputError(
+                f"the model does not say what the numbers of its {self.source} joints are",
+                hint="it is of an earlier skelnas: train it again, or score it by `evaluate`",
+            )
+        return Origin(self.source, layout, self.max_persons, self.rule or {})
+
+
+def describe(card: ModelCard) -> str:
+    """Return the JSON object that goes with weights, in whatever file they are."""
+    return json.dumps({"version": VERSION, **card.to_dict()}, sort_keys=True)
+
+
+def to_bytes(network: nn.Module, card: ModelCard) -> bytes:
+    """Return the content of a model's file."""
+    tensors = {name: t.detach().contiguous().cpu() for name, t in network.state_dict().items()}
+    return save(tensors, metadata={METADATA_KEY: describe(card)})
+
+
+def save_model(folder: Path, network: nn.Module, card: ModelCard) -> Path:
+    """Write ``model.safetensors`` into a folder, atomically; returns its path."""
+    path = folder / MODEL
+    files.atomic_write(path, to_bytes(network, card))
+    return path
+
+
+def find_file(path: Path | str) -> Path:
+    """Return the file of a model, given that or its folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(path)
+    file = path / MODEL if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(
+            f"{path}: holds no trained model: there is no {file.name}",
+            hint="`skelnas train --out MODEL` writes it when it ends",
+        )
+    return file
+
+
+def load_model(path: Path | str) -> Model:
+    """Load a model from its folder or its file, on the CPU and ready to be evaluated.
+
+    Raises:
+        InputError: there is no model, or it is not one of this version of skelnas.
+    """
+    file_path = find_file(path)
+    try:
+        with safe_open(file_path, framework="pt") as file:
+            description = json.loads((file.metadata() or {})[METADATA_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file_path}: not a readable safetensors file ({error})") from None
+    except (KeyError, ValueError):
+        raise InputError(
+            f"{file_path}: not a model of skelnas: its metadata has no {METADATA_KEY!r} entry"
+        ) from None
+    if not isinstance(description, dict) or description.pop("version", None) != VERSION:
+        raise InputError(
+            f"{file_path}: not a model of version {VERSION}",
+            hint="train it again with this skelnas",
+        )
+    try:
+        card = TypeAdapter(ModelCard).validate_python(description)
+        if card.input_shape[1] != card.make_clip_settings().frames:
+            raise ValueError("two numbers of frames")
+        network = _fill(card, tensors)
+    except (TypeError, RuntimeError, ValueError, SkelnasError) as error:
+        reason = "; ".join(str(error).splitlines()[:3])
+        raise InputError(f"{file_path}: weights and description disagree ({reason})") from None
+    return Model(network, card).eval()
+
+
+def _fill(card: ModelCard, tensors: dict[str, Tensor]) -> AnyNetwork:
+    """Make the network around its weights; a description that does not fit them costs nothing.
+
+    Raises:
+        ValueError, RuntimeError: it does not fit.
+    """
+    if card.baseline is None:
+        genotype = from_dict(card.genotype, "the model's genotype")
+        nodes = len(genotype.normal) + len(genotype.reduction)
+        if (card.layers or 0) > len(tensors) or nodes > len(tensors):
+            raise ValueError(f"{card.layers} layers, {nodes} nodes, but {len(tensors)} tensors")
+    elif card.bones and len(card.joints) ** 2 > sum(map(Tensor.numel, tensors.values())):
+        raise ValueError(f"{len(card.joints)} joints, but fewer weights than pairs of them")
+    with torch.device("meta"):  # shapes without memory
+        network = card.make_network()
+    network.load_state_dict(tensors, assign=True)
+    return network

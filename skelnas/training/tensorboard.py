@@ -1,0 +1,79 @@
+"""Event files for TensorBoard: what a run logs, again, as curves that it can show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skelnas.errors import SkelnasError
+from skelnas.genotype import from_alphas, softmax
+from skelnas.training.run_dir import ALPHAS, METRICS, TENSORBOARD, read_lines
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class EventWriter:
+    """Mirrors a run into event files; the step of an event is its epoch.
+
+    Args:
+        run: the run folder.
+        primitives: ids of the candidate operations, if the run is a search.
+
+    Raises:
+        SkelnasError: TensorBoard is not installed.
+    """
+
+    def __init__(self, run: Path, primitives: Sequence[str] = ()) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise SkelnasError(
+                f"--tensorboard needs the package tensorboard ({error})",
+                hint='pip install "skelnas[tensorboard]"',
+            ) from None
+        self._make_writer = SummaryWriter
+        self._writer: SummaryWriter | None = None
+        self._run = run
+        self._primitives = primitives
+
+    def keep_epochs(self, epochs: int) -> None:
+        """Go on after so many epochs; what was written of later ones is hidden."""
+        folder = self._run / TENSORBOARD
+        is_new = not any(folder.glob("*"))
+        self._writer = self._make_writer(folder, purge_step=epochs + 1)
+        if is_new and epochs > 0:  # epochs from before the run had event files
+            for file in (METRICS, ALPHAS):
+                path = self._run / file
+                for record in read_lines(path) if path.exists() else []:  # a training has no alphas
+                    self.log(record, file)
+
+    def log(self, record: Mapping[str, Any], file: str) -> None:
+        """Write one line of a run's file as events."""
+        if self._writer is None:
+            raise RuntimeError("keep_epochs comes first")
+        epoch = record["epoch"]
+        if file == ALPHAS:
+            for cell in ("normal", "reduction"):
+                shares = [softmax(edge) for edge in record[cell]]
+                for op, column in zip(self._primitives, zip(*shares, strict=True), strict=True):
+                    self._writer.add_scalar(f"{cell}_share/{op}", sum(column) / len(column), epoch)
+            genotype = from_alphas(record["normal"], record["reduction"], self._primitives)
+            self._writer.add_text("genotype", f"```\n{genotype.to_json()}```", epoch)
+        else:
+            for name, value in record.items():
+                if name != "epoch" and isinstance(value, int | float):
+                    self._writer.add_scalar(_tag(name), value, epoch)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _tag(name: str) -> str:
+    """Put what TensorBoard shows together under one heading: ``train_loss`` is ``loss/train``."""
+    part, _, kind = name.rpartition("_")
+    return f"{kind}/{part}" if part else kind

@@ -1,0 +1,63 @@
+"""The public face of the package: `skelnas.search` and the others, imported when asked for."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_tiny_cache
+
+import skelnas
+from skelnas.config import TrainSettings
+from skelnas.genotype import random_genotype
+from skelnas.training.saved_model import Model
+from skelnas.training.train import train
+
+
+def test_every_public_name_is_found_in_its_module() -> None:
+    assert sorted(dir(skelnas)) == sorted(skelnas.__all__)
+    for module, names in skelnas._EXPORTS.items():
+        for name in names:
+            assert getattr(skelnas, name) is getattr(import_module(module), name)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        skelnas.nothing  # noqa: B018
+
+
+def test_type_checkers_see_every_public_name() -> None:
+    tree = ast.parse(Path(str(skelnas.__file__)).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {n.names[0].name: n.module for n in block.body if isinstance(n, ast.ImportFrom)}
+    assert seen == {name: module for module, names in skelnas._EXPORTS.items() for name in names}
+
+
+def test_importing_skelnas_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, skelnas\nprint(*({'torch', 'numpy', 'pydantic', 'h5py'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "\n"
+
+
+def test_a_loaded_model_is_a_plain_module(tmp_path: Path) -> None:
+    write_tiny_cache(tmp_path / "c.h5")
+    settings = TrainSettings(frames=6, layers=3, channels=2, epochs=1, device="cpu")
+    train(tmp_path / "c.h5", random_genotype(0), tmp_path / "model", settings)
+    model = skelnas.load_model(str(tmp_path / "model"))
+    assert isinstance(model, Model)
+    assert isinstance(model, torch.nn.Module)
+    assert not model.training
+    clips = torch.randn(4, *model.card.input_shape)
+    assert torch.equal(model(clips), model.network(clips))
+    assert model(clips).shape == (4, len(model.card.classes))
+    model.train()
+    loss = model(clips).sum()
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert torch.equal(model.double()(clips.double()).float().isfinite(), torch.ones(4, 3) == 1)
