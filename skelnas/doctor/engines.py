@@ -11,7 +11,7 @@ from skelnas.engine.reference import Weights
 from skelnas.errors import SkelnasError
 from skelnas.genotype import NUM_INPUT_NODES, candidates
 from skelnas.models.ops import make_op, op_stride
-from skelnas.nas.supernet import choose_engine, why_not_triton, why_reference
+from skelnas.nas.supernet import choose_engine
 
 CELL = (3, 4, 9, 7)
 """N, C, T, V of the cell that is compared: odd sizes, and quick."""
@@ -28,16 +28,16 @@ def explain(settings: SearchSettings) -> dict[str, str]:
     Raises:
         UsageError: the one that is asked for cannot do what is asked.
     """
-    name, reason = choose_engine(settings), why_reference(settings)
+    engine = choose_engine(settings)
     if settings.engine != "auto":
         why = f"--engine {settings.engine} asks for it"
-    elif reason:
-        why = f"no other can {reason}"
-    elif reason := why_not_triton(settings):
-        why = f"the fastest without the Triton engine, which is not used: {reason}"
-    else:
+    elif not engine.why_not_faster:
         why = "the fastest"
-    return {"name": name, "why": why}
+    elif engine.name == "reference":
+        why = f"no other can {engine.why_not_faster}"
+    else:
+        why = f"the fastest without the Triton engine, which is not used: {engine.why_not_faster}"
+    return {"name": engine.name, "why": why}
 
 
 def compare(settings: SearchSettings, device: torch.device) -> str:

@@ -22,7 +22,7 @@ from skelnas.engine.norm import over_ranks
 from skelnas.errors import InputError
 from skelnas.genotype import Genotype, candidates, count_skips, count_stable, entropy, from_alphas
 from skelnas.nas.bilevel import Bilevel
-from skelnas.nas.supernet import Supernet, choose_engine, why_not_triton
+from skelnas.nas.supernet import Supernet, choose_engine
 from skelnas.runtime import devices, distributed, seed
 from skelnas.runtime.console import note
 from skelnas.runtime.memory import making
@@ -140,10 +140,11 @@ def search(
         note(
             f"search: {len(clips.weight_half)} clips train w, {len(clips.alpha_half)} drive alpha"
             f"{held_out} ({clips.protocol}); {settings.order} order, "
-            f"{engine} engine on {clips.store.device}"
+            f"{engine.name} engine on {clips.store.device}"
         )
-        if settings.engine == "auto" and engine == "fused" and clips.store.device.type == "cuda":
-            note(f"the Triton engine is not used: {why_not_triton(settings)}")
+        on_cuda = clips.store.device.type == "cuda"
+        if on_cuda and engine.name == "fused" and engine.why_not_faster:
+            note(f"the Triton engine is not used: {engine.why_not_faster}")
         if settings.layers < 3:
             note("the supernet has no normal cell: that of the genotype will be as drawn at random")
         with open_run(out, config, resume=resume, force=force, mirror=events) as run:
@@ -242,7 +243,7 @@ class _Search(Job):
         """Keep the alphas of this epoch, and what they say of a collapse or an end."""
         self._log_alphas()
         record.update({f"{cell}_entropy": part for cell, part in self._entropy().items()})
-        record["engine"] = choose_engine(self.settings)
+        record["engine"] = choose_engine(self.settings).name
         record["skips"] = count_skips(self.genotypes[-1])
         record["stable"] = count_stable(self.genotypes)
         return f"skips {record['skips']}  stable {record['stable']}"

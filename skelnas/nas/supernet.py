@@ -11,8 +11,8 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from skelnas.config import SearchSettings
-from skelnas.engine import ENGINES, triton
-from skelnas.errors import UsageError
+from skelnas.engine import ENGINES
+from skelnas.engine.choice import Demands, EngineChoice, choose
 from skelnas.genotype import NUM_INPUT_NODES, candidates
 from skelnas.models.ops import make_op, make_preprocessing, op_stride
 from skelnas.models.stack import Place, make_stem, output_channels, places
@@ -27,48 +27,23 @@ def num_edges(num_nodes: int) -> int:
     return sum(NUM_INPUT_NODES + node for node in range(num_nodes))
 
 
-def choose_engine(settings: SearchSettings) -> str:
-    """Return the fastest engine that can do what is asked, or the one that is asked for.
+def choose_engine(settings: SearchSettings) -> EngineChoice:
+    """Choose the engine of a search.
 
     Raises:
-        UsageError: the engine that is asked for cannot do it.
+        UsageError: the requested engine cannot do what the settings demand.
     """
-    wanted = settings.engine
-    if reason := why_reference(settings):
-        if wanted in ("fused", "triton"):
-            raise UsageError(
-                f"--engine {wanted} cannot {reason}",
-                hint="--engine reference can, or leave it to auto",
-            )
-        return "reference"
-    if wanted in ("reference", "fused"):
-        return wanted
-    reason = why_not_triton(settings)
-    if reason and wanted == "triton":
-        raise UsageError(
-            f"--engine triton cannot be used: {reason}", hint="--engine fused works everywhere"
-        )
-    return "fused" if reason else "triton"
-
-
-def why_not_triton(settings: SearchSettings) -> str:
-    """Say why the Triton engine cannot evaluate the supernet of a search, or nothing."""
     layout = settings.channels, settings.layers, settings.nodes, settings.nodes
-    widest = max(place.channels for place in places(*layout))
     cuda = settings.device in ("auto", "cuda") and torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
-    return triton.uncovered(candidates(settings.space), widest) or triton.why_not(device)
-
-
-def why_reference(settings: SearchSettings) -> str:
-    """Say what only the reference can do of what is asked, or nothing."""
-    if settings.hessian == "exact" and settings.order == "second":
-        return "be differentiated twice, as --hessian exact needs"
-    if settings.precision == "bf16":
-        return "compute in bfloat16, as --precision bf16 asks"
-    if settings.batch_norm == "sync" and distributed.world_size() > 1:
-        return "normalise over several ranks, as --batch-norm sync needs"
-    return ""
+    demands = Demands(
+        primitives=candidates(settings.space),
+        max_channels=max(place.channels for place in places(*layout)),
+        device=torch.device("cuda" if cuda else "cpu"),
+        second_derivative=settings.hessian == "exact" and settings.order == "second",
+        bfloat16=settings.precision == "bf16",
+        sync_batch_norm=settings.batch_norm == "sync" and distributed.world_size() > 1,
+    )
+    return choose(settings.engine, demands)
 
 
 class MixedCell(nn.Module):
@@ -162,7 +137,7 @@ class Supernet(nn.Module):
             channels=settings.channels,
             num_layers=settings.layers,
             num_nodes=settings.nodes,
-            engine=choose_engine(settings),
+            engine=choose_engine(settings).name,
             checkpoint_cells=settings.checkpoint_cells,
         )
 

@@ -172,7 +172,7 @@ def test_without_cuda_the_engine_is_the_fused_one_and_is_refused_by_name() -> No
     cell = make(("conv_3x3",), (1, 2, 4, 3), reduction=False, nodes=1)
     given = cell.inputs, cell.mix, cell.primitives, cell.weights, False
     assert torch.equal(ENGINES["triton"](*given), ENGINES["fused"](*given))
-    assert choose_engine(SearchSettings()) == "fused"
+    assert choose_engine(SearchSettings()).name == "fused"
     with pytest.raises(UsageError, match="triton cannot be used: its kernels need CUDA, not cpu"):
         choose_engine(SearchSettings(engine="triton"))
 
@@ -180,7 +180,7 @@ def test_without_cuda_the_engine_is_the_fused_one_and_is_refused_by_name() -> No
 @pytest.mark.skipif(not NATIVE, reason="needs a CUDA device")
 def test_with_cuda_the_engine_is_taken() -> None:
     assert triton.why_not(DEVICE) == ""
-    assert choose_engine(SearchSettings()) == "triton"
+    assert choose_engine(SearchSettings()).name == "triton"
 
 
 @pytest.mark.parametrize(
