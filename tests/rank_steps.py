@@ -62,7 +62,7 @@ def batch(seed: int, share: slice | None = None) -> tuple[Tensor, Tensor, float]
     torch.manual_seed(seed)
     x, labels = torch.randn(CLIPS, 3, 7, 5, dtype=torch.float64), torch.randint(4, (CLIPS,))
     x = 3 + x * torch.arange(1, CLIPS + 1)[:, None, None, None]  # no two clips are alike
-    share = distributed.share(CLIPS) if share is None else share
+    share = distributed.rank_slice(CLIPS) if share is None else share
     return x[share], labels[share], len(labels[share]) / CLIPS
 
 
@@ -123,7 +123,7 @@ def two_steps(
 ) -> Tensors:
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for step in range(2):
-        drop(CLIPS, torch.Generator().manual_seed(step), distributed.share(CLIPS))
+        drop(CLIPS, torch.Generator().manual_seed(step), distributed.rank_slice(CLIPS))
         x, labels, part = batch(step)
         descend(optimizer, F.cross_entropy(network(x), labels) * part, 0.1, 5.0)
     return network.state_dict()

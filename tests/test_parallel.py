@@ -180,17 +180,17 @@ def test_shares_are_disjoint_and_whole(monkeypatch: pytest.MonkeyPatch, count: i
     shares = []
     for rank in range(3):
         monkeypatch.setattr(distributed, "_group", distributed._Group(rank, 3, None))
-        shares.append(list(range(count))[distributed.share(count)])
+        shares.append(list(range(count))[distributed.rank_slice(count)])
     assert list(itertools.chain(*shares)) == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     with pytest.raises(UsageError, match="3 ranks cannot share 2 clips"):
-        distributed.share(2)
+        distributed.rank_slice(2)
 
 
 def test_without_other_ranks_nothing_happens() -> None:
     tensors = [torch.ones(2), torch.zeros(3)]
     with distributed.joined(1):
         assert distributed.all_reduce(tensors)[0] is tensors[0]
-        assert distributed.share(5) == slice(0, 5)
+        assert distributed.rank_slice(5) == slice(0, 5)
         assert distributed.agree(True, False) == [True, False]
         assert distributed.on_first(lambda: 3) == 3

@@ -29,7 +29,7 @@ from skelnas.runtime.memory import making
 from skelnas.runtime.seed import random_seed
 from skelnas.training import run_dir
 from skelnas.training.checkpoint import OptimizerState
-from skelnas.training.loop import Item, Job, open_run
+from skelnas.training.loop import Item, TrainLoop, open_run
 from skelnas.training.progress import Reading
 from skelnas.training.tensorboard import EventWriter
 
@@ -154,7 +154,7 @@ def search(
                 job.work()
 
 
-class _Search(Job):
+class _Search(TrainLoop):
     """A search at work."""
 
     verb = "search"
@@ -163,7 +163,7 @@ class _Search(Job):
 
     def __init__(
         self,
-        run: run_dir.Run,
+        run: run_dir.RunDir,
         settings: SearchSettings,
         clips: SearchClips,
     ) -> None:
@@ -234,7 +234,8 @@ class _Search(Job):
     def take_step(self, item: Item) -> tuple[Tensor, int]:
         """Move alpha and w by one step."""
         training, validation = (
-            self.store.batch(indices, share=distributed.share(len(indices))) for indices in item
+            self.store.batch(indices, share=distributed.rank_slice(len(indices)))
+            for indices in item
         )
         sums = self.bilevel.step(training, validation, self.lr(self.steps_done))
         return sums, len(item[0])

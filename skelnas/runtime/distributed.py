@@ -124,7 +124,7 @@ def _meeting_place(timeout: timedelta) -> tuple[Store, int, int]:
     return place
 
 
-def share(count: int) -> slice:
+def rank_slice(count: int) -> slice:
     """Return which of the `count` clips of a batch are this rank's: neighbours, equally many.
 
     Where they cannot be equally many, the first ranks have one more.

@@ -26,7 +26,7 @@ from skelnas.runtime.seed import random_seed
 from skelnas.runtime.signals import stop_on_signal
 from skelnas.training.checkpoint import State, load_checkpoint, part_of, save_checkpoint
 from skelnas.training.progress import Reading, figure, watch
-from skelnas.training.run_dir import CHECKPOINT, METRICS, Mirror, Run, read_lines, start
+from skelnas.training.run_dir import CHECKPOINT, METRICS, Mirror, RunDir, read_lines, start
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 """Within an epoch; a checkpoint is also kept at the end of each."""
@@ -35,7 +35,7 @@ Item = tuple[Tensor, ...]
 """What a step works on: the indices of the clips of each batch that it takes."""
 
 
-class Job(ABC):
+class TrainLoop(ABC):
     """A model that learns in epochs of steps, in a run folder.
 
     Args:
@@ -60,7 +60,7 @@ class Job(ABC):
 
     def __init__(
         self,
-        run: Run,
+        run: RunDir,
         model: nn.Module,
         states: Mapping[str, State],
         *,
@@ -293,7 +293,7 @@ def open_run(
     resume: bool,
     force: bool,
     mirror: Mirror | None = None,
-) -> Run:
+) -> RunDir:
     """Open a run folder on all ranks: the first works in it, the others read its checkpoint.
 
     See `skelnas.training.run_dir.start`.
@@ -304,7 +304,7 @@ def open_run(
     asked = json.dumps({name: value for name, value in config.items() if name != "cache"})
     distributed.check_same([torch.tensor(list(asked.encode()))], "at the start")
     begin = partial(start, folder, config, resume=resume, force=force, mirror=mirror)
-    return distributed.on_first(begin) or Run(folder, writes=False)
+    return distributed.on_first(begin) or RunDir(folder, writes=False)
 
 
 def cosine(progress: float, first: float, last: float) -> float:

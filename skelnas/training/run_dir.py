@@ -139,7 +139,7 @@ class Mirror(Protocol):
         """Take no more."""
 
 
-class Run:
+class RunDir:
     """A run folder that is being worked in, locked against other runs. Made by `start`.
 
     Args:
@@ -205,7 +205,7 @@ def start(
     resume: bool,
     force: bool,
     mirror: Mirror | None = None,
-) -> Run:
+) -> RunDir:
     """Open a run folder for work, new or to go on with.
 
     Args:
@@ -227,7 +227,7 @@ def start(
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file, expected a folder", hint="choose another --out")
     if resume and config_path.exists():
-        run = Run(folder, mirror)
+        run = RunDir(folder, mirror)
         try:
             _check_same(read_config(folder), config, folder)
         except BaseException:
@@ -248,7 +248,7 @@ def start(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SkelnasError(f"{folder}: cannot be made ({error.strerror})") from None
-    run = Run(folder, mirror)
+    run = RunDir(folder, mirror)
     _forget(folder)
     atomic_write(config_path, to_json({**config, "versions": versions()}))
     return run
@@ -260,7 +260,7 @@ def forget(folder: Path) -> None:
     Raises:
         UsageError: it is at work.
     """
-    with Run(folder):
+    with RunDir(folder):
         _forget(folder)
         (folder / CONFIG).unlink(missing_ok=True)
 

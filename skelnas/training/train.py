@@ -22,7 +22,7 @@ from skelnas.training import run_dir
 from skelnas.training.loop import open_run
 from skelnas.training.saved_model import ModelCard, save_model
 from skelnas.training.tensorboard import EventWriter
-from skelnas.training.trainer import Training
+from skelnas.training.trainer import Trainer
 
 OF_THE_CACHE = ("layout", "rule", "versions")
 """What a model says and nobody has asked for: how the clips were read, and by what."""
@@ -101,7 +101,7 @@ def train(
         }
         with open_run(out, config, resume=resume, force=force, mirror=events) as run:
             with making("train", device):
-                job = Training(run, settings, store, card, held_out)
+                job = Trainer(run, settings, store, card, held_out)
             with devices.precision(settings.precision), devices.compiling(settings.compile):
                 job.work()
             job.finish()

@@ -24,7 +24,7 @@ from skelnas.training.averaging import Average
 from skelnas.training.best_epoch import BestEpoch
 from skelnas.training.checkpoint import OptimizerState, State
 from skelnas.training.inference import score
-from skelnas.training.loop import Item, Job, descend
+from skelnas.training.loop import Item, TrainLoop, descend
 from skelnas.training.saved_model import ModelCard
 
 STREAM_INIT, STREAM_ORDER, STREAM_DROP, STREAM_AUGMENT = range(4)
@@ -34,7 +34,7 @@ SCORED_TOGETHER = 64
 """Clips of a batch where an epoch is scored; it changes rounding only."""
 
 
-class Training(Job):
+class Trainer(TrainLoop):
     """A network that learns.
 
     Args:
@@ -50,7 +50,7 @@ class Training(Job):
 
     def __init__(
         self,
-        run: run_dir.Run,
+        run: run_dir.RunDir,
         settings: TrainSettings,
         store: ClipStore,
         card: ModelCard,
@@ -109,7 +109,7 @@ class Training(Job):
         """Learn from one batch."""
         (indices,) = item
         count = len(indices)
-        share = distributed.share(count)
+        share = distributed.rank_slice(count)
         self._settle_drops(count, share)
         batch = self.store.batch(indices, self.settings, self._generator(STREAM_AUGMENT), share)
 
