@@ -200,7 +200,7 @@ def test_atomic_write_follows_links_and_writes_to_pipes(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="needs /dev/stdout")
 def test_atomic_write_to_the_output_that_is_a_pipe() -> None:
     write = (
-        "from pathlib import Path; from skelnas.runs import atomic_write\n"
+        "from pathlib import Path; from skelnas.runtime.files import atomic_write\n"
         "atomic_write(Path('/dev/stdout'), 'through')"
     )
     piped = subprocess.run([sys.executable, "-c", write], capture_output=True, check=True)
