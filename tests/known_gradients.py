@@ -1,17 +1,16 @@
-"""Problems with known architecture gradients, and what has to hold of whoever computes them."""
+"""A bilevel problem with a closed-form architecture gradient, and checks against it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
-from skelnas.nas import flat_weights as our_flat
+from skelnas.nas import architect
 from skelnas.nas.architect import ArchitectureGradient, VirtualStep
-from skelnas.nas.flat_weights import FlatWeights
+from skelnas.nas.flat_weights import FlatSGD, FlatWeights
 
 LR, MOMENTUM, WEIGHT_DECAY, PERTURBATION = 0.1, 0.9, 3e-4, 0.05
 
@@ -19,8 +18,8 @@ LR, MOMENTUM, WEIGHT_DECAY, PERTURBATION = 0.1, 0.9, 3e-4, 0.05
 class Quadratic:
     """L_train = |w - a|^2 / 2 and L_val = |w - target|^2 / 2 + c w a, solved by hand.
 
-    w is in two pieces. Differences are exact at any length, so whoever takes a wrong one shows
-    it only in `seen`: w and a at each evaluation of L_train.
+    w is split into two tensors. Finite differences of it are exact at any length, so a wrong
+    length shows only in `seen`: w and a at each evaluation of L_train.
     """
 
     c = 0.3
@@ -35,16 +34,15 @@ class Quadratic:
         for leaf in (*self.w, self.a):
             leaf.requires_grad_()
 
-    def problem(
-        self, architect: ModuleType, flat: ModuleType = our_flat
-    ) -> tuple[FlatWeights, list[Tensor], VirtualStep]:
-        """Return w, the alphas and the step as an architect wants them."""
-        weights = flat.FlatWeights(self.w)
-        limits = {"momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY, "clip": 5.0}
-        sgd = flat.FlatSGD(weights, ["first", "second"], **limits)
+    def problem(self) -> tuple[FlatWeights, list[Tensor], VirtualStep]:
+        """Return w, the alphas and the virtual step."""
+        weights = FlatWeights(self.w)
+        sgd = FlatSGD(
+            weights, ["first", "second"], momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, clip=5.0
+        )
         if self.started:
             sgd.velocity.copy_(self.buffer)
-        return weights, [self.a], architect.VirtualStep(LR, sgd.direction)
+        return weights, [self.a], VirtualStep(LR, sgd.direction)
 
     def training(self) -> Tensor:
         w = torch.cat(self.w)
@@ -66,11 +64,11 @@ class Quadratic:
         return self.c * self.moved() + LR * self.v()
 
 
-def examine_difference(architect: ModuleType, flat: ModuleType = our_flat) -> None:
-    """Fail unless a module's `second_order` is right, as far as a problem of the kind can tell."""
+def examine_difference() -> None:
+    """Fail unless `architect.second_order` is right, as far as this problem can tell."""
     for started in (True, False):
         toy = Quadratic(started)
-        problem = toy.training, toy.validation, *toy.problem(architect, flat)
+        problem = toy.training, toy.validation, *toy.problem()
         examine(architect.second_order(*problem, perturbation=PERTURBATION), toy)
         (w, a), *perturbed = toy.seen
         assert len(perturbed) == 2
@@ -81,15 +79,15 @@ def examine_difference(architect: ModuleType, flat: ModuleType = our_flat) -> No
 
     toy = Quadratic()
     with pytest.raises(ZeroDivisionError):
-        architect.second_order(toy.training, lambda: 1 / 0, *toy.problem(architect, flat))
+        architect.second_order(toy.training, lambda: 1 / 0, *toy.problem())
     untouched(toy)
 
 
-def examine_exact(architect: ModuleType, flat: ModuleType = our_flat) -> None:
-    """Fail unless a module's `second_order_exact` is right."""
+def examine_exact() -> None:
+    """Fail unless `architect.second_order_exact` is right."""
     for started in (True, False):
         toy = Quadratic(started)
-        problem = toy.training, toy.validation, *toy.problem(architect, flat)
+        problem = toy.training, toy.validation, *toy.problem()
         examine(architect.second_order_exact(*problem), toy)
 
 

@@ -19,23 +19,23 @@ from skelnas.nas.supernet import Supernet
 
 
 def test_closed_form_by_difference() -> None:
-    examine_difference(architect)
+    examine_difference()
 
 
 def test_closed_form_by_double_backward() -> None:
-    examine_exact(architect)
+    examine_exact()
 
 
 def test_first_order_is_the_direct_term() -> None:
     toy = Quadratic()
-    gradient = architect.first_order(toy.validation, *toy.problem(architect)[:2])
+    gradient = architect.first_order(toy.validation, *toy.problem()[:2])
     torch.testing.assert_close(gradient.alphas[0], toy.c * torch.cat(toy.w).detach())
     torch.testing.assert_close(gradient.validation_loss, toy.validation().detach())
 
 
 def test_a_validation_loss_without_weights_has_no_second_term() -> None:
     toy = Quadratic()
-    problem = toy.training, lambda weights=(): toy.a.sum(), *toy.problem(architect)
+    problem = toy.training, lambda weights=(): toy.a.sum(), *toy.problem()
     for method in (architect.second_order, architect.second_order_exact):
         torch.testing.assert_close(method(*problem).alphas[0], torch.ones_like(toy.a))
 
@@ -43,7 +43,7 @@ def test_a_validation_loss_without_weights_has_no_second_term() -> None:
 def test_the_difference_may_have_a_loss_of_its_own() -> None:
     toy, more_exact = Quadratic(), Quadratic()
     more_exact.w, more_exact.a = toy.w, toy.a
-    problem = toy.training, toy.validation, *toy.problem(architect)
+    problem = toy.training, toy.validation, *toy.problem()
     gradient = architect.second_order(*problem, perturbed_loss=more_exact.training)
     torch.testing.assert_close(gradient.alphas[0], toy.hypergradient().detach())
     assert (len(toy.seen), len(more_exact.seen)) == (1, 2)

@@ -1,14 +1,14 @@
-"""The architecture gradient of the bilevel search, Eqs. (1)-(4) of the paper.
+"""The architecture gradient of the bilevel search (Paper: Eqs. (1)-(4); DARTS, section 2.3).
 
-Written against plain functions of tensors: the architect knows two losses, not what they
-are of. The difference changes weights in place and puts them back bit for bit; no ``.grad``
-is read or written, so that gradients of different passes cannot mix. Nothing waits for the device.
+Written against two loss functions of tensors, not against a network. The finite difference moves
+the weights in place and restores them bit for bit. No ``.grad`` is read or written, so gradients
+of different passes cannot mix. Nothing here synchronises with the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,22 +17,22 @@ from torch import Tensor
 from skelnas.nas.flat_weights import FlatWeights, gradients
 
 Loss = Callable[[], Tensor]
-"""Evaluates a loss at the current weights and alphas; of several ranks each its own part."""
+"""Evaluates a loss at the current weights and alphas; each rank returns its own part."""
 
 LossAt = Callable[[Sequence[Tensor]], Tensor]
-"""Evaluates a loss at other weights, which may depend on the alphas, and the current alphas."""
+"""Evaluates a loss at the given weights, which may depend on the alphas, and the current alphas."""
 
 PERTURBATION = 0.01
-"""Length of the finite-difference step: eps times the norm of its direction (DARTS, 2.3)."""
+"""Length of the finite-difference step, eps * ||v|| (DARTS, section 2.3)."""
 
 
 @dataclass(frozen=True)
 class ArchitectureGradient:
-    """The gradient of alpha and what was seen on the way.
+    """The gradient of the alphas.
 
     Attributes:
-        alphas: one tensor for each alpha.
-        validation_loss: at the weights after the virtual step; this rank's part.
+        alphas: one gradient for each tensor of alphas.
+        validation_loss: L_val after the virtual step; this rank's part.
     """
 
     alphas: list[Tensor]
@@ -41,12 +41,12 @@ class ArchitectureGradient:
 
 @dataclass(frozen=True)
 class VirtualStep:
-    """The step that the optimiser of w would take, but for its clip (Eq. 2).
+    """The step that the optimiser of w would take, without gradient clipping (Eq. 2).
 
     Attributes:
-        lr: its current rate.
-        direction: returns what is taken from w, before it is multiplied by the rate, given the
-            gradient and w, both [n]; it can be differentiated.
+        lr: current learning rate.
+        direction: maps the gradient and w, both [n], to the update before it is multiplied by the
+            learning rate; differentiable.
     """
 
     lr: float | Tensor
@@ -56,8 +56,8 @@ class VirtualStep:
 def first_order(
     validation_loss: Loss, weights: FlatWeights, alphas: Sequence[Tensor]
 ) -> ArchitectureGradient:
-    """Return the gradient of L_val(w, alpha) alone: Eq. (4) with an inner rate of 0."""
-    with _frozen(weights):
+    """Return the gradient of L_val(w, alpha) with w held fixed: Eq. (4) with an inner rate of 0."""
+    with without_weight_gradients(weights):
         loss = validation_loss()
         return ArchitectureGradient(gradients(loss, alphas), loss.detach())
 
@@ -73,37 +73,71 @@ def second_order(
 ) -> ArchitectureGradient:
     """Return the gradient of L_val(w'(alpha), alpha), where w' is one training step from w.
 
-    Eq. (4), its second term by a central difference (DARTS, Eqs. 7 and 8):
+    Paper: Eq. (4), with its second term as a central difference (DARTS, Eqs. (7) and (8)):
     grad_alpha L_val(w', alpha)
     - lr * (grad_alpha L_train(w + eps v) - grad_alpha L_train(w - eps v)) / (2 eps)
     with v = grad_w' L_val(w', alpha) and eps = perturbation / ||v||, one norm over all weights.
 
     Args:
-        training_loss: L_train on one batch, the same in every call.
+        training_loss: L_train on one batch, the same batch at each call.
         validation_loss: L_val on one batch.
         weights: w; unchanged on return.
-        alphas: leaves, unchanged.
+        alphas: leaf tensors; unchanged.
         step: from w to w'.
         perturbation: length of the finite-difference step.
-        perturbed_loss: L_train for the difference, where rounding counts for more; None if
-            it is no other.
+        perturbed_loss: L_train for the finite difference, in higher precision; None uses
+            `training_loss`.
     """
-    perturbed_loss = perturbed_loss or training_loss
-    (slope,) = gradients(training_loss(), [weights])
-    start = weights.values.clone()
-    with _moved(weights, start, step.direction(slope, start), -step.lr):
+    (grad_w,) = gradients(training_loss(), [weights])
+    w = weights.values.clone()
+    with virtual_step(weights, w, grad_w, step):
         loss = validation_loss()
         *direct, v = gradients(loss, [*alphas, weights])
 
+    eps = perturbation_size(v, perturbation)
+    hvp = hessian_vector_product(perturbed_loss or training_loss, weights, alphas, w, v, eps)
+    return ArchitectureGradient(combine(direct, hvp, step.lr), loss.detach())
+
+
+def virtual_step(
+    weights: FlatWeights, w: Tensor, grad_w: Tensor, step: VirtualStep
+) -> AbstractContextManager[None]:
+    """Move the weights from w to w' inside the context."""
+    return moved(weights, w, step.direction(grad_w, w), -step.lr)
+
+
+def perturbation_size(v: Tensor, perturbation: float) -> Tensor:
+    """Return eps, so that eps * v has the length `perturbation`."""
     norm = torch.linalg.vector_norm(v)
-    eps = perturbation / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-    with _moved(weights, start, v, eps), _frozen(weights):
-        plus = gradients(perturbed_loss(), alphas)
-    with _moved(weights, start, v, -eps), _frozen(weights):
-        minus = gradients(perturbed_loss(), alphas)
-    mixed = [(p - m) / (2 * eps) for p, m in zip(plus, minus, strict=True)]
-    gradient = [d - step.lr * m for d, m in zip(direct, mixed, strict=True)]
-    return ArchitectureGradient(gradient, loss.detach())
+    return perturbation / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+
+
+def hessian_vector_product(
+    training_loss: Loss,
+    weights: FlatWeights,
+    alphas: Sequence[Tensor],
+    w: Tensor,
+    v: Tensor,
+    eps: Tensor,
+) -> list[Tensor]:
+    """Return grad_alpha grad_w L_train(w, alpha) v by a central difference (DARTS, Eq. (8))."""
+    with moved(weights, w, v, eps), without_weight_gradients(weights):
+        plus = gradients(training_loss(), alphas)
+    with moved(weights, w, v, -eps), without_weight_gradients(weights):
+        minus = gradients(training_loss(), alphas)
+    return central_difference(plus, minus, eps)
+
+
+def central_difference(
+    plus: Sequence[Tensor], minus: Sequence[Tensor], eps: Tensor
+) -> list[Tensor]:
+    """Return (plus - minus) / (2 eps)."""
+    return [(p - m) / (2 * eps) for p, m in zip(plus, minus, strict=True)]
+
+
+def combine(direct: Sequence[Tensor], hvp: Sequence[Tensor], lr: float | Tensor) -> list[Tensor]:
+    """Return the direct term minus lr times the Hessian-vector product (Eq. (4))."""
+    return [d - lr * h for d, h in zip(direct, hvp, strict=True)]
 
 
 def second_order_exact(
@@ -113,26 +147,30 @@ def second_order_exact(
     alphas: Sequence[Tensor],
     step: VirtualStep,
 ) -> ArchitectureGradient:
-    """Return the same gradient without a difference: by backward through the virtual step.
+    """Return the gradient of `second_order` exactly, by backpropagation through the virtual step.
 
-    It keeps the graphs of both losses at once, and needs losses that can be differentiated twice.
+    Keeps the graphs of both losses in memory, and needs losses that are twice differentiable.
 
     Args:
         training_loss: L_train on one batch.
         validation_loss: L_val on one batch, at the weights that it is given.
         weights: w; unchanged.
-        alphas: leaves, unchanged.
+        alphas: leaf tensors; unchanged.
         step: from w to w'.
     """
-    (slope,) = gradients(training_loss(), [weights], create_graph=True)
-    moved = weights.values - step.lr * step.direction(slope, weights.values)
-    loss = validation_loss(weights.split(moved))
+    (grad_w,) = gradients(training_loss(), [weights], create_graph=True)
+    loss = validation_loss(weights.split(differentiable_step(weights.values, grad_w, step)))
     return ArchitectureGradient(gradients(loss, alphas), loss.detach())
 
 
+def differentiable_step(w: Tensor, grad_w: Tensor, step: VirtualStep) -> Tensor:
+    """Return w', [n], as a function of w and its gradient."""
+    return w - step.lr * step.direction(grad_w, w)
+
+
 @contextmanager
-def _frozen(weights: FlatWeights) -> Iterator[None]:
-    """Spare a pass the gradients of the weights, forward and backward: that may run it again."""
+def without_weight_gradients(weights: FlatWeights) -> Iterator[None]:
+    """Disable weight gradients inside the context, in forward and backward."""
     for tensor in weights.tensors:
         tensor.requires_grad_(False)
     try:
@@ -143,12 +181,12 @@ def _frozen(weights: FlatWeights) -> Iterator[None]:
 
 
 @contextmanager
-def _moved(
-    weights: FlatWeights, start: Tensor, direction: Tensor, length: float | Tensor
+def moved(
+    weights: FlatWeights, w: Tensor, direction: Tensor, length: float | Tensor
 ) -> Iterator[None]:
-    """Let the weights be start + length * direction for a while, and start again after."""
-    weights.values.copy_(start + length * direction)
+    """Set the weights to w + length * direction inside the context, and back to w afterwards."""
+    weights.values.copy_(w + length * direction)
     try:
         yield
     finally:
-        weights.values.copy_(start)
+        weights.values.copy_(w)

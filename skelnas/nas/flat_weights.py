@@ -1,8 +1,8 @@
-"""All weights of a network side by side in one tensor, and steps in it.
+"""All weights of a network in one tensor, and SGD on it.
 
-A search moves its weights five times a step: to the virtual step, to both sides for the
-difference, back, and down. In one tensor each of these is one operation, not one for each of the
-supernet's 807 weights.
+A second-order step moves the weights five times: to the virtual step, to either side for the
+finite difference, back, and down the gradient. On one tensor each of these is a single operation
+instead of one for each of the supernet's 807 weights.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from skelnas.runtime import distributed
 
 
 class FlatWeights:
-    """Tensors that lie in one.
+    """Tensors that share one flat buffer.
 
     Args:
-        tensors: leaves of one type on one device; they become views of `values`, with the same
+        tensors: leaves of one dtype on one device; they become views of `values` and keep their
             numbers.
 
     Attributes:
         tensors: as given.
-        values: [n], all numbers: tensor after tensor, each in channels-last order.
+        values: [n], tensor after tensor, each in channels-last order.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -34,11 +34,11 @@ class FlatWeights:
             tensor.data = view
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return [n], tensors of the same shapes in the order of `values`."""
+        """Return tensors of these shapes as one [n], in the order of `values`."""
         return torch.cat([_channels_last(tensor).flatten() for tensor in tensors])
 
     def split(self, values: Tensor) -> list[Tensor]:
-        """Return views of [n] with the shapes of the tensors: the inverse of `join`."""
+        """Return views of an [n] in the shapes of the tensors; the inverse of `join`."""
         pieces = torch.split(values, [tensor.numel() for tensor in self.tensors])
         return [
             _channels_first(piece.view(_channels_last(tensor).shape))
@@ -49,22 +49,22 @@ class FlatWeights:
 def gradients(
     loss: Tensor, inputs: Sequence[Tensor | FlatWeights], create_graph: bool = False
 ) -> list[Tensor]:
-    """Differentiate the loss that all ranks make up together, by each input; [n] by flat weights.
+    """Differentiate a loss, summed over all ranks, by each input.
 
-    An input that the loss does not depend on has a gradient of 0. No ``.grad`` is read or written.
+    The gradient of `FlatWeights` is one [n]; that of an input the loss does not depend on is 0.
+    No ``.grad`` is read or written.
     """
     leaves = [x.tensors if isinstance(x, FlatWeights) else [x] for x in inputs]
-    everything = [leaf for group in leaves for leaf in group]
-    found = iter(
+    flat = iter(
         torch.autograd.grad(
             loss,
-            everything,
+            [leaf for group in leaves for leaf in group],
             create_graph=create_graph,
             allow_unused=True,
             materialize_grads=True,
         )
     )
-    grouped = [[next(found) for _ in group] for group in leaves]
+    grouped = [[next(flat) for _ in group] for group in leaves]
     return distributed.all_reduce(
         [
             x.join(group) if isinstance(x, FlatWeights) else group[0]
@@ -74,15 +74,15 @@ def gradients(
 
 
 class FlatSGD:
-    """SGD with momentum, weight decay and a limit for the gradient's norm.
+    """SGD with momentum, weight decay and gradient clipping.
 
-    A step is ``v <- momentum v + g + weight_decay w`` and ``w <- w - lr v``, as PyTorch's.
+    A step is ``v <- momentum * v + g + weight_decay * w``, ``w <- w - lr * v``, as in PyTorch.
 
     Args:
-        weights: what it moves.
-        names: of its tensors, for a checkpoint.
+        weights: the weights to update.
+        names: of the tensors in `weights`, for checkpoints.
         momentum, weight_decay: as above.
-        clip: the largest norm of g, over all weights; a longer g is shortened to it.
+        clip: maximum norm of g over all weights.
     """
 
     def __init__(
@@ -101,46 +101,48 @@ class FlatSGD:
         self.clip = clip
         self.velocity = torch.zeros_like(weights.values)
 
-    def direction(self, gradient: Tensor, values: Tensor) -> Tensor:
-        """Return what a step without the limit takes from weights, but for the rate: the next v.
+    def direction(self, grad_w: Tensor, w: Tensor) -> Tensor:
+        """Return the next v for an unclipped gradient: what a step takes from w, over the rate.
 
         Args:
-            gradient: [n], g.
-            values: [n], w.
+            grad_w: [n].
+            w: [n].
         """
-        decayed = torch.add(gradient, values, alpha=self.weight_decay)
+        decayed = torch.add(grad_w, w, alpha=self.weight_decay)
         return torch.add(decayed, self.velocity, alpha=self.momentum)
 
-    def step(self, gradient: Tensor, lr: float | Tensor) -> None:
-        """Move the weights."""
-        norm = torch.linalg.vector_norm(gradient)
-        shortened = gradient * (self.clip / (norm + 1e-6)).clamp(max=1.0)
-        self.velocity.copy_(self.direction(shortened, self.weights.values))
+    def step(self, grad_w: Tensor, lr: float | Tensor) -> None:
+        """Update the weights in place."""
+        norm = torch.linalg.vector_norm(grad_w)
+        clipped = grad_w * (self.clip / (norm + 1e-6)).clamp(max=1.0)
+        self.velocity.copy_(self.direction(clipped, self.weights.values))
         self.weights.values.sub_(self.velocity * lr)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return v by the names of the weights, as a checkpoint keeps it."""
+        """Return the momentum buffer as views by weight name, as a checkpoint stores it."""
         views = self.weights.split(self.velocity)
         return {f"{n}/momentum_buffer": v for n, v in zip(self.names, views, strict=True)}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Have v as `tensors` gave it.
+        """Load the momentum buffer.
 
         Raises:
-            KeyError, ValueError: it is that of other weights.
+            KeyError, ValueError: it belongs to other weights.
         """
-        known = self.tensors()
-        if tensors.keys() != known.keys():
-            raise KeyError(sorted(tensors.keys() ^ known.keys())[0])
-        for name, view in known.items():
+        views = self.tensors()
+        if tensors.keys() != views.keys():
+            raise KeyError(sorted(tensors.keys() ^ views.keys())[0])
+        for name, view in views.items():
             if tensors[name].shape != view.shape:
                 raise ValueError(f"{name} has the shape {list(tensors[name].shape)}")
             view.copy_(tensors[name])
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
+    # [O, I, H, W] -> [O, H, W, I]
     return tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor
 
 
 def _channels_first(tensor: Tensor) -> Tensor:
+    # [O, H, W, I] -> [O, I, H, W]
     return tensor.permute(0, 3, 1, 2) if tensor.dim() == 4 else tensor
