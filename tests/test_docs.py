@@ -245,7 +245,8 @@ def test_example_of_reading_a_model(tmp_path: Path) -> None:
 
 def test_the_whole_line_from_python(tmp_path: Path) -> None:
     whole, loading = (
-        example("python.md", heading) for heading in ("## The verbs", "## A trained model")
+        example("python.md", heading)
+        for heading in ("## The commands as functions", "## A trained model")
     )
     moved = 'Path("models").mkdir()\nfolder.rename("models/xsub")\n'
     printed = run(f"{whole}{moved}{loading}assert model.card.classes\n", tmp_path)
