@@ -24,9 +24,9 @@ from torch import Tensor
 
 from skelnas.config import SearchSettings
 from skelnas.data.dataset import Batch
-from skelnas.genotype import SPACES
 from skelnas.nas.bilevel import Bilevel
 from skelnas.nas.supernet import Supernet
+from skelnas.primitives import SPACES
 
 
 class Search:

@@ -30,8 +30,8 @@ from skelnas.engine.triton.ahead import Launch, compile_for, launches_of, record
 from skelnas.engine.triton.check import make_cell
 from skelnas.engine.triton.evaluate import evaluate
 from skelnas.engine.triton.layout import Op
-from skelnas.genotype import SPACES
-from skelnas.models.stack import places
+from skelnas.models.stack import cell_specs
+from skelnas.primitives import SPACES
 
 PASSES = {"forward": 5, "backward": 2, "backward with weights": 3}
 """How often a second-order step does each."""
@@ -103,18 +103,18 @@ def passes(args: argparse.Namespace, capability: tuple[int, int]) -> dict[str, l
     """List the launches of all cells of the supernet: forward, and backward of both kinds."""
     found: dict[str, list[Launch]] = defaultdict(list)
     t, v = args.frames, args.joints
-    for place in places(args.channels, args.layers, 4, 4):
-        if args.width and place.channels != args.width:
-            t, v = (-(-t // 2), -(-v // 2)) if place.reduction else (t, v)
+    for spec in cell_specs(args.channels, args.layers, 4, 4):
+        if args.width and spec.channels != args.width:
+            t, v = (-(-t // 2), -(-v // 2)) if spec.reduction else (t, v)
             continue
-        shape = (args.batch, place.channels, t, v)
+        shape = (args.batch, spec.channels, t, v)
         for name, wanted in (("backward", False), ("backward with weights", True)):
             forward, backward = launches_of(
-                SPACES[args.space], shape, place.reduction, capability, wanted=wanted
+                SPACES[args.space], shape, spec.reduction, capability, wanted=wanted
             )
             found[name] += backward
         found["forward"] += forward
-        if place.reduction:
+        if spec.reduction:
             t, v = -(-t // 2), -(-v // 2)
     return found
 

@@ -39,9 +39,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from skelnas.config import Order, SearchSettings
 from skelnas.data.dataset import Batch
 from skelnas.engine import ENGINES, triton
-from skelnas.genotype import SPACES
 from skelnas.nas.bilevel import REHEARSALS, Bilevel
 from skelnas.nas.supernet import Supernet
+from skelnas.primitives import SPACES
 from skelnas.runtime import devices
 
 COMPILED = "reference, torch.compile"

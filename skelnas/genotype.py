@@ -12,94 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skelnas.errors import InputError, UsageError, shown
+from skelnas.errors import InputError, UsageError
+from skelnas.primitives import PRIMITIVES, candidates
 
 FORMAT = "skelnas-genotype"
 VERSION = 1
 NUM_INPUT_NODES = 2
-
-PRIMITIVES = (
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "conv_3x3",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "sep_conv_7x7",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-    "conv_7x1_1x7",
-    "se_connect",
-)
-"""Every operation id that is known; a genotype may name any of them but ``none``."""
-
-SPACES: dict[str, tuple[str, ...]] = {
-    "sar": (
-        "none",
-        "max_pool_3x3",
-        "avg_pool_3x3",
-        "skip_connect",
-        "conv_3x3",
-        "sep_conv_3x3",
-        "dil_conv_3x3",
-        "se_connect",
-    ),
-    "sar-no-se": (
-        "none",
-        "max_pool_3x3",
-        "avg_pool_3x3",
-        "skip_connect",
-        "conv_3x3",
-        "sep_conv_3x3",
-        "dil_conv_3x3",
-    ),
-    "darts": (
-        "none",
-        "max_pool_3x3",
-        "avg_pool_3x3",
-        "skip_connect",
-        "sep_conv_3x3",
-        "sep_conv_5x5",
-        "dil_conv_3x3",
-        "dil_conv_5x5",
-    ),
-}
-"""Spaces with a name: Table I, Table V's ablation, Tables III-IV's row "DARTS"."""
-
-
-def candidates(space: str) -> tuple[str, ...]:
-    """Return the candidate operations of an edge, in the order of `PRIMITIVES`.
-
-    Args:
-        space: name in `SPACES`, or operation ids with commas between, in any order.
-
-    Raises:
-        ValueError: it is neither, or nothing can be chosen from it; the text is what was expected.
-    """
-    if space in SPACES:
-        return SPACES[space]
-    ops = [op.strip() for op in space.split(",")]
-    for op in ops:
-        if op not in PRIMITIVES:
-            raise ValueError(
-                f"one of {', '.join(SPACES)}, or operations with commas between; "
-                f"{shown(op)} is none of: {', '.join(PRIMITIVES)}"
-            )
-        if ops.count(op) > 1:
-            raise ValueError(f"each operation once, {op} is named {ops.count(op)} times")
-    if len(ops) < 2:
-        raise ValueError("two operations or more, so that there is something to choose")
-    return tuple(op for op in PRIMITIVES if op in ops)
-
-
-def kind(op: str) -> str:
-    """Say which of the four kinds an operation is of."""
-    if op == "se_connect":
-        return "squeeze-and-excitation"
-    if op == "skip_connect":
-        return "skip connection"
-    return "pooling" if "pool" in op else "convolution"
 
 
 @dataclass(frozen=True)
@@ -206,7 +124,7 @@ def _parse_edge(edge: object, index: int, where: str) -> Edge:
     if not isinstance(edge, list) or len(edge) != 2:
         raise InputError(f"{where}: expected an [operation, node] pair, got {_show(edge)}")
     op, source = edge
-    if op == "none" or op not in PRIMITIVES:
+    if not isinstance(op, str) or op == "none" or op not in PRIMITIVES:
         known = ", ".join(name for name in PRIMITIVES if name != "none")
         raise InputError(f"{where}: unknown operation {_show(op)}", hint=f"known: {known}")
     if isinstance(source, bool) or not isinstance(source, int) or not 0 <= source < index:

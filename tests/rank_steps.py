@@ -23,13 +23,14 @@ from skelnas.config import EvaluateSettings, SearchSettings, TrainSettings
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import Interrupted, SkelnasError
 from skelnas.evaluation.evaluate import evaluate
-from skelnas.genotype import BUILT_IN, SPACES, random_genotype
+from skelnas.genotype import BUILT_IN, random_genotype
 from skelnas.models.baselines import BASELINES, Shape, find_baseline
 from skelnas.models.network import Network
 from skelnas.nas import architect
 from skelnas.nas.flat_weights import FlatSGD, FlatWeights, gradients
 from skelnas.nas.search import search
 from skelnas.nas.supernet import Supernet
+from skelnas.primitives import SPACES
 from skelnas.runtime import distributed
 from skelnas.training.loop import descend
 from skelnas.training.train import train

@@ -12,10 +12,10 @@ from known_gradients import Quadratic, examine_difference, examine_exact
 from torch import Tensor
 from torch.func import functional_call
 
-from skelnas.genotype import SPACES
 from skelnas.nas import architect
 from skelnas.nas.flat_weights import FlatSGD, FlatWeights
 from skelnas.nas.supernet import Supernet
+from skelnas.primitives import SPACES
 
 
 def test_closed_form_by_difference() -> None:

@@ -21,12 +21,13 @@ from skelnas.evaluation import export as export_module
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.evaluation.export import OPSET, export
 from skelnas.evaluation.predict import predict_stream
-from skelnas.genotype import BUILT_IN, PRIMITIVES, random_genotype
+from skelnas.genotype import BUILT_IN, random_genotype
 from skelnas.models.baselines import BASELINES, Shape, find_baseline
 from skelnas.models.fold import fold
 from skelnas.models.network import Network
 from skelnas.models.norm import BatchNorm
 from skelnas.models.ops import make_op
+from skelnas.primitives import PRIMITIVES
 from skelnas.training.saved_model import load_model
 from skelnas.training.train import train
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from skelnas.config import SearchSettings
 from skelnas.data.dataset import Batch
-from skelnas.genotype import SPACES
 from skelnas.nas import bilevel
 from skelnas.nas.bilevel import REHEARSALS, Bilevel, Recorded
 from skelnas.nas.flat_weights import FlatSGD, FlatWeights, gradients
 from skelnas.nas.supernet import Supernet
+from skelnas.primitives import SPACES
 
 SHAPES = (3, 2, 3, 5), (4,), (2, 3)
 

@@ -10,19 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skelnas.errors import InputError
-from skelnas.genotype import (
-    BUILT_IN,
-    PRIMITIVES,
-    SPACES,
-    Cell,
-    Edge,
-    Genotype,
-    candidates,
-    from_dict,
-    load,
-    parse,
-    random_genotype,
-)
+from skelnas.genotype import BUILT_IN, Cell, Edge, Genotype, from_dict, load, parse, random_genotype
+from skelnas.primitives import PRIMITIVES, SPACES, candidates
 
 SCHEMA = json.loads(
     (Path(__file__).parents[1] / "docs" / "genotype.schema.json").read_text(encoding="utf-8")

@@ -12,7 +12,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
 from skelnas.errors import SkelnasError, UsageError
-from skelnas.genotype import BUILT_IN, PRIMITIVES, Cell, Edge, Genotype
+from skelnas.genotype import BUILT_IN, Cell, Edge, Genotype
+from skelnas.primitives import PRIMITIVES
 from skelnas.reporting import cell_layout, plot_style
 from skelnas.reporting.plot_cells import ARROW, FONT_SIZE, draw_cells
 from skelnas.reporting.plot_confusion import draw_confusion

@@ -14,9 +14,10 @@ import pytest
 
 from skelnas.config import SearchSettings, TrainSettings
 from skelnas.errors import InputError, SkelnasError, UsageError
-from skelnas.genotype import SPACES, random_genotype
+from skelnas.genotype import random_genotype
 from skelnas.nas.derive import derive
 from skelnas.nas.search import search
+from skelnas.primitives import SPACES
 from skelnas.reporting.charts import edge_charts, learning_curves
 from skelnas.reporting.facts import duration, facts
 from skelnas.reporting.history import CELLS, read_history

@@ -10,8 +10,9 @@ from interrupting import stop_after
 
 from skelnas.config import SearchSettings, TrainSettings
 from skelnas.errors import Interrupted, SkelnasError
-from skelnas.genotype import SPACES, random_genotype, softmax
+from skelnas.genotype import random_genotype, softmax
 from skelnas.nas.search import search
+from skelnas.primitives import SPACES
 from skelnas.training import run_dir
 from skelnas.training.train import train
 

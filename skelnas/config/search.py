@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from skelnas.config.clips import ClipSettings
 from skelnas.config.machine import BatchSettings, WorkSettings
-from skelnas.genotype import SPACES, candidates
+from skelnas.primitives import SPACES, candidates
 
 Order = Literal["first", "second"]
 Engine = Literal["auto", "reference", "fused", "triton"]

@@ -9,9 +9,10 @@ from skelnas.config import SearchSettings
 from skelnas.engine import ENGINES, triton
 from skelnas.engine.reference import Weights
 from skelnas.errors import SkelnasError
-from skelnas.genotype import NUM_INPUT_NODES, candidates
+from skelnas.genotype import NUM_INPUT_NODES
 from skelnas.models.ops import make_op, op_stride
 from skelnas.nas.supernet import choose_engine
+from skelnas.primitives import candidates
 
 CELL = (3, 4, 9, 7)
 """N, C, T, V of the cell that is compared: odd sizes, and quick."""

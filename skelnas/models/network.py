@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from skelnas.genotype import NUM_INPUT_NODES, Cell, Genotype
 from skelnas.models.norm import JointNorm
 from skelnas.models.ops import make_op, make_preprocessing, op_stride
-from skelnas.models.stack import Place, make_stem, output_channels, places
+from skelnas.models.stack import CellSpec, cell_specs, make_stem, output_channels
 
 
 class DropPath(nn.Module):
@@ -34,17 +34,17 @@ class DerivedCell(nn.Module):
 
     def __init__(
         self,
-        place: Place,
+        spec: CellSpec,
         cell: Cell,
     ) -> None:
         super().__init__()
         self.sources = [[edge.source for edge in node] for node in cell]
-        self.preprocess0, self.preprocess1 = make_preprocessing(place)
+        self.preprocess0, self.preprocess1 = make_preprocessing(spec)
         self.nodes = nn.ModuleList()
         for node in cell:
             ops = nn.ModuleList()
             for edge in node:
-                op = make_op(edge.op, place.channels, op_stride(place.reduction, edge.source))
+                op = make_op(edge.op, spec.channels, op_stride(spec.reduction, edge.source))
                 # A plain skip keeps the gradient's way open: it is never dropped (DARTS).
                 ops.append(op if isinstance(op, nn.Identity) else nn.Sequential(op, DropPath()))
             self.nodes.append(ops)
@@ -88,8 +88,8 @@ class Network(nn.Module):
         self.stem = make_stem(in_channels, channels)
         layout = (channels, num_layers, len(genotype.normal), len(genotype.reduction))
         self.cells = nn.ModuleList(
-            DerivedCell(place, genotype.reduction if place.reduction else genotype.normal)
-            for place in places(*layout)
+            DerivedCell(spec, genotype.reduction if spec.reduction else genotype.normal)
+            for spec in cell_specs(*layout)
         )
         self.num_classes = num_classes
         self.classifier = nn.Linear(output_channels(*layout), num_classes)

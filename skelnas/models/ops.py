@@ -21,7 +21,7 @@ from skelnas.engine.fused.images import (
 )
 from skelnas.genotype import NUM_INPUT_NODES
 from skelnas.models.norm import BatchNorm
-from skelnas.models.stack import Place
+from skelnas.models.stack import CellSpec
 
 SE_REDUCTION = 16
 """How much narrower the hidden layer of squeeze-and-excitation is (authors' release)."""
@@ -148,13 +148,13 @@ def relu_conv_norm(in_channels: int, out_channels: int, searching: bool = False)
     )
 
 
-def make_preprocessing(place: Place, searching: bool = False) -> tuple[nn.Module, nn.Module]:
+def make_preprocessing(spec: CellSpec, searching: bool = False) -> tuple[nn.Module, nn.Module]:
     """Make what brings the two outputs before a cell to its size and channels."""
-    older, last = place.input_channels
-    shrink = FactorizedReduce if place.after_reduction else relu_conv_norm
+    older, last = spec.input_channels
+    shrink = FactorizedReduce if spec.after_reduction else relu_conv_norm
     return (
-        shrink(older, place.channels, searching),
-        relu_conv_norm(last, place.channels, searching),
+        shrink(older, spec.channels, searching),
+        relu_conv_norm(last, spec.channels, searching),
     )
 
 
@@ -167,7 +167,7 @@ def make_op(name: str, channels: int, stride: int, searching: bool = False) -> n
     """Make a candidate operation.
 
     Args:
-        name: an id of `skelnas.genotype.PRIMITIVES`; ``none`` gives an empty module.
+        name: an id of `skelnas.primitives.PRIMITIVES`; ``none`` gives an empty module.
         channels: C, of input and output.
         stride: 1 or 2, of T and V alike.
         searching: whether it is for the supernet (see the module's text).

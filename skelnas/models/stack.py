@@ -14,7 +14,7 @@ STEM_MULTIPLIER = 3
 
 
 @dataclass(frozen=True)
-class Place:
+class CellSpec:
     """Where a cell stands.
 
     Attributes:
@@ -30,9 +30,9 @@ class Place:
     after_reduction: bool
 
 
-def places(
+def cell_specs(
     channels: int, num_layers: int, normal_nodes: int, reduction_nodes: int
-) -> Iterator[Place]:
+) -> Iterator[CellSpec]:
     """Lay out a network: reduction cells at a third and two thirds, each doubling the channels.
 
     Args:
@@ -47,7 +47,7 @@ def places(
         reduction = layer in (num_layers // 3, 2 * num_layers // 3)
         if reduction:
             channels *= 2
-        yield Place((before_last, last), channels, reduction, after_reduction)
+        yield CellSpec((before_last, last), channels, reduction, after_reduction)
         num_nodes = reduction_nodes if reduction else normal_nodes
         before_last, last = last, num_nodes * channels
         after_reduction = reduction
@@ -55,7 +55,7 @@ def places(
 
 def output_channels(channels: int, num_layers: int, normal_nodes: int, reduction_nodes: int) -> int:
     """Return the channels of the last cell's output."""
-    *_, last = places(channels, num_layers, normal_nodes, reduction_nodes)
+    *_, last = cell_specs(channels, num_layers, normal_nodes, reduction_nodes)
     return last.channels * (reduction_nodes if last.reduction else normal_nodes)
 
 

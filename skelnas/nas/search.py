@@ -20,9 +20,10 @@ from skelnas.data.dataset import ClipStore, num_batches, shuffled
 from skelnas.data.splits import HoldOut, halve, split_training_part
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import InputError
-from skelnas.genotype import Genotype, candidates, count_skips, count_stable, entropy, from_alphas
+from skelnas.genotype import Genotype, count_skips, count_stable, entropy, from_alphas
 from skelnas.nas.bilevel import Bilevel
 from skelnas.nas.supernet import Supernet, choose_engine
+from skelnas.primitives import candidates
 from skelnas.runtime import devices, distributed, seed
 from skelnas.runtime.console import note
 from skelnas.runtime.memory import making

@@ -13,9 +13,10 @@ from torch.utils.checkpoint import checkpoint
 from skelnas.config import SearchSettings
 from skelnas.engine import ENGINES
 from skelnas.engine.choice import Demands, EngineChoice, choose
-from skelnas.genotype import NUM_INPUT_NODES, candidates
+from skelnas.genotype import NUM_INPUT_NODES
 from skelnas.models.ops import make_op, make_preprocessing, op_stride
-from skelnas.models.stack import Place, make_stem, output_channels, places
+from skelnas.models.stack import CellSpec, cell_specs, make_stem, output_channels
+from skelnas.primitives import candidates
 from skelnas.runtime import distributed
 
 ALPHA_INIT_SCALE = 1e-3
@@ -37,7 +38,7 @@ def choose_engine(settings: SearchSettings) -> EngineChoice:
     cuda = settings.device in ("auto", "cuda") and torch.cuda.is_available()
     demands = Demands(
         primitives=candidates(settings.space),
-        max_channels=max(place.channels for place in places(*layout)),
+        max_channels=max(spec.channels for spec in cell_specs(*layout)),
         device=torch.device("cuda" if cuda else "cpu"),
         second_derivative=settings.hessian == "exact" and settings.order == "second",
         bfloat16=settings.precision == "bf16",
@@ -51,26 +52,26 @@ class MixedCell(nn.Module):
 
     def __init__(
         self,
-        place: Place,
+        spec: CellSpec,
         primitives: Sequence[str],
         num_nodes: int,
         engine: str,
     ) -> None:
         super().__init__()
         self.engine = ENGINES[engine]
-        self.reduction = place.reduction
+        self.reduction = spec.reduction
         self.primitives = tuple(primitives)
-        self.preprocess0, self.preprocess1 = make_preprocessing(place, searching=True)
+        self.preprocess0, self.preprocess1 = make_preprocessing(spec, searching=True)
         self.edges = nn.ModuleList(
-            self._make_edge(place, source)
+            self._make_edge(spec, source)
             for node in range(num_nodes)
             for source in range(NUM_INPUT_NODES + node)
         )
 
-    def _make_edge(self, place: Place, source: int) -> nn.ModuleDict:
-        stride = op_stride(place.reduction, source)
+    def _make_edge(self, spec: CellSpec, source: int) -> nn.ModuleDict:
+        stride = op_stride(spec.reduction, source)
         return nn.ModuleDict(
-            {op: make_op(op, place.channels, stride, searching=True) for op in self.primitives}
+            {op: make_op(op, spec.channels, stride, searching=True) for op in self.primitives}
         )
 
     def forward(self, before_last: Tensor, last: Tensor, mix: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ class Supernet(nn.Module):
     Args:
         in_channels: numbers of a joint, 3 for x, y, z.
         num_classes: width of the classifier.
-        primitives: candidate operation ids of an edge, see `skelnas.genotype.candidates`.
+        primitives: candidate operation ids of an edge, see `skelnas.primitives.candidates`.
         engine: which of `skelnas.engine.ENGINES` does the arithmetic of the cells.
     """
 
@@ -115,7 +116,7 @@ class Supernet(nn.Module):
         self.stem = make_stem(in_channels, channels, searching=True)
         layout = (channels, num_layers, num_nodes, num_nodes)
         self.cells = nn.ModuleList(
-            MixedCell(place, self.primitives, num_nodes, engine) for place in places(*layout)
+            MixedCell(spec, self.primitives, num_nodes, engine) for spec in cell_specs(*layout)
         )
         self.classifier = nn.Linear(output_channels(*layout), num_classes)
         self.alphas = nn.ParameterDict(

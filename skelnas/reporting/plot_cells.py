@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skelnas.errors import UsageError
-from skelnas.genotype import Cell, Genotype, kind
+from skelnas.genotype import Cell, Genotype
+from skelnas.primitives import PRIMITIVES
 from skelnas.reporting.cell_layout import Drawing, lay_out, piece
 from skelnas.reporting.plot_style import FAINT, INK, KINDS, NODE, PAPER, drawing, save, stroke
 from skelnas.runtime.files import atomic_write
@@ -152,7 +153,9 @@ def _draw_legend(axes: Axes, genotype: Genotype, centre: float, y: float) -> Non
     from matplotlib.patches import Circle
     from matplotlib.textpath import TextPath
 
-    used = {kind(edge.op) for node in genotype.normal + genotype.reduction for edge in node}
+    used = {
+        PRIMITIVES[edge.op].kind for node in genotype.normal + genotype.reduction for edge in node
+    }
     kinds = [name for name in KINDS if name in used]
     size, dot, gap = FONT_SIZE - 0.5, 14.0, 24.0  # the dot with the space after it
     widths = [TextPath((0, 0), name, size=size).get_extents().width for name in kinds]

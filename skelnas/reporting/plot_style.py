@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skelnas.errors import SkelnasError
-from skelnas.genotype import kind
+from skelnas.primitives import PRIMITIVES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,28 +57,11 @@ class Stroke:
     dashes: tuple[float, ...] = ()
 
 
-STROKES = {
-    name: Stroke(PALETTE[colour][0], dashes)
-    for name, colour, dashes in (
-        ("none", "grey", (1, 2.5)),
-        ("max_pool_3x3", "brown", ()),
-        ("avg_pool_3x3", "amber", (4, 1.5)),
-        ("skip_connect", "green", ()),
-        ("conv_3x3", "deep-blue", ()),
-        ("sep_conv_3x3", "blue", (5, 1.5)),
-        ("sep_conv_5x5", "blue", (5, 1.5, 1, 1.5)),
-        ("sep_conv_7x7", "deep-blue", (5, 1.5)),
-        ("dil_conv_3x3", "light-blue", (1.5, 1.2)),
-        ("dil_conv_5x5", "light-blue", (3, 1.2)),
-        ("conv_7x1_1x7", "deep-blue", (1.5, 1.2)),
-        ("se_connect", "purple", (5, 1.5, 1, 1.5, 1, 1.5)),
-    )
-}
-
-
 def stroke(op: str) -> Stroke:
-    """Return how an operation is drawn; one without a stroke of its own looks as its kind does."""
-    return STROKES.get(op) or Stroke(KINDS[kind(op)])
+    """Return how an operation is drawn; an unregistered one as a solid convolution."""
+    if op not in PRIMITIVES:  # of a run made by other code
+        return Stroke(KINDS["convolution"])
+    return Stroke(PALETTE[PRIMITIVES[op].colour][0], PRIMITIVES[op].dashes)
 
 
 @contextmanager

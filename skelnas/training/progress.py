@@ -16,7 +16,8 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from skelnas.genotype import NUM_INPUT_NODES, Cell, Genotype, count_skips, kind
+from skelnas.genotype import NUM_INPUT_NODES, Cell, Genotype, count_skips
+from skelnas.primitives import PRIMITIVES
 from skelnas.runtime import console
 
 SECONDS_BETWEEN_READINGS = 1.0
@@ -145,6 +146,8 @@ def _cell(name: str, cell: Cell) -> Text:
     """Write a cell as sums, numbered as in a genotype file: ``2 = op(source) + op(source)``."""
     lines = [Text(f"{name} cell", "bold")]
     for number, node in enumerate(cell, start=NUM_INPUT_NODES):
-        terms = (Text.assemble((e.op, STYLES[kind(e.op)]), f"({e.source})") for e in node)
+        terms = (
+            Text.assemble((e.op, STYLES[PRIMITIVES[e.op].kind]), f"({e.source})") for e in node
+        )
         lines.append(Text(f"{number:>2} = ").append_text(Text(" + ").join(terms)))
     return Text("\n", no_wrap=True, overflow="crop").join(lines)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from skelnas.engine import ENGINES, fused, reference
-from skelnas.genotype import PRIMITIVES, SPACES
 from skelnas.models.ops import make_op, op_stride
+from skelnas.primitives import PRIMITIVES, SPACES
 
 OPS = [op for op in PRIMITIVES if op != "none"]
 

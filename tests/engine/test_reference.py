@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skelnas.engine import reference
-from skelnas.genotype import PRIMITIVES, SPACES
 from skelnas.models.ops import make_op
+from skelnas.primitives import PRIMITIVES, SPACES
 
 OPS = [op for op in PRIMITIVES if op != "none"]
 

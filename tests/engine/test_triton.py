@@ -17,8 +17,8 @@ from torch import Tensor
 from skelnas.config import Precision, SearchSettings
 from skelnas.engine import ENGINES, reference, triton
 from skelnas.errors import UsageError
-from skelnas.genotype import SPACES
 from skelnas.nas.supernet import choose_engine
+from skelnas.primitives import SPACES
 from skelnas.runtime import devices
 
 NATIVE = torch.cuda.is_available()

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from skelnas.genotype import BUILT_IN, PRIMITIVES, Edge, Genotype, random_genotype
+from skelnas.genotype import BUILT_IN, Edge, Genotype, random_genotype
 from skelnas.models.complexity import measure
 from skelnas.models.network import DropPath, Network
 from skelnas.models.norm import JointNorm
 from skelnas.models.ops import Depthwise, Dilated, make_op
+from skelnas.primitives import PRIMITIVES
 
 
 @pytest.mark.parametrize(("name", "millions"), [("ntu_cs112se30", 1.319), ("ntu_cv112se30", 1.162)])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skelnas.genotype import SPACES
 from skelnas.nas.supernet import Supernet
+from skelnas.primitives import SPACES
 from skelnas.runtime.memory import measured
 
 
