@@ -84,8 +84,20 @@ def search(
             both = {"search": settings.model_dump(), "train": training.model_dump()}
             console.result(json.dumps(both, indent=2))
             return
-        how = {"resume": resume, "force": force, "tensorboard": tensorboard}
-        print_repeats(repeat(cache, out, settings, training, count=repeats, **how))
+        from skelnas.reporting.model_card import write_card
+
+        results = repeat(
+            cache,
+            out,
+            settings,
+            training,
+            count=repeats,
+            resume=resume,
+            force=force,
+            tensorboard=tensorboard,
+            after_train=write_card,
+        )
+        print_repeats(results)
         console.note(f"done: `skelnas derive {out}` prints the picked genotype")
         return
     if train_config is not None:

@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def repeat(
     resume: bool = False,
     force: bool = False,
     tensorboard: bool = False,
+    after_train: Callable[[Path], object] | None = None,
 ) -> dict[str, Any]:
     """Search with `count` seeds, and compare what they find with as many random genotypes.
 
@@ -57,6 +58,7 @@ def repeat(
         resume: go on; what is finished is not done again.
         force: forget what was done in the folder.
         tensorboard: write events for TensorBoard, too.
+        after_train: called with each model folder once it is trained.
 
     Returns:
         What ``repeats.json`` holds.
@@ -90,6 +92,8 @@ def repeat(
             genotype = random_genotype(seed, settings.space, settings.nodes)
         model = out / f"{kind}-{seed}"
         train(cache, genotype, model, training.model_copy(update=seeded), **how(model))
+        if after_train is not None:
+            after_train(model)
         return {"name": model.name, "kind": kind, "seed": seed, **_score(cache, model, training)}
 
     with run_dir.start(out, config, resume=resume, force=force):

@@ -27,8 +27,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import formats
 from formats import run
 
-from skelnas.runs import StopFlag
-
 FOLDER = Path(__file__).parent
 JOINTS = ("spine", "head", "hand_left", "hand_right")
 BODY = np.array([[0, 0, 3], [0, 0.5, 3], [-0.4, 0.2, 3], [0.4, 0.2, 3]])
@@ -121,6 +119,7 @@ def prepare() -> None:
 
 def stop_after(steps: int) -> ExitStack:
     """Ask the next run to stop, as Ctrl-C does, after this many steps."""
+    from skelnas.runs import StopFlag  # it is there in 0.1.0
 
     class Countdown(StopFlag):
         asked = 0
