@@ -154,15 +154,15 @@ class Trained:
     def __init__(self, clips: SearchClips, settings: SearchSettings) -> None:
         torch.manual_seed(settings.seed)
         self.clips, self.settings, self.steps = clips, settings, 0
-        supernet = Supernet.of(settings, clips.store.shape[0], len(clips.classes))
-        devices.place(supernet, clips.store.device)
+        supernet = Supernet.of(settings, clips.dataset.shape[0], len(clips.classes))
+        devices.place(supernet, clips.dataset.device)
         self.bilevel = Bilevel(supernet, settings)
 
     def pair(self, number: int) -> tuple[Batch, Batch]:
         """Return one batch of each half: the first of an order of their own."""
         halves = self.clips.weight_half, self.clips.alpha_half
         batches = (next(shuffled(half, self.settings.batch_size, number)) for half in halves)
-        training, validation = (self.clips.store.batch(indices) for indices in batches)
+        training, validation = (self.clips.dataset.batch(indices) for indices in batches)
         return training, validation
 
     def train(self, steps: int) -> None:
@@ -275,7 +275,7 @@ def main() -> None:
         "what": "gradient of alpha against double backward in float64: smallest, median, largest",
         **about(options.device),
         "clips": source,
-        "shape": list(clips.store.shape),
+        "shape": list(clips.dataset.shape),
         "settings": {
             **{name: chosen[name] for name in ("channels", "layers", "batch_size", "lr")},
             "pairs": options.pairs,

@@ -27,7 +27,7 @@ import torch
 
 from skelnas.config import AugmentSettings, ClipSettings, Store
 from skelnas.data.cache import Cache, Clips
-from skelnas.data.dataset import ClipStore
+from skelnas.data.dataset import Dataset
 from skelnas.data.readers.ntu import LAYOUT
 
 STORES: tuple[Store, ...] = ("float32", "float16", "host")
@@ -59,17 +59,17 @@ def make_clips(num_clips: int) -> Clips:
 
 
 def clips_per_second(
-    store: ClipStore, batch_size: int, augment: AugmentSettings | None, num_batches: int
+    dataset: Dataset, batch_size: int, augment: AugmentSettings | None, num_batches: int
 ) -> float:
     """Make batches of random clips, and wait for the device to be done with them."""
-    order = np.random.default_rng(0).integers(0, len(store), (num_batches, batch_size))
+    order = np.random.default_rng(0).integers(0, len(dataset), (num_batches, batch_size))
     generator = torch.Generator().manual_seed(0)
-    store.batch(torch.from_numpy(order[0]), augment, generator)
-    wait(store.device)
+    dataset.batch(torch.from_numpy(order[0]), augment, generator)
+    wait(dataset.device)
     started = time.perf_counter()
     for indices in torch.from_numpy(order):
-        store.batch(indices, augment, generator)
-    wait(store.device)
+        dataset.batch(indices, augment, generator)
+    wait(dataset.device)
     return order.size / (time.perf_counter() - started)
 
 
@@ -83,7 +83,7 @@ def measure(device: torch.device, num_clips: int, clips_a_turn: int, turns: int)
     clips = make_clips(num_clips)
     cases = list(itertools.product(STREAMS, BATCH_SIZES, AUGMENTS, STORES))
     stores = {
-        (streams, kept): ClipStore(clips, LAYOUT, 2, ClipSettings(streams=streams), device, kept)
+        (streams, kept): Dataset(clips, LAYOUT, 2, ClipSettings(streams=streams), device, kept)
         for streams, kept in itertools.product(STREAMS, STORES)
     }
     speeds: dict[Any, list[float]] = {case: [] for case in cases}
@@ -113,9 +113,7 @@ def measure_error(path: Path) -> dict[str, Any]:
         for streams, center in itertools.product(("joint", "motion"), (True, False)):
             settings = ClipSettings(streams=streams, center=center)
             exact, rounded = (
-                ClipStore(
-                    clips, cache.layout, cache.max_persons, settings, torch.device("cpu"), kept
-                )
+                Dataset(clips, cache.layout, cache.max_persons, settings, torch.device("cpu"), kept)
                 for kept in ("float32", "float16")
             )
             squares, count, largest = 0.0, 0, 0.0

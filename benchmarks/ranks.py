@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from skelnas.config import SearchSettings, TrainSettings
-from skelnas.data.dataset import Batch, ClipStore
+from skelnas.data.dataset import Batch, Dataset
 from skelnas.genotype import random_genotype
 from skelnas.nas.search import search
 from skelnas.runtime import devices
@@ -42,13 +42,13 @@ def work(cache: Path, out: Path, precision: str) -> None:
 
 
 def compute_in_float64() -> None:
-    make, place = ClipStore.batch, devices.place
+    make, place = Dataset.batch, devices.place
 
-    def batch(self: ClipStore, *args: Any, **named: Any) -> Batch:
+    def batch(self: Dataset, *args: Any, **named: Any) -> Batch:
         coarse = make(self, *args, **named)
         return replace(coarse, x=coarse.x.double())
 
-    ClipStore.batch = batch  # type: ignore[method-assign]
+    Dataset.batch = batch  # type: ignore[method-assign]
     devices.place = lambda model, device: place(model.double(), device)
 
 

@@ -11,7 +11,7 @@ import torch
 from interrupting import stop_after
 
 from skelnas.config import SearchSettings
-from skelnas.data.dataset import Batch, ClipStore
+from skelnas.data.dataset import Batch, Dataset
 from skelnas.errors import Interrupted, UsageError
 from skelnas.nas.derive import derive
 from skelnas.nas.search import search
@@ -26,17 +26,17 @@ SMALL = SearchSettings(
 @pytest.fixture
 def float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let searches count in float64."""
-    batch = ClipStore.batch
+    batch = Dataset.batch
     place = devices.place
 
-    def exact_batch(self: ClipStore, *args: Any, **named: Any) -> Batch:
+    def exact_batch(self: Dataset, *args: Any, **named: Any) -> Batch:
         coarse = batch(self, *args, **named)
         return replace(coarse, x=coarse.x.double())
 
     def exact_place(model: torch.nn.Module, device: torch.device) -> None:
         place(model.double(), device)
 
-    monkeypatch.setattr(ClipStore, "batch", exact_batch)
+    monkeypatch.setattr(Dataset, "batch", exact_batch)
     monkeypatch.setattr(devices, "place", exact_place)
 
 

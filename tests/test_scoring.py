@@ -10,7 +10,7 @@ import torch
 
 from skelnas.config import ClipSettings
 from skelnas.data.cache import Cache
-from skelnas.data.dataset import ClipStore
+from skelnas.data.dataset import Dataset
 from skelnas.data.sampling import Stretch
 from skelnas.genotype import BUILT_IN
 from skelnas.models.network import Network
@@ -67,43 +67,43 @@ def network() -> Network:
 
 
 @pytest.fixture(scope="module")
-def store(tiny_cache: Path) -> ClipStore:
+def dataset(tiny_cache: Path) -> Dataset:
     with Cache.open(tiny_cache) as cache:
         clips = cache.load(range(10))
         settings = ClipSettings(frames=8)
-        return ClipStore(clips, cache.layout, cache.max_persons, settings, torch.device("cpu"))
+        return Dataset(clips, cache.layout, cache.max_persons, settings, torch.device("cpu"))
 
 
-def test_score_of_a_clip_does_not_depend_on_its_batch(network: Network, store: ClipStore) -> None:
+def test_score_of_a_clip_does_not_depend_on_its_batch(network: Network, dataset: Dataset) -> None:
     done: list[int] = []
-    one, many = score(network, store, 1), score(network, store, 4, done.append)
+    one, many = score(network, dataset, 1), score(network, dataset, 4, done.append)
     torch.testing.assert_close(one, many, atol=1e-5, rtol=1e-5)
     assert done == [4, 4, 2]
     assert network.training
 
 
 def test_views_are_stretches_of_the_clip_and_their_shares_are_averaged(
-    network: Network, store: ClipStore
+    network: Network, dataset: Dataset
 ) -> None:
-    everything = torch.arange(len(store))
+    everything = torch.arange(len(dataset))
     network.eval()
     shares = []
     for place in (0, 0.5, 1):
         with torch.no_grad():
-            x = store.batch(everything, stretch=Stretch(0.9, place)).x
+            x = dataset.batch(everything, stretch=Stretch(0.9, place)).x
             shares.append(network(x).softmax(1))
     network.train()
     expected = torch.stack(shares).mean(0).log()
-    torch.testing.assert_close(score(network, store, 4, views=3), expected)
+    torch.testing.assert_close(score(network, dataset, 4, views=3), expected)
     assert not torch.allclose(shares[0], shares[2]), "or else this is no test"
 
 
-def test_a_stretch_is_the_part_of_the_clip_that_it_says(store: ClipStore) -> None:
-    everything = torch.arange(len(store))
-    whole = store.batch(everything).x
-    torch.testing.assert_close(store.batch(everything, stretch=Stretch(1, 0.3)).x, whole)
-    first = store.batch(everything, stretch=Stretch(0.5, 0)).x
-    last = store.batch(everything, stretch=Stretch(0.5, 1)).x
+def test_a_stretch_is_the_part_of_the_clip_that_it_says(dataset: Dataset) -> None:
+    everything = torch.arange(len(dataset))
+    whole = dataset.batch(everything).x
+    torch.testing.assert_close(dataset.batch(everything, stretch=Stretch(1, 0.3)).x, whole)
+    first = dataset.batch(everything, stretch=Stretch(0.5, 0)).x
+    last = dataset.batch(everything, stretch=Stretch(0.5, 1)).x
     torch.testing.assert_close(first[:, :, 0], whole[:, :, 0])
     torch.testing.assert_close(last[:, :, -1], whole[:, :, -1])
     torch.testing.assert_close(first[:, :, -1], last[:, :, 0])  # they meet in the middle

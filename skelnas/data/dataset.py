@@ -198,7 +198,7 @@ def clip_shape(layout: Layout, max_persons: int, settings: ClipSettings) -> tupl
     return channels, settings.frames, max_persons * len(layout.joints)
 
 
-class ClipStore:
+class Dataset:
     """All clips of a piece of work, and how they are made into batches on a device.
 
     Args:

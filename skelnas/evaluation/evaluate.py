@@ -14,7 +14,7 @@ from torch import nn
 
 from skelnas.config import EvaluateSettings
 from skelnas.data.cache import Cache
-from skelnas.data.dataset import ClipStore, clip_shape
+from skelnas.data.dataset import Dataset, clip_shape
 from skelnas.data.readers.base import Test
 from skelnas.data.splits import split_training_part
 from skelnas.errors import InputError, UsageError
@@ -138,12 +138,12 @@ def _score(
     else:
         clips = cache.load(_held_out(cache, protocol, card, path))
     layout, persons = cache.layout, cache.max_persons
-    store = ClipStore(clips, layout, persons, card.make_clip_settings(), device, settings.store)
+    dataset = Dataset(clips, layout, persons, card.make_clip_settings(), device, settings.store)
     devices.place(network, device)
     exactly = devices.precision(settings.precision)
-    with exactly, progress("evaluate", len(store)) as meter:
+    with exactly, progress("evaluate", len(dataset)) as meter:
         how = (settings.batch_size, meter.advance, settings.precision, settings.views)
-        logits = score(network, store, *how)
+        logits = score(network, dataset, *how)
     about = Labels(clips.names, card.classes, protocol, settings.part)
     return Scores(about, logits.numpy(), clips.labels)
 

@@ -1,7 +1,7 @@
 """`skelnas predict`: model and recordings → classes, of whole files or of frames as they come.
 
 A recording goes the way of a clip: read by the source that read the model's clips, then made
-into a batch by the `ClipStore` that made those it learned from, and scored by `scoring.score`.
+into a batch by the `Dataset` that made those it learned from, and scored by `scoring.score`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from skelnas.config import PredictSettings
 from skelnas.data.cache import Clips
-from skelnas.data.dataset import ClipStore
+from skelnas.data.dataset import Dataset
 from skelnas.data.readers.base import Recording
 from skelnas.data.readers.clip_files import parse_frame, to_poses
 from skelnas.data.readers.unlabelled import NOBODY_KNOWS_IT, Origin, read_unlabelled
@@ -169,9 +169,9 @@ class _Watcher:
         """Return the logits [N, classes]."""
         origin, card, precision = self.origin, self._model.card, self._settings.precision
         clips, clip_settings = Clips.of(recordings), card.make_clip_settings()
-        store = ClipStore(clips, origin.layout, origin.max_persons, clip_settings, self._device)
+        dataset = Dataset(clips, origin.layout, origin.max_persons, clip_settings, self._device)
         with devices.precision(precision):
-            logits = score(self._model.network, store, len(recordings), precision=precision)
+            logits = score(self._model.network, dataset, len(recordings), precision=precision)
         numbers: NDArray[np.float32] = logits.numpy()
         return numbers
 

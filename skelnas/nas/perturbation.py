@@ -81,11 +81,11 @@ def measure_losses(
     with torch.no_grad(), devices.precision(settings.precision):
         whole = {cell: shares.clone() for cell, shares in supernet.shares().items()}
         places, mixes = zip(*_remove(whole, supernet.primitives), strict=True)
-        intact = torch.zeros((), device=clips.store.device)
-        sums = torch.zeros(len(mixes), device=clips.store.device)
+        intact = torch.zeros((), device=clips.dataset.device)
+        sums = torch.zeros(len(mixes), device=clips.dataset.device)
         with progress("perturbation", len(batches) * (1 + len(mixes))) as meter:
             for indices in batches:
-                batch = clips.store.batch(indices)
+                batch = clips.dataset.batch(indices)
                 loss = F.cross_entropy(supernet(batch.x, whole), batch.labels)
                 intact += loss
                 meter.advance()
@@ -153,11 +153,11 @@ def _load(
             hint="--cache names the one that it was searched on",
         )
     tensors, _ = load_checkpoint(run / CHECKPOINT)
-    supernet = Supernet.of(settings, clips.store.shape[0], len(clips.classes))
+    supernet = Supernet.of(settings, clips.dataset.shape[0], len(clips.classes))
     try:
         supernet.load_state_dict(part_of(tensors, "model"))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{run / CHECKPOINT}: is not of this search ({reason})") from None
-    devices.place(supernet, clips.store.device)
+    devices.place(supernet, clips.dataset.device)
     return supernet, clips

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skelnas.config import SearchSettings
 from skelnas.data.cache import Cache
-from skelnas.data.dataset import ClipStore, num_batches, shuffled
+from skelnas.data.dataset import Dataset, num_batches, shuffled
 from skelnas.data.splits import HoldOut, halve, split_training_part
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import InputError
@@ -43,15 +43,15 @@ class SearchClips:
     """Clips on the device, and which of them do what.
 
     Attributes:
-        store: the training part of the protocol without what is held out.
+        dataset: the training part of the protocol without what is held out.
         weight_half, alpha_half: which of these clips train w and which drive alpha.
         protocol: the split that was chosen.
         classes: names of all classes.
         hold_out: which clips of the training part are in neither half, or None.
-        fingerprint: of the clips in the store.
+        fingerprint: of the clips in the dataset.
     """
 
-    store: ClipStore
+    dataset: Dataset
     weight_half: NDArray[np.int64]
     alpha_half: NDArray[np.int64]
     protocol: str
@@ -77,9 +77,9 @@ def load_search_clips(
             by_subject=settings.validation == "subject",
         )
         clips = cache.load(part.learned)
-        store = ClipStore(clips, cache.layout, cache.max_persons, settings, device, settings.store)
+        dataset = Dataset(clips, cache.layout, cache.max_persons, settings, device, settings.store)
         return SearchClips(
-            store=store,
+            dataset=dataset,
             weight_half=weight_half,
             alpha_half=alpha_half,
             protocol=protocol,
@@ -141,9 +141,9 @@ def search(
         note(
             f"search: {len(clips.weight_half)} clips train w, {len(clips.alpha_half)} drive alpha"
             f"{held_out} ({clips.protocol}); {settings.order} order, "
-            f"{engine.name} engine on {clips.store.device}"
+            f"{engine.name} engine on {clips.dataset.device}"
         )
-        on_cuda = clips.store.device.type == "cuda"
+        on_cuda = clips.dataset.device.type == "cuda"
         if on_cuda and engine.name == "fused" and engine.why_not_faster:
             note(f"the Triton engine is not used: {engine.why_not_faster}")
         if settings.layers < 3:
@@ -169,11 +169,11 @@ class _Search(TrainLoop):
         clips: SearchClips,
     ) -> None:
         self.settings = settings
-        self.store = clips.store
+        self.dataset = clips.dataset
         self.halves = (clips.weight_half, clips.alpha_half)
         torch.manual_seed(seed.random_seed(settings.seed, STREAM_INIT))
-        supernet = Supernet.of(settings, self.store.shape[0], len(clips.classes))
-        devices.place(supernet, self.store.device)
+        supernet = Supernet.of(settings, self.dataset.shape[0], len(clips.classes))
+        devices.place(supernet, self.dataset.device)
         self.bilevel = Bilevel(supernet, settings)
         super().__init__(
             run,
@@ -235,7 +235,7 @@ class _Search(TrainLoop):
     def take_step(self, item: Item) -> tuple[Tensor, int]:
         """Move alpha and w by one step."""
         training, validation = (
-            self.store.batch(indices, share=distributed.rank_slice(len(indices)))
+            self.dataset.batch(indices, share=distributed.rank_slice(len(indices)))
             for indices in item
         )
         sums = self.bilevel.step(training, validation, self.lr(self.steps_done))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skelnas.config import Precision
-from skelnas.data.dataset import ClipStore
+from skelnas.data.dataset import Dataset
 from skelnas.data.sampling import Stretch
 from skelnas.models.branches import AnyNetwork
 from skelnas.runtime import devices, distributed
@@ -21,23 +21,23 @@ SHARE_OF_VIEW = 0.9
 @torch.no_grad()
 def score(
     network: AnyNetwork,
-    store: ClipStore,
+    dataset: Dataset,
     batch_size: int,
     advance: Callable[[int], None] = lambda count: None,
     precision: Precision = "fp32",
     views: int = 1,
 ) -> Tensor:
-    """Return the logits [N, classes] of every clip of a store, in its order, on the CPU.
+    """Return the logits [N, classes] of every clip of a dataset, in its order, on the CPU.
 
     Of several views, see `stretches`, they are logarithms of the mean of the softmax shares.
     The ranks score whole batches in turn, so that each is what one process would have scored.
     The network is left in the mode that it came in. `advance` is told how many clips are done.
     """
-    distributed.check_same([store.labels], "before they score")
+    distributed.check_same([dataset.labels], "before they score")
     training = network.training
     network.eval()
-    logits = torch.zeros(len(store), network.num_classes)
-    batches = torch.split(torch.arange(len(store)), batch_size)
+    logits = torch.zeros(len(dataset), network.num_classes)
+    batches = torch.split(torch.arange(len(dataset)), batch_size)
     ranks = distributed.world_size()
     try:
         for start in range(0, len(batches), ranks):
@@ -45,8 +45,8 @@ def score(
             for indices in turn[distributed.rank() :][:1]:
                 seen = []
                 for stretch in stretches(views):
-                    x = store.batch(indices, stretch=stretch).x
-                    with devices.autocast(precision, store.device):
+                    x = dataset.batch(indices, stretch=stretch).x
+                    with devices.autocast(precision, dataset.device):
                         seen.append(network(x).float())
                 logits[indices] = _mean(seen).cpu()
             advance(sum(map(len, turn)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from skelnas.config import ClipSettings, TrainSettings
 from skelnas.data.cache import Cache
-from skelnas.data.dataset import ClipStore
+from skelnas.data.dataset import Dataset
 from skelnas.data.splits import HoldOut, split_training_part
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import InputError, UsageError
@@ -81,14 +81,14 @@ def train(
             part = split_training_part(cache, protocol, settings.hold_out)
             clips = cache.load(part.learned)
             layout, persons = cache.layout, cache.max_persons
-            store = ClipStore(clips, layout, persons, settings, device, settings.store)
+            dataset = Dataset(clips, layout, persons, settings, device, settings.store)
             held_out = None
             if settings.select_epoch:
                 others = cache.load(part.held_out)
-                held_out = ClipStore(others, layout, persons, settings, device, settings.store)
+                held_out = Dataset(others, layout, persons, settings, device, settings.store)
             if settings.flip:
-                settings = _mirror_if_possible(settings, store, cache.classes, cache_path)
-            card = _make_card(cache, part.hold_out, store.shape, settings, about_network)
+                settings = _mirror_if_possible(settings, dataset, cache.classes, cache_path)
+            card = _make_card(cache, part.hold_out, dataset.shape, settings, about_network)
         config = {
             "verb": "train",
             "cache": str(cache_path.resolve()),
@@ -96,12 +96,12 @@ def train(
             "beside_recipe": [name for name in settings.beside_recipe() if name not in unused],
             "ranks": distributed.world_size() if settings.batch_norm == "rank" else "any",
             "model": {k: v for k, v in card.to_dict().items() if k not in OF_THE_CACHE},
-            "clips": len(store),
+            "clips": len(dataset),
             "fingerprint": clips.fingerprint(),
         }
         with open_run(out, config, resume=resume, force=force, mirror=events) as run:
             with making("train", device):
-                job = Trainer(run, settings, store, card, held_out)
+                job = Trainer(run, settings, dataset, card, held_out)
             with devices.precision(settings.precision), devices.compiling(settings.compile):
                 job.work()
             job.finish()
@@ -189,11 +189,11 @@ def _slow_down_if_needed(settings: TrainSettings, baseline: str) -> TrainSetting
 
 
 def _mirror_if_possible(
-    settings: TrainSettings, store: ClipStore, classes: list[str], cache_path: Path
+    settings: TrainSettings, dataset: Dataset, classes: list[str], cache_path: Path
 ) -> TrainSettings:
     """Leave out the recipe's --flip where clips cannot be mirrored; another is refused."""
     try:
-        store.check(settings)
+        dataset.check(settings)
         _check_sides(classes, cache_path)
     except InputError as error:
         if settings.flip != settings.by_recipe("flip"):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skelnas.config import TrainSettings
-from skelnas.data.dataset import Batch, ClipStore, num_batches, shuffled
+from skelnas.data.dataset import Batch, Dataset, num_batches, shuffled
 from skelnas.models.baselines import Baseline
 from skelnas.models.branches import parts
 from skelnas.models.complexity import measure
@@ -40,7 +40,7 @@ class Trainer(TrainLoop):
     Args:
         run: the folder.
         settings: see `TrainSettings`.
-        store: the clips that are learned from.
+        dataset: the clips to learn from.
         card: what the network is.
         held_out: clips that choose the epoch, or None for the last one.
     """
@@ -52,26 +52,26 @@ class Trainer(TrainLoop):
         self,
         run: run_dir.RunDir,
         settings: TrainSettings,
-        store: ClipStore,
+        dataset: Dataset,
         card: ModelCard,
-        held_out: ClipStore | None = None,
+        held_out: Dataset | None = None,
     ) -> None:
         self.settings = settings
-        self.store = store
+        self.dataset = dataset
         self.held_out = held_out
         torch.manual_seed(seed.random_seed(settings.seed, STREAM_INIT))
         self.network = card.make_network()
-        complexity = measure(self.network, store.shape)
+        complexity = measure(self.network, dataset.shape)
         aside = f", {card.hold_out.clips} are held out" if card.hold_out else ""
         others = [f"--{name.replace('_', '-')}" for name in settings.beside_recipe()]
         beside = f", but for {', '.join(others)}" if others else ""
         note(f"train: by the {settings.recipe} recipe{beside}")
         note(
-            f"train: {len(store)} clips{aside} ({card.protocol}), "
+            f"train: {len(dataset)} clips{aside} ({card.protocol}), "
             f"{complexity.parameters:,} parameters, "
-            f"{complexity.macs / 1e6:,.1f} million MACs a clip, on {store.device}"
+            f"{complexity.macs / 1e6:,.1f} million MACs a clip, on {dataset.device}"
         )
-        devices.place(self.network, store.device)
+        devices.place(self.network, dataset.device)
         self.forward = torch.compile(self.network) if settings.compile else self.network
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
@@ -93,7 +93,7 @@ class Trainer(TrainLoop):
             self.network,
             states,
             epochs=settings.epochs,
-            steps_per_epoch=num_batches(len(store), settings.batch_size),
+            steps_per_epoch=num_batches(len(dataset), settings.batch_size),
             lr=(settings.lr, settings.lr_min),
             seed=settings.seed,
             warmup=settings.warmup,
@@ -101,7 +101,7 @@ class Trainer(TrainLoop):
 
     def plan_epoch(self) -> Iterator[tuple[Tensor]]:
         """Yield for each step the clips that it learns from."""
-        everything = np.arange(len(self.store))
+        everything = np.arange(len(self.dataset))
         seed = self.random_seed(STREAM_ORDER, self.epoch)
         return zip(shuffled(everything, self.settings.batch_size, seed), strict=True)
 
@@ -111,9 +111,9 @@ class Trainer(TrainLoop):
         count = len(indices)
         share = distributed.rank_slice(count)
         self._settle_drops(count, share)
-        batch = self.store.batch(indices, self.settings, self._generator(STREAM_AUGMENT), share)
+        batch = self.dataset.batch(indices, self.settings, self._generator(STREAM_AUGMENT), share)
 
-        with devices.autocast(self.settings.precision, self.store.device):
+        with devices.autocast(self.settings.precision, self.dataset.device):
             logits = self.forward(batch.x)
         branches = logits.float().unbind(2) if logits.dim() == 3 else [logits.float()]
         losses = torch.stack([self._loss(of_branch, batch) for of_branch in branches])

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from skelnas.config import AugmentSettings, ClipSettings, Store
 from skelnas.data import dataset
 from skelnas.data.cache import Clips
-from skelnas.data.dataset import Batch, ClipStore, OnHost, choose, num_batches, shuffled
+from skelnas.data.dataset import Batch, Dataset, OnHost, choose, num_batches, shuffled
 from skelnas.data.readers import kinetics, ntu, nw_ucla
 from skelnas.data.readers.base import Layout
 from skelnas.data.sampling import Rows
@@ -52,12 +52,12 @@ def store(
     layout: Layout = SPINE,
     kept: Store = "auto",
     **settings: object,
-) -> ClipStore:
+) -> Dataset:
     chosen = ClipSettings(**({"frames": 5, "center": False} | settings))
-    return ClipStore(clips, layout, persons, chosen, torch.device("cpu"), kept)
+    return Dataset(clips, layout, persons, chosen, torch.device("cpu"), kept)
 
 
-def values(clip_store: ClipStore, index: int = 0, person: int = 0) -> list[float]:
+def values(clip_store: Dataset, index: int = 0, person: int = 0) -> list[float]:
     """The first coordinate of a person's first joint in each frame."""
     x = clip_store.batch(torch.tensor([index])).x
     return x[0, 0, :, 4 * person].tolist()
@@ -69,7 +69,7 @@ def noisy(seed: int = 5, frames: int = 6) -> tuple[np.ndarray, np.ndarray]:
     return poses, np.ones((2, frames), dtype=bool)
 
 
-def changed(clip_store: ClipStore, seed: int = 0, **augment: float) -> torch.Tensor:
+def changed(clip_store: Dataset, seed: int = 0, **augment: float) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     everything = torch.arange(len(clip_store))
     return clip_store.batch(everything, AugmentSettings(**augment), generator).x
@@ -409,7 +409,7 @@ def walks(num_clips: int = 30) -> Clips:
 def batches_of(clips: Clips, kept: Store, device: str = "cpu", **settings: object) -> list[Batch]:
     """Three batches of random clips, each once as it is and once augmented."""
     how = ClipSettings(**({"frames": 20, "streams": "joint,bone,motion"} | settings))
-    clip_store = ClipStore(clips, PERSON, 2, how, torch.device(device), kept)
+    clip_store = Dataset(clips, PERSON, 2, how, torch.device(device), kept)
     assert clip_store.kept == kept
     made = []
     for seed in range(3):
