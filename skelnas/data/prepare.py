@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from skelnas._version import __version__
 from skelnas.data.cache import CacheWriter, Journal, Storage
 from skelnas.data.cache.journal import side_file_stamps
-from skelnas.data.readers.base import Catalogue, Recording, Source, Test, Train
+from skelnas.data.readers.base import BrokenFile, Catalogue, Recording, Source, Test, Train
 from skelnas.data.readers.reading import CHUNK_FILES, read_all
 from skelnas.errors import InputError, SkelnasError, UsageError
 from skelnas.runtime import console
@@ -39,7 +39,7 @@ class PrepareReport:
         two_person_share: share of the clips in which two persons or more are seen.
         splits: protocol to (train clips, test clips).
         skipped: (file, reason) of what was left out on purpose.
-        failed: (file, reason) of what was left out because it is broken.
+        failed: the broken files, which were left out.
         storage: precision and compression of the poses.
         workers: processes that read files.
         resumed: clips that an earlier run had read already.
@@ -55,7 +55,7 @@ class PrepareReport:
     two_person_share: float
     splits: dict[str, tuple[int, int]]
     skipped: list[tuple[str, str]]
-    failed: list[tuple[str, str]]
+    failed: list[BrokenFile]
     storage: Storage
     workers: int
     resumed: int
@@ -136,7 +136,7 @@ def prepare(
     catalogue = source.catalogue()
     items = catalogue.items
     most_failed = 0 if strict else max_failed
-    failed: list[tuple[str, str]] = []
+    failed: list[BrokenFile] = []
     frames = two_persons = 0
     labels = _Labels(source)
     with _writer(source, out, storage) as writer, ExitStack() as stack:
@@ -148,15 +148,15 @@ def prepare(
         )
         meter = stack.enter_context(console.progress(f"prepare {source.name}", len(items)))
         for item, outcome in zip(items, outcomes, strict=True):
-            try:
-                recording = _keep(outcome, labels, writer)
-            except InputError as error:
-                failed.append((str(item), str(error)))
-                if most_failed is not None and len(failed) > most_failed:
-                    raise _too_many(failed, most_failed) from error
+            if isinstance(outcome, Recording):
+                outcome = _write(item, outcome, labels, writer)
+            if isinstance(outcome, Recording):
+                frames += outcome.present.shape[1]
+                two_persons += int(outcome.present.any(axis=1).sum() >= 2)
             else:
-                frames += recording.present.shape[1]
-                two_persons += int(recording.present.any(axis=1).sum() >= 2)
+                failed.append(outcome)
+                if most_failed is not None and len(failed) > most_failed:
+                    raise _too_many(failed, most_failed)
             meter.advance(status=f"{len(failed)} broken" if failed else "")
         clips = writer.table()
         if not clips.names:
@@ -237,7 +237,7 @@ def _outcomes(
     workers: int,
     journal: Journal | None,
     known: list[bool],
-) -> Generator[Recording | str, None, None]:
+) -> Generator[Recording | BrokenFile, None, None]:
     """Yield what is known from an earlier run and read the rest, in the order of the items."""
     unknown = [item for item, is_known in zip(items, known, strict=True) if not is_known]
     with closing(read_all(source, unknown, workers)) as outcomes:
@@ -268,16 +268,19 @@ class _Labels:
         self._good.add(label)
 
 
-def _keep(outcome: Recording | str, labels: _Labels, writer: CacheWriter) -> Recording:
-    """Write a recording. Raises InputError with the reason where there is none to keep."""
-    if isinstance(outcome, str):
-        raise InputError(outcome)
-    labels.check(outcome)
-    writer.add(outcome)
-    return outcome
+def _write(
+    item: Path, recording: Recording, labels: _Labels, writer: CacheWriter
+) -> Recording | BrokenFile:
+    """Write a recording, unless the cache refuses it."""
+    try:
+        labels.check(recording)
+        writer.add(recording)
+    except InputError as error:
+        return BrokenFile(str(item), str(error))
+    return recording
 
 
-def _too_many(failed: list[tuple[str, str]], most: int) -> InputError:
+def _too_many(failed: list[BrokenFile], most: int) -> InputError:
     file, reason = failed[-1]
     if most == 0:
         hint = "mend or remove it; without --strict or --max-failed it is left out and listed"
@@ -288,7 +291,7 @@ def _too_many(failed: list[tuple[str, str]], most: int) -> InputError:
     )
 
 
-def _nothing_left(source: Source, failed: list[tuple[str, str]]) -> InputError:
+def _nothing_left(source: Source, failed: list[BrokenFile]) -> InputError:
     if not failed:
         return InputError(f"{source.name}: there are no clips to read")
     file, reason = failed[0]

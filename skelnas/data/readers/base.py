@@ -1,4 +1,4 @@
-"""What every raw format is turned into: recordings, and the source that yields them.
+"""The interface of a reader: `Source`, and the `Recording` that every raw format becomes.
 
 Shapes: M persons, T frames, V joints, C channels of a joint.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +16,25 @@ from numpy.typing import NDArray
 from skelnas.errors import InputError
 
 Poses: TypeAlias = tuple[NDArray[np.float32], NDArray[np.bool_]]
-"""The poses [M, T, V, C] of a recording, and who is present [M, T], as `Recording` has them."""
+"""`poses` [M, T, V, C] and `present` [M, T] of a `Recording`."""
 
 Train, Test, Unused = 0, 1, -1
 """The values of a split: the part of a protocol that a clip belongs to."""
 
+MAX_CLASSES = 65_536
+"""A label this large is a mistake in the data, not a class."""
+
 
 @dataclass(frozen=True)
 class Layout:
-    """The joints of one skeleton and what is known of each.
+    """The joints of a skeleton.
 
     Attributes:
-        joints: name of each of the V joints, in the order of the data.
+        joints: names of the V joints, in the order of the data.
         bones: (child, parent) pairs of joint indices; may be empty.
-        channels: name of each of the C numbers of a joint.
-        center_joint: the joint that clips are centred on, or None where
-            coordinates are already relative to the picture.
+        channels: names of the C numbers of a joint.
+        center_joint: index of the joint that clips are centred on; None where coordinates are
+            already relative to the picture.
     """
 
     joints: tuple[str, ...]
@@ -42,14 +45,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Recording:
-    """One labelled clip, with the persons that the source's rule has chosen.
+    """One labelled clip, with the persons chosen by the rule of its source.
 
     Attributes:
-        name: unique within its source; the file name without its ending.
+        name: unique within its source; usually the file name without its extension.
         label: class index, from 0.
-        poses: [M, T, V, C] float32, M >= 1, T >= 1; all zero where a person is absent.
-        present: [M, T] bool; whether the person is seen in that frame.
-        subject, camera, setup: as numbered by the data set; -1 where unknown.
+        poses: [M, T, V, C] float32, M >= 1, T >= 1; zero where a person is absent.
+        present: [M, T] bool; whether the person is visible in the frame.
+        subject, camera, setup: numbers assigned by the dataset; -1 where unknown.
     """
 
     name: str
@@ -61,9 +64,16 @@ class Recording:
     setup: int = -1
 
 
+class BrokenFile(NamedTuple):
+    """A file without a usable recording, and the reason."""
+
+    file: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class ClipTable:
-    """The facts of many clips, one row a clip, in the order of the cache.
+    """Metadata of the clips in a cache, one row per clip.
 
     Attributes:
         names: [N] str.
@@ -79,13 +89,13 @@ class ClipTable:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What a source holds, found without reading a single clip.
+    """The clips of a source, listed without reading any.
 
     Attributes:
-        items: one path a clip, in the fixed order in which the cache keeps them.
-        skipped: (file name, reason) of what was left out on purpose.
-        side_files: files besides the items that say something about clips, such as labels; where
-            one has changed, a run that is resumed reads everything again.
+        items: one path per clip, in the order of the cache.
+        skipped: (file name, reason) of the files left out on purpose.
+        side_files: other files that describe the clips, such as label lists. If one has changed,
+            a resumed run reads everything again.
     """
 
     items: list[Path]
@@ -94,7 +104,7 @@ class Catalogue:
 
 
 class Source(Protocol):
-    """One raw format. Sources are small frozen dataclasses, so that workers can have a copy."""
+    """A reader of one raw format: a small frozen dataclass, so that workers can unpickle it."""
 
     @property
     def name(self) -> str:
@@ -106,61 +116,61 @@ class Source(Protocol):
 
     @property
     def max_persons(self) -> int:
-        """The most persons that a recording of this source has."""
+        """Maximum number of persons in a recording."""
 
     @property
     def rule(self) -> dict[str, Any]:
-        """How persons were chosen and coordinates changed: plain JSON, kept in the cache."""
+        """How persons were chosen and coordinates changed: plain JSON, stored in the cache."""
 
     def classes(self, labels: NDArray[np.int32]) -> list[str]:
-        """Class names in order of the class index, given the labels that occur."""
+        """Return the class names in label order, given the labels that occur."""
 
     def catalogue(self) -> Catalogue:
-        """List the clips. Raises InputError where there are none."""
+        """List the clips. Raises InputError if there are none."""
 
     def read(self, item: Path) -> Recording:
-        """Read one clip. Raises InputError that names the file, the line and the reason."""
+        """Read one clip. Raises InputError naming the file, the line and the reason."""
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
-        """Every protocol of the data set: name to [N] of Train, Test or Unused."""
-
-
-MAX_CLASSES = 65_536
-"""Labels from here on are taken for a mistake rather than for a class."""
+        """Map each protocol of the dataset to [N] values of Train, Test or Unused."""
 
 
 def check_recording(recording: Recording, layout: Layout, max_persons: int) -> None:
-    """Check that a recording is what its source promises.
+    """Check a recording against what its source promises.
 
     Raises:
         InputError: names the clip, the value and what was expected.
     """
-    wrong = (
-        _wrong_fact(recording)
-        or _wrong_shape(recording, layout, max_persons)
-        or _wrong_value(recording)
+    if problem := find_problem(recording, layout, max_persons):
+        raise InputError(f"clip {recording.name}: {problem}")
+
+
+def find_problem(recording: Recording, layout: Layout, max_persons: int) -> str | None:
+    """Return how a recording breaks the promise of its source, or None if it does not."""
+    return (
+        _metadata_problem(recording)
+        or _shape_problem(recording, layout, max_persons)
+        or _value_problem(recording)
     )
-    if wrong:
-        raise InputError(f"clip {recording.name}: {wrong}")
 
 
-def _wrong_fact(recording: Recording) -> str | None:
+def _metadata_problem(recording: Recording) -> str | None:
     name = recording.name
     if not name or "\0" in name or name != name.encode("utf-8", "replace").decode("utf-8"):
-        return "the name is empty or no text, expected characters that UTF-8 can write"
-    for fact, first, end in (
+        return "the name is empty or cannot be encoded as UTF-8"
+    for field_name, first, end in (
         ("label", 0, MAX_CLASSES),
         ("subject", -1, 2**31),
         ("camera", -1, 2**31),
         ("setup", -1, 2**31),
     ):
-        value = getattr(recording, fact)
+        value = getattr(recording, field_name)
         if not isinstance(value, int | np.integer) or not first <= value < end:
-            return f"{fact} {value}, expected a whole number from {first} to {end - 1}"
+            return f"{field_name} {value}, expected a whole number from {first} to {end - 1}"
     return None
 
 
-def _wrong_shape(recording: Recording, layout: Layout, max_persons: int) -> str | None:
+def _shape_problem(recording: Recording, layout: Layout, max_persons: int) -> str | None:
     poses, present = recording.poses, recording.present
     joint_shape = (len(layout.joints), len(layout.channels))
     if poses.dtype != np.float32 or present.dtype != np.bool_:
@@ -178,7 +188,7 @@ def _wrong_shape(recording: Recording, layout: Layout, max_persons: int) -> str 
     return None
 
 
-def _wrong_value(recording: Recording) -> str | None:
+def _value_problem(recording: Recording) -> str | None:
     poses, present = recording.poses, recording.present
     finite = np.isfinite(poses)
     if not finite.all():

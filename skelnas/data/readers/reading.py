@@ -1,6 +1,6 @@
-"""Reads the clips of a source in several processes, and hands them over in their order.
+"""Read the clips of a source in several processes, and yield them in order.
 
-Whatever one file makes a source raise is a reason to leave out that file, never an end of all.
+Any exception while a file is read makes that file a broken one; it never stops the others.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from skelnas.data.readers.base import Recording, Source, check_recording
+from skelnas.data.readers.base import BrokenFile, Recording, Source, check_recording
 from skelnas.errors import DeviceError, InputError, SkelnasError
 
 CHUNK_FILES = 16
-"""Files that a worker reads before it hands them over."""
+"""Files that a worker reads before it returns them together."""
 
 CHUNKS_IN_FLIGHT = 3
-"""Chunks for each worker that are read or wait to be written; bounds the memory."""
+"""Chunks per worker that are being read or waiting to be consumed; bounds the memory."""
 
 
 def read_all(
     source: Source, items: list[Path], workers: int
-) -> Generator[Recording | str, None, None]:
-    """Yield for every item, in order, its recording or the reason why there is none.
+) -> Generator[Recording | BrokenFile, None, None]:
+    """Yield the recording of every item, or why there is none, in the order of the items.
 
-    At most a few chunks for each worker are in memory. Close the generator to end the workers.
+    At most a few chunks per worker are in memory. Close the generator to stop the workers.
 
     Raises:
         DeviceError: a worker died.
@@ -40,12 +40,12 @@ def read_all(
             yield _read_one(source, item)
         return
     starts = iter(range(0, len(items), CHUNK_FILES))
-    chunks: deque[Future[list[Recording | str]]] = deque()
+    chunks: deque[Future[list[Recording | BrokenFile]]] = deque()
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     pool = ProcessPoolExecutor(workers, context, _start_worker, (source,))
     try:
-        done = 0
+        num_done = 0
         while True:
             while len(chunks) < CHUNKS_IN_FLIGHT * workers:
                 start = next(starts, None)
@@ -54,12 +54,12 @@ def read_all(
                 chunks.append(pool.submit(_read_chunk, items[start : start + CHUNK_FILES]))
             if not chunks:
                 return
-            outcomes = chunks.popleft().result()
-            yield from outcomes
-            done += len(outcomes)
+            chunk = chunks.popleft().result()
+            yield from chunk
+            num_done += len(chunk)
     except BrokenProcessPool as error:
         raise DeviceError(
-            f"a worker died while it read files from {items[done]} on",
+            f"a worker died while it read files from {items[num_done]} on",
             hint="memory may have run out; try fewer --workers, or --workers 1 to see the error",
         ) from error
     finally:
@@ -70,36 +70,38 @@ _source_of_worker: Source | None = None
 
 
 def _start_worker(source: Source) -> None:
-    """Keep the source, leave Ctrl-C to the parent, and do not outlive it."""
+    """Keep the source, leave Ctrl-C to the parent process, and exit with it."""
     global _source_of_worker
     _source_of_worker = source
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _read_chunk(items: list[Path]) -> list[Recording | str]:
+def _read_chunk(items: list[Path]) -> list[Recording | BrokenFile]:
     assert _source_of_worker is not None
     return [_read_one(_source_of_worker, item) for item in items]
 
 
-def _read_one(source: Source, item: Path) -> Recording | str:
-    """Read and check one clip; whatever a file makes a source raise is a reason to skip it."""
+def _read_one(source: Source, item: Path) -> Recording | BrokenFile:
+    """Read and check one clip."""
     try:
         recording = source.read(item)
         check_recording(recording, source.layout, source.max_persons)
     except InputError as error:
-        return str(error).removeprefix(f"{item}: ")
+        reason = str(error).removeprefix(f"{item}: ")
     except SkelnasError:
         raise
     except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
+        reason = f"cannot be read: {error.strerror or error}"
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return recording
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        return recording
+    return BrokenFile(str(item), reason)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from skelnas.data.readers import kinetics, ntu_facts, nw_ucla
-from skelnas.data.readers.base import Layout, Poses, Recording, check_recording
+from skelnas.data.readers.base import Layout, Poses, Recording, find_problem
 from skelnas.data.readers.bodies import BodyRule
 from skelnas.data.readers.clip_files import ENDINGS, Picture, read_poses
 from skelnas.data.readers.kinetics import Kinetics
@@ -68,11 +68,8 @@ def read_unlabelled(path: Path, origin: Origin) -> Recording:
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a recording", hint=f"such as {path}/*")
     recording = Recording(path.name, NOBODY_KNOWS_IT, *_read(path, origin))
-    try:
-        check_recording(recording, origin.layout, origin.max_persons)
-    except InputError as error:
-        reason = str(error).removeprefix(f"clip {path.name}: ")
-        raise InputError(f"{path}: {reason}") from None
+    if problem := find_problem(recording, origin.layout, origin.max_persons):
+        raise InputError(f"{path}: {problem}")
     return recording
 
 
