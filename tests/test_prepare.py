@@ -252,7 +252,7 @@ def run_slowly(tmp_path: Path) -> subprocess.Popen[str]:
             """
             import sys
             from pathlib import Path
-            from skelnas.prepare import prepare
+            from skelnas.data.prepare import prepare
             from test_prepare import FakeSource
 
             if __name__ == "__main__":

@@ -285,8 +285,8 @@ def test_a_limit_below_nothing(tmp_path: Path) -> None:
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from skelnas.cache import journal
-from skelnas.prepare import prepare
+from skelnas.data.cache import journal
+from skelnas.data.prepare import prepare
 from test_resume import FakeSource
 
 journal.PART_BYTES = 20_000
@@ -347,9 +347,9 @@ def test_killed_at_random_moments_it_still_ends_with_the_same_bytes(tmp_path: Pa
 FULL = """
 import resource, sys
 from pathlib import Path
-from skelnas.cache.part import PartFile
+from skelnas.data.cache.writer import PartFile
 from skelnas.errors import SkelnasError
-from skelnas.prepare import prepare
+from skelnas.data.prepare import prepare
 from test_prepare import FakeSource
 
 def limit(num_bytes):
