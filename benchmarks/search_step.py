@@ -39,7 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from skelnas.config import Order, SearchSettings
 from skelnas.data.dataset import Batch
 from skelnas.engine import ENGINES, triton
-from skelnas.nas.bilevel import REHEARSALS, Bilevel
+from skelnas.nas.bilevel import NUM_WARMUP_STEPS, Bilevel
 from skelnas.nas.supernet import Supernet
 from skelnas.primitives import SPACES
 from skelnas.runtime import devices
@@ -108,7 +108,7 @@ class Trial:
 
     def warm(self) -> None:
         """Take the steps that are slower than those after."""
-        for _ in range(REHEARSALS + 1 if self.settings.cuda_graphs else 1):
+        for _ in range(NUM_WARMUP_STEPS + 1 if self.settings.cuda_graphs else 1):
             self.step()
 
     def seconds(self) -> float:

@@ -1,4 +1,4 @@
-"""Genotypes: which operations a cell has and what each is fed from, and their JSON form."""
+"""Genotypes: their JSON form, and how one is derived from the alphas of a search."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ NUM_INPUT_NODES = 2
 
 @dataclass(frozen=True)
 class Edge:
-    """A chosen operation and the node that it reads.
+    """A chosen operation and its source node.
 
-    Nodes count from the two input nodes, 0 (the cell before the last) and 1 (the last cell).
+    Nodes 0 and 1 are the input nodes: the outputs of the last cell but one and of the last cell.
     """
 
     op: str
@@ -32,7 +32,7 @@ class Edge:
 
 
 Cell = tuple[tuple[Edge, ...], ...]
-"""For each intermediate node, in order, the edges that are summed into it."""
+"""The incoming edges of each intermediate node, in order; their outputs are summed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Genotype:
     reduction: Cell
 
     def to_json(self) -> str:
-        """Write the genotype as JSON, one node a line."""
+        """Return the genotype as JSON, one node a line."""
 
         def lines(cell: Cell) -> str:
             nodes = [json.dumps([[edge.op, edge.source] for edge in node]) for node in cell]
@@ -55,23 +55,23 @@ class Genotype:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form as plain containers."""
+        """Return the JSON form as dictionaries and lists."""
         parsed: dict[str, Any] = json.loads(self.to_json())
         return parsed
 
 
 def parse(text: str, origin: str) -> Genotype:
-    """Read a genotype from JSON text.
+    """Parse a genotype from JSON.
 
     Args:
         text: the JSON document.
-        origin: what to call the text in an error (a file name, ``standard input``).
+        origin: name of the text in errors: a file name or ``standard input``.
 
     Raises:
-        InputError: the text is not a genotype; says where and what was expected.
+        InputError: the text is not a genotype.
     """
     try:
-        document = json.loads(text.removeprefix("\ufeff"))  # a mark that Windows tools write
+        document = json.loads(text.removeprefix("\ufeff"))  # a byte order mark, written by Windows tools
     except (ValueError, RecursionError) as error:  # too long a number, too deep a nesting
         reason = str(error)
         if isinstance(error, json.JSONDecodeError):
@@ -84,7 +84,7 @@ def parse(text: str, origin: str) -> Genotype:
 
 
 def from_dict(document: object, origin: str) -> Genotype:
-    """Read a genotype from the plain containers of its JSON form; raises as `parse` does."""
+    """Read a genotype from its JSON form as dictionaries and lists; raises as `parse` does."""
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise InputError(
             f'{origin}: not a genotype: expected a JSON object with "format": "{FORMAT}"',
@@ -140,7 +140,7 @@ def _show(value: object) -> str:
 
 
 def random_genotype(seed: int, space: str = "sar", num_nodes: int = 4, keep: int = 2) -> Genotype:
-    """Draw a genotype at random: the baseline that a search has to beat."""
+    """Draw a genotype at random: the baseline a search has to beat."""
     ops = [op for op in candidates(space) if op != "none"]
     generator = random.Random(seed)
 
@@ -157,14 +157,14 @@ def random_genotype(seed: int, space: str = "sar", num_nodes: int = 4, keep: int
 
 
 def load(spec: str, stdin: str | None = None) -> Genotype:
-    """Find a genotype by what a user typed: a built-in name, a file, or ``-``.
+    """Load a genotype by what a user typed.
 
     Args:
-        spec: name in `BUILT_IN`, ``random`` or ``random:SEED``, path of a JSON file, or ``-``.
-        stdin: the text of standard input, needed for ``-``.
+        spec: a name in `BUILT_IN`, ``random``, ``random:SEED``, a JSON file, or ``-``.
+        stdin: contents of standard input, for ``-``.
 
     Raises:
-        InputError: there is no such name or file, or it is not a genotype.
+        InputError: no such name or file, or not a genotype.
     """
     if spec == "-":
         if not (stdin or "").strip():
@@ -229,16 +229,16 @@ BUILT_IN: dict[str, Genotype] = {
         ),
     ),
 }
-"""Genotypes that the authors released for NTU RGB+D, cross-subject and cross-view."""
+"""The genotypes that the authors released for NTU RGB+D, cross-subject and cross-view."""
 
 
 SKIP = "skip_connect"
 
 Alphas = Sequence[Sequence[float]]
-"""[edges][operations] of a cell, edges ordered by target node, then source."""
+"""Alphas of a cell, [edges][operations]; edges are ordered by target node, then source."""
 
 Scores = Sequence[Mapping[str, float]]
-"""For each edge of a cell, ordered likewise, the score of each operation."""
+"""Scores of the operations of each edge of a cell, in the same order."""
 
 
 def from_alphas(
@@ -248,24 +248,24 @@ def from_alphas(
     keep: int = 2,
     max_skip: int | None = None,
 ) -> Genotype:
-    """Derive the genotype that alphas stand for (paper, section III; DARTS, section 2.4).
+    """Derive a genotype from alphas (Paper: section III; DARTS, section 2.4).
 
-    The score of an operation is its share in the softmax over all operations of the edge,
-    ``none`` included; `choose_cell` says what is kept.
+    The score of an operation is its weight in the softmax over all operations of the edge,
+    ``none`` included.
 
     Args:
-        normal, reduction: the alphas.
-        primitives: the operation ids.
-        keep: edges a node; a node with fewer incoming edges keeps all.
-        max_skip: the most edges of the normal cell that may be a skip; None for no limit.
+        normal, reduction: alphas of the two cells.
+        primitives: ids of the operations.
+        keep: incoming edges to keep per node.
+        max_skip: maximum number of skips in the normal cell; None for no limit.
 
     Raises:
-        InputError: an alpha is infinite or not a number.
-        UsageError: skips are limited where there is nothing else.
+        InputError: an alpha is infinite or NaN.
+        UsageError: skips are limited, and the space has no other operation.
     """
     return Genotype(
-        normal=choose_cell(_shares(normal, primitives), keep, max_skip),
-        reduction=choose_cell(_shares(reduction, primitives), keep),
+        normal=choose_cell(_op_weights(normal, primitives), keep, max_skip),
+        reduction=choose_cell(_op_weights(reduction, primitives), keep),
     )
 
 
@@ -277,23 +277,22 @@ def choose_cell(
 ) -> Cell:
     """Choose the operation of each edge and the edges of each node.
 
-    An edge takes its best operation other than ``none``; a node keeps the `keep` incoming
-    edges with the highest scores. Ties go to the lower index, of operations and of nodes; a
-    node's edges come best first.
+    An edge takes its best operation other than ``none``; a node keeps the `keep` incoming edges
+    with the highest scores, best first. Ties go to the lower index of operation and node.
 
-    With `max_skip`, while more edges than that are skips, the one whose skip has the lowest
-    score (of equals the last) may not be a skip any more, and the cell is chosen anew. So a
-    surplus skip gives way to the next best operation of its edge, or to another edge of its
-    node where that now scores higher. (P-DARTS and DARTS+ limit the skips of the normal cell.)
+    With `max_skip`, while too many edges are skips, the skip with the lowest score (the last of
+    equals) is ruled out for its edge and the cell is chosen again. A surplus skip is thus replaced
+    by the next best operation of its edge, or by another edge of its node that now scores higher.
+    (P-DARTS and DARTS+ limit the skips of the normal cell.)
 
     Args:
-        scores: of each operation on each edge, in the order of the operations.
-        keep: edges a node; a node with fewer incoming edges keeps all.
-        max_skip: the most edges that may be a skip; None for no limit.
-        edge_scores: of each edge; None for that of the operation it takes.
+        scores: of each operation on each edge.
+        keep: edges per node; a node with fewer incoming edges keeps all.
+        max_skip: maximum number of skips; None for no limit.
+        edge_scores: one per edge; None uses the score of its chosen operation.
 
     Raises:
-        UsageError: skips are limited where there is nothing else.
+        UsageError: skips are limited, and the space has no other operation.
     """
     if max_skip is not None and not set(scores[0]) - {"none", SKIP}:
         raise UsageError(f"--max-skip {max_skip}: the search had no operation but {SKIP}")
@@ -309,7 +308,7 @@ def choose_cell(
 def _choose_edges(
     scores: Scores, keep: int, edge_scores: Sequence[float] | None, no_skips: set[int]
 ) -> list[dict[int, Edge]]:
-    """Choose the edges of each node, by their index; `no_skips` are those that may not skip."""
+    """Return the edges of each node by index; edges in `no_skips` may not be skips."""
     nodes: list[dict[int, Edge]] = []
     first = 0
     while first < len(scores):
@@ -328,32 +327,32 @@ def _choose_edges(
 
 
 def count_skips(genotype: Genotype) -> int:
-    """Count the edges of the normal cell that are skips: many of them tell of a collapse."""
+    """Return the number of skips in the normal cell; many are a sign of a collapsed search."""
     return sum(edge.op == SKIP for node in genotype.normal for edge in node)
 
 
-def last_kept(genotypes: Mapping[int, Genotype], most_skips: int | None) -> int:
-    """Return the epoch whose genotype a search stands for: the last one.
+def choose_epoch(genotypes: Mapping[int, Genotype], max_skips: int | None) -> int:
+    """Return the epoch whose genotype is the result of a search.
 
-    Where skips end a search it is the last one that kept to the limit, if there is one after the
-    start.
+    That is the last epoch or, with a limit for skips, the last epoch within the limit, if any
+    after epoch 0.
 
     Args:
-        genotypes: by epoch, from 0 for the start.
-        most_skips: ``--stop-skips`` of the search.
+        genotypes: by epoch; 0 is before the first step.
+        max_skips: ``--stop-skips`` of the search.
     """
     last = max(genotypes)
-    if most_skips is None:
+    if max_skips is None:
         return last
-    kept = (e for e, found in genotypes.items() if e and count_skips(found) <= most_skips)
-    return max(kept, default=last)
+    within = (e for e, found in genotypes.items() if e and count_skips(found) <= max_skips)
+    return max(within, default=last)
 
 
 def count_stable(genotypes: Sequence[Genotype]) -> int:
-    """Count the epochs, back from the last, that have left the genotype as it was.
+    """Return the number of epochs since the genotype last changed.
 
     Args:
-        genotypes: at the start, and after each epoch. The order of a node's edges is no change.
+        genotypes: before the first epoch and after each; the order of a node's edges is ignored.
     """
     networks = [
         [frozenset(node) for node in (*genotype.normal, *genotype.reduction)]
@@ -367,7 +366,7 @@ def count_stable(genotypes: Sequence[Genotype]) -> int:
     return stable
 
 
-def _shares(alphas: Alphas, primitives: Sequence[str]) -> Scores:
+def _op_weights(alphas: Alphas, primitives: Sequence[str]) -> Scores:
     for index, values in enumerate(alphas):
         if not all(map(math.isfinite, values)):
             raise InputError(
@@ -378,7 +377,7 @@ def _shares(alphas: Alphas, primitives: Sequence[str]) -> Scores:
 
 
 def softmax(values: Sequence[float]) -> list[float]:
-    """Turn one edge's alphas into shares that add up to 1."""
+    """Return the softmax of one edge's alphas."""
     top = max(values)
     powers = [math.exp(value - top) for value in values]
     total = sum(powers)
@@ -386,9 +385,9 @@ def softmax(values: Sequence[float]) -> list[float]:
 
 
 def entropy(alphas: Alphas) -> float:
-    """Say how undecided the edges of a cell are: 1 if all operations weigh the same, 0 if one does.
+    """Return the mean entropy of the softmax over a cell's edges, relative to its maximum.
 
-    The mean over the edges of the entropy of their shares, as a part of the largest there is.
+    1 means that all operations weigh the same, 0 that each edge has decided on one.
     """
     edges = [-sum(p * math.log(p) for p in softmax(edge) if p > 0) for edge in alphas]
     return sum(edges) / len(edges) / math.log(max(len(alphas[0]), 2))

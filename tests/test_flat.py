@@ -12,7 +12,7 @@ from torch import Tensor
 from skelnas.config import SearchSettings
 from skelnas.data.dataset import Batch
 from skelnas.nas import bilevel
-from skelnas.nas.bilevel import REHEARSALS, Bilevel, Recorded
+from skelnas.nas.bilevel import NUM_WARMUP_STEPS, Bilevel, CudaGraphStep
 from skelnas.nas.flat_weights import FlatSGD, FlatWeights, gradients
 from skelnas.nas.supernet import Supernet
 from skelnas.primitives import SPACES
@@ -116,10 +116,10 @@ def searching(device: str, **changes: object) -> Bilevel:
 
 @pytest.mark.parametrize("order", ["first", "second"])
 @pytest.mark.parametrize("checkpointed", [False, True])
-def test_a_step_never_waits_for_the_device(
+def test_a_step_never_synchronises(
     monkeypatch: pytest.MonkeyPatch, order: str, checkpointed: bool
 ) -> None:
-    """On PyTorch's device without numbers whatever asks for one fails, as in a CUDA graph."""
+    """On the meta device, as in a CUDA graph, reading a number fails."""
     adam = importlib.import_module("torch.optim.adam")
     monkeypatch.setattr(adam, "_get_capturable_supported_devices", lambda **_: ["meta"])
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # unknown there
@@ -133,7 +133,7 @@ def test_a_step_never_waits_for_the_device(
 
 
 class Replayed:
-    """In place of a CUDA graph: does again, on the inputs of its own, what was recorded."""
+    """Stands in for a CUDA graph: runs the recorded step on its own inputs."""
 
     def __init__(self, step: bilevel.Step, batches: tuple[Batch, Batch]) -> None:
         self.step = step
@@ -148,12 +148,12 @@ class Replayed:
 
 @pytest.fixture
 def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bilevel, "_Graph", Replayed)
-    monkeypatch.setattr(bilevel, "aside", lambda step, batches: step(*batches))
+    monkeypatch.setattr(bilevel, "_CudaGraph", Replayed)
+    monkeypatch.setattr(bilevel, "on_side_stream", lambda step, batches: step(*batches))
 
 
-class TestRecorded:
-    def test_each_shape_is_rehearsed_and_recorded_once(
+class TestCudaGraphStep:
+    def test_each_shape_is_recorded_once_after_its_warmup_steps(
         self, no_cuda: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         recorded: list[int] = []
@@ -167,17 +167,17 @@ class TestRecorded:
             steps.append(a.x.sum().item())
             return a.x.sum() + b.x.sum()
 
-        monkeypatch.setattr(bilevel, "_Graph", record)
-        work = Recorded(step)
-        for number in range(REHEARSALS + 2):
+        monkeypatch.setattr(bilevel, "_CudaGraph", record)
+        work = CudaGraphStep(step)
+        for number in range(NUM_WARMUP_STEPS + 2):
             for count in (2, 3):
                 a, b = batch(number, count), batch(number + 100, count)
                 assert work(a, b) == a.x.sum() + b.x.sum()
                 assert steps[-1] == a.x.sum()
         assert recorded == [2, 3]
-        assert len(steps) == 2 * (REHEARSALS + 2)
+        assert len(steps) == 2 * (NUM_WARMUP_STEPS + 2)
 
-    def test_goes_on_where_recording_fails(
+    def test_stays_eager_if_recording_fails(
         self,
         no_cuda: None,
         monkeypatch: pytest.MonkeyPatch,
@@ -186,21 +186,21 @@ class TestRecorded:
         def fail(*_: object) -> None:
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-        monkeypatch.setattr(bilevel, "_Graph", fail)
-        work = Recorded(lambda a, b: a.x.sum())
-        for number in range(REHEARSALS + 3):
+        monkeypatch.setattr(bilevel, "_CudaGraph", fail)
+        work = CudaGraphStep(lambda a, b: a.x.sum())
+        for number in range(NUM_WARMUP_STEPS + 3):
             assert work(batch(number), batch(9)) == batch(number).x.sum()
         assert capsys.readouterr().err.count("cannot be recorded as a CUDA graph") == 1
 
-    def test_memory_that_does_not_suffice_is_told(
+    def test_out_of_memory_is_raised(
         self, no_cuda: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(*_: object) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-        monkeypatch.setattr(bilevel, "_Graph", fail)
-        work = Recorded(lambda a, b: a.x.sum())
-        for _ in range(REHEARSALS):
+        monkeypatch.setattr(bilevel, "_CudaGraph", fail)
+        work = CudaGraphStep(lambda a, b: a.x.sum())
+        for _ in range(NUM_WARMUP_STEPS):
             work(batch(0), batch(1))
         with pytest.raises(torch.OutOfMemoryError):
             work(batch(0), batch(1))
@@ -213,7 +213,7 @@ def test_replayed_steps_are_the_steps(order: str) -> None:
     ends = []
     for record in (True, False):
         search = searching("cuda", order=order, cuda_graphs=record)
-        for step in range(3 * REHEARSALS):
+        for step in range(3 * NUM_WARMUP_STEPS):
             sums = search.step(
                 batch(step, 2 + step % 2, "cuda"), batch(99 - step, 2 + step % 2, "cuda"), 0.1
             )

@@ -14,7 +14,7 @@ from skelnas.data.cache import Cache
 from skelnas.data.dataset import Batch, clip_shape, num_batches
 from skelnas.data.splits import halve, split_training_part
 from skelnas.errors import DeviceError
-from skelnas.nas.bilevel import REHEARSALS, Bilevel
+from skelnas.nas.bilevel import NUM_WARMUP_STEPS, Bilevel
 from skelnas.nas.search import STREAM_SPLIT
 from skelnas.nas.supernet import Supernet
 from skelnas.runtime import devices
@@ -157,7 +157,7 @@ def _measure(
         with measured(device) as footprint:
             bilevel.step(training, validation, bilevel.settings.lr)
         if device.type == "cuda":
-            for _ in range(REHEARSALS):  # the last of them is recorded
+            for _ in range(NUM_WARMUP_STEPS):  # the last of them is recorded
                 bilevel.step(training, validation, bilevel.settings.lr)
         times = []
         for _ in range(TIMED):

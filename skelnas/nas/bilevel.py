@@ -1,11 +1,13 @@
-"""One step of the bilevel search, Eqs. (1) and (2): alpha by the architect, then w by SGD."""
+"""One step of the bilevel search (Paper: Eqs. (1) and (2)): alpha by the architect, then w by SGD.
+
+On a GPU the step is recorded once as a CUDA graph and replayed.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,94 +23,30 @@ from skelnas.nas.supernet import Supernet
 from skelnas.runtime import devices, distributed
 from skelnas.runtime.console import note
 
-Step = Callable[[Batch, Batch], Tensor]
-"""Learns from two batches."""
-
-REHEARSALS = 3
-"""Steps with batches of a shape before they are recorded: libraries choose their kernels, and
-optimisers make their state (PyTorch's documentation asks for a few)."""
-
-
-class Recorded:
-    """A step on CUDA that is recorded for each shape of its batches, after a few rehearsals.
-
-    A rehearsal is a step like any other, and so is a replay. Where recording fails, the step
-    goes on unrecorded and says so.
-
-    Args:
-        step: reads and changes tensors that stay where they are; never waits for the device.
-    """
-
-    def __init__(self, step: Step) -> None:
-        self._step = step
-        self._rehearsed: Counter[Any] = Counter()
-        self._graphs: dict[Any, _Graph] = {}
-        self._works = True
-
-    def __call__(self, training: Batch, validation: Batch) -> Tensor:
-        """Take a step."""
-        batches = training, validation
-        key = tuple((batch.x.shape, batch.share) for batch in batches)
-        if key in self._graphs:
-            return self._graphs[key].replay(batches)
-        if not self._works or self._rehearsed[key] < REHEARSALS:
-            self._rehearsed[key] += 1
-            return aside(self._step, batches)
-        try:
-            self._graphs[key] = _Graph(self._step, batches)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            self._works = False
-            reason = str(error).splitlines()[0]
-            note(f"the step cannot be recorded as a CUDA graph, and runs as it is: {reason}")
-        return self(training, validation)
-
-
-class _Graph:
-    """One recording: the kernels of a step, and where they read their batches."""
-
-    def __init__(self, step: Step, batches: tuple[Batch, Batch]) -> None:
-        self._inputs = [Batch(b.x.clone(), b.labels.clone(), b.share) for b in batches]
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):  # nothing is computed yet
-            self._output = step(self._inputs[0], self._inputs[1])
-
-    def replay(self, batches: tuple[Batch, Batch]) -> Tensor:
-        """Take the recorded step on other batches of the same shapes."""
-        for own, batch in zip(self._inputs, batches, strict=True):
-            own.x.copy_(batch.x)
-            own.labels.copy_(batch.labels)
-        self._graph.replay()
-        return self._output.clone()
-
-
-def aside(step: Step, batches: tuple[Batch, Batch]) -> Tensor:
-    """Take a step on another stream, as a step has to be that is to be recorded later."""
-    main = torch.cuda.current_stream()
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(main)
-    with torch.cuda.stream(stream):
-        output = step(*batches)
-    main.wait_stream(stream)
-    return output
-
-
 ALPHA_BETAS = (0.5, 0.999)
 """Adam's decay rates for alpha (authors' release)."""
 
+Step = Callable[[Batch, Batch], Tensor]
+"""Learns from two batches."""
+
+BatchShapes = tuple[tuple[torch.Size, float], ...]
+"""Shape of each batch and the fraction of it on this rank."""
+
+NUM_WARMUP_STEPS = 3
+"""Steps per batch shape before recording: libraries choose their kernels and optimisers create
+their state in the first ones (PyTorch's documentation asks for a few)."""
+
 
 class Bilevel:
-    """A supernet and what moves its weights and its alphas.
+    """A supernet and the optimisers of its weights and alphas.
 
     Args:
-        supernet: on its device; its weights become views of one tensor, and are changed in place
-            by every step.
-        settings: rates, order and precision.
+        supernet: on its device. Its weights become views of one tensor, changed in place.
+        settings: learning rates, order and precision.
 
     Attributes:
         weights, weight_optimizer: w and its SGD.
-        alphas, alpha_optimizer: alpha, of the normal and the reduction cell, and its Adam.
+        alphas, alpha_optimizer: the alphas of the normal and the reduction cell, and their Adam.
     """
 
     def __init__(self, supernet: Supernet, settings: SearchSettings) -> None:
@@ -133,60 +71,76 @@ class Bilevel:
             capturable=device.type == "cuda",
         )
         self._lr = torch.zeros((), dtype=self.weights.values.dtype, device=device)
-        alone = distributed.world_size() == 1
-        record = settings.cuda_graphs and alone and device.type == "cuda"
-        self._take_step = Recorded(self._step) if record else self._step
+        record = settings.cuda_graphs and device.type == "cuda" and distributed.world_size() == 1
+        self._step: Step = CudaGraphStep(self._eager_step) if record else self._eager_step
 
     def step(self, training: Batch, validation: Batch, lr: float) -> Tensor:
-        """Move alpha by its gradient, then w by its own (the release's order).
-
-        On a GPU the step is recorded and replayed as one CUDA graph.
+        """Update alpha, then w (the release's order).
 
         Args:
-            training: L_train is its loss; drives w.
-            validation: L_val is its loss; drives alpha.
-            lr: the rate of w.
+            training: batch of L_train, which drives w.
+            validation: batch of L_val, which drives alpha.
+            lr: learning rate of w.
 
         Returns:
-            This rank's part of three sums over the clips of the whole batch: L_train at the new
-            alpha and the old w, clips that were recognised there, and L_val.
+            [3], this rank's part of sums over the clips of the whole batch: L_train at the new
+            alpha and the old w, correctly classified training clips, L_val.
         """
         self._lr.fill_(lr)
-        return self._take_step(training, validation)
+        return self._step(training, validation)
 
-    def _step(self, training: Batch, validation: Batch) -> Tensor:
+    def _eager_step(self, training: Batch, validation: Batch) -> Tensor:
         gradient = self.architecture_gradient(training, validation)
-        for alpha, alpha_gradient in zip(self.alphas, gradient.alphas, strict=True):
-            alpha.grad = alpha_gradient
+        for alpha, grad_alpha in zip(self.alphas, gradient.alphas, strict=True):
+            alpha.grad = grad_alpha
         self.alpha_optimizer.step()
 
-        logits = self._logits(training, None, self.settings.precision)
+        logits = self._logits(training, None, self.settings.precision)  # [N, classes]
         loss = F.cross_entropy(logits, training.labels) * training.share
-        (slope,) = gradients(loss, [self.weights])
-        self.weight_optimizer.step(slope, self._lr)
+        (grad_w,) = gradients(loss, [self.weights])
+        self.weight_optimizer.step(grad_w, self._lr)
 
-        hits = (logits.detach().argmax(1) == training.labels).sum()
-        count = round(len(training.labels) / training.share)  # on all ranks
-        return torch.stack([loss.detach() * count, hits, gradient.validation_loss * count])
+        num_correct = (logits.detach().argmax(1) == training.labels).sum()
+        num_clips = round(len(training.labels) / training.share)  # over all ranks
+        return torch.stack(
+            [loss.detach() * num_clips, num_correct, gradient.validation_loss * num_clips]
+        )
 
     def architecture_gradient(
         self, training: Batch, validation: Batch, lr: float | Tensor | None = None
     ) -> architect.ArchitectureGradient:
-        """Compute the gradient of alpha in the order that the settings ask for.
+        """Return the gradient of the alphas, of the order and by the method of the settings.
 
-        The rate of the virtual step is that of the last step, if no other is given.
+        Args:
+            training: batch of L_train.
+            validation: batch of L_val.
+            lr: learning rate of the virtual step; None uses that of the last `step`.
         """
         settings = self.settings
-        train, validate = partial(self._loss, training), partial(self._loss, validation)
+        training_loss = partial(self._loss, training)
+        validation_loss = partial(self._loss, validation)
         if settings.order == "first":
-            return architect.first_order(validate, self.weights, self.alphas)
-        rate = self._lr if lr is None else lr
-        step = architect.VirtualStep(rate, self.weight_optimizer.direction)
-        problem = train, validate, self.weights, self.alphas, step
+            return architect.first_order(validation_loss, self.weights, self.alphas)
+        virtual_step = architect.VirtualStep(
+            lr=self._lr if lr is None else lr, direction=self.weight_optimizer.direction
+        )
         if settings.hessian == "exact":
-            return architect.second_order_exact(*problem)
-        perturbed = partial(self._loss, training, precision="fp32")
-        return architect.second_order(*problem, settings.perturbation, perturbed)
+            return architect.second_order_exact(
+                training_loss=training_loss,
+                validation_loss=validation_loss,
+                weights=self.weights,
+                alphas=self.alphas,
+                step=virtual_step,
+            )
+        return architect.second_order(
+            training_loss=training_loss,
+            validation_loss=validation_loss,
+            weights=self.weights,
+            alphas=self.alphas,
+            step=virtual_step,
+            perturbation=settings.perturbation,
+            perturbed_loss=partial(self._loss, training, precision="fp32"),
+        )
 
     def _loss(
         self,
@@ -194,9 +148,12 @@ class Bilevel:
         weights: Sequence[Tensor] | None = None,
         precision: Precision | None = None,
     ) -> Tensor:
-        """Evaluate this rank's part of the loss of a batch.
+        """Return this rank's part of the loss of a batch.
 
-        At the supernet's weights and in the precision of the settings, if no other are given.
+        Args:
+            batch: the clips.
+            weights: None uses the supernet's.
+            precision: None uses that of the settings.
         """
         logits = self._logits(batch, weights, precision or self.settings.precision)
         return F.cross_entropy(logits, batch.labels) * batch.share
@@ -210,4 +167,69 @@ class Bilevel:
             else:
                 named = dict(zip(self.weight_optimizer.names, weights, strict=True))
                 logits = functional_call(self.supernet, named, batch.x)
-        return logits.to(self.alphas[0].dtype)
+        return logits.to(self.alphas[0].dtype)  # [N, classes]
+
+
+class CudaGraphStep:
+    """A training step that is recorded as a CUDA graph, one for each shape of its batches.
+
+    The first steps of a shape run eagerly; later ones replay the graph. All of them learn. If
+    recording fails, a note says why and the steps stay eager.
+
+    Args:
+        step: reads and changes tensors whose addresses stay the same; never synchronises.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._num_warmup_steps: Counter[BatchShapes] = Counter()
+        self._graphs: dict[BatchShapes, _CudaGraph] = {}
+        self._can_record = True
+
+    def __call__(self, training: Batch, validation: Batch) -> Tensor:
+        """Take one step."""
+        batches = training, validation
+        shapes = tuple((batch.x.shape, batch.share) for batch in batches)
+        if shapes in self._graphs:
+            return self._graphs[shapes].replay(batches)
+        if not self._can_record or self._num_warmup_steps[shapes] < NUM_WARMUP_STEPS:
+            self._num_warmup_steps[shapes] += 1
+            return on_side_stream(self._step, batches)
+        try:
+            self._graphs[shapes] = _CudaGraph(self._step, batches)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            self._can_record = False
+            reason = str(error).splitlines()[0]
+            note(f"the step cannot be recorded as a CUDA graph and runs eagerly: {reason}")
+        return self(training, validation)
+
+
+class _CudaGraph:
+    """One recorded step and the tensors it reads its batches from."""
+
+    def __init__(self, step: Step, batches: tuple[Batch, Batch]) -> None:
+        self._inputs = [Batch(b.x.clone(), b.labels.clone(), b.share) for b in batches]
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):  # records; computes nothing
+            self._output = step(self._inputs[0], self._inputs[1])
+
+    def replay(self, batches: tuple[Batch, Batch]) -> Tensor:
+        """Take the recorded step on batches of the same shapes."""
+        for recorded, batch in zip(self._inputs, batches, strict=True):
+            recorded.x.copy_(batch.x)
+            recorded.labels.copy_(batch.labels)
+        self._graph.replay()
+        return self._output.clone()
+
+
+def on_side_stream(step: Step, batches: tuple[Batch, Batch]) -> Tensor:
+    """Take a step on a side stream, as CUDA requires of the steps before a recording."""
+    main = torch.cuda.current_stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(main)
+    with torch.cuda.stream(stream):
+        output = step(*batches)
+    main.wait_stream(stream)
+    return output

@@ -9,7 +9,7 @@ from typing import Any
 
 from skelnas.config import Device
 from skelnas.errors import InputError, UsageError
-from skelnas.genotype import Genotype, choose_cell, from_alphas, from_dict, last_kept
+from skelnas.genotype import Genotype, choose_cell, from_alphas, from_dict, choose_epoch
 from skelnas.runtime.console import note
 from skelnas.training.run_dir import ALPHAS, CONFIG, REPEATS, SearchRun, read_config, read_search
 
@@ -123,7 +123,7 @@ def _last_epoch(run: Path, search: SearchRun) -> int:
     if search.stop_skips is None:
         return last
     genotypes = {epoch: _genotype(run, search, epoch) for epoch in search.lines}
-    epoch = last_kept(genotypes, search.stop_skips)
+    epoch = choose_epoch(genotypes, search.stop_skips)
     if epoch != last:
         most = search.stop_skips
         note(f"epoch {epoch}: the last with no more than {most} skip_connect in the normal cell")

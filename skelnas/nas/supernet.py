@@ -1,4 +1,4 @@
-"""The supernet: every edge of every cell holds all candidate operations, mixed by alphas."""
+"""The supernet: each edge of each cell mixes all candidate operations, weighted by alphas."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from skelnas.primitives import candidates
 from skelnas.runtime import distributed
 
 ALPHA_INIT_SCALE = 1e-3
-"""Standard deviation of the alphas at the start (authors' release)."""
+"""Standard deviation of the initial alphas (authors' release)."""
 
 
 def num_edges(num_nodes: int) -> int:
-    """Count the edges of a cell with `num_nodes` intermediate nodes: 14 for 4."""
+    """Return the number of edges of a cell: 14 for 4 intermediate nodes."""
     return sum(NUM_INPUT_NODES + node for node in range(num_nodes))
 
 
@@ -48,7 +48,7 @@ def choose_engine(settings: SearchSettings) -> EngineChoice:
 
 
 class MixedCell(nn.Module):
-    """The weights of one cell of the supernet; an engine does the arithmetic."""
+    """A cell of mixed ops: it owns the weights, an engine evaluates it."""
 
     def __init__(
         self,
@@ -74,28 +74,37 @@ class MixedCell(nn.Module):
             {op: make_op(op, spec.channels, stride, searching=True) for op in self.primitives}
         )
 
-    def forward(self, before_last: Tensor, last: Tensor, mix: Tensor) -> Tensor:
-        """Map the outputs of the two cells before to this cell's output; mix is [E, P]."""
-        inputs = self.preprocess0(before_last), self.preprocess1(last)
+    def forward(self, s0: Tensor, s1: Tensor, op_weights: Tensor) -> Tensor:
+        """Evaluate the cell.
+
+        Args:
+            s0, s1: outputs of the last cell but one and of the last cell, [N, C, T, V].
+            op_weights: softmax of the alphas, [edges, primitives].
+        """
+        inputs = self.preprocess0(s0), self.preprocess1(s1)
         weights = [
             [tuple(op.parameters()) for op in edge.values()]  # type: ignore[operator]
             for edge in self.edges
         ]
-        return self.engine(inputs, mix, self.primitives, weights, self.reduction)
+        return self.engine(inputs, op_weights, self.primitives, weights, self.reduction)
 
 
 class Supernet(nn.Module):
     """The search network: stem, mixed cells, global mean, classifier.
 
-    Paper: 6 cells, 4 normal and 2 reduction, 16 channels, 4 intermediate nodes. Normalisation
-    keeps no running statistics anywhere: a supernet is always evaluated with those of the
-    batch at hand, so no pass of the search can disturb another.
+    Paper: 6 cells, 4 normal and 2 reduction, 16 channels, 4 intermediate nodes. BatchNorm keeps
+    no running statistics: the supernet is always evaluated with those of the current batch, so
+    the passes of a search step cannot affect each other.
 
     Args:
-        in_channels: numbers of a joint, 3 for x, y, z.
-        num_classes: width of the classifier.
-        primitives: candidate operation ids of an edge, see `skelnas.primitives.candidates`.
-        engine: which of `skelnas.engine.ENGINES` does the arithmetic of the cells.
+        in_channels: channels of a clip, 3 for x, y, z.
+        num_classes: number of classes.
+        primitives: ids of the candidate operations, see `skelnas.primitives.candidates`.
+        channels: channels of the first cell; a reduction cell doubles them.
+        num_layers: number of cells.
+        num_nodes: intermediate nodes of a cell.
+        engine: name in `skelnas.engine.ENGINES`.
+        checkpoint_cells: recompute each cell in the backward pass to save memory.
     """
 
     def __init__(
@@ -130,7 +139,7 @@ class Supernet(nn.Module):
 
     @classmethod
     def of(cls, settings: SearchSettings, in_channels: int, num_classes: int) -> Self:
-        """Make the supernet that a search asks for."""
+        """Build the supernet for the settings of a search."""
         return cls(
             in_channels=in_channels,
             num_classes=num_classes,
@@ -142,32 +151,38 @@ class Supernet(nn.Module):
             checkpoint_cells=settings.checkpoint_cells,
         )
 
-    def shares(self) -> dict[str, Tensor]:
-        """Return what each operation weighs, [E, P] for either cell: the softmax of the alphas."""
+    def op_weights(self) -> dict[str, Tensor]:
+        """Return the softmax of the alphas of each kind of cell, [edges, primitives]."""
         return {cell: alphas.softmax(dim=-1) for cell, alphas in self.alphas.items()}
 
-    def forward(self, x: Tensor, mix: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Map clips [N, C, T, V] to logits [N, classes]; `mix` are other shares than its own."""
-        mix = self.shares() if mix is None else mix
-        before_last = last = self.stem(x)
+    def forward(self, x: Tensor, op_weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Map clips [N, C, T, V] to logits [N, classes].
+
+        Args:
+            x: the clips.
+            op_weights: replaces the softmax of the alphas, by kind of cell.
+        """
+        op_weights = self.op_weights() if op_weights is None else op_weights
+        s0 = s1 = self.stem(x)
         for cell in self.cells:
-            inputs = before_last, last, mix["reduction" if cell.reduction else "normal"]
+            inputs = s0, s1, op_weights["reduction" if cell.reduction else "normal"]
             output = _checkpointed(cell, *inputs) if self.checkpoint_cells else cell(*inputs)
-            before_last, last = last, output
-        logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
+            s0, s1 = s1, output
+        logits: Tensor = self.classifier(s1.mean(dim=(2, 3)))  # [N, C, T, V] -> [N, classes]
         return logits
 
     def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield every parameter that is no alpha, with its name."""
+        """Yield the name and value of every parameter except the alphas."""
         for name, parameter in self.named_parameters():
             if not name.startswith("alphas."):
                 yield name, parameter
 
 
 def _checkpointed(cell: nn.Module, *inputs: Tensor) -> Tensor:
-    """Run a cell, and again in backward: with the weights that are under it now.
+    """Evaluate a cell now and once more in the backward pass, with its current weights.
 
-    By then others may be: those of a virtual step lie there for one pass only.
+    They are captured here because they may have changed by then: those of a virtual step are in
+    place for one pass only.
     """
     weights: dict[str, Tensor] = dict(cell.named_parameters())
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.errors import InputError, UsageError, shown
-from skelnas.genotype import Genotype, entropy, from_alphas, from_dict, last_kept, softmax
+from skelnas.genotype import Genotype, entropy, from_alphas, from_dict, choose_epoch, softmax
 from skelnas.training.run_dir import (
     ALPHAS,
     CONFIG,
@@ -72,7 +72,7 @@ class History:
     @property
     def derived(self) -> int:
         """The epoch of the genotype that `skelnas derive` takes."""
-        return last_kept(self.genotypes, self.settings.get("stop_skips"))
+        return choose_epoch(self.genotypes, self.settings.get("stop_skips"))
 
     @property
     def has_moved(self) -> bool:
