@@ -71,7 +71,9 @@ def parse(text: str, origin: str) -> Genotype:
         InputError: the text is not a genotype.
     """
     try:
-        document = json.loads(text.removeprefix("\ufeff"))  # a byte order mark, written by Windows tools
+        document = json.loads(
+            text.removeprefix("\ufeff")
+        )  # byte order mark
     except (ValueError, RecursionError) as error:  # too long a number, too deep a nesting
         reason = str(error)
         if isinstance(error, json.JSONDecodeError):

@@ -192,9 +192,7 @@ class TestCudaGraphStep:
             assert work(batch(number), batch(9)) == batch(number).x.sum()
         assert capsys.readouterr().err.count("cannot be recorded as a CUDA graph") == 1
 
-    def test_out_of_memory_is_raised(
-        self, no_cuda: None, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_out_of_memory_is_raised(self, no_cuda: None, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*_: object) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 

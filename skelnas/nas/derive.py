@@ -9,7 +9,7 @@ from typing import Any
 
 from skelnas.config import Device
 from skelnas.errors import InputError, UsageError
-from skelnas.genotype import Genotype, choose_cell, from_alphas, from_dict, choose_epoch
+from skelnas.genotype import Genotype, choose_cell, choose_epoch, from_alphas, from_dict
 from skelnas.runtime.console import note
 from skelnas.training.run_dir import ALPHAS, CONFIG, REPEATS, SearchRun, read_config, read_search
 

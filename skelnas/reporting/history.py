@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.errors import InputError, UsageError, shown
-from skelnas.genotype import Genotype, entropy, from_alphas, from_dict, choose_epoch, softmax
+from skelnas.genotype import Genotype, choose_epoch, entropy, from_alphas, from_dict, softmax
 from skelnas.training.run_dir import (
     ALPHAS,
     CONFIG,
