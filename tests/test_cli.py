@@ -80,12 +80,12 @@ def test_derive_prints_a_genotype_and_nothing_else(folder: Path) -> None:
 
 
 def test_report_writes_a_page_and_says_where(folder: Path) -> None:
-    finished = run("skelnas report run --out page.html && skelnas report model --out m.pdf", folder)
+    finished = run("skelnas report run --out page.html && skelnas report model", folder)
     assert finished.returncode == 0
     assert finished.stdout == ""
-    assert finished.stderr == "done: page.html\ndone: m.pdf\n"
+    assert finished.stderr == "done: page.html\ndone: model/report.html\n"
     assert (folder / "page.html").read_text().startswith("<!DOCTYPE html>")
-    assert (folder / "m.pdf").read_bytes().startswith(b"%PDF")
+    assert (folder / "model/report.html").is_file()
 
 
 def test_evaluate_prints_a_table_or_json(folder: Path) -> None:
@@ -302,7 +302,7 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas ensemble none.npz", None, 2, ["two files"]),
         ("skelnas ensemble a.npz b.npz --weights 1,x", None, 2, ["--weights 1,x", "1,0.6"]),
         ("skelnas report empty", None, 3, ["empty", "no config.json"]),
-        ("skelnas report run --out run.doc", None, 2, ["run.doc", ".html, .pdf or .png"]),
+        ("skelnas report run --out run.pdf", None, 2, ["run.pdf: a report is an HTML", ".html;"]),
         ("skelnas prepare ntu empty new", None, 3, ["empty"]),
         ("skelnas prepare ntu nowhere new", None, 3, ["nowhere"]),
         ("skelnas prepare synthetic c.h5", None, 2, ["c.h5", "--force"]),

@@ -159,15 +159,6 @@ def test_numbers_stand_in_small_matrices_only() -> None:
     assert "class 7 recognised: 1 of 1 clips" in most
 
 
-@pytest.mark.parametrize("suffix", ["pdf", "png"])
-def test_a_picture_has_them_too(
-    model: Path, scores_path: Path, tiny_cache: Path, tmp_path: Path, suffix: str
-) -> None:
-    plain = report(model, tmp_path / f"plain.{suffix}").stat().st_size
-    out = report(model, tmp_path / f"full.{suffix}", scores=scores_path, cache=tiny_cache)
-    assert out.stat().st_size > plain
-
-
 def test_latency_is_timed_where_it_is_asked(model: Path) -> None:
     timed = dict(cost_facts(read_results(model, None, time_on="cpu")))
     assert {"A clip takes", "64 clips take", "Timed on"} <= timed.keys()

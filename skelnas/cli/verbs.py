@@ -87,8 +87,7 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write it here, as .html, .pdf or .png (extra: plot); RUN/report.html if not "
-            "given."
+            help="Write it to this .html file (extra: plot); RUN/report.html if not given."
         ),
     ] = None,
     scores: Annotated[

@@ -1,9 +1,9 @@
 """The ``README.md`` of a model folder: what the model is, how good, and what it cannot do.
 
-Written when a training ends, in the form of a model card of the Hugging Face Hub: a head in YAML,
-then Markdown. Results are added by ``skelnas evaluate --card``. They are kept in one line of the
-head, ``model-index: [...]``, which is JSON (and so YAML), and shown as a table of the text; the
-rest of the text is left as it is, so that it can be edited.
+It is a model card as on the Hugging Face Hub: YAML front matter, then Markdown. Training writes
+it; ``skelnas evaluate --card`` adds results to it. They are kept in one line of the front matter,
+``model-index: [...]``, which is JSON (and so YAML), and shown as a table in the text. The rest
+of the text can be edited by hand: adding results leaves it alone.
 """
 
 from __future__ import annotations
@@ -11,25 +11,27 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from skelnas.errors import InputError, SkelnasError, UsageError
 from skelnas.evaluation.scores import Scores
-from skelnas.genotype import from_dict
+from skelnas.genotype import Genotype, from_dict
 from skelnas.models.branches import parts
 from skelnas.models.complexity import measure
 from skelnas.reporting.plot_cells import draw_cells
+from skelnas.reporting.rendering import render
 from skelnas.runtime import files
 from skelnas.runtime.console import note
 from skelnas.training import run_dir
-from skelnas.training.saved_model import Model, ModelCard, load_model
+from skelnas.training.saved_model import Model, find_file, load_model
 
+README = "README.md"
+PICTURE = "cells.svg"
 BEGIN, END = "<!-- results of skelnas -->", "<!-- end of results -->"
-_INDEX = re.compile(r"^model-index: (\[.*\])$", re.MULTILINE)
+NO_RESULTS = "None yet. `skelnas evaluate CACHE MODEL --card` writes them here."
 
-MEASURES = {
+METRICS = {
     "top1": "top-1",
     "top5": "top-5",
     "mean_class_accuracy": "mean per class",
@@ -37,35 +39,109 @@ MEASURES = {
     "nll": "negative log-likelihood",
     "ece": "calibration error",
 }
-"""What results are given of: name in an evaluation, and in words."""
+"""The metrics of a card: their keys in an evaluation, and their names in the card."""
+
+_CHECKSUM = re.compile(r"<!-- skelnas card of ([0-9a-f]{8}) -->")
+_INDEX = re.compile(r"^model-index: (\[.*\])$", re.MULTILINE)
 
 
-def add(text: str, scores: Scores, source: str) -> str:
-    """Return a card with results; those on the same part of the same protocol are replaced.
+def write_card(folder: Path, model: Model) -> None:
+    """Write the card of a model folder, unless it already has one for these weights.
+
+    A README that skelnas did not write is left as it is, with a note. Without matplotlib the
+    card has no picture of the cells.
 
     Args:
-        text: of a card that has a place for them.
-        scores: of the model.
-        source: of the data set.
+        folder: the model folder; what its ``config.json`` and ``metrics.jsonl`` say is included.
+        model: the model in the folder.
     """
-    index = _find_index(text)
-    result = _describe(scores, source)
-    kept = [one for one in index[0]["results"] if one["dataset"] != result["dataset"]]
-    index[0]["results"] = sorted([*kept, result], key=lambda one: json.dumps(one["dataset"]))
+    text = _read(folder)
+    if _is_current(text, folder):
+        return
+    if _is_foreign(text):
+        note(f"{folder / README}: was not written by skelnas, and is left as it is")
+        return
+    text = _make_text(folder, model)
+    files.atomic_write(folder / README, f"{text}\n<!-- skelnas card of {_checksum(folder)} -->\n")
+
+
+def check_card(folder: Path) -> None:
+    """Check that results can be added to the card of a folder, before they are computed.
+
+    Raises:
+        InputError: the folder holds no model.
+        UsageError: it is not a folder, or its README has no room for results.
+    """
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder}: is not a model folder, so it has no card",
+            hint="pass the folder, or leave out --card",
+        )
+    find_file(folder)
+    text = _read(folder)
+    if _is_foreign(text):
+        raise UsageError(
+            f"{folder / README}: was not written by skelnas, so no results are added to it",
+            hint=f"move it away, and --card writes a new {README}",
+        )
+    if _is_current(text, folder) and not _has_room_for_results(text):
+        raise UsageError(
+            f"{folder / README}: the section for results is missing or damaged",
+            hint="see `Model folder` in docs/formats.md, or remove it: --card writes a new one",
+        )
+
+
+def add_results(folder: Path, scores: Scores) -> None:
+    """Add the results of an evaluation to the card of a folder; write the card if there is none.
+
+    Earlier results on the same part of the same protocol are replaced.
+
+    Raises:
+        InputError, UsageError: as for `check_card`.
+    """
+    check_card(folder)
+    model = load_model(folder)
+    write_card(folder, model)
+    text = _read(folder)
+    index = _parse_index(text)
+    result = _describe(scores, model.card.source)
+    others = [r for r in index[0]["results"] if r["dataset"] != result["dataset"]]
+    results = sorted([*others, result], key=lambda r: json.dumps(r["dataset"]))
+    index[0]["results"] = results
     text = _INDEX.sub(lambda _: f"model-index: {json.dumps(index)}", text, count=1)
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n\n{_table(index[0]['results'])}\n\n{END}{tail}"
+    files.atomic_write(folder / README, head + _results_section(_table(results)) + tail)
 
 
-def has_place(text: str) -> bool:
-    """Say whether a card still has what results are kept in."""
+def _read(folder: Path) -> str:
+    """Return the README of a folder, or an empty text."""
+    readme = folder / README
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+def _is_foreign(text: str) -> bool:
+    """Return whether there is a README that skelnas did not write."""
+    return bool(text) and not _CHECKSUM.search(text)
+
+
+def _is_current(text: str, folder: Path) -> bool:
+    """Return whether a card is about the weights in its folder."""
+    found = _CHECKSUM.search(text)
+    return found is not None and found[1] == _checksum(folder)
+
+
+def _checksum(folder: Path) -> str:
+    return f"{zlib.crc32((folder / run_dir.MODEL).read_bytes()):08x}"
+
+
+def _has_room_for_results(text: str) -> bool:
     begin, end = text.find(BEGIN), text.find(END)
-    return 0 <= begin < end and _find_index(text) is not None
+    return 0 <= begin < end and _parse_index(text) is not None
 
 
-def _find_index(text: str) -> Any:
-    """Return the results so far, in the form of the Hub; None if they are not what was written."""
+def _parse_index(text: str) -> Any:
+    """Return the ``model-index`` of a card, or None if it is missing or damaged."""
     found = _INDEX.search(text)
     try:
         index = json.loads(found[1]) if found else []
@@ -76,266 +152,122 @@ def _find_index(text: str) -> Any:
 
 
 def _describe(scores: Scores, source: str) -> dict[str, Any]:
-    """Return results in the form of the Hub."""
-    about, found = scores.about, scores.to_dict()
-    dataset = {"type": source, "name": source, "config": about.protocol, "split": about.part}
-    measures = [{"type": "clips", "name": "clips", "value": len(scores)}]
-    for name, words in MEASURES.items():
-        kind = "accuracy" if name == "top1" else name
-        measures.append({"type": kind, "name": words, "value": round(found[name], 6)})
-    task = {"type": "skeleton-based-action-recognition"}
-    return {"task": task, "dataset": dataset, "metrics": measures}
+    """Return an entry of ``results`` in the Hub's ``model-index``."""
+    about, values = scores.about, scores.to_dict()
+    metrics = [{"type": "clips", "name": "clips", "value": len(scores)}]
+    for key, name in METRICS.items():
+        kind = "accuracy" if key == "top1" else key
+        metrics.append({"type": kind, "name": name, "value": round(values[key], 6)})
+    return {
+        "task": {"type": "skeleton-based-action-recognition"},
+        "dataset": {
+            "type": source,
+            "name": source,
+            "config": about.protocol,
+            "split": about.part,
+        },
+        "metrics": metrics,
+    }
+
+
+def _results_section(content: str) -> str:
+    return f"{BEGIN}\n\n{content}\n\n{END}"
 
 
 def _table(results: list[dict[str, Any]]) -> str:
-    """Show results as a table."""
-    names = ["protocol", "part", "clips", *MEASURES.values()]
+    """Return results as a Markdown table."""
+    names = ["protocol", "part", "clips", *METRICS.values()]
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for result in results:
-        values = {measure["name"]: measure["value"] for measure in result["metrics"]}
+        values = {metric["name"]: metric["value"] for metric in result["metrics"]}
         cells = [result["dataset"]["config"], result["dataset"]["split"], f"{values['clips']:,}"]
-        for name, words in MEASURES.items():
-            cells.append(f"{values[words]:.4f}" if name == "nll" else f"{values[words]:.2%}")
+        for key, name in METRICS.items():
+            cells.append(f"{values[name]:.4f}" if key == "nll" else f"{values[name]:.2%}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-PICTURE = "cells.svg"
-NO_RESULTS = "None yet. `skelnas evaluate CACHE MODEL --card` writes them here."
-
-
-def make_text(path: Path, model: Model, *, has_picture: bool) -> str:
-    """Write the card of a folder.
-
-    Args:
-        path: the folder, whose config.json and metrics.jsonl are read if they are there.
-        model: what is in it.
-        has_picture: whether `PICTURE` is there.
-    """
-    card, name = model.card, path.resolve().name
+def _make_text(folder: Path, model: Model) -> str:
+    """Return a card without results, and draw the cells that it shows."""
+    card, name = model.card, folder.resolve().name
     tags = ["skeleton-based-action-recognition", "action-recognition"]
-    tags += [] if card.baseline else ["neural-architecture-search"]
-    network = card.baseline or f"network of {card.layers} cells"
-    persons = "1 person" if card.max_persons == 1 else f"up to {card.max_persons} persons"
-    head = [
-        "---",
-        "library_name: skelnas",
-        f"tags: {json.dumps(tags)}",
-        f"model-index: {json.dumps([{'name': name, 'results': []}])}",
-        "---",
-    ]
-    parts = [
-        f"# {name}",
-        f"Names one of {len(card.classes)} actions in a recording of {len(card.joints)} joints of "
-        f"{persons}: a {network}, trained by skelnas on {card.source}, protocol {card.protocol}.",
-        "## Use",
-        "```bash\nskelnas predict MODEL RECORDING...\n```",
-        "```python\nimport skelnas\n\nmodel = skelnas.load_model(MODEL)\n```",
-        f"`MODEL` is this folder. `model` is a module of PyTorch: clips "
-        f"[N, {', '.join(map(str, card.input_shape))}] to logits [N, {len(card.classes)}]; "
-        "`model.card` says the classes and how clips are made of a recording.",
-        "## Facts",
-        _facts(path, model),
-        "## Results",
-        "At the end of the training: nothing was chosen by the clips that are scored here.",
-        f"{BEGIN}\n\n{NO_RESULTS}\n\n{END}",
-        *_cells(card, has_picture),
-        "## Classes",
-        ", ".join(card.classes),
-        "## Limits",
-        _limits(card, persons),
-    ]
-    return "\n".join(head) + "\n\n" + "\n\n".join(parts) + "\n"
+    genotype = None
+    if card.genotype is not None:
+        genotype = from_dict(card.genotype, "the model's genotype")
+        tags.append("neural-architecture-search")
+    return render(
+        "model_card.md.jinja",
+        name=name,
+        tags=json.dumps(tags),
+        index=json.dumps([{"name": name, "results": []}]),
+        card=card,
+        persons="1 person" if card.max_persons == 1 else f"up to {card.max_persons} persons",
+        facts=[(name, _escape_cell(value)) for name, value in _facts(folder, model)],
+        results=_results_section(NO_RESULTS),
+        genotype=genotype and genotype.to_json().rstrip(),
+        picture=genotype and _draw(genotype, folder),
+    )
 
 
-def _facts(path: Path, model: Model) -> str:
+def _facts(folder: Path, model: Model) -> list[tuple[str, str]]:
     card = model.card
     complexity = measure(model.network, card.input_shape)
     channels, frames, joints = card.input_shape
     clip = ", ".join(f"{key} {json.dumps(value)}" for key, value in card.clip_settings.items())
     rule = ", ".join(f"{key}: {value}" for key, value in (card.rule or {}).items())
-    held_out = f"{card.hold_out.clips:,} clips" if card.hold_out else "nothing"
     rows = [
         ("parameters", f"{complexity.parameters:,}"),
         ("multiply-adds a clip", f"{complexity.macs:,}"),
         ("input", f"{channels} channels, {frames} frames, {joints} joints of all persons"),
-        *_branches(model),
+    ]
+    if card.branches:
+        count = len(parts(model.network))
+        rows.append(("branches", f"{count}: one for each stream and one for all, logits averaged"))
+    rows += [
         ("how a clip is made", clip),
         ("data set", card.source),
         ("how it was read", rule or "not known"),
         ("protocol", card.protocol),
-        ("held out of the training part", held_out),
-        *_epoch(card),
-        *_training(path),
-        ("versions", ", ".join(f"{name} {number}" for name, number in card.versions.items())),
+        (
+            "held out of the training part",
+            f"{card.hold_out.clips:,} clips" if card.hold_out else "nothing",
+        ),
     ]
-    lines = (f"| {name} | {_cell(value)} |" for name, value in rows)
-    return "\n".join(["| | |", "|---|---|", *lines])
+    if card.epoch is not None:
+        rows.append(("epoch, chosen by what was held out", str(card.epoch)))
+    versions = ", ".join(f"{name} {number}" for name, number in card.versions.items())
+    return [*rows, *_training_facts(folder), ("versions", versions)]
 
 
-def _branches(model: Model) -> list[tuple[str, str]]:
-    if not model.card.branches:
-        return []
-    count = len(parts(model.network))
-    return [("branches", f"{count}: one for each stream and one for all, logits averaged")]
-
-
-def _epoch(card: ModelCard) -> list[tuple[str, str]]:
-    if card.epoch is None:
-        return []
-    return [("epoch, chosen by what was held out", str(card.epoch))]
-
-
-def _training(path: Path) -> list[tuple[str, str]]:
-    """Return what the files of the run say, if they are there."""
+def _training_facts(folder: Path) -> list[tuple[str, str]]:
+    """Return what the files of the training say, if they are in the folder."""
     try:
-        config = run_dir.read_config(path)
-        last = run_dir.read_lines(path / run_dir.METRICS)[-1]
+        config = run_dir.read_config(folder)
+        last = run_dir.read_lines(folder / run_dir.METRICS)[-1]
         loss, top1 = float(last["train_loss"]), float(last["train_top1"])
     except (InputError, LookupError, TypeError, ValueError):
         return []
-    asked = config.get("settings")
-    asked = asked if isinstance(asked, dict) else {}
-    chosen = ("recipe", "batch_size", "lr", "seed")
-    words = (f"{name.replace('_', ' ')} {asked[name]}" for name in chosen if name in asked)
+    settings = config.get("settings")
+    settings = settings if isinstance(settings, dict) else {}
+    names = [name for name in ("recipe", "batch_size", "lr", "seed") if name in settings]
     return [
         ("clips learned from", str(config.get("clips"))),
         ("epochs", str(last["epoch"])),
-        ("settings", ", ".join(words)),
+        ("settings", ", ".join(f"{name.replace('_', ' ')} {settings[name]}" for name in names)),
         ("training loss and top-1 of the last epoch", f"{loss:.4f}, {top1:.2%}"),
     ]
 
 
-def _cells(card: ModelCard, has_picture: bool) -> list[str]:
-    if card.genotype is None:
-        return []
-    picture = f"![Both cells: nodes, and the operations between them]({PICTURE})"
-    genotype = from_dict(card.genotype, "the model's genotype")
-    text = f"```json\n{genotype.to_json().rstrip()}\n```"
-    return ["## Genotype", *([picture] if has_picture else []), text]
-
-
-def _limits(card: ModelCard, persons: str) -> str:
-    lines = (
-        f"It always names one of its {len(card.classes)} classes, also where nobody does any of "
-        "them.",
-        f"It has learned from {card.source} only: other cameras, places, ages or ways of finding "
-        "joints may be beyond it.",
-        f"It takes the joints {', '.join(card.joints[:4])}... in this order, of {persons}.",
-        "Its probabilities are a softmax, not a promise: the calibration error says how far off "
-        "they are.",
-        "The data set has a licence of its own, which may limit what the model is used for.",
-    )
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _cell(text: str) -> str:
+def _escape_cell(text: str) -> str:
+    """Return text that stays in one cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
-README = "README.md"
-_OF = re.compile(r"<!-- skelnas card of ([0-9a-f]{8}) -->")
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """A model folder as its card sees it.
-
-    Attributes:
-        path: the folder.
-        model: what is in it.
-        code: CRC-32 of its file, by which a card knows whose it is.
-        text: its card, or "" if there is none yet.
-    """
-
-    path: Path
-    model: Model
-    code: str
-    text: str
-
-    @classmethod
-    def read(cls, path: Path) -> _Folder:
-        model = load_model(path)
-        readme = path / README
-        text = readme.read_text(encoding="utf-8") if readme.exists() else ""
-        return cls(path, model, f"{zlib.crc32((path / run_dir.MODEL).read_bytes()):08x}", text)
-
-    @property
-    def is_foreign(self) -> bool:
-        """Whether there is a README that skelnas did not write."""
-        return bool(self.text) and not _OF.search(self.text)
-
-    @property
-    def is_current(self) -> bool:
-        """Whether there is a card, and of these very weights."""
-        found = _OF.search(self.text)
-        return found is not None and found[1] == self.code
-
-
-def write_card(path: Path) -> None:
-    """Write the card of a model folder, unless it has one of these weights.
-
-    A README that skelnas did not write stays, and a note says so. The picture of the cells needs
-    matplotlib; without it there is none.
-    """
-    folder = _Folder.read(path)
-    if folder.is_current:
-        return
-    if folder.is_foreign:
-        note(f"{path / README}: is not of skelnas, and stays as it is")
-        return
-    text = make_text(path, folder.model, has_picture=_draw(folder))
-    files.atomic_write(path / README, f"{text}\n<!-- skelnas card of {folder.code} -->\n")
-
-
-def check_card(path: Path) -> None:
-    """Check that results can be added to the card of a folder, before they are computed.
-
-    Raises:
-        InputError: there is no model.
-        UsageError: it is no folder, or its README has no place for results.
-    """
-    if not path.is_dir():
-        raise UsageError(
-            f"{path}: has no card, which is a file of a model folder",
-            hint="give the folder, or leave --card out",
-        )
-    folder = _Folder.read(path)
-    if folder.is_foreign:
-        raise UsageError(
-            f"{path / README}: is not of skelnas, so nothing is written to it",
-            hint=f"move it away, and --card writes a {README} of its own",
-        )
-    if folder.is_current and not has_place(folder.text):
-        raise UsageError(
-            f"{path / README}: has no place for results any more",
-            hint="see `Model folder` in docs/formats.md, or remove it: --card writes a new one",
-        )
-
-
-def add_results(path: Path, scores: Scores) -> None:
-    """Put the results of an evaluation into the card of a folder, which is written if need be.
-
-    Results on the same part of the same protocol are replaced.
-
-    Raises:
-        InputError, UsageError: as `check_card`.
-    """
-    check_card(path)
-    write_card(path)
-    folder = _Folder.read(path)
-    text = add(folder.text, scores, folder.model.card.source)
-    files.atomic_write(path / README, text)
-
-
-def _draw(folder: _Folder) -> bool:
-    """Draw the cells beside the card, if there are cells and what draws them is installed."""
-    genotype = folder.model.card.genotype
-    if genotype is None:
-        return False
+def _draw(genotype: Genotype, folder: Path) -> str | None:
+    """Draw the cells next to the card; return the name of the picture if that worked."""
     try:
-        draw_cells(from_dict(genotype, "the model's genotype"), folder.path / PICTURE)
+        draw_cells(genotype, folder / PICTURE)
     except SkelnasError as error:
         note(f"{README} has no picture of the cells: {error}")
-        return False
-    return True
+        return None
+    return PICTURE

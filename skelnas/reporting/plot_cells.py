@@ -86,14 +86,13 @@ def _sheet(make_figure: type[Figure], width: float, height: float) -> tuple[Figu
     return figure, axes
 
 
-def draw_graph(axes: Axes, graph: Drawing, left: float, top: float, scale: float = 1.0) -> None:
+def draw_graph(axes: Axes, graph: Drawing, left: float, top: float) -> None:
     """Draw a laid out cell with its upper left corner at the given point.
 
     Args:
         axes: in points of the cell's own size, y downwards.
         graph: the cell.
         left, top: where to.
-        scale: how large a point of the axes is on paper, for what is not measured by them.
     """
     from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
     from matplotlib.path import Path as Curve
@@ -115,7 +114,7 @@ def draw_graph(axes: Axes, graph: Drawing, left: float, top: float, scale: float
         codes = [Curve.LINETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4] * (len(line) - 1)
         curve = Curve(points, [Curve.MOVETO, *codes[1:]])
         for edge, width in ((PAPER, 4.5), (colour, 1.4)):
-            axes.add_patch(PathPatch(curve, fill=False, edgecolor=edge, linewidth=width * scale))
+            axes.add_patch(PathPatch(curve, fill=False, edgecolor=edge, linewidth=width))
         x, y = points[-1]
         head = [(x + ARROW, y), (x - 1, y - ARROW / 2), (x - 1, y + ARROW / 2)]
         axes.add_patch(Polygon(head, facecolor=colour, edgecolor="none"))
@@ -135,7 +134,7 @@ def draw_graph(axes: Axes, graph: Drawing, left: float, top: float, scale: float
                     boxstyle=f"round,pad=0,rounding_size={rounding}",
                     facecolor=fill,
                     edgecolor=colour,
-                    linewidth=1.2 * scale,
+                    linewidth=1.2,
                 )
             )
         if box.label.startswith("$"):
@@ -145,7 +144,7 @@ def draw_graph(axes: Axes, graph: Drawing, left: float, top: float, scale: float
             outline = formula.transformed(Affine2D().scale(1, -1).translate(shift, y + 2.5))
             axes.add_patch(PathPatch(outline, facecolor=INK, edgecolor="none"))
         else:
-            axes.text(x, y, box.label, size=FONT_SIZE * scale, **CENTRED)
+            axes.text(x, y, box.label, size=FONT_SIZE, **CENTRED)
 
 
 def _draw_legend(axes: Axes, genotype: Genotype, centre: float, y: float) -> None:

@@ -152,20 +152,20 @@ def draw_strip(clip: Portrait, path: Path, num_poses: int = 8) -> None:
     atomic_write(path, picture.getvalue())
 
 
-def draw_poses(axes: Axes, strip: Strip, scale: float = 1.0) -> None:
-    """Draw a strip on axes that have its limits; lines and joints at a scale."""
-    axes.axhline(strip.low, color=GROUND, linewidth=1.5 * scale)
+def draw_poses(axes: Axes, strip: Strip) -> None:
+    """Draw a strip on axes that have its limits."""
+    axes.axhline(strip.low, color=GROUND, linewidth=1.5)
     for column, frame in enumerate(strip.frames):
         for person, points in enumerate(strip.points[:, column]):
-            _draw_pose(axes, strip.clip, points, person, scale)
+            _draw_pose(axes, strip.clip, points, person)
         axes.annotate(
             f"frame {frame + 1}" if column == 0 else f"{frame + 1}",
             ((column + 0.5) * strip.pose_width, strip.low),
-            (0, -7 * scale),
+            (0, -7),
             textcoords="offset points",
             ha="center",
             va="top",
-            size=max(8 * scale, 6),
+            size=8,
             color=QUIET,
             annotation_clip=False,
         )
@@ -247,7 +247,7 @@ def _axes(
 
 
 def _draw_pose(
-    axes: Axes, clip: Portrait, points: NDArray[np.float64], person: int, scale: float = 1.0
+    axes: Axes, clip: Portrait, points: NDArray[np.float64], person: int
 ) -> list[Artist]:
     """Draw one person, points [V, 2]; a bone needs both of its joints."""
     from matplotlib.collections import LineCollection
@@ -262,15 +262,15 @@ def _draw_pose(
     drawn: list[Artist] = []
     for stroke, width in (("white", 4.8), (colour, 2.2)):  # a rim shows what is in front
         limbs = LineCollection(
-            list(lines), colors=stroke, linewidths=width * scale, capstyle="round", zorder=order
+            list(lines), colors=stroke, linewidths=width, capstyle="round", zorder=order
         )
         drawn.append(axes.add_collection(limbs))
     sizes = np.full(len(points), JOINT_SIZE)
     if clip.head is not None:
         sizes[clip.head] = HEAD_SIZE
     x, y = points[known].T
-    areas = sizes[known] * scale**2
+    areas = sizes[known]
     joints = axes.scatter(
-        x, y, areas, c=colour, edgecolors="white", linewidths=0.7 * scale, zorder=order
+        x, y, areas, c=colour, edgecolors="white", linewidths=0.7, zorder=order
     )
     return [*drawn, joints]

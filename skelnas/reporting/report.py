@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from skelnas.errors import UsageError
 from skelnas.reporting.history import History, read_history
+from skelnas.reporting.page import make_page
 from skelnas.runtime.files import atomic_write
 from skelnas.training.run_dir import MODEL
 
@@ -30,8 +31,7 @@ def report(
 
     Args:
         run: a run folder or a model folder, finished or not.
-        out: where to; the suffix says the format, ``.html``, ``.pdf`` or ``.png``. None for
-            ``report.html`` in the folder.
+        out: the ``.html`` file to write; None for ``report.html`` in the folder.
         scores: file of `skelnas evaluate --scores` of this model.
         cache: where the clips of the scores lie, to be drawn.
         time_on: the device to time a forward pass of the model on; None for no times.
@@ -41,16 +41,15 @@ def report(
 
     Raises:
         InputError: the folder holds no run, or its files are broken.
-        UsageError: the suffix is another one, or the folder holds no model to say more about.
+        UsageError: `out` is not an ``.html`` file, or the options do not fit the folder.
         DeviceError: the device is missing.
         SkelnasError: matplotlib is not installed, or `out` cannot be written.
     """
     out = out or run / "report.html"
-    suffix = out.suffix.lower().removeprefix(".")
-    if suffix not in ("html", "pdf", "png"):
+    if out.suffix.lower() != ".html":
         raise UsageError(
-            f"{out}: cannot write a report of this type",
-            hint="name a file that ends in .html, .pdf or .png",
+            f"{out}: a report is an HTML page",
+            hint="name a file that ends in .html; a browser prints it or saves it as PDF",
         )
     if cache is not None and scores is None:
         raise UsageError(
@@ -59,14 +58,7 @@ def report(
         )
     history = read_history(run)
     results = _read_results(history, scores, cache, time_on)
-    if suffix == "html":
-        from skelnas.reporting.page import make_page
-
-        atomic_write(out, make_page(history, results))
-    else:
-        from skelnas.reporting.sheet import make_sheet
-
-        atomic_write(out, make_sheet(history, suffix, results))
+    atomic_write(out, make_page(history, results))
     return out
 
 
