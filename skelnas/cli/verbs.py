@@ -69,13 +69,14 @@ def train(
         console.result(settings.model_dump_json(indent=2))
         return
     from skelnas.reporting.model_card import write_card
+    from skelnas.training.saved_model import load_model
     from skelnas.training.train import train as train_verb
 
     path = train_verb(
         cache, architecture, out, settings, resume=resume, force=force, tensorboard=tensorboard
     )
     if int(os.environ.get("RANK", "0")) == 0:
-        write_card(out)
+        write_card(out, load_model(out))
     console.note(f"done: {path}; `skelnas evaluate {cache} {out}` scores it")
 
 

@@ -64,9 +64,8 @@ def _theme() -> str:
 
 
 def _style() -> str:
-    return (
-        resources.files("skelnas.reporting").joinpath("page.css").read_text(encoding="utf-8")
-    )
+    folder = resources.files("skelnas.reporting") / "templates"
+    return (folder / "page.css").read_text(encoding="utf-8")
 
 
 def _facts(history: History, results: Results | None) -> Iterator[str]:

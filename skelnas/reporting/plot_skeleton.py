@@ -270,7 +270,5 @@ def _draw_pose(
         sizes[clip.head] = HEAD_SIZE
     x, y = points[known].T
     areas = sizes[known]
-    joints = axes.scatter(
-        x, y, areas, c=colour, edgecolors="white", linewidths=0.7, zorder=order
-    )
+    joints = axes.scatter(x, y, areas, c=colour, edgecolors="white", linewidths=0.7, zorder=order)
     return [*drawn, joints]

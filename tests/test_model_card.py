@@ -1,4 +1,4 @@
-"""The card of a model folder: written with the model, given results only when it is asked."""
+"""The card of a model folder: written with the model, with results added on request."""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.errors import UsageError
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import BUILT_IN
-from skelnas.reporting import model_card
-from skelnas.reporting.model_card import PICTURE, README, add_results, check_card, write_card
+from skelnas.reporting.model_card import (
+    BEGIN,
+    END,
+    PICTURE,
+    README,
+    add_results,
+    check_card,
+    write_card,
+)
 from skelnas.training.saved_model import load_model, save_model
 from skelnas.training.train import train
 
@@ -28,6 +35,7 @@ SMALL = TrainSettings(frames=6, layers=3, channels=2, epochs=1, batch_size=9, de
 def trained(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme") / "small model"
     train(tiny_cache, BUILT_IN["ntu_cs112se30"], folder, SMALL)
+    write_card(folder, load_model(folder))
     return folder
 
 
@@ -38,13 +46,13 @@ def model(trained: Path, tmp_path: Path) -> Path:
 
 
 def head(text: str) -> dict[str, object]:
-    """Read the head of a card, whose values are JSON or a word."""
+    """Read the front matter of a card, whose values are JSON or a word."""
     lines = text.split("---\n")[1].splitlines()
     pairs = (line.split(": ", 1) for line in lines)
     return {key: json.loads(value) if value[0] == "[" else value for key, value in pairs}
 
 
-def test_training_writes_a_card_without_results(trained: Path) -> None:
+def test_a_new_card_has_no_results(trained: Path) -> None:
     text = (trained / README).read_text()
     facts = head(text)
     assert facts["library_name"] == "skelnas"
@@ -68,7 +76,7 @@ def test_training_writes_a_card_without_results(trained: Path) -> None:
     assert BUILT_IN["ntu_cs112se30"].to_json() in text
 
 
-def test_evaluation_writes_only_if_it_is_asked_to(model: Path, tiny_cache: Path) -> None:
+def test_evaluate_changes_the_card_only_on_request(model: Path, tiny_cache: Path) -> None:
     before = {path: path.read_bytes() for path in model.iterdir()}
     words = ["evaluate", str(tiny_cache), str(model), "--device", "cpu"]
     assert CliRunner().invoke(app, words).exit_code == 0
@@ -78,7 +86,7 @@ def test_evaluation_writes_only_if_it_is_asked_to(model: Path, tiny_cache: Path)
     assert [path.name for path in after if after[path] != before[path]] == [README]
 
 
-def test_results_stand_in_the_head_and_in_the_text(model: Path, tiny_cache: Path) -> None:
+def test_results_are_in_the_front_matter_and_in_the_text(model: Path, tiny_cache: Path) -> None:
     scores = evaluate(tiny_cache, model, EvaluateSettings(device="cpu")).scores
     path = model / README
     path.write_text(path.read_text().replace("## Limits", "## My own words\n\n## Limits"))
@@ -108,26 +116,26 @@ def test_a_folder_without_a_card_gets_one_with_its_results(model: Path, tiny_cac
     assert "clips learned from" not in text
 
 
-def test_a_card_is_of_its_weights(model: Path, tiny_cache: Path) -> None:
+def test_a_card_belongs_to_its_weights(model: Path, tiny_cache: Path) -> None:
     add_results(model, evaluate(tiny_cache, model, EvaluateSettings(device="cpu")).scores)
     with_results = (model / README).read_text()
-    write_card(model)
+    write_card(model, load_model(model))
     assert (model / README).read_text() == with_results
     loaded = load_model(model)
     loaded.network.classifier.bias.data += 1
     save_model(model, loaded.network, loaded.card)
-    write_card(model)
+    write_card(model, load_model(model))
     assert "None yet" in (model / README).read_text()
 
 
-def test_what_skelnas_did_not_write_stays(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_readme_by_others_is_left_alone(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model / README).write_text("a letter to a friend")
-    write_card(model)
+    write_card(model, load_model(model))
     assert (model / README).read_text() == "a letter to a friend"
-    assert "is not of skelnas, and stays as it is" in capsys.readouterr().err
-    with pytest.raises(UsageError, match="is not of skelnas, so nothing is written"):
+    assert "was not written by skelnas, and is left as it is" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="was not written by skelnas, so no results are added"):
         check_card(model)
-    with pytest.raises(UsageError, match="has no card"):
+    with pytest.raises(UsageError, match="so it has no card"):
         check_card(model / "model.safetensors")
 
 
@@ -138,14 +146,14 @@ def test_what_skelnas_did_not_write_stays(model: Path, capsys: pytest.CaptureFix
         lambda text: text.replace('"results": []', '"results": [{}]'),
         lambda text: text.replace('"results": []', '"results": 3'),
         lambda text: text.replace("model-index: [", "model-index: [["),
-        lambda text: text.replace(model_card.results.BEGIN, ""),
-        lambda text: text.replace(model_card.results.END, ""),
+        lambda text: text.replace(BEGIN, ""),
+        lambda text: text.replace(END, ""),
     ],
 )
-def test_a_card_without_a_place_for_results(model: Path, spoil: Callable[[str], str]) -> None:
+def test_a_card_without_room_for_results(model: Path, spoil: Callable[[str], str]) -> None:
     path = model / README
     path.write_text(spoil(path.read_text()))
-    with pytest.raises(UsageError, match="has no place for results any more"):
+    with pytest.raises(UsageError, match="the section for results is missing or damaged"):
         check_card(model)
 
 
@@ -155,7 +163,7 @@ def test_without_matplotlib_there_is_a_card_without_a_picture(
     (model / README).unlink()
     (model / PICTURE).unlink()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    write_card(model)
+    write_card(model, load_model(model))
     assert PICTURE not in (model / README).read_text()
     assert not (model / PICTURE).exists()
     assert "has no picture of the cells" in capsys.readouterr().err
@@ -164,6 +172,7 @@ def test_without_matplotlib_there_is_a_card_without_a_picture(
 def test_a_baseline_has_no_cells(tiny_cache: Path, tmp_path: Path) -> None:
     plain = TrainSettings(frames=6, epochs=1, device="cpu")
     train(tiny_cache, "temporal-conv", tmp_path / "m", plain)
+    write_card(tmp_path / "m", load_model(tmp_path / "m"))
     text = (tmp_path / "m" / README).read_text()
     assert "a temporal-conv, trained by skelnas" in text
     assert "## Genotype" not in text
