@@ -71,9 +71,7 @@ def parse(text: str, origin: str) -> Genotype:
         InputError: the text is not a genotype.
     """
     try:
-        document = json.loads(
-            text.removeprefix("\ufeff")
-        )  # byte order mark
+        document = json.loads(text.removeprefix("\ufeff"))  # byte order mark
     except (ValueError, RecursionError) as error:  # too long a number, too deep a nesting
         reason = str(error)
         if isinstance(error, json.JSONDecodeError):

@@ -65,9 +65,9 @@ def test_a_broken_configuration_is_blamed_itself(
 
 
 def test_alphas_that_are_not_there_yet_or_not_any_more(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"alphas\.jsonl: holds no alphas yet") as caught:
+    with pytest.raises(InputError, match=r"alphas\.jsonl: no alphas yet") as caught:
         derive(write_run(tmp_path, []))
-    assert caught.value.hint == "let the search run on"
+    assert caught.value.hint == "let the search continue"
     with pytest.raises(InputError, match=r"alphas\.jsonl: is missing or empty, though epochs"):
         derive(write_run(tmp_path, [], done=3))
     (tmp_path / ALPHAS).unlink()
@@ -81,9 +81,9 @@ def test_a_line_that_means_nothing_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"alphas\.jsonl: epoch 1: the alphas of edge 0") as caught:
         derive(write_run(tmp_path, [line(0, 1), diverged]))
     assert caught.value.hint == "the search has diverged; derive from an earlier epoch"
-    with pytest.raises(InputError, match=r"alphas\.jsonl: epoch 0: is not as expected"):
+    with pytest.raises(InputError, match=r"alphas\.jsonl: epoch 0: unexpected content"):
         derive(write_run(tmp_path, [{"epoch": 0, "normal": 7}]))
-    with pytest.raises(UsageError, match="has no alphas of epoch 4"):
+    with pytest.raises(UsageError, match="no alphas of epoch 4"):
         derive(write_run(tmp_path, [line(0, 1)]), epoch=4)
 
 

@@ -125,29 +125,27 @@ def test_a_cache_that_has_moved_or_is_another(
     run: Path, tiny_cache: Path, losses: dict[str, Losses], tmp_path: Path
 ) -> None:
     config = run_dir.read_config(run) | {"cache": str(tmp_path / "gone.h5")}
-    with pytest.raises(
-        InputError, match=r"gone\.h5: the cache of the search is not there"
-    ) as caught:
+    with pytest.raises(InputError, match=r"gone\.h5: the cache of the search is missing") as caught:
         measure_losses(run, config)
     assert "--cache" in str(caught.value.hint)
     assert measure_losses(run, config, cache=tiny_cache) == losses
     write_tiny_cache(tmp_path / "other.h5", seed=1)
-    with pytest.raises(InputError, match=r"other\.h5: has other clips than"):
+    with pytest.raises(InputError, match=r"other\.h5: not the clips that"):
         measure_losses(run, config, cache=tmp_path / "other.h5")
 
 
 def test_what_cannot_be_measured(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--epoch goes with alphas"):
+    with pytest.raises(UsageError, match="--epoch needs --select alphas"):
         derive(run, epoch=1, perturbation=Perturbation())
     config = run_dir.read_config(run)
-    with pytest.raises(InputError, match="holds no checkpoint yet"):
+    with pytest.raises(InputError, match="no checkpoint yet"):
         measure_losses(tmp_path, config)
-    with pytest.raises(InputError, match="not those of this skelnas"):
+    with pytest.raises(InputError, match="settings of another version of skelnas"):
         measure_losses(run, config | {"settings": {"epoch": 1}})
     wider = {**config, "settings": {**config["settings"], "channels": 3}}
-    with pytest.raises(InputError, match="is not of this search"):
+    with pytest.raises(InputError, match="not a checkpoint of this search"):
         measure_losses(run, wider)
-    with pytest.raises(InputError, match="None: the cache of the search is not there"):
+    with pytest.raises(InputError, match="None: the cache of the search is missing"):
         measure_losses(run, {**config, "cache": None})
 
 

@@ -390,7 +390,11 @@ def test_alphas_that_are_not_whole(
     path = tmp_path / "run" / run_dir.ALPHAS
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:-1], line]))
-    words = "a line is not as expected" if line else "expected alphas of epochs 0 to 2"
+    words = (
+        "unexpected content"
+        if line
+        else "expected one line of alphas for each of the epochs 0 to 2"
+    )
     with pytest.raises(InputError, match=words):
         search(tiny_cache, tmp_path / "run", SMALL, resume=True)
 
@@ -460,7 +464,7 @@ def test_derive_wants_a_search(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
         derive(tmp_path)
     (tmp_path / run_dir.CONFIG).write_text('{"verb": "train"}')
-    with pytest.raises(InputError, match="holds no search"):
+    with pytest.raises(InputError, match="not a search"):
         derive(tmp_path)
 
 

@@ -77,9 +77,9 @@ def search(
                 "--repeats is the work of one process, not of several ranks",
                 hint="search with --hold-out and one --seed after the other",
             )
-        from skelnas.nas.repeats import agree, repeat
+        from skelnas.nas.repeats import match_settings, repeat
 
-        settings, training = agree(settings, _training(settings, train_config))
+        settings, training = match_settings(settings, _training(settings, train_config))
         if dry_run:
             both = {"search": settings.model_dump(), "train": training.model_dump()}
             console.result(json.dumps(both, indent=2))

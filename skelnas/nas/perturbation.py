@@ -1,8 +1,8 @@
-"""What a searched supernet loses with each of its operations and edges (after DARTS-PT).
+"""Perturbation-based selection: how much the loss rises without an operation or an edge.
 
-Wang et al., Rethinking Architecture Selection in Differentiable NAS, ICLR 2021. Without their
-tuning between two choices: every operation and every edge is removed alone, from the supernet
-as the search has left it.
+Source: Wang et al., Rethinking Architecture Selection in Differentiable NAS (DARTS-PT), ICLR 2021.
+Differs from it: the supernet is not fine-tuned between choices; each operation and each edge is
+removed by itself from the supernet of the finished search.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from skelnas.training.run_dir import CHECKPOINT, CONFIG
 
 
 @dataclass(frozen=True)
-class Losses:
-    """How much the validation loss of a cell's supernet rises when a part of it is removed.
+class LossIncreases:
+    """Increase of the validation loss when a part of a cell is removed.
 
     Attributes:
-        ops: for each edge, ordered by target node, then source, by operation but ``none``.
+        ops: by operation (all but ``none``) for each edge; edges are ordered by target node, then
+            source.
         edges: for each edge.
     """
 
@@ -50,25 +51,25 @@ def measure_losses(
     cache: Path | None = None,
     num_clips: int = 0,
     device: Device | None = None,
-) -> dict[str, Losses]:
+) -> dict[str, LossIncreases]:
     """Remove each operation and each edge of a searched supernet, one at a time.
 
-    What is removed has a share of 0, in all cells of the kind; the other shares stay as they
-    are. The loss is the mean cross-entropy on clips of the half that drives alpha, in batches as
-    large as the search's, in an order of their own.
+    To remove one is to set its weight to 0 in all cells of its kind; the other weights stay. The
+    loss is the mean cross-entropy on clips of the half that drives alpha, in batches of the
+    search's size.
 
     Args:
-        run: the folder of a search.
+        run: run folder of the search.
         config: its configuration.
-        cache: the search's cache, if it is not where it was.
-        num_clips: the most clips to measure on, at least a batch; 0 for the whole half.
-        device: where; None for that of the search.
+        cache: the search's cache, if it was moved.
+        num_clips: maximum number of clips to measure on, at least one batch; 0 for all.
+        device: None for that of the search.
 
     Returns:
-        The losses of the normal and the reduction cell, by name.
+        The increases of the normal and the reduction cell, by name.
 
     Raises:
-        InputError: the run has no checkpoint, or the cache is missing or has other clips.
+        InputError: the run has no checkpoint, or the cache is missing or holds other clips.
         DeviceError: the device is missing.
     """
     settings = _read_settings(run, config, device)
@@ -79,49 +80,53 @@ def measure_losses(
         batches = batches[: max(num_clips // settings.batch_size, 1)]
 
     with torch.no_grad(), devices.precision(settings.precision):
-        whole = {cell: shares.clone() for cell, shares in supernet.shares().items()}
-        places, mixes = zip(*_remove(whole, supernet.primitives), strict=True)
-        intact = torch.zeros((), device=clips.dataset.device)
-        sums = torch.zeros(len(mixes), device=clips.dataset.device)
-        with progress("perturbation", len(batches) * (1 + len(mixes))) as meter:
+        intact = {cell: weights.clone() for cell, weights in supernet.op_weights().items()}
+        removed, op_weights = zip(*_removals(intact, supernet.primitives), strict=True)
+        intact_loss = torch.zeros((), device=clips.dataset.device)
+        increases = torch.zeros(len(removed), device=clips.dataset.device)
+        with progress("perturbation", len(batches) * (1 + len(removed))) as meter:
             for indices in batches:
                 batch = clips.dataset.batch(indices)
-                loss = F.cross_entropy(supernet(batch.x, whole), batch.labels)
-                intact += loss
+                loss = F.cross_entropy(supernet(batch.x, intact), batch.labels)
+                intact_loss += loss
                 meter.advance()
-                for number, mix in enumerate(mixes):
-                    sums[number] += F.cross_entropy(supernet(batch.x, mix), batch.labels) - loss
+                for index, weights in enumerate(op_weights):
+                    logits = supernet(batch.x, weights)  # [N, classes]
+                    increases[index] += F.cross_entropy(logits, batch.labels) - loss
                     meter.advance()
-    rises = dict(zip(places, (sums / len(batches)).tolist(), strict=True))
-    count = sum(len(indices) for indices in batches)
-    mean = intact.item() / len(batches)
-    note(f"perturbation: the loss is {mean:.3f} on {count} clips; {len(mixes)} parts removed")
-    if not all(map(math.isfinite, rises.values())):
+    by_part = dict(zip(removed, (increases / len(batches)).tolist(), strict=True))
+    num_measured = sum(len(indices) for indices in batches)
+    mean = intact_loss.item() / len(batches)
+    note(
+        f"perturbation: loss {mean:.3f} on {num_measured} clips; "
+        f"removed {len(removed)} operations and edges, one at a time"
+    )
+    if not all(map(math.isfinite, by_part.values())):
         raise InputError(
-            f"{run / CHECKPOINT}: the losses of its supernet are not all finite numbers",
-            hint="--select alphas derives without them",
+            f"{run / CHECKPOINT}: the loss of its supernet is not finite",
+            hint="--select alphas does not need the supernet",
         )
     ops = [op for op in supernet.primitives if op != "none"]
     return {
-        cell: Losses(
-            ops=[{op: rises[cell, edge, op] for op in ops} for edge in range(len(shares))],
-            edges=[rises[cell, edge, ""] for edge in range(len(shares))],
+        cell: LossIncreases(
+            ops=[{op: by_part[cell, edge, op] for op in ops} for edge in range(len(weights))],
+            edges=[by_part[cell, edge, ""] for edge in range(len(weights))],
         )
-        for cell, shares in whole.items()
+        for cell, weights in intact.items()
     }
 
 
-def _remove(
-    whole: dict[str, Tensor], primitives: tuple[str, ...]
+def _removals(
+    op_weights: dict[str, Tensor], primitives: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, int, str], dict[str, Tensor]]]:
-    """Yield the shares without each (cell, edge, operation) and without each (cell, edge, "")."""
-    for cell, shares in whole.items():
-        for edge in range(len(shares)):
+    """Yield each part, (cell, edge, operation) or (cell, edge, ""), and the weights without it."""
+    for cell, weights in op_weights.items():
+        for edge in range(len(weights)):
             for index, op in enumerate((*primitives, "")):
-                without = shares.clone()
+                without = weights.clone()
                 without[edge, slice(index, index + 1) if op else slice(None)] = 0
                 if op != "none":
-                    yield (cell, edge, op), {**whole, cell: without}
+                    yield (cell, edge, op), {**op_weights, cell: without}
 
 
 def _read_settings(run: Path, config: Mapping[str, Any], device: Device | None) -> SearchSettings:
@@ -130,8 +135,8 @@ def _read_settings(run: Path, config: Mapping[str, Any], device: Device | None) 
     except (KeyError, TypeError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"{run / CONFIG}: the settings are not those of this skelnas ({reason})",
-            hint="--select alphas derives without them",
+            f"{run / CONFIG}: settings of another version of skelnas ({reason})",
+            hint="--select alphas does not need them",
         ) from None
     return settings.model_copy(update={"device": device or settings.device, "precision": "fp32"})
 
@@ -139,18 +144,18 @@ def _read_settings(run: Path, config: Mapping[str, Any], device: Device | None) 
 def _load(
     run: Path, config: Mapping[str, Any], settings: SearchSettings, cache: Path
 ) -> tuple[Supernet, SearchClips]:
-    """Load the supernet as the search has left it, and the clips that it was searched on."""
+    """Load the supernet of a search from its checkpoint, and the clips of the search."""
     if not (run / CHECKPOINT).exists():
-        raise InputError(f"{run}: holds no checkpoint yet", hint="let the search run on")
+        raise InputError(f"{run}: no checkpoint yet", hint="let the search continue")
     if not cache.exists():
         raise InputError(
-            f"{cache}: the cache of the search is not there", hint="--cache says where it is"
+            f"{cache}: the cache of the search is missing", hint="--cache gives its new path"
         )
     clips = load_search_clips(cache, settings, devices.choose(settings))
     if clips.fingerprint != config.get("fingerprint"):
         raise InputError(
-            f"{cache}: has other clips than {run} was searched on",
-            hint="--cache names the one that it was searched on",
+            f"{cache}: not the clips that {run} was searched on",
+            hint="--cache gives the path of the search's cache",
         )
     tensors, _ = load_checkpoint(run / CHECKPOINT)
     supernet = Supernet.of(settings, clips.dataset.shape[0], len(clips.classes))
@@ -158,6 +163,8 @@ def _load(
         supernet.load_state_dict(part_of(tensors, "model"))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{run / CHECKPOINT}: is not of this search ({reason})") from None
+        raise InputError(
+            f"{run / CHECKPOINT}: not a checkpoint of this search ({reason})"
+        ) from None
     devices.place(supernet, clips.dataset.device)
     return supernet, clips

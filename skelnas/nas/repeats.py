@@ -1,7 +1,7 @@
-"""`skelnas search --repeats`: searches with several seeds, beside genotypes drawn at random.
+"""`skelnas search --repeats`: compare searches with several seeds against random genotypes.
 
-All genotypes are trained alike, for a short while, and scored on subjects that were held out of
-the training part. So a search can be judged and a genotype picked without the test part.
+All genotypes get the same short training and are scored on subjects held out of the training
+part, so that a search can be judged and a genotype picked without the test part.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from skelnas.training import run_dir
 from skelnas.training.train import train
 
 HOLD_OUT = 0.2
-"""Share of the subjects that is held out if no other is asked for (ours)."""
+"""Default fraction of the subjects to hold out (ours)."""
 
 KINDS = ("searched", "random")
 
@@ -43,31 +43,31 @@ def repeat(
     tensorboard: bool = False,
     after_train: Callable[[Path], object] | None = None,
 ) -> dict[str, Any]:
-    """Search with `count` seeds, and compare what they find with as many random genotypes.
+    """Search with `count` seeds and compare the results with as many random genotypes.
 
     Seed s makes the run folder ``seed-s`` and the model folders ``searched-s`` and ``random-s``,
-    the latter of ``random:s`` in the space of the search. Both are trained with seed s. No search
-    and no training sees what is held out; the test part is never read.
+    the latter from the genotype ``random:s`` of the same space. Both are trained with seed s. No
+    search or training sees the held-out clips; the test part is never read.
 
     Args:
         cache: a skeleton cache.
-        out: the folder of all that; ``repeats.json`` is written anew after each network.
-        settings: of the searches; their seeds count up from this one.
-        training: of the trainings; seed, protocol and hold-out are those of the searches.
-        count: how many seeds; may be another one when the work is resumed.
-        resume: go on; what is finished is not done again.
-        force: forget what was done in the folder.
-        tensorboard: write events for TensorBoard, too.
+        out: folder of all runs and models, and of ``repeats.json``, updated after each network.
+        settings: of the searches; its seed is the first one.
+        training: of the trainings; seed, protocol and hold-out follow the searches.
+        count: number of seeds; may change on resuming.
+        resume: continue; finished parts are not repeated.
+        force: discard what is in the folder.
+        tensorboard: also write TensorBoard events.
         after_train: called with each model folder once it is trained.
 
     Returns:
-        What ``repeats.json`` holds.
+        The content of ``repeats.json``.
 
     Raises:
         InputError, UsageError, DeviceError: see `search`, `train` and `evaluate`.
-        Interrupted: asked to stop; the work can be resumed.
+        Interrupted: stopped by a signal; can be resumed.
     """
-    settings, training = agree(settings, training)
+    settings, training = match_settings(settings, training)
     seeds = range(settings.seed, settings.seed + count)
     config = {
         "verb": "repeats",
@@ -76,22 +76,22 @@ def repeat(
         "training": training.asked(),
     }
 
-    def how(folder: Path) -> dict[str, bool]:
-        """Go on with what is there, or start in what `_forget` has left."""
-        is_there = (folder / run_dir.CONFIG).exists()
-        return {"resume": is_there, "force": not is_there, "tensorboard": tensorboard}
+    def options(folder: Path) -> dict[str, bool]:
+        """Resume a run that exists; otherwise start one."""
+        exists = (folder / run_dir.CONFIG).exists()
+        return {"resume": exists, "force": not exists, "tensorboard": tensorboard}
 
-    def make(kind: str, seed: int) -> dict[str, Any]:
+    def make_network(kind: str, seed: int) -> dict[str, Any]:
         """Find a genotype, train it and score it."""
         seeded = {"seed": seed}
         if kind == "searched":
             run = out / f"seed-{seed}"
-            search(cache, run, settings.model_copy(update=seeded), **how(run))
+            search(cache, run, settings.model_copy(update=seeded), **options(run))
             genotype = derive(run)
         else:
             genotype = random_genotype(seed, settings.space, settings.nodes)
         model = out / f"{kind}-{seed}"
-        train(cache, genotype, model, training.model_copy(update=seeded), **how(model))
+        train(cache, genotype, model, training.model_copy(update=seeded), **options(model))
         if after_train is not None:
             after_train(model)
         return {"name": model.name, "kind": kind, "seed": seed, **_score(cache, model, training)}
@@ -104,35 +104,35 @@ def repeat(
             for number, (seed, kind) in enumerate(itertools.product(seeds, KINDS), start=1):
                 if (name := f"{kind}-{seed}") not in networks:
                     note(f"network {number} of {2 * count}: {name}")
-                    networks[name] = make(kind, seed)
+                    networks[name] = make_network(kind, seed)
                     _write(out, networks, None)
         except KeyboardInterrupt:
             raise Interrupted(
-                "search --repeats stopped", hint="the same command with --resume goes on from here"
+                "search --repeats stopped", hint="the same command with --resume continues"
             ) from None
         return _write(out, networks, seeds)
 
 
-def agree(
+def match_settings(
     settings: SearchSettings, training: TrainSettings
 ) -> tuple[SearchSettings, TrainSettings]:
-    """Let searches and trainings hold out the same, with the same seed and protocol."""
+    """Give searches and trainings the same seed, protocol and hold-out."""
     settings = settings.model_copy(update={"hold_out": settings.hold_out or HOLD_OUT})
-    same = {name: getattr(settings, name) for name in ("seed", "protocol", "hold_out")}
-    return settings, training.model_copy(update=same)
+    shared = {name: getattr(settings, name) for name in ("seed", "protocol", "hold_out")}
+    return settings, training.model_copy(update=shared)
 
 
 def _forget(out: Path) -> None:
-    """Forget the runs of all seeds, or going on would meet those of other settings."""
+    """Discard the runs of all seeds, so that none with other settings is resumed."""
     for kind in ("seed", *KINDS):
         for config in out.glob(f"{kind}-*/{run_dir.CONFIG}"):
             run_dir.forget(config.parent)
 
 
 def _score(cache: Path, model: Path, training: TrainSettings) -> dict[str, Any]:
-    """Score a model on what was held out."""
-    where = training.model_dump(include={"device", "threads", "store"})
-    result = evaluate(cache, model, EvaluateSettings(part="held-out", **where))
+    """Score a model on the held-out clips."""
+    machine = training.model_dump(include={"device", "threads", "store"})
+    result = evaluate(cache, model, EvaluateSettings(part="held-out", **machine))
     return {
         "protocol": result.scores.about.protocol,
         "clips": len(result.scores),
@@ -147,7 +147,7 @@ def _score(cache: Path, model: Path, training: TrainSettings) -> dict[str, Any]:
 
 
 def _read(out: Path) -> dict[str, dict[str, Any]]:
-    """Read the networks that are scored already, by name."""
+    """Read the networks that have been scored, by name."""
     path = out / run_dir.REPEATS
     if not path.exists():
         return {}
@@ -159,19 +159,19 @@ def _read(out: Path) -> dict[str, dict[str, Any]]:
         return {network["name"]: network for network in networks}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"{path}: is not as expected ({error!r})",
-            hint="without it, --resume scores the networks again",
+            f"{path}: unexpected content ({error!r})",
+            hint="delete it, and --resume scores the networks again",
         ) from None
 
 
 def _write(
     out: Path, networks: Mapping[str, dict[str, Any]], seeds: Sequence[int] | None
 ) -> dict[str, Any]:
-    """Write ``repeats.json``; with the comparison of some seeds, once they are all scored."""
+    """Write ``repeats.json``, with a summary once all `seeds` are scored."""
     if len({network["fingerprint"] for network in networks.values()}) > 1:
         raise InputError(
-            "the cache has other clips than the networks before were trained on",
-            hint="--force starts anew, with all of them on the same clips",
+            "the cache changed: the networks so far were trained on other clips",
+            hint="--force starts again, with all of them on the same clips",
         )
     summary: dict[str, Any] = {}
     if seeds is not None:
@@ -189,6 +189,6 @@ def _top1(network: dict[str, Any]) -> float:
 
 
 def _spread(scores: list[float]) -> dict[str, float | None]:
-    """Say how scores lie; the standard deviation is that of a sample, so one has none."""
+    """Return mean, sample standard deviation (None for a single score) and maximum."""
     deviation = statistics.stdev(scores) if len(scores) > 1 else None
     return {"mean": statistics.fmean(scores), "deviation": deviation, "best": max(scores)}

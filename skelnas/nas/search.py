@@ -1,4 +1,4 @@
-"""`skelnas search`: cache → run folder, by bilevel search over the supernet."""
+"""`skelnas search`: bilevel search over the supernet; cache → run folder."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from skelnas.training.progress import Reading
 from skelnas.training.tensorboard import EventWriter
 
 STREAM_INIT, STREAM_SPLIT, STREAM_TRAIN, STREAM_VALIDATION = range(4)
-"""What a search draws at random, told apart so that each has a seed of its own."""
+"""Random streams of a search; each has its own seed."""
 
 
 @dataclass(frozen=True)
 class SearchClips:
-    """Clips on the device, and which of them do what.
+    """The clips of a search and their two halves.
 
     Attributes:
-        dataset: the training part of the protocol without what is held out.
-        weight_half, alpha_half: which of these clips train w and which drive alpha.
-        protocol: the split that was chosen.
+        dataset: the training part of the protocol, without held-out clips.
+        weight_half, alpha_half: indices of the clips that train w and that drive alpha.
+        protocol: the chosen split.
         classes: names of all classes.
-        hold_out: which clips of the training part are in neither half, or None.
+        hold_out: what was held out of the training part, or None.
         fingerprint: of the clips in the dataset.
     """
 
@@ -63,10 +63,10 @@ class SearchClips:
 def load_search_clips(
     cache_path: Path, settings: SearchSettings, device: torch.device
 ) -> SearchClips:
-    """Load the training part of the protocol and halve it; the test part is never read.
+    """Load the training part of the protocol and split it in half; never reads the test part.
 
     Raises:
-        InputError: the cache is broken, or its training part cannot be halved.
+        InputError: the cache is broken, or its training part is too small to split.
     """
     with Cache.open(cache_path) as cache:
         protocol = cache.choose_protocol(settings.protocol)
@@ -98,26 +98,25 @@ def search(
     force: bool = False,
     tensorboard: bool = False,
 ) -> None:
-    """Search for the two cells, and keep the run in a folder, for `derive`.
+    """Search for the two cells and write a run folder, from which `derive` reads the genotype.
 
-    One half of the training part of the protocol trains the weights, the other half drives
-    the alphas; the test part and what is held out are never read. A run that was stopped goes
-    on with `resume` as if nothing had happened. Several ranks search together, as one process
-    would.
+    One half of the training part of the protocol trains the weights, the other half drives the
+    alphas; the test part and held-out clips are never read. With several ranks the result is that
+    of one process.
 
     Args:
         cache_path: a skeleton cache.
         out: the run folder.
         settings: see `SearchSettings`.
-        resume: go on with the run in the folder.
-        force: forget the run in the folder.
-        tensorboard: also write events for TensorBoard.
+        resume: continue the run in the folder; the result is that of an uninterrupted run.
+        force: discard the run in the folder.
+        tensorboard: also write TensorBoard events.
 
     Raises:
-        InputError: the cache is broken, or its training part cannot be halved.
+        InputError: the cache is broken, or its training part is too small to split.
         UsageError: the folder holds another run.
         DeviceError: the device is missing or out of memory.
-        Interrupted: asked to stop; the run can be resumed.
+        Interrupted: stopped by a signal; the run can be resumed.
     """
     events = EventWriter(out, candidates(settings.space)) if tensorboard else None
     with distributed.joined(settings.rank_timeout), over_ranks(settings.batch_norm == "sync"):
@@ -147,7 +146,10 @@ def search(
         if on_cuda and engine.name == "fused" and engine.why_not_faster:
             note(f"the Triton engine is not used: {engine.why_not_faster}")
         if settings.layers < 3:
-            note("the supernet has no normal cell: that of the genotype will be as drawn at random")
+            note(
+                "with fewer than 3 layers the supernet has no normal cell: "
+                "that of the genotype stays random"
+            )
         with open_run(out, config, resume=resume, force=force, mirror=events) as run:
             with making("search", device):
                 job = _Search(run, settings, clips)
@@ -156,7 +158,7 @@ def search(
 
 
 class _Search(TrainLoop):
-    """A search at work."""
+    """The search as a training loop."""
 
     verb = "search"
     metrics = ("train_loss", "train_top1", "validation_loss")
@@ -191,7 +193,7 @@ class _Search(TrainLoop):
         )
 
     def restore(self) -> None:
-        """Find the genotypes of the epochs so far again, too."""
+        """Restore the checkpoint and the genotypes of the finished epochs."""
         super().restore()
         path = self.run.folder / run_dir.ALPHAS
         lines = run_dir.read_lines(path) if path.exists() else []
@@ -201,29 +203,29 @@ class _Search(TrainLoop):
                 from_alphas(line["normal"], line["reduction"], primitives) for line in lines
             ]
         except InputError as error:
-            raise InputError(f"{path}: {error}", hint="--force starts the run anew") from None
+            raise InputError(f"{path}: {error}", hint="--force starts the run again") from None
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-            raise InputError(f"{path}: a line is not as expected ({error!r})") from None
+            raise InputError(f"{path}: unexpected content ({error!r})") from None
         done = self.epoch + 1 if self.steps_done else 0
         if [line["epoch"] for line in lines] != list(range(done)):
             raise InputError(
-                f"{path}: expected alphas of epochs 0 to {self.epoch}, a line each",
-                hint="--force starts the run anew",
+                f"{path}: expected one line of alphas for each of the epochs 0 to {self.epoch}",
+                hint="--force starts the run again",
             )
 
     def genotype(self) -> Genotype:
-        """Derive the genotype that the alphas stand for now."""
+        """Derive the genotype of the current alphas."""
         normal, reduction = (alpha.tolist() for alpha in self.bilevel.alphas)
         return from_alphas(normal, reduction, candidates(self.settings.space))
 
     def read(self) -> Reading:
-        """Read how this epoch goes so far, and what the alphas stand for."""
-        with suppress(InputError):  # the run has diverged, and is about to end
+        """Return the progress of the epoch, and the cells and entropy of the current alphas."""
+        with suppress(InputError):  # diverged, and about to end
             return replace(super().read(), cells=self.genotype(), entropy=self._entropy())
         return super().read()
 
     def plan_epoch(self) -> Iterator[Item]:
-        """Yield for each step the clips that train w and the clips that drive alpha."""
+        """Yield the indices of the two batches of each step: for w and for alpha."""
         if self.epoch == 0 and self.step == 0:
             self._log_alphas()
         training, validation = (
@@ -233,7 +235,7 @@ class _Search(TrainLoop):
         return zip(training, itertools.cycle(validation), strict=False)
 
     def take_step(self, item: Item) -> tuple[Tensor, int]:
-        """Move alpha and w by one step."""
+        """Update alpha and w once."""
         training, validation = (
             self.dataset.batch(indices, share=distributed.rank_slice(len(indices)))
             for indices in item
@@ -242,7 +244,7 @@ class _Search(TrainLoop):
         return sums, len(item[0])
 
     def end_epoch(self, record: dict[str, Any]) -> str:
-        """Keep the alphas of this epoch, and what they say of a collapse or an end."""
+        """Log the alphas, their entropy and the signs of a collapse or of convergence."""
         self._log_alphas()
         record.update({f"{cell}_entropy": part for cell, part in self._entropy().items()})
         record["engine"] = choose_engine(self.settings).name
@@ -251,14 +253,14 @@ class _Search(TrainLoop):
         return f"skips {record['skips']}  stable {record['stable']}"
 
     def why_stop(self) -> str:
-        """Look for a collapse into skips and for a genotype that stands, where that is asked."""
-        most, enough = self.settings.stop_skips, self.settings.stop_stable
-        if len(self.genotypes) < 2:  # of the start alone
+        """Return why ``--stop-skips`` or ``--stop-stable`` ends the search, or ""."""
+        max_skips, num_stable = self.settings.stop_skips, self.settings.stop_stable
+        if len(self.genotypes) < 2:  # only the initial ones
             return ""
-        if most is not None and (skips := count_skips(self.genotypes[-1])) > most:
-            return f"the normal cell has {skips} skip_connect, more than --stop-skips {most}"
-        if enough is not None and count_stable(self.genotypes) >= enough:
-            return f"the genotype is the same for --stop-stable {enough} epochs"
+        if max_skips is not None and (skips := count_skips(self.genotypes[-1])) > max_skips:
+            return f"the normal cell has {skips} skip_connect, more than --stop-skips {max_skips}"
+        if num_stable is not None and count_stable(self.genotypes) >= num_stable:
+            return f"the genotype is the same for --stop-stable {num_stable} epochs"
         return ""
 
     def _entropy(self) -> dict[str, float]:
