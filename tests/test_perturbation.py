@@ -15,7 +15,7 @@ from skelnas.data.cache import Cache
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import choose_cell, count_skips
 from skelnas.nas.derive import Perturbation, derive
-from skelnas.nas.perturbation import Losses, measure_losses
+from skelnas.nas.perturbation import LossIncreases, measure_losses
 from skelnas.nas.search import search
 from skelnas.training import run_dir
 from skelnas.training.checkpoint import load_checkpoint, save_checkpoint
@@ -31,16 +31,16 @@ def run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def measure(run: Path, num_clips: int = 0) -> dict[str, Losses]:
+def measure(run: Path, num_clips: int = 0) -> dict[str, LossIncreases]:
     return measure_losses(run, run_dir.read_config(run), num_clips=num_clips)
 
 
 @pytest.fixture(scope="module")
-def losses(run: Path) -> dict[str, Losses]:
+def losses(run: Path) -> dict[str, LossIncreases]:
     return measure(run)
 
 
-def test_every_operation_and_edge_is_measured(losses: dict[str, Losses]) -> None:
+def test_every_operation_and_edge_is_measured(losses: dict[str, LossIncreases]) -> None:
     assert list(losses) == ["normal", "reduction"]
     for cell in losses.values():
         assert [list(ops) for ops in cell.ops] == [["skip_connect", "conv_3x3"]] * EDGES
@@ -65,7 +65,7 @@ def copy_with(run: Path, copy: Path, *, zero: str) -> Path:
 
 @pytest.mark.parametrize("edge", [0, 3])
 def test_a_removed_convolution_is_one_whose_weights_are_zero(
-    run: Path, losses: dict[str, Losses], tmp_path: Path, edge: int
+    run: Path, losses: dict[str, LossIncreases], tmp_path: Path, edge: int
 ) -> None:
     """Then its output, normalised, is 0 everywhere, as if its share were."""
     normal_cells = (0, 3)
@@ -82,7 +82,9 @@ def test_a_removed_convolution_is_one_whose_weights_are_zero(
     assert before.edges[edge] == pytest.approx(both, abs=1e-6)
 
 
-def test_cells_are_chosen_by_what_their_removal_costs(run: Path, losses: dict[str, Losses]) -> None:
+def test_cells_are_chosen_by_what_their_removal_costs(
+    run: Path, losses: dict[str, LossIncreases]
+) -> None:
     genotype = derive(run, perturbation=Perturbation())
     for name, cell in (("normal", genotype.normal), ("reduction", genotype.reduction)):
         cell_losses = losses[name]
@@ -97,7 +99,7 @@ def test_cells_are_chosen_by_what_their_removal_costs(run: Path, losses: dict[st
 
 
 def test_a_few_clips_are_whole_batches(
-    run: Path, losses: dict[str, Losses], capsys: pytest.CaptureFixture[str]
+    run: Path, losses: dict[str, LossIncreases], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert measure(run, num_clips=18) == losses
     for asked, used in ((1, 6), (11, 6), (12, 12)):
@@ -122,7 +124,7 @@ def test_only_the_half_that_drives_alpha_is_measured_on(
 
 
 def test_a_cache_that_has_moved_or_is_another(
-    run: Path, tiny_cache: Path, losses: dict[str, Losses], tmp_path: Path
+    run: Path, tiny_cache: Path, losses: dict[str, LossIncreases], tmp_path: Path
 ) -> None:
     config = run_dir.read_config(run) | {"cache": str(tmp_path / "gone.h5")}
     with pytest.raises(InputError, match=r"gone\.h5: the cache of the search is missing") as caught:
@@ -153,7 +155,7 @@ def test_a_loss_that_is_no_number_chooses_nothing(run: Path, tmp_path: Path) -> 
     tensors, place = load_checkpoint(run / run_dir.CHECKPOINT)
     broken = {**tensors, "model/classifier.bias": tensors["model/classifier.bias"] * math.nan}
     save_checkpoint(tmp_path / run_dir.CHECKPOINT, broken, place)
-    with pytest.raises(InputError, match="not all finite numbers"):
+    with pytest.raises(InputError, match="the loss of its supernet is not finite"):
         measure_losses(tmp_path, run_dir.read_config(run))
 
 
