@@ -30,7 +30,7 @@ from torch.func import functional_call
 
 from skelnas.config import Precision, SearchSettings
 from skelnas.data.cache import Cache
-from skelnas.data.dataset import Batch, shuffled
+from skelnas.data.dataset import Batch, shuffled_batches
 from skelnas.data.prepare import prepare
 from skelnas.data.readers.synthetic import Synthetic
 from skelnas.engine import ENGINES
@@ -161,7 +161,9 @@ class Trained:
     def pair(self, number: int) -> tuple[Batch, Batch]:
         """Return one batch of each half: the first of an order of their own."""
         halves = self.clips.weight_half, self.clips.alpha_half
-        batches = (next(shuffled(half, self.settings.batch_size, number)) for half in halves)
+        batches = (
+            next(shuffled_batches(half, self.settings.batch_size, number)) for half in halves
+        )
         training, validation = (self.clips.dataset.batch(indices) for indices in batches)
         return training, validation
 

@@ -86,6 +86,7 @@ def main() -> None:
             Batch(
                 torch.randn(shape, generator=generator),
                 torch.randint(10, shape[:1], generator=generator),
+                args.batch,
             )
             for _ in range(2)
         )

@@ -80,7 +80,9 @@ class Trial:
         shape = (batch_size, 3, args.frames, args.joints)
         self.batches = [
             Batch(
-                torch.randn(shape).to(self.device), torch.randint(60, (batch_size,)).to(self.device)
+                torch.randn(shape).to(self.device),
+                torch.randint(60, (batch_size,)).to(self.device),
+                batch_size,
             )
             for _ in range(2)
         ]

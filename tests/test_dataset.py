@@ -8,14 +8,20 @@ import torch
 from pydantic import ValidationError
 
 from skelnas.config import AugmentSettings, ClipSettings, Store
-from skelnas.data import dataset
 from skelnas.data.cache import Clips
-from skelnas.data.dataset import Batch, Dataset, OnHost, choose, num_batches, shuffled
+from skelnas.data.dataset import (
+    Batch,
+    Dataset,
+    HostClips,
+    choose_store,
+    num_batches,
+    shuffled_batches,
+)
 from skelnas.data.readers import kinetics, ntu, nw_ucla
 from skelnas.data.readers.base import Layout
-from skelnas.data.sampling import Rows
+from skelnas.data.sampling import PackedClips
 from skelnas.data.streams import branch_channels
-from skelnas.data.transforms import draw, find_partners
+from skelnas.data.transforms import draw_augmentation, find_mirrored_joints
 from skelnas.errors import InputError
 
 SPINE = Layout(
@@ -46,94 +52,94 @@ def ramp(frames: int, persons: int = 1) -> tuple[np.ndarray, np.ndarray]:
     return poses, np.ones((persons, frames), dtype=bool)
 
 
-def store(
+def make_dataset(
     clips: Clips,
     persons: int = 1,
     layout: Layout = SPINE,
-    kept: Store = "auto",
+    store: Store = "auto",
     **settings: object,
 ) -> Dataset:
     chosen = ClipSettings(**({"frames": 5, "center": False} | settings))
-    return Dataset(clips, layout, persons, chosen, torch.device("cpu"), kept)
+    return Dataset(clips, layout, persons, chosen, torch.device("cpu"), store)
 
 
-def values(clip_store: Dataset, index: int = 0, person: int = 0) -> list[float]:
+def values(dataset: Dataset, index: int = 0, person: int = 0) -> list[float]:
     """The first coordinate of a person's first joint in each frame."""
-    x = clip_store.batch(torch.tensor([index])).x
+    x = dataset.batch(torch.tensor([index])).x
     return x[0, 0, :, 4 * person].tolist()
 
 
 def noisy(seed: int = 5, frames: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Two persons at random places."""
+    """Two persons at random positions."""
     poses = np.random.default_rng(seed).normal(size=(2, frames, 4, 3))
     return poses, np.ones((2, frames), dtype=bool)
 
 
-def changed(clip_store: Dataset, seed: int = 0, **augment: float) -> torch.Tensor:
+def augmented(dataset: Dataset, seed: int = 0, **augment: float) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    everything = torch.arange(len(clip_store))
-    return clip_store.batch(everything, AugmentSettings(**augment), generator).x
+    indices = torch.arange(len(dataset))
+    return dataset.batch(indices, AugmentSettings(**augment), generator).x
 
 
 def test_linear_sampling_spans_the_clip() -> None:
-    assert values(store(make_clips(ramp(3)))) == [1, 1.5, 2, 2.5, 3]
+    assert values(make_dataset(make_clips(ramp(3)))) == [1, 1.5, 2, 2.5, 3]
 
 
 def test_linear_sampling_of_a_single_frame() -> None:
-    assert values(store(make_clips(ramp(1)))) == [1] * 5
+    assert values(make_dataset(make_clips(ramp(1)))) == [1] * 5
 
 
 def test_nearest_sampling_takes_frames_as_they_are() -> None:
-    short = store(make_clips(ramp(3)), interpolation="nearest")
+    short = make_dataset(make_clips(ramp(3)), interpolation="nearest")
     assert values(short) == [1, 1, 2, 2, 3]
-    long = store(make_clips(ramp(10)), interpolation="nearest")
+    long = make_dataset(make_clips(ramp(10)), interpolation="nearest")
     assert values(long) == [1, 3, 5, 7, 9]
 
 
 @pytest.mark.parametrize("num_frames", [22, 29, 112, 300])
 def test_nearest_sampling_of_as_many_frames_changes_nothing(num_frames: int) -> None:
-    same = store(make_clips(ramp(num_frames)), frames=num_frames, interpolation="nearest")
+    same = make_dataset(make_clips(ramp(num_frames)), frames=num_frames, interpolation="nearest")
     assert values(same) == [frame + 1 for frame in range(num_frames)]
 
 
 def test_one_frame_out_of_many() -> None:
-    assert values(store(make_clips(ramp(4)), frames=1)) == [1]
+    assert values(make_dataset(make_clips(ramp(4)), frames=1)) == [1]
 
 
 def test_joints_of_persons_lie_side_by_side_and_an_absent_person_is_zero() -> None:
-    clip_store = store(make_clips(ramp(3, persons=2), ramp(3)), persons=2)
-    assert clip_store.shape == (3, 5, 8)
-    batch = clip_store.batch(torch.tensor([1, 0]))
+    dataset = make_dataset(make_clips(ramp(3, persons=2), ramp(3)), persons=2)
+    assert dataset.shape == (3, 5, 8)
+    batch = dataset.batch(torch.tensor([1, 0]))
     assert batch.x.shape == (2, 3, 5, 8)
     assert batch.labels.tolist() == [1, 0]
-    assert values(clip_store, 0, person=1) == [101, 101.5, 102, 102.5, 103]
-    assert values(clip_store, 1, person=1) == [0] * 5
+    assert values(dataset, 0, person=1) == [101, 101.5, 102, 102.5, 103]
+    assert values(dataset, 1, person=1) == [0] * 5
 
 
 def test_never_interpolates_across_absence() -> None:
     poses, present = ramp(3)
     present[0, 1] = False
-    clip_store = store(make_clips((poses, present)), frames=9)
+    dataset = make_dataset(make_clips((poses, present)), frames=9)
     # Positions 0, 0.25, ..., 2: near frame 1 nobody is there, and elsewhere nobody moves.
     # Halfway counts to the earlier frame.
-    assert values(clip_store) == [1, 1, 1, 0, 0, 0, 0, 3, 3]
+    assert values(dataset) == [1, 1, 1, 0, 0, 0, 0, 3, 3]
 
 
 def test_centre_is_the_centre_joint_of_the_first_person_when_first_seen() -> None:
     poses, present = ramp(3, persons=2)
     poses[:, :, 1] += 0.25
     present[0, 0] = False  # the first person comes in the second frame
-    clip_store = store(make_clips((poses, present)), persons=2, frames=3, center=True)
-    assert values(clip_store, person=0) == [0, 2 - 2.25, 3 - 2.25]
-    assert values(clip_store, person=1) == [101 - 2.25, 102 - 2.25, 103 - 2.25]
+    dataset = make_dataset(make_clips((poses, present)), persons=2, frames=3, center=True)
+    assert values(dataset, person=0) == [0, 2 - 2.25, 3 - 2.25]
+    assert values(dataset, person=1) == [101 - 2.25, 102 - 2.25, 103 - 2.25]
 
 
 def test_second_person_is_the_origin_where_the_first_is_never_seen() -> None:
     poses, present = ramp(2, persons=2)
     present[0] = False
-    clip_store = store(make_clips((poses, present)), persons=2, frames=2, center=True)
-    assert values(clip_store, person=0) == [0, 0]
-    assert values(clip_store, person=1) == [0, 1]
+    dataset = make_dataset(make_clips((poses, present)), persons=2, frames=2, center=True)
+    assert values(dataset, person=0) == [0, 0]
+    assert values(dataset, person=1) == [0, 1]
 
 
 def body(turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -144,15 +150,15 @@ def body(turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (frames @ turn.T)[None], np.ones((1, 2), dtype=bool)
 
 
-def random_turn(seed: int) -> np.ndarray:
+def random_rotation(seed: int) -> np.ndarray:
     q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
     return q * np.sign(np.linalg.det(q))
 
 
 def test_alignment_undoes_any_rotation() -> None:
-    clips = make_clips(body(np.eye(3)), body(random_turn(1)), body(random_turn(2)))
-    clip_store = store(clips, frames=2, align=True, center=True)
-    x = clip_store.batch(torch.arange(3)).x
+    clips = make_clips(body(np.eye(3)), body(random_rotation(1)), body(random_rotation(2)))
+    dataset = make_dataset(clips, frames=2, align=True, center=True)
+    x = dataset.batch(torch.arange(3)).x
     torch.testing.assert_close(x[1], x[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(x[2], x[0], atol=1e-5, rtol=1e-5)
     assert x[0, :, 0, 2].tolist() == pytest.approx([1, -1, 0])  # left hip: along x, below spine
@@ -160,46 +166,46 @@ def test_alignment_undoes_any_rotation() -> None:
 
 def test_alignment_leaves_a_degenerate_body_alone() -> None:
     poses, present = np.ones((1, 2, 4, 3)), np.ones((1, 2), dtype=bool)
-    clip_store = store(make_clips((poses, present)), align=True)
-    assert values(clip_store) == [1] * 5
+    dataset = make_dataset(make_clips((poses, present)), align=True)
+    assert values(dataset) == [1] * 5
 
 
 def test_alignment_needs_a_spine() -> None:
     flat = Layout(joints=("a", "b", "c", "d"), channels=("x", "y", "score"))
     with pytest.raises(InputError, match="cannot be aligned"):
-        store(make_clips(ramp(2)), layout=flat, align=True)
+        make_dataset(make_clips(ramp(2)), layout=flat, align=True)
 
 
 def test_score_channel_is_neither_centred_nor_turned() -> None:
     flat = Layout(joints=("a", "b", "c", "d"), channels=("x", "y", "score"), center_joint=0)
-    clip_store = store(make_clips(ramp(3)), layout=flat, center=True)
-    x = changed(clip_store, rotate=90, scale=0.5)
+    dataset = make_dataset(make_clips(ramp(3)), layout=flat, center=True)
+    x = augmented(dataset, rotate=90, scale=0.5)
     assert x[0, 2, :, 0].tolist() == [1, 1.5, 2, 2.5, 3]
     assert x[0, :2, 0].abs().max() == 0
 
 
 def test_rotation_keeps_lengths_and_angles() -> None:
-    clips = make_clips(body(random_turn(3)), body(random_turn(4)))
-    clip_store = store(clips, frames=2)
-    plain = clip_store.batch(torch.arange(2)).x
-    turned = changed(clip_store, seed=1, rotate=40)
+    clips = make_clips(body(random_rotation(3)), body(random_rotation(4)))
+    dataset = make_dataset(clips, frames=2)
+    plain = dataset.batch(torch.arange(2)).x
+    turned = augmented(dataset, seed=1, rotate=40)
     assert (plain - turned).abs().max() > 0.1
     gram = [torch.einsum("nctv,ncuw->ntvuw", x, x) for x in (plain, turned)]
     torch.testing.assert_close(gram[1], gram[0], atol=1e-5, rtol=1e-5)
 
 
 def test_scale_stretches_each_axis_within_its_bounds() -> None:
-    clip_store = store(make_clips(*[ramp(2)] * 50), frames=2)
-    x = changed(clip_store, seed=1, scale=0.2)
+    dataset = make_dataset(make_clips(*[ramp(2)] * 50), frames=2)
+    x = augmented(dataset, seed=1, scale=0.2)
     factors = x[:, :, 0, 0]
     assert 0.8 <= factors.min() < 0.85
     assert 1.15 < factors.max() <= 1.2
     assert (factors[:, 0] != factors[:, 1]).all()
 
 
-def test_crop_takes_a_stretch_of_at_least_its_share() -> None:
-    clip_store = store(make_clips(*[ramp(101)] * 200), frames=2)
-    x = changed(clip_store, seed=1, crop=0.6)
+def test_crop_is_at_least_its_length() -> None:
+    dataset = make_dataset(make_clips(*[ramp(101)] * 200), frames=2)
+    x = augmented(dataset, seed=1, crop=0.6)
     begin, end = x[:, 0, 0, 0], x[:, 0, 1, 0]
     spans = end - begin
     assert 60 <= spans.min() < 65
@@ -208,11 +214,11 @@ def test_crop_takes_a_stretch_of_at_least_its_share() -> None:
     assert end.max() <= 101 + 1e-3
 
 
-def test_shear_adds_a_share_of_each_axis_to_each_other() -> None:
+def test_shear_adds_a_fraction_of_each_axis_to_each_other() -> None:
     unit = np.zeros((1, 1, 4, 3))
     unit[0, 0, :3] = np.eye(3)  # joint v is the unit vector of axis v: its picture is column v
-    clip_store = store(make_clips(*[(unit, np.ones((1, 1), dtype=bool))] * 60), frames=1)
-    matrices = changed(clip_store, shear=0.3)[:, :, 0, :3]
+    dataset = make_dataset(make_clips(*[(unit, np.ones((1, 1), dtype=bool))] * 60), frames=1)
+    matrices = augmented(dataset, shear=0.3)[:, :, 0, :3]
     assert (matrices.diagonal(dim1=1, dim2=2) == 1).all()
     others = matrices[:, ~torch.eye(3, dtype=torch.bool)]
     assert 0.28 < others.abs().max() <= 0.3
@@ -223,60 +229,60 @@ def test_shear_adds_a_share_of_each_axis_to_each_other() -> None:
 def test_flip_mirrors_x_and_swaps_sides() -> None:
     clips = make_clips(noisy(1), noisy(2))
     for settings in ({}, {"center": True}):
-        clip_store = store(clips, persons=2, frames=6, **settings)
-        plain = clip_store.batch(torch.arange(2)).x
+        dataset = make_dataset(clips, persons=2, frames=6, **settings)
+        plain = dataset.batch(torch.arange(2)).x
         swapped = plain[..., [0, 1, 3, 2, 4, 5, 7, 6]]
         swapped[:, 0] *= -1
-        assert torch.equal(changed(clip_store, flip=1), swapped)
+        assert torch.equal(augmented(dataset, flip=1), swapped)
 
 
 def test_flip_twice_is_no_change() -> None:
     poses, present = noisy()
-    once = changed(store(make_clips((poses, present)), persons=2, frames=6), flip=1)
+    once = augmented(make_dataset(make_clips((poses, present)), persons=2, frames=6), flip=1)
     flipped = once[0].permute(1, 2, 0).unflatten(1, (2, 4)).transpose(0, 1).numpy()
-    twice = changed(store(make_clips((flipped, present)), persons=2, frames=6), flip=1)
+    twice = augmented(make_dataset(make_clips((flipped, present)), persons=2, frames=6), flip=1)
     assert torch.equal(
-        twice, store(make_clips((poses, present)), 2, frames=6).batch(torch.tensor([0])).x
+        twice, make_dataset(make_clips((poses, present)), 2, frames=6).batch(torch.tensor([0])).x
     )
 
 
 def test_flip_moves_the_score_with_its_joint() -> None:
     flat = Layout(joints=("left_eye", "right_eye", "chin"), channels=("x", "y", "score"))
     poses = np.arange(1.0, 10).reshape(1, 1, 3, 3)
-    clip_store = store(make_clips((poses, np.ones((1, 1), dtype=bool))), layout=flat, frames=1)
-    assert changed(clip_store, flip=1)[0, :, 0].tolist() == [[-4, -1, -7], [5, 2, 8], [6, 3, 9]]
+    dataset = make_dataset(make_clips((poses, np.ones((1, 1), dtype=bool))), layout=flat, frames=1)
+    assert augmented(dataset, flip=1)[0, :, 0].tolist() == [[-4, -1, -7], [5, 2, 8], [6, 3, 9]]
 
 
-def test_flip_has_its_chance() -> None:
-    clip_store = store(make_clips(*[ramp(1)] * 400), frames=1)
-    flipped = changed(clip_store, flip=0.25)[:, 0, 0, 0] < 0
+def test_flip_has_its_probability() -> None:
+    dataset = make_dataset(make_clips(*[ramp(1)] * 400), frames=1)
+    flipped = augmented(dataset, flip=0.25)[:, 0, 0, 0] < 0
     assert 0.2 < flipped.float().mean() < 0.3
 
 
 @pytest.mark.parametrize("joints", ["a b c d", "left right up down", "hand_left b c hand_light"])
 def test_flip_needs_sides(joints: str) -> None:
-    clip_store = store(make_clips(ramp(2)), layout=Layout(joints=tuple(joints.split())))
-    clip_store.check(AugmentSettings(rotate=10))
-    with pytest.raises(InputError, match="cannot change sides"):
-        clip_store.check(AugmentSettings(flip=0.5))
+    dataset = make_dataset(make_clips(ramp(2)), layout=Layout(joints=tuple(joints.split())))
+    dataset.check_augmentation(AugmentSettings(rotate=10))
+    with pytest.raises(InputError, match="joints cannot be mirrored"):
+        dataset.check_augmentation(AugmentSettings(flip=0.5))
 
 
 @pytest.mark.parametrize("layout", [ntu.LAYOUT, kinetics.LAYOUT, nw_ucla.LAYOUT])
-def test_partners_of_the_data_sets(layout: Layout) -> None:
-    partners = find_partners(layout.joints)
-    assert [partners[partner] for partner in partners] == list(range(len(partners)))
-    for name, partner in zip(layout.joints, partners, strict=True):
-        assert layout.joints[partner] == (
+def test_mirrored_joints_of_the_data_sets(layout: Layout) -> None:
+    mirrored = find_mirrored_joints(layout.joints)
+    assert [mirrored[other] for other in mirrored] == list(range(len(mirrored)))
+    for name, other in zip(layout.joints, mirrored, strict=True):
+        assert layout.joints[other] == (
             name.replace("left", "right") if "left" in name else name.replace("right", "left")
         )
 
 
-def test_jitter_has_its_deviation_and_spares_who_is_absent() -> None:
+def test_jitter_has_its_deviation_and_spares_absent_persons() -> None:
     poses, present = noisy(frames=200)
     present[1, 100:] = False
-    clip_store = store(make_clips((poses, present)), persons=2, frames=200)
-    plain = clip_store.batch(torch.tensor([0])).x
-    noise = (changed(clip_store, jitter=0.05) - plain)[0]
+    dataset = make_dataset(make_clips((poses, present)), persons=2, frames=200)
+    plain = dataset.batch(torch.tensor([0])).x
+    noise = (augmented(dataset, jitter=0.05) - plain)[0]
     assert noise[:, 100:, 4:].abs().max() == 0
     for seen in (noise[:, :, :4], noise[:, :100, 4:]):
         assert seen.std().item() == pytest.approx(0.05, rel=0.05)
@@ -285,27 +291,30 @@ def test_jitter_has_its_deviation_and_spares_who_is_absent() -> None:
 
 def test_jitter_leaves_scores_alone() -> None:
     flat = Layout(joints=("a", "b", "c", "d"), channels=("x", "y", "score"))
-    clip_store = store(make_clips(ramp(3)), layout=flat)
-    assert changed(clip_store, jitter=1)[0, 2, :, 0].tolist() == [1, 1.5, 2, 2.5, 3]
+    dataset = make_dataset(make_clips(ramp(3)), layout=flat)
+    assert augmented(dataset, jitter=1)[0, 2, :, 0].tolist() == [1, 1.5, 2, 2.5, 3]
 
 
-def test_what_is_drawn_does_not_depend_on_what_is_drawn_later() -> None:
+def test_a_draw_does_not_depend_on_later_ones() -> None:
     shape = (5, 2, 3, 4, 3)
     old = AugmentSettings(rotate=20, scale=0.1, crop=0.5)
     more = old.model_copy(update={"flip": 0.5, "jitter": 0.1})
-    drawn = [draw(it, shape, torch.Generator().manual_seed(3)) for it in (old, more)]
-    assert torch.equal(drawn[0].stretch, drawn[1].stretch)
+    drawn = [
+        draw_augmentation(settings, shape, torch.Generator().manual_seed(3))
+        for settings in (old, more)
+    ]
+    assert torch.equal(drawn[0].crop, drawn[1].crop)
     assert torch.equal(drawn[0].matrix.abs(), drawn[1].matrix.abs())
     assert drawn[1].noise.shape == shape
 
 
 def test_augmentation_is_a_function_of_the_generator() -> None:
-    clip_store = store(make_clips(ramp(9), ramp(6)))
+    dataset = make_dataset(make_clips(ramp(9), ramp(6)))
     augment = AugmentSettings(rotate=20, scale=0.1, crop=0.5, shear=0.1, flip=0.5, jitter=0.1)
 
     def make(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return clip_store.batch(torch.arange(2), augment, generator).x
+        return dataset.batch(torch.arange(2), augment, generator).x
 
     assert torch.equal(make(1), make(1))
     assert not torch.equal(make(1), make(2))
@@ -318,9 +327,9 @@ def streams(
     clips: Clips, names: str, layout: Layout = SKELETON, **settings: object
 ) -> torch.Tensor:
     """The one clip as [C, T, V]."""
-    clip_store = store(clips, persons=2, layout=layout, streams=names, **settings)
-    x = clip_store.batch(torch.tensor([0])).x
-    assert x.shape[1:] == clip_store.shape
+    dataset = make_dataset(clips, persons=2, layout=layout, streams=names, **settings)
+    x = dataset.batch(torch.tensor([0])).x
+    assert x.shape[1:] == dataset.shape
     return x[0]
 
 
@@ -338,7 +347,7 @@ def test_motion_of_a_ramp_is_its_slope_and_zero_in_the_last_frame() -> None:
     assert motion[:, :, 4:].abs().max() == 0
 
 
-def test_motion_is_zero_beside_an_absence() -> None:
+def test_motion_is_zero_next_to_an_absence() -> None:
     poses, present = ramp(6, persons=2)
     present[0, [1, 5]] = False
     motion = streams(make_clips((poses, present)), "motion", frames=6)
@@ -346,22 +355,22 @@ def test_motion_is_zero_beside_an_absence() -> None:
     assert motion[1, :, 4].tolist() == [1, 1, 1, 1, 1, 0]
 
 
-def test_streams_lie_side_by_side_in_a_fixed_order() -> None:
+def test_streams_have_a_fixed_order() -> None:
     clips = make_clips(noisy())
     alone = [streams(clips, name, center=True) for name in ("joint", "bone", "motion")]
     assert torch.equal(streams(clips, "motion, joint,bone", center=True), torch.cat(alone))
     assert torch.equal(streams(clips, "motion,bone", center=True), torch.cat(alone[1:]))
 
 
-def test_streams_are_made_of_clips_as_they_are_augmented() -> None:
+def test_streams_are_made_of_augmented_clips() -> None:
     clips = make_clips(noisy())
-    clip_store = store(clips, 2, SKELETON, frames=6, streams="joint,bone,motion")
-    joint, bone, motion = changed(clip_store, rotate=30, jitter=0.1, shear=0.2).split(3, dim=1)
+    dataset = make_dataset(clips, 2, SKELETON, frames=6, streams="joint,bone,motion")
+    joint, bone, motion = augmented(dataset, rotate=30, jitter=0.1, shear=0.2).split(3, dim=1)
     assert torch.equal(bone[..., 2], joint[..., 2] - joint[..., 1])
     assert torch.equal(motion[:, :, :-1], joint[:, :, 1:] - joint[:, :, :-1])
 
 
-def test_scores_come_once_behind_all_streams() -> None:
+def test_scores_come_once_after_all_streams() -> None:
     flat = Layout(joints=tuple("abcd"), bones=((1, 0),), channels=("x", "y", "score"))
     poses, present = ramp(3)
     poses[..., 2] = 0.5
@@ -378,8 +387,8 @@ def test_channels_of_branches() -> None:
     assert branch_channels("bone,motion", SKELETON) == [[0, 1, 2], [3, 4, 5], [0, 1, 2, 3, 4, 5]]
 
 
-def test_bones_that_nobody_knows() -> None:
-    with pytest.raises(InputError, match="does not say which joints are joined"):
+def test_bone_stream_needs_bones() -> None:
+    with pytest.raises(InputError, match="does not say which joints are connected"):
         streams(make_clips(ramp(2)), "joint,bone", layout=SPINE)
 
 
@@ -406,17 +415,19 @@ def walks(num_clips: int = 30) -> Clips:
     return make_clips(*clips)
 
 
-def batches_of(clips: Clips, kept: Store, device: str = "cpu", **settings: object) -> list[Batch]:
+def make_batches(
+    clips: Clips, store: Store, device: str = "cpu", **settings: object
+) -> list[Batch]:
     """Three batches of random clips, each once as it is and once augmented."""
     how = ClipSettings(**({"frames": 20, "streams": "joint,bone,motion"} | settings))
-    clip_store = Dataset(clips, PERSON, 2, how, torch.device(device), kept)
-    assert clip_store.kept == kept
+    dataset = Dataset(clips, PERSON, 2, how, torch.device(device), store)
+    assert dataset.store == store
     made = []
     for seed in range(3):
-        indices = torch.from_numpy(np.random.default_rng(seed).integers(0, len(clip_store), 8))
+        indices = torch.from_numpy(np.random.default_rng(seed).integers(0, len(dataset), 8))
         generator = torch.Generator().manual_seed(seed)
-        made.append(clip_store.batch(indices))
-        made.append(clip_store.batch(indices, EVERYTHING, generator))
+        made.append(dataset.batch(indices))
+        made.append(dataset.batch(indices, EVERYTHING, generator))
     return made
 
 
@@ -424,7 +435,9 @@ def batches_of(clips: Clips, kept: Store, device: str = "cpu", **settings: objec
 def test_clips_on_the_host_make_the_same_batches(settings: dict[str, object]) -> None:
     clips = walks()
     pairs = zip(
-        batches_of(clips, "float32", **settings), batches_of(clips, "host", **settings), strict=True
+        make_batches(clips, "float32", **settings),
+        make_batches(clips, "host", **settings),
+        strict=True,
     )
     for resident, hosted in pairs:
         assert torch.equal(resident.x, hosted.x)
@@ -437,7 +450,7 @@ def test_clips_on_the_host_make_the_same_batches(settings: dict[str, object]) ->
 def test_clips_on_the_host_make_the_same_batches_on_cuda() -> None:
     clips = walks()
     pairs = zip(
-        batches_of(clips, "float32", "cuda"), batches_of(clips, "host", "cuda"), strict=True
+        make_batches(clips, "float32", "cuda"), make_batches(clips, "host", "cuda"), strict=True
     )
     for resident, hosted in pairs:
         assert hosted.x.device.type == "cuda"
@@ -445,22 +458,22 @@ def test_clips_on_the_host_make_the_same_batches_on_cuda() -> None:
         assert torch.equal(resident.labels, hosted.labels)
 
 
-def test_the_host_sends_the_clips_of_a_batch_and_no_others() -> None:
-    rows = Rows.of(walks())
-    batch = OnHost(rows, torch.device("cpu")).fetch(torch.tensor([5, 2, 5]))
+def test_the_host_sends_only_the_clips_of_a_batch() -> None:
+    clips = PackedClips.from_cache(walks())
+    batch = HostClips(clips, torch.device("cpu")).fetch(torch.tensor([5, 2, 5]))
     assert batch.num_frames.tolist() == [16, 7, 16]
     assert batch.starts.tolist() == [0, 32, 39]
     assert len(batch.poses) == 32 + 7 + 32
-    assert torch.equal(batch.poses[32:39], rows.poses[rows.starts[2] : rows.starts[2] + 7])
+    assert torch.equal(batch.poses[32:39], clips.poses[clips.starts[2] : clips.starts[2] + 7])
 
 
 @pytest.mark.parametrize("center", [True, False])
-def test_float16_is_as_fine_as_its_bits(center: bool) -> None:
+def test_float16_is_as_precise_as_its_bits(center: bool) -> None:
     clips = walks()
     settings = {"streams": "joint", "center": center}
     pairs = zip(
-        batches_of(clips, "float32", **settings)[::2],
-        batches_of(clips, "float16", **settings)[::2],
+        make_batches(clips, "float32", **settings)[::2],
+        make_batches(clips, "float16", **settings)[::2],
         strict=True,
     )
     for exact, rounded in pairs:
@@ -470,33 +483,33 @@ def test_float16_is_as_fine_as_its_bits(center: bool) -> None:
         assert torch.equal(rounded.x == 0, exact.x == 0) or center
 
 
-def test_float16_refuses_what_it_cannot_hold() -> None:
+def test_float16_rejects_large_coordinates() -> None:
     poses, present = ramp(2)
     with pytest.raises(InputError, match="too large for float16"):
-        store(make_clips((poses * 1e5, present)), kept="float16")
+        make_dataset(make_clips((poses * 1e5, present)), store="float16")
 
 
-def test_clips_are_kept_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose("auto", 10**15, torch.device("cpu")) == "float32"
-    monkeypatch.setattr(dataset, "memory_of", lambda device: 400.0)
+def test_clips_are_stored_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_store("auto", 10**15, torch.device("cpu")) == "float32"
+    monkeypatch.setattr("skelnas.data.dataset.device_memory_bytes", lambda device: 400.0)
     cuda = torch.device("cuda")
-    assert [choose("auto", size, cuda) for size in (100, 101, 200, 201)] == [
+    assert [choose_store("auto", size, cuda) for size in (100, 101, 200, 201)] == [
         *("float32", "float16", "float16", "host")
     ]
-    assert choose("float32", 10**15, cuda) == "float32"
+    assert choose_store("float32", 10**15, cuda) == "float32"
 
 
-def test_an_epoch_holds_every_clip_once_but_a_ragged_end() -> None:
-    batches = list(shuffled(np.arange(10, 20), 3, seed=5))
+def test_an_epoch_has_every_clip_once_but_a_ragged_end() -> None:
+    batches = list(shuffled_batches(np.arange(10, 20), 3, seed=5))
     seen = torch.cat(batches).tolist()
     assert [len(batch) for batch in batches] == [3, 3, 3]
     assert len(set(seen)) == 9
     assert set(seen) <= set(range(10, 20))
     assert num_batches(10, 3) == 3
-    assert seen == torch.cat(list(shuffled(np.arange(10, 20), 3, seed=5))).tolist()
-    assert seen != torch.cat(list(shuffled(np.arange(10, 20), 3, seed=6))).tolist()
+    assert seen == torch.cat(list(shuffled_batches(np.arange(10, 20), 3, seed=5))).tolist()
+    assert seen != torch.cat(list(shuffled_batches(np.arange(10, 20), 3, seed=6))).tolist()
 
 
 def test_fewer_clips_than_a_batch_are_one_batch() -> None:
-    assert [sorted(b.tolist()) for b in shuffled(np.arange(3), 8, seed=0)] == [[0, 1, 2]]
+    assert [sorted(b.tolist()) for b in shuffled_batches(np.arange(3), 8, seed=0)] == [[0, 1, 2]]
     assert num_batches(3, 8) == 1

@@ -104,7 +104,7 @@ def batch(seed: int, count: int = 2, device: str = "cpu") -> Batch:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(count, 3, 8, 5, generator=generator)
     labels = torch.randint(4, (count,), generator=generator)
-    return Batch(x.to(device), labels.to(device))
+    return Batch(x.to(device), labels.to(device), count)
 
 
 def searching(device: str, **changes: object) -> Bilevel:
@@ -137,7 +137,7 @@ class Replayed:
 
     def __init__(self, step: bilevel.Step, batches: tuple[Batch, Batch]) -> None:
         self.step = step
-        self.inputs = tuple(Batch(b.x.clone(), b.labels.clone(), b.share) for b in batches)
+        self.inputs = tuple(Batch(b.x.clone(), b.labels.clone(), b.num_clips) for b in batches)
 
     def replay(self, batches: tuple[Batch, Batch]) -> Tensor:
         for own, other in zip(self.inputs, batches, strict=True):

@@ -73,9 +73,9 @@ def test_only_the_flip_of_the_recipe_is_left_out_where_there_are_no_sides(
     trained(tiny_cache, tmp_path / "m", recipe="strong", epochs=1)
     assert "--flip 0, for a clip cannot be mirrored (joints cannot" in capsys.readouterr().err
     assert run_dir.read_config(tmp_path / "m")["settings"]["flip"] == 0
-    with pytest.raises(InputError, match="joints cannot change sides"):
+    with pytest.raises(InputError, match="joints cannot be mirrored"):
         trained(tiny_cache, tmp_path / "n", recipe="strong", epochs=1, flip=0.3)
-    with pytest.raises(InputError, match="joints cannot change sides"):
+    with pytest.raises(InputError, match="joints cannot be mirrored"):
         trained(tiny_cache, tmp_path / "n", recipe="paper", epochs=1, flip=0.5)
 
 

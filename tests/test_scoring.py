@@ -11,7 +11,7 @@ import torch
 from skelnas.config import ClipSettings
 from skelnas.data.cache import Cache
 from skelnas.data.dataset import Dataset
-from skelnas.data.sampling import Stretch
+from skelnas.data.sampling import TemporalCrop
 from skelnas.genotype import BUILT_IN
 from skelnas.models.network import Network
 from skelnas.training.inference import score
@@ -82,15 +82,15 @@ def test_score_of_a_clip_does_not_depend_on_its_batch(network: Network, dataset:
     assert network.training
 
 
-def test_views_are_stretches_of_the_clip_and_their_shares_are_averaged(
+def test_views_are_crops_of_the_clip_and_their_softmax_is_averaged(
     network: Network, dataset: Dataset
 ) -> None:
-    everything = torch.arange(len(dataset))
+    indices = torch.arange(len(dataset))
     network.eval()
     shares = []
-    for place in (0, 0.5, 1):
+    for start in (0, 0.5, 1):
         with torch.no_grad():
-            x = dataset.batch(everything, stretch=Stretch(0.9, place)).x
+            x = dataset.batch(indices, crop=TemporalCrop(0.9, start)).x
             shares.append(network(x).softmax(1))
     network.train()
     expected = torch.stack(shares).mean(0).log()
@@ -98,12 +98,12 @@ def test_views_are_stretches_of_the_clip_and_their_shares_are_averaged(
     assert not torch.allclose(shares[0], shares[2]), "or else this is no test"
 
 
-def test_a_stretch_is_the_part_of_the_clip_that_it_says(dataset: Dataset) -> None:
-    everything = torch.arange(len(dataset))
-    whole = dataset.batch(everything).x
-    torch.testing.assert_close(dataset.batch(everything, stretch=Stretch(1, 0.3)).x, whole)
-    first = dataset.batch(everything, stretch=Stretch(0.5, 0)).x
-    last = dataset.batch(everything, stretch=Stretch(0.5, 1)).x
+def test_a_crop_is_the_part_of_the_clip_that_it_says(dataset: Dataset) -> None:
+    indices = torch.arange(len(dataset))
+    whole = dataset.batch(indices).x
+    torch.testing.assert_close(dataset.batch(indices, crop=TemporalCrop(1, 0.3)).x, whole)
+    first = dataset.batch(indices, crop=TemporalCrop(0.5, 0)).x
+    last = dataset.batch(indices, crop=TemporalCrop(0.5, 1)).x
     torch.testing.assert_close(first[:, :, 0], whole[:, :, 0])
     torch.testing.assert_close(last[:, :, -1], whole[:, :, -1])
     torch.testing.assert_close(first[:, :, -1], last[:, :, 0])  # they meet in the middle

@@ -159,7 +159,7 @@ def test_streams_and_augmentation_from_training_to_evaluation(
     assert card.clip_settings["streams"] == "joint,bone,motion"
     assert len(evaluate(tmp_path / "sides.h5", tmp_path / "model").scores) == 12
 
-    with pytest.raises(InputError, match="hand_left has no partner"):
+    with pytest.raises(InputError, match="hand_left has no counterpart"):
         train(tiny_cache, GENOTYPE, tmp_path / "never", settings)
     assert not (tmp_path / "never").exists()
 

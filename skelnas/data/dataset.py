@@ -1,10 +1,10 @@
-"""Clips of any length → batches [N, C, T, V] on the device that learns from them.
+"""Clips of any length, and the batches [N, C, T, V] made of them on the training device.
 
-A batch is sampled to T frames, centred, aligned, augmented and turned into streams on the
-device, for all its clips at once.
+All clips of a batch are sampled to T frames, centred, aligned, augmented and turned into streams
+at once, on the device.
 
-Shapes: N clips, M persons, T frames, V joints (all persons side by side in a batch), C
-channels of a joint, D of them coordinates in space.
+Shapes: N clips, R rows (one person in one frame), M persons, T frames, V joints (M times as many
+in a batch, where persons lie side by side), C channels of a joint, D of them spatial coordinates.
 """
 
 from __future__ import annotations
@@ -22,196 +22,62 @@ from torch import Tensor
 from skelnas.config import AugmentSettings, ClipSettings, Store
 from skelnas.data.cache import Clips
 from skelnas.data.readers.base import Layout
-from skelnas.data.sampling import Rows, Stretch, positions, sample
+from skelnas.data.sampling import PackedClips, TemporalCrop, frame_positions, sample_poses
 from skelnas.data.streams import Streams, num_channels, num_spatial
 from skelnas.data.transforms import (
-    Changes,
-    draw,
+    Augmentation,
+    draw_augmentation,
+    find_first_poses,
+    find_mirrored_joints,
     find_origins,
-    find_partners,
-    find_turns,
-    first_poses,
+    find_rotations,
 )
 from skelnas.errors import InputError
 from skelnas.runtime.console import note
 
+MAX_MEMORY_FRACTION = 0.25
+"""The part of the device's memory that `choose_store` gives to clips; the rest is for the network."""
 
-def shuffled(indices: NDArray[np.int64], batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Yield the batches of one epoch in random order; a ragged last batch is left out.
+ROUNDED_ROWS = 100_000
+"""Rows rounded to float16 at a time, so that no second copy in float32 is needed."""
 
-    The order is a function of the seed alone. With fewer clips than a batch holds, the one
-    batch is all of them.
-    """
-    order = np.random.default_rng(seed).permutation(indices)
-    size = min(batch_size, len(order))
-    for start in range(0, len(order) - size + 1, size):
-        yield torch.from_numpy(order[start : start + size])
-
-
-def num_batches(num_clips: int, batch_size: int) -> int:
-    """Count the batches that `shuffled` yields."""
-    return num_clips // min(batch_size, num_clips)
-
-
-SHARE = 0.25
-"""Of the device's memory: the most that `choose` lets clips take. The rest is for the network."""
-
-ROWS_AT_ONCE = 100_000
-"""How many rows are rounded together, so that no second copy in float32 is needed."""
-
-
-def choose(store: Store, num_bytes: int, device: torch.device) -> Store:
-    """Decide where clips are kept, if that is left open.
-
-    It is decided by all the memory that the device has, not by what is free at the moment, so
-    that the same command does the same tomorrow.
-
-    Args:
-        store: what was asked.
-        num_bytes: of the poses in float32.
-        device: that learns from them.
-    """
-    if store != "auto":
-        return store
-    room = SHARE * memory_of(device)
-    if num_bytes <= room:
-        return "float32"
-    chosen: Store = "float16" if num_bytes / 2 <= room else "host"
-    note(f"clips take {num_bytes / 1e9:.1f} GB, more than {room / 1e9:.1f}: --store {chosen}")
-    return chosen
-
-
-def memory_of(device: torch.device) -> float:
-    """Return the bytes of a device; no bound for a CPU, where poses are already."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory()
-    return math.inf
-
-
-class OnDevice:
-    """All clips on the device, in float32 or float16."""
-
-    def __init__(self, rows: Rows, device: torch.device) -> None:
-        self._rows = rows.to(device)
-
-    def fetch(self, indices: Tensor) -> Rows:
-        """Return the clips `indices`, [N]; all others lie between them."""
-        rows = self._rows
-        indices = indices.to(rows.starts.device)
-        return Rows(
-            rows.poses,
-            rows.present,
-            rows.starts[indices],
-            rows.num_persons[indices],
-            rows.num_frames[indices],
-        )
-
-
-class OnHost:
-    """All clips in the host's memory; those of a batch come to the device when it is made.
-
-    They are put together by one indexed copy, for CUDA into pinned memory, and moved from there
-    without waiting. Work for a CUDA device is queued, so that all this is done for a batch while
-    the device still learns from the one before.
-    """
-
-    def __init__(self, rows: Rows, device: torch.device) -> None:
-        self._rows = rows
-        self._device = device
-
-    def fetch(self, indices: Tensor) -> Rows:
-        """Return the clips `indices`, [N], on the device, with no other rows between them."""
-        rows, indices = self._rows, indices.cpu()
-        counts = rows.num_persons[indices] * rows.num_frames[indices]
-        starts = counts.cumsum(0) - counts
-        moved = (rows.starts[indices] - starts).repeat_interleave(counts)
-        chosen = moved + torch.arange(len(moved))
-        batch = Rows(
-            self._gather(rows.poses, chosen),
-            self._gather(rows.present, chosen),
-            starts,
-            rows.num_persons[indices],
-            rows.num_frames[indices],
-        )
-        return batch.to(self._device)
-
-    def _gather(self, values: Tensor, chosen: Tensor) -> Tensor:
-        pinned = self._device.type == "cuda"
-        shape = (len(chosen), *values.shape[1:])
-        out = torch.empty(shape, dtype=values.dtype, pin_memory=pinned)
-        return torch.index_select(values, 0, chosen, out=out)
-
-
-def to_float16(rows: Rows, origins: Tensor | None) -> Rows:
-    """Round poses to float16, relative to the origin of each clip if there is one.
-
-    A float16 has 11 significant bits, so it is the finer, the nearer it is to zero: a clip is
-    centred first and rounded then.
-
-    Args:
-        rows: clips in float32 with no other rows between them, on the CPU.
-        origins: [N, D], on any device, or None.
-
-    Raises:
-        InputError: a coordinate is too large for a float16.
-    """
-    origins = None if origins is None else origins.cpu()
-    clip = torch.arange(len(rows.starts)).repeat_interleave(rows.num_persons * rows.num_frames)
-    poses = torch.empty_like(rows.poses, dtype=torch.float16)
-    for begin in range(0, len(poses), ROWS_AT_ONCE):
-        part = slice(begin, begin + ROWS_AT_ONCE)
-        exact = rows.poses[part].clone()
-        if origins is not None:
-            exact[..., : origins.shape[1]] -= origins[clip[part], None]
-        poses[part] = exact
-        if not poses[part].isfinite().all():
-            raise InputError(
-                f"a coordinate of {exact.abs().max():g} is too large for float16",
-                hint="--store float32 or --store host keeps the clips as they are",
-            )
-    return Rows(poses, rows.present, rows.starts, rows.num_persons, rows.num_frames)
-
-
-ALL = slice(None)
+WHOLE_BATCH = slice(None)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips that are learned from or scored together.
+    """A batch of clips, or one rank's slice of it.
 
     Attributes:
         x: [N, C, T, V].
         labels: [N], class indices.
-        share: N divided by the clips of this batch on all ranks.
+        num_clips: clips in the whole batch, over all ranks.
     """
 
     x: Tensor
     labels: Tensor
-    share: float = 1.0
+    num_clips: int
 
-
-def clip_shape(layout: Layout, max_persons: int, settings: ClipSettings) -> tuple[int, int, int]:
-    """Return (C, T, V) of a clip in a batch."""
-    channels = num_channels(settings.streams, layout)
-    return channels, settings.frames, max_persons * len(layout.joints)
+    @property
+    def fraction(self) -> float:
+        """N / num_clips, by which a mean over these clips counts in that over the whole batch."""
+        return len(self.labels) / self.num_clips
 
 
 class Dataset:
-    """All clips of a piece of work, and how they are made into batches on a device.
+    """Clips, and how they are made into batches on a device.
 
     Args:
-        clips: the clips, as the cache loads them.
+        clips: the clips, as loaded from a cache.
         layout: joints and channels.
         max_persons: M of a batch; an absent person is all zero (paper).
         settings: number of frames, sampling, centring, alignment, streams.
         device: where batches are made.
-        store: where and how the clips are kept; the attribute `kept` says what 'auto' became.
+        store: where and how the clips are stored; the attribute holds what 'auto' resolves to.
 
     Raises:
-        InputError: alignment is asked of joints that have no hips, spine or depth, bones of a
-            layout that has none, or float16 of numbers that are too large for it.
+        InputError: alignment needs hips, a spine and depth, or the bone stream needs bones, that
+            the layout does not have, or a coordinate is too large for float16.
     """
 
     def __init__(
@@ -230,16 +96,16 @@ class Dataset:
         self.labels = torch.from_numpy(clips.labels).to(device)
         self._streams = Streams(settings.streams, layout, device)
 
-        rows = Rows.of(clips)
-        first = first_poses(rows).to(device)
-        self._origins = find_origins(first, layout) if settings.center else None
-        self._turns = find_turns(first, layout) if settings.align else None
+        packed = PackedClips.from_cache(clips)
+        first_poses = find_first_poses(packed).to(device)
+        self._origins = find_origins(first_poses, layout) if settings.center else None
+        self._rotations = find_rotations(first_poses, layout) if settings.align else None
 
-        self.kept = choose(store, clips.poses.nbytes, device)
-        if self.kept == "float16":
-            rows = to_float16(rows, self._origins)
-            self._origins = None  # the clips are centred now
-        self._clips = OnHost(rows, device) if self.kept == "host" else OnDevice(rows, device)
+        self.store = choose_store(store, clips.poses.nbytes, device)
+        if self.store == "float16":
+            packed = round_to_float16(packed, self._origins)
+            self._origins = None  # the stored clips are centred
+        self._clips = (HostClips if self.store == "host" else DeviceClips)(packed, device)
 
     def __len__(self) -> int:
         """Count the clips."""
@@ -255,69 +121,207 @@ class Dataset:
         indices: Tensor,
         augment: AugmentSettings | None = None,
         generator: torch.Generator | None = None,
-        share: slice = ALL,
-        stretch: Stretch | None = None,
+        rank_slice: slice = WHOLE_BATCH,
+        crop: TemporalCrop | None = None,
     ) -> Batch:
-        """Make a batch, or a share of it, with the changes that the whole batch would have.
+        """Make a batch, or one rank's slice of it, augmented as part of the whole batch.
 
         Args:
-            indices: [N] int64, which clips.
+            indices: [N] int64, the clips of the whole batch.
             augment: random changes, or None for clips as they are.
-            generator: of the CPU; source of what `augment` draws.
-            share: which of the clips are made.
-            stretch: what of every clip is used where `augment` does not draw it; or all of it.
+            generator: of the CPU; source of the random numbers for `augment`.
+            rank_slice: which of the clips to make.
+            crop: the part of every clip to use, or None for all of it; has no effect with
+                `augment`, which draws its own.
 
         Raises:
-            InputError: see `check`.
+            InputError: see `check_augmentation`.
         """
-        count = len(indices)
-        changes = Changes(None if stretch is None else stretch.of_clips(count)).to(self.device)
+        num_clips = len(indices)
         if augment is not None:
-            of_clip = (self.max_persons, self.settings.frames)
-            of_pose = (len(self.layout.joints), num_spatial(self.layout))
-            shape = (count, *of_clip, *of_pose)
-            changes = draw(augment, shape, generator).of(share).to(self.device)
-        indices = indices[share]
-        rows = self._clips.fetch(indices)
+            sizes = (self.max_persons, self.settings.frames, len(self.layout.joints))
+            shape = (num_clips, *sizes, num_spatial(self.layout))
+            augmentation = draw_augmentation(augment, shape, generator)
+        else:
+            augmentation = Augmentation(None if crop is None else crop.expand(num_clips))
+        augmentation = augmentation.select(rank_slice).to(self.device)
+        indices = indices[rank_slice]
+        clips = self._clips.fetch(indices)
         indices = indices.to(self.device)
-        where = positions(rows.num_frames, self.settings, changes.stretch)
-        poses, present = sample(rows, where, self.max_persons)
-        poses = self._place(poses, indices, changes) * present[..., None, None]
-        x = self._streams.make(poses, present)
-        x = x.transpose(1, 2).flatten(2, 3).permute(0, 3, 1, 2)
-        x = x.contiguous(memory_format=torch.channels_last)
-        return Batch(x, self.labels[indices], len(indices) / count)
+        positions = frame_positions(clips.num_frames, self.settings, augmentation.crop)  # [N, T]
+        poses, present = sample_poses(clips, positions, self.max_persons)  # [N, M, T, V, C]
+        poses = self._transform(poses, indices, augmentation) * present[..., None, None]
+        x = self._streams.make(poses, present)  # [N, M, T, V, C]
+        x = x.transpose(1, 2).flatten(2, 3)  # -> [N, T, M, V, C] -> [N, T, M*V, C]
+        x = x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)  # [N, C, T, M*V]
+        return Batch(x, self.labels[indices], num_clips)
 
-    def check(self, augment: AugmentSettings) -> None:
-        """Check that these clips can be changed so.
+    def check_augmentation(self, augment: AugmentSettings) -> None:
+        """Check that these clips can be augmented as requested.
 
         Raises:
             InputError: they are to be flipped, but their joints have no sides.
         """
         if augment.flip:
-            find_partners(self.layout.joints)
+            find_mirrored_joints(self.layout.joints)
 
-    @cached_property
-    def _partners(self) -> Tensor:
-        """[V], for each joint the same one of the other side."""
-        return torch.tensor(find_partners(self.layout.joints), device=self.device)
-
-    def _place(self, poses: Tensor, indices: Tensor, changes: Changes) -> Tensor:
-        """Centre, align and change poses [N, M, T, V, C] of the clips `indices`."""
+    def _transform(self, poses: Tensor, indices: Tensor, augmentation: Augmentation) -> Tensor:
+        """Centre, align and augment the poses [N, M, T, V, C] of the clips `indices`."""
         size = num_spatial(self.layout)
         space, scores = poses[..., :size], poses[..., size:]
         if self._origins is not None:
-            space = space - self._origins[indices, None, None, None]
-        matrix = changes.matrix
-        if self._turns is not None:
-            turns = self._turns[indices]
-            matrix = turns if matrix is None else matrix @ turns
+            space = space - self._origins[indices, None, None, None]  # [N, D] -> [N, 1, 1, 1, D]
+        matrix = augmentation.matrix
+        if self._rotations is not None:
+            rotations = self._rotations[indices]
+            matrix = rotations if matrix is None else matrix @ rotations  # [N, D, D]
         if matrix is not None:
             space = torch.einsum("nij,nmtvj->nmtvi", matrix, space)
-        if changes.noise is not None:
-            space = space + changes.noise
-        poses = torch.cat([space, scores], dim=-1)
-        if changes.flipped is not None:
-            swapped = poses[:, :, :, self._partners]
-            poses = torch.where(changes.flipped[:, None, None, None, None], swapped, poses)
+        if augmentation.noise is not None:
+            space = space + augmentation.noise
+        poses = torch.cat([space, scores], dim=-1)  # [N, M, T, V, C]
+        if augmentation.flipped is not None:
+            swapped = poses[:, :, :, self._mirrored_joints]
+            poses = torch.where(augmentation.flipped[:, None, None, None, None], swapped, poses)
         return poses
+
+    @cached_property
+    def _mirrored_joints(self) -> Tensor:
+        """[V], see `find_mirrored_joints`."""
+        return torch.tensor(find_mirrored_joints(self.layout.joints), device=self.device)
+
+
+def clip_shape(layout: Layout, max_persons: int, settings: ClipSettings) -> tuple[int, int, int]:
+    """Return (C, T, V) of a clip in a batch."""
+    channels = num_channels(settings.streams, layout)
+    return channels, settings.frames, max_persons * len(layout.joints)
+
+
+def shuffled_batches(indices: NDArray[np.int64], batch_size: int, seed: int) -> Iterator[Tensor]:
+    """Yield the indices of each batch of an epoch in random order; drop a ragged last batch.
+
+    The order depends on the seed alone. Fewer clips than `batch_size` make a single batch.
+    """
+    order = np.random.default_rng(seed).permutation(indices)
+    size = min(batch_size, len(order))
+    for start in range(0, len(order) - size + 1, size):
+        yield torch.from_numpy(order[start : start + size])
+
+
+def num_batches(num_clips: int, batch_size: int) -> int:
+    """Return how many batches `shuffled_batches` yields."""
+    return num_clips // min(batch_size, num_clips)
+
+
+def choose_store(store: Store, num_bytes: int, device: torch.device) -> Store:
+    """Resolve 'auto' to the first store that fits.
+
+    It depends on the total memory of the device, not on what is free at the moment, so that the
+    same command always does the same.
+
+    Args:
+        store: the setting.
+        num_bytes: size of the poses in float32.
+        device: where batches are made.
+    """
+    if store != "auto":
+        return store
+    max_bytes = MAX_MEMORY_FRACTION * device_memory_bytes(device)
+    if num_bytes <= max_bytes:
+        return "float32"
+    chosen: Store = "float16" if num_bytes / 2 <= max_bytes else "host"
+    note(f"clips take {num_bytes / 1e9:.1f} GB, more than {max_bytes / 1e9:.1f}: --store {chosen}")
+    return chosen
+
+
+def device_memory_bytes(device: torch.device) -> float:
+    """Return the memory of a device; infinite for a CPU, which holds the poses anyway."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    return math.inf
+
+
+class DeviceClips:
+    """Clips stored on the device, in float32 or float16."""
+
+    def __init__(self, clips: PackedClips, device: torch.device) -> None:
+        self._clips = clips.to(device)
+
+    def fetch(self, indices: Tensor) -> PackedClips:
+        """Return the clips `indices` [N], without copying; all others lie in between."""
+        clips = self._clips
+        indices = indices.to(clips.starts.device)
+        return PackedClips(
+            clips.poses,
+            clips.present,
+            clips.starts[indices],
+            clips.num_persons[indices],
+            clips.num_frames[indices],
+        )
+
+
+class HostClips:
+    """Clips stored in host memory; those of a batch move to the device when it is made.
+
+    They are gathered by one indexed copy, into pinned memory for CUDA, and moved asynchronously.
+    Since CUDA work is queued, this overlaps with the training step on the batch before.
+    """
+
+    def __init__(self, clips: PackedClips, device: torch.device) -> None:
+        self._clips = clips
+        self._device = device
+
+    def fetch(self, indices: Tensor) -> PackedClips:
+        """Return the clips `indices` [N] on the device, with no other rows in between."""
+        clips, indices = self._clips, indices.cpu()
+        num_rows = clips.num_persons[indices] * clips.num_frames[indices]  # [N]
+        starts = num_rows.cumsum(0) - num_rows
+        shifts = (clips.starts[indices] - starts).repeat_interleave(num_rows)  # [N] -> [R]
+        rows = shifts + torch.arange(len(shifts))
+        gathered = PackedClips(
+            self._gather(clips.poses, rows),
+            self._gather(clips.present, rows),
+            starts,
+            clips.num_persons[indices],
+            clips.num_frames[indices],
+        )
+        return gathered.to(self._device)
+
+    def _gather(self, values: Tensor, rows: Tensor) -> Tensor:
+        pinned = self._device.type == "cuda"
+        shape = (len(rows), *values.shape[1:])
+        out = torch.empty(shape, dtype=values.dtype, pin_memory=pinned)
+        return torch.index_select(values, 0, rows, out=out)
+
+
+def round_to_float16(clips: PackedClips, origins: Tensor | None) -> PackedClips:
+    """Round poses to float16, relative to the origin of each clip if there is one.
+
+    A float16 has 11 significant bits, so it is more precise near zero: clips are centred before
+    rounding.
+
+    Args:
+        clips: float32 clips on the CPU with no other rows in between.
+        origins: [N, D] on any device, or None.
+
+    Raises:
+        InputError: a coordinate is too large for float16.
+    """
+    origins = None if origins is None else origins.cpu()
+    clip = torch.arange(len(clips.starts))
+    clip = clip.repeat_interleave(clips.num_persons * clips.num_frames)  # [N] -> [R]
+    poses = torch.empty_like(clips.poses, dtype=torch.float16)
+    for start in range(0, len(poses), ROUNDED_ROWS):
+        rows = slice(start, start + ROUNDED_ROWS)
+        exact = clips.poses[rows].clone()
+        if origins is not None:
+            exact[..., : origins.shape[1]] -= origins[clip[rows], None]  # [r, V, D] - [r, 1, D]
+        poses[rows] = exact
+        if not poses[rows].isfinite().all():
+            raise InputError(
+                f"a coordinate of {exact.abs().max():g} is too large for float16",
+                hint="--store float32 or --store host keeps full precision",
+            )
+    return PackedClips(poses, clips.present, clips.starts, clips.num_persons, clips.num_frames)

@@ -1,4 +1,4 @@
-"""Where in time the frames of a batch are taken, and poses at those positions.
+"""Temporal sampling: where in each clip the frames of a batch are taken, and the poses there.
 
 Shapes: N clips of a batch, R rows (one person in one frame), M persons, T frames, V joints, C
 channels of a joint.
@@ -16,11 +16,11 @@ from skelnas.data.cache import Clips
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Clips at their own lengths.
+class PackedClips:
+    """Clips of different lengths in one tensor, without padding.
 
-    Clip i has rows ``starts[i] + m * num_frames[i] + t`` for person m and frame t; rows that
-    belong to none of the N clips may lie between.
+    Frame t of person m of clip i is row ``starts[i] + m * num_frames[i] + t``. There may be rows
+    in between that belong to none of the N clips.
 
     Attributes:
         poses: [R, V, C] float32 or float16.
@@ -35,76 +35,82 @@ class Rows:
     num_frames: Tensor
 
     @classmethod
-    def of(cls, clips: Clips) -> Rows:
-        """Return the clips of a cache, without a copy."""
+    def from_cache(cls, clips: Clips) -> PackedClips:
+        """Wrap clips loaded from a cache, without copying them."""
         columns = (clips.poses, clips.present, clips.starts, clips.num_persons, clips.num_frames)
         return cls(*map(torch.from_numpy, columns))
 
-    def to(self, device: torch.device) -> Rows:
-        """Return the same on a device; from pinned memory without waiting for the copy."""
-        return Rows(*(column.to(device, non_blocking=True) for column in vars(self).values()))
+    def to(self, device: torch.device) -> PackedClips:
+        """Return a copy on a device; from pinned memory the copy is asynchronous."""
+        return PackedClips(
+            *(column.to(device, non_blocking=True) for column in vars(self).values())
+        )
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A part of a clip in time.
+class TemporalCrop:
+    """A contiguous part of a clip.
 
     Attributes:
-        share: of its frames, from 0 to 1.
-        place: where in what is left over it begins, from 0 to 1.
+        length: fraction of the clip, from 0 to 1.
+        start: 0 for a crop at the start of the clip, 1 for one at its end.
     """
 
-    share: float
-    place: float
+    length: float
+    start: float
 
-    def of_clips(self, count: int) -> Tensor:
-        """Return [2, N, 1], the same for every clip, as `positions` takes it."""
-        return torch.tensor([self.share, self.place])[:, None, None].expand(2, count, 1)
+    def expand(self, num_clips: int) -> Tensor:
+        """Return [2, N, 1]: the same crop for every clip, as `frame_positions` takes it."""
+        crop = torch.tensor([self.length, self.start])
+        return crop[:, None, None].expand(2, num_clips, 1)  # [2] -> [2, N, 1]
 
 
-def positions(num_frames: Tensor, settings: ClipSettings, stretch: Tensor | None) -> Tensor:
-    """Return [N, T], where in each clip its T frames are taken, in (fractions of) frames.
+def frame_positions(num_frames: Tensor, settings: ClipSettings, crop: Tensor | None) -> Tensor:
+    """Return the positions [N, T] at which each clip is sampled, in (fractions of) frames.
 
     Args:
-        num_frames: [N], how long each clip is.
+        num_frames: [N], the length of each clip.
         settings: T, and how frames are sampled.
-        stretch: [2, N, 1], the share of each clip that is used and where in what is left it
-            begins, both from 0 to 1; or None for whole clips.
+        crop: [2, N, 1], length and start of each clip's `TemporalCrop`; None for whole clips.
     """
-    last = (num_frames - 1).float()[:, None]
+    last = (num_frames - 1).float()[:, None]  # [N, 1]
     begin, span = torch.zeros_like(last), last
-    if stretch is not None:
-        share, place = stretch
-        span = last * share
-        begin = (last - span) * place
-    steps = torch.arange(settings.frames, device=last.device)
+    if crop is not None:
+        length, start = crop
+        span = last * length
+        begin = (last - span) * start
+    steps = torch.arange(settings.frames, device=last.device)  # [T]
     if settings.interpolation == "linear":
         return begin + span * (steps / max(settings.frames - 1, 1))
     return (begin + (span + 1) * steps / settings.frames).floor().clamp(max=last)
 
 
-def sample(rows: Rows, positions: Tensor, max_persons: int) -> tuple[Tensor, Tensor]:
-    """Return poses [N, M, T, V, C] float32 and presence [N, M, T] at fractional positions [N, T].
+def sample_poses(clips: PackedClips, positions: Tensor, max_persons: int) -> tuple[Tensor, Tensor]:
+    """Interpolate clips at fractional positions [N, T].
 
-    Between two frames a person is present if they are in the nearer one, and is moved in a
-    straight line only if they are in both. Poses of who is absent mean nothing.
+    Between two frames, a person counts as present if they are in the nearer one, and their pose
+    is interpolated only if they are in both.
+
+    Returns:
+        Poses [N, M, T, V, C] float32, undefined where a person is absent, and presence
+        [N, M, T] bool.
     """
-    before = positions.floor().long()
-    after = torch.minimum(before + 1, rows.num_frames[:, None] - 1)
-    fraction = (positions - before)[:, None]
+    before = positions.floor().long()  # [N, T]
+    after = torch.minimum(before + 1, clips.num_frames[:, None] - 1)
+    fraction = (positions - before)[:, None]  # [N, 1, T]
 
     persons = torch.arange(max_persons, device=positions.device)
-    exists = (persons < rows.num_persons[:, None])[..., None]
-    person_starts = rows.starts[:, None] + persons * rows.num_frames[:, None]
+    exists = (persons < clips.num_persons[:, None])[..., None]  # [N, M, 1]
+    person_starts = clips.starts[:, None] + persons * clips.num_frames[:, None]  # [N, M]
     rows_before, rows_after = (
-        torch.where(exists, person_starts[..., None] + frames[:, None], 0)
+        torch.where(exists, person_starts[..., None] + frames[:, None], 0)  # [N, M, T]
         for frames in (before, after)
     )
-    seen_before = rows.present[rows_before] & exists
-    seen_after = rows.present[rows_after] & exists
+    seen_before = clips.present[rows_before] & exists
+    seen_after = clips.present[rows_after] & exists
     nearer_after = fraction > 0.5
     present = torch.where(nearer_after, seen_after, seen_before)
     weight = torch.where(seen_before & seen_after, fraction, nearer_after.to(fraction.dtype))
-    weight = weight[..., None, None]
-    poses = torch.lerp(rows.poses[rows_before].float(), rows.poses[rows_after].float(), weight)
+    weight = weight[..., None, None]  # [N, M, T] -> [N, M, T, 1, 1]
+    poses = torch.lerp(clips.poses[rows_before].float(), clips.poses[rows_after].float(), weight)
     return poses, present

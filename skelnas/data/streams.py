@@ -1,7 +1,7 @@
-"""What a network sees of a pose: joints, bones and motions, as channels of one picture.
+"""Input streams of a network: joints, bones and motions, as channels of one image.
 
 Shapes: N clips, M persons, T frames, V joints, C channels of a joint in the cache, D of them
-coordinates in space.
+spatial coordinates.
 """
 
 from __future__ import annotations
@@ -14,50 +14,26 @@ from skelnas.data.readers.base import Layout
 from skelnas.errors import InputError
 
 
-def num_spatial(layout: Layout) -> int:
-    """Return D: the first 3 or 2 channels are coordinates, what follows are scores."""
-    return 3 if layout.channels[:3] == ("x", "y", "z") else 2
-
-
-def num_channels(names: str, layout: Layout) -> int:
-    """Count the channels of streams: D for each, and the scores once."""
-    size = num_spatial(layout)
-    return len(names.split(",")) * size + len(layout.channels) - size
-
-
-def branch_channels(names: str, layout: Layout) -> list[list[int]]:
-    """Say which channels each of several networks sees: each stream alone, then all of them.
-
-    The scores are seen by each.
-    """
-    size = num_spatial(layout)
-    everything = list(range(num_channels(names, layout)))
-    count = len(names.split(","))
-    scores = everything[count * size :]
-    alone = [everything[at * size : (at + 1) * size] + scores for at in range(count)]
-    return [*alone, everything]
-
-
 class Streams:
-    """Makes the channels that a network sees out of poses.
+    """Computes the input channels of a network from poses.
 
     Args:
-        names: which streams, with commas between, in the order of `skelnas.config.STREAMS`.
+        names: comma-separated streams, in the order of `skelnas.config.STREAMS`.
         layout: joints, bones and channels.
         device: of the poses.
 
     Raises:
-        InputError: bones are asked of a layout that has none.
+        InputError: there is a bone stream, but the layout has no bones.
     """
 
     def __init__(self, names: str, layout: Layout, device: torch.device) -> None:
         self._names = names.split(",")
-        self._size = num_spatial(layout)
+        self._num_spatial = num_spatial(layout)
         parents = find_parents(layout) if "bone" in self._names else []
         self._parents = torch.tensor(parents, device=device)
 
     def make(self, poses: Tensor, present: Tensor) -> Tensor:
-        """Put the streams side by side, and the scores behind them, once.
+        """Concatenate the streams, then the scores, once.
 
         Args:
             poses: [N, M, T, V, C], all zero where a person is absent.
@@ -66,27 +42,51 @@ class Streams:
         Returns:
             [N, M, T, V, channels].
         """
-        space, scores = poses[..., : self._size], poses[..., self._size :]
-        parts = []
+        space, scores = poses[..., : self._num_spatial], poses[..., self._num_spatial :]
+        streams = []
         for name in self._names:
             if name == "joint":
-                parts.append(space)
+                streams.append(space)
             elif name == "bone":
-                parts.append(bones(space, self._parents))
+                streams.append(compute_bones(space, self._parents))
             else:
-                parts.append(motions(space, present))
-        return torch.cat([*parts, scores], dim=-1)
+                streams.append(compute_motions(space, present))
+        return torch.cat([*streams, scores], dim=-1)
+
+
+def num_spatial(layout: Layout) -> int:
+    """Return D: the first 3 or 2 channels are coordinates, any others are scores."""
+    return 3 if layout.channels[:3] == ("x", "y", "z") else 2
+
+
+def num_channels(names: str, layout: Layout) -> int:
+    """Return the number of input channels: D per stream, and the scores once."""
+    size = num_spatial(layout)
+    return len(names.split(",")) * size + len(layout.channels) - size
+
+
+def branch_channels(names: str, layout: Layout) -> list[list[int]]:
+    """Return the input channels of each branch: every stream alone, then all of them.
+
+    Every branch sees the scores.
+    """
+    size = num_spatial(layout)
+    channels = list(range(num_channels(names, layout)))
+    num_streams = len(names.split(","))
+    scores = channels[num_streams * size :]
+    single = [channels[i * size : (i + 1) * size] + scores for i in range(num_streams)]
+    return [*single, channels]
 
 
 def find_parents(layout: Layout) -> list[int]:
-    """Return for each joint the one that its bone starts at; itself, if it has no bone.
+    """Return the joint at which the bone of each joint starts; the joint itself without a bone.
 
     Raises:
-        InputError: nothing is known of bones.
+        InputError: the layout has no bones.
     """
     if not layout.bones:
         raise InputError(
-            "there is no stream of bones: the cache does not say which joints are joined",
+            "there is no bone stream: the cache does not say which joints are connected",
             hint="leave bone out of --streams, or prepare the cache from a source with bones",
         )
     parents = list(range(len(layout.joints)))
@@ -95,18 +95,18 @@ def find_parents(layout: Layout) -> list[int]:
     return parents
 
 
-def bones(space: Tensor, parents: Tensor) -> Tensor:
-    """Return each joint minus its parent, zero where a joint has none.
+def compute_bones(space: Tensor, parents: Tensor) -> Tensor:
+    """Return each joint minus its parent, zero for a joint without one.
 
     Args:
         space: [N, M, T, V, D], all zero where a person is absent.
-        parents: [V], as `find_parents` returns them.
+        parents: [V], see `find_parents`.
     """
-    return space - space[:, :, :, parents]
+    return space - space[:, :, :, parents]  # [N, M, T, V, D]
 
 
-def motions(space: Tensor, present: Tensor) -> Tensor:
-    """Return each joint's way to the next frame, zero unless its person is present in both.
+def compute_motions(space: Tensor, present: Tensor) -> Tensor:
+    """Return each joint's displacement to the next frame, zero unless present in both.
 
     Args:
         space: [N, M, T, V, D].
@@ -115,6 +115,6 @@ def motions(space: Tensor, present: Tensor) -> Tensor:
     Returns:
         [N, M, T, V, D], zero in the last frame.
     """
-    both = present[:, :, 1:] & present[:, :, :-1]
-    ways = (space[:, :, 1:] - space[:, :, :-1]) * both[..., None, None]
-    return F.pad(ways, (0, 0, 0, 0, 0, 1))
+    in_both = present[:, :, 1:] & present[:, :, :-1]  # [N, M, T-1]
+    motions = (space[:, :, 1:] - space[:, :, :-1]) * in_both[..., None, None]  # [N, M, T-1, V, D]
+    return F.pad(motions, (0, 0, 0, 0, 0, 1))

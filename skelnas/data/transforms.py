@@ -1,9 +1,10 @@
-"""Random changes of the clips of a batch.
+"""Transforms in space: the origin and rotation that normalise a clip, and random augmentation.
 
-All is drawn on the CPU, so that it is the same on every device, and in a fixed order, so that
-no change depends on whether one that is drawn after it is asked for.
+Random numbers are drawn on the CPU, so that they are the same on every device, and in a fixed
+order, so that no draw depends on whether a later one is enabled.
 
-Shapes: N clips, M persons, T frames, V joints, D coordinates in space.
+Shapes: N clips, R rows (one person in one frame), M persons, T frames, V joints, C channels of a
+joint, D of them spatial coordinates.
 """
 
 from __future__ import annotations
@@ -17,176 +18,186 @@ from torch import Tensor
 
 from skelnas.config import AugmentSettings
 from skelnas.data.readers.base import Layout
-from skelnas.data.sampling import Rows
+from skelnas.data.sampling import PackedClips
 from skelnas.data.streams import num_spatial
 from skelnas.errors import InputError
 
-VERTICAL = ("spine_base", "spine_mid")
-SIDEWAYS = ("hip_right", "hip_left")
-"""Joints that a clip is aligned by: the spine points along y, the hips lie along x."""
-
-
-def first_poses(rows: Rows) -> Tensor:
-    """Return [N, V, C], each clip's first row with a person in it: mostly person 1, frame 1."""
-    num_rows, num_clips = len(rows.present), len(rows.starts)
-    row = torch.arange(num_rows, device=rows.present.device)
-    clip = torch.arange(num_clips, device=row.device)
-    clip = clip.repeat_interleave(rows.num_persons * rows.num_frames)
-    seen = torch.where(rows.present, row, num_rows - 1)
-    first = torch.full((num_clips,), num_rows - 1, device=row.device)
-    return rows.poses[first.scatter_reduce(0, clip, seen, "amin")]
-
-
-def find_origins(first: Tensor, layout: Layout) -> Tensor | None:
-    """Return [N, D], where the centre joint is in the first poses; None if there is no such."""
-    if layout.center_joint is None:
-        return None
-    return first[:, layout.center_joint, : num_spatial(layout)]
-
-
-def find_turns(first: Tensor, layout: Layout) -> Tensor:
-    """Return rotations [N, 3, 3] whose rows are the body's own axes in the first poses.
-
-    Raises:
-        InputError: the joints have no hips, spine or depth.
-    """
-    joints = {name: index for index, name in enumerate(layout.joints)}
-    if num_spatial(layout) != 3 or not set(VERTICAL + SIDEWAYS) <= set(joints):
-        raise InputError(
-            f"clips cannot be aligned: that needs 3-D joints {', '.join(VERTICAL + SIDEWAYS)}",
-            hint="leave --align out for this cache",
-        )
-
-    def direction(start: str, end: str) -> Tensor:
-        return first[:, joints[end], :3] - first[:, joints[start], :3]
-
-    up = torch.nn.functional.normalize(direction(*VERTICAL), dim=1)
-    side = direction(*SIDEWAYS)
-    side = side - (side * up).sum(1, keepdim=True) * up
-    side = torch.nn.functional.normalize(side, dim=1)
-    turns = torch.stack([side, up, torch.linalg.cross(side, up)], dim=1)
-    degenerate = (up.norm(dim=1) < 0.5) | (side.norm(dim=1) < 0.5)
-    return torch.where(degenerate[:, None, None], torch.eye(3, device=turns.device), turns)
-
+SPINE = ("spine_base", "spine_mid")
+HIPS = ("hip_right", "hip_left")
+"""Joints that define an aligned body: the spine points along y, the hips lie along x."""
 
 OTHER_SIDE = {"left": "right", "right": "left"}
 
 
+def find_first_poses(clips: PackedClips) -> Tensor:
+    """Return [N, V, C], the first row of each clip that has a person in it.
+
+    Mostly that is the first person in the first frame. All R rows must belong to the N clips.
+    """
+    num_rows, num_clips = len(clips.present), len(clips.starts)
+    row = torch.arange(num_rows, device=clips.present.device)
+    clip = torch.arange(num_clips, device=row.device)
+    clip = clip.repeat_interleave(clips.num_persons * clips.num_frames)  # [N] -> [R]
+    seen = torch.where(clips.present, row, num_rows - 1)
+    first = torch.full((num_clips,), num_rows - 1, device=row.device)
+    first = first.scatter_reduce(0, clip, seen, "amin")  # [R] -> [N]
+    return clips.poses[first]
+
+
+def find_origins(first_poses: Tensor, layout: Layout) -> Tensor | None:
+    """Return [N, D], the centre joint of the first poses; None if the layout has none."""
+    if layout.center_joint is None:
+        return None
+    return first_poses[:, layout.center_joint, : num_spatial(layout)]
+
+
+def find_rotations(first_poses: Tensor, layout: Layout) -> Tensor:
+    """Return rotations [N, 3, 3] whose rows are the body's axes in the first poses.
+
+    A body whose axes are undefined, because joints coincide, is not rotated.
+
+    Raises:
+        InputError: the layout lacks hips, spine or depth.
+    """
+    joints = {name: index for index, name in enumerate(layout.joints)}
+    if num_spatial(layout) != 3 or not set(SPINE + HIPS) <= set(joints):
+        raise InputError(
+            f"clips cannot be aligned: that takes the 3-D joints {', '.join(SPINE + HIPS)}",
+            hint="leave out --align for this cache",
+        )
+
+    def direction(start: str, end: str) -> Tensor:  # [N, 3]
+        return first_poses[:, joints[end], :3] - first_poses[:, joints[start], :3]
+
+    up = torch.nn.functional.normalize(direction(*SPINE), dim=1)
+    side = direction(*HIPS)
+    side = side - (side * up).sum(1, keepdim=True) * up
+    side = torch.nn.functional.normalize(side, dim=1)
+    rotations = torch.stack([side, up, torch.linalg.cross(side, up)], dim=1)  # [N, 3, 3]
+    degenerate = (up.norm(dim=1) < 0.5) | (side.norm(dim=1) < 0.5)
+    identity = torch.eye(3, device=rotations.device)
+    return torch.where(degenerate[:, None, None], identity, rotations)
+
+
+def find_mirrored_joints(joints: Sequence[str]) -> list[int]:
+    """Return for each joint the index of its counterpart on the other side of the body.
+
+    A joint on neither side is its own counterpart.
+
+    Args:
+        joints: names; a side is ``left`` or ``right``, before the first ``_`` or after the last.
+
+    Raises:
+        InputError: no joint has a side, or one has no counterpart.
+    """
+    mirrored = [_mirror_name(name) for name in joints]
+    unpaired = [name for name, other in zip(joints, mirrored, strict=True) if other not in joints]
+    if unpaired or mirrored == list(joints):
+        reason = f"{unpaired[0]} has no counterpart" if unpaired else "no joint is left or right"
+        raise InputError(
+            f"joints cannot be mirrored: {reason}",
+            hint="--flip needs pairs of names such as hand_left and hand_right; 0 turns it off",
+        )
+    return [list(joints).index(name) for name in mirrored]
+
+
+def _mirror_name(name: str) -> str:
+    words = name.split("_")
+    for end in (0, -1):
+        if len(words) > 1 and words[end] in OTHER_SIDE:
+            words[end] = OTHER_SIDE[words[end]]
+            break
+    return "_".join(words)
+
+
 @dataclass(frozen=True)
-class Changes:
-    """What was drawn for a batch; None is no change of that kind.
+class Augmentation:
+    """The random changes drawn for a batch; None for no change of that kind.
 
     Attributes:
-        stretch: [2, N, 1], the share of each clip that is used, and where in what is left it
-            begins; both from 0 to 1.
-        matrix: [N, D, D], what the coordinates of every joint are multiplied by.
-        flipped: [N] bool, in which clips left and right joints change places; that x is
-            mirrored is in `matrix`.
-        noise: [N, M, T, V, D], what is added to the coordinates in the end.
+        crop: [2, N, 1], length and start of each clip's `TemporalCrop`.
+        matrix: [N, D, D], by which the coordinates of every joint are multiplied.
+        flipped: [N] bool, the clips whose left and right joints are swapped; that x is mirrored
+            is part of `matrix`.
+        noise: [N, M, T, V, D], added to the coordinates last.
     """
 
-    stretch: Tensor | None = None
+    crop: Tensor | None = None
     matrix: Tensor | None = None
     flipped: Tensor | None = None
     noise: Tensor | None = None
 
-    def to(self, device: torch.device) -> Changes:
-        """Return the same on a device."""
-        moved = {name: None if it is None else it.to(device) for name, it in vars(self).items()}
-        return Changes(**moved)
+    def to(self, device: torch.device) -> Augmentation:
+        """Return a copy on a device."""
+        fields = vars(self).items()
+        return Augmentation(**{k: None if v is None else v.to(device) for k, v in fields})
 
-    def of(self, clips: slice) -> Changes:
-        """Return the same of some of the clips."""
-        cut = {name: None if it is None else it[clips] for name, it in vars(self).items()}
-        if self.stretch is not None:
-            cut["stretch"] = self.stretch[:, clips]
-        return Changes(**cut)
+    def select(self, clips: slice) -> Augmentation:
+        """Return what was drawn for some of the clips."""
+        fields = vars(self).items()
+        selected = {k: None if v is None else v[clips] for k, v in fields if k != "crop"}
+        crop = None if self.crop is None else self.crop[:, clips]
+        return Augmentation(crop, **selected)
 
 
-def draw(
+def draw_augmentation(
     settings: AugmentSettings,
     shape: tuple[int, int, int, int, int],
     generator: torch.Generator | None,
-) -> Changes:
-    """Draw the changes of a batch.
+) -> Augmentation:
+    """Draw the random changes of a batch.
 
     Args:
-        settings: what may change, and how much.
+        settings: what may change, and by how much.
         shape: (N, M, T, V, D) of the batch; D is 2 or 3.
         generator: of the CPU.
 
     Returns:
         The changes, on the CPU.
     """
-    count, size = shape[0], shape[-1]
-    stretch = matrix = flipped = noise = None
+    num_clips, num_dims = shape[0], shape[-1]
+    crop = matrix = flipped = noise = None
     if settings.crop < 1:
-        share, place = torch.rand(2, count, 1, generator=generator)
-        stretch = torch.stack([settings.crop + (1 - settings.crop) * share, place])
+        length, start = torch.rand(2, num_clips, 1, generator=generator)
+        crop = torch.stack([settings.crop + (1 - settings.crop) * length, start])  # [2, N, 1]
     if settings.rotate or settings.scale:
-        matrix = _draw_turns(settings, count, size, generator)
+        matrix = _draw_rotations_and_scales(settings, num_clips, num_dims, generator)
     if settings.shear:
-        shears = _draw_shears(settings.shear, count, size, generator)
-        matrix = shears if matrix is None else shears @ matrix
+        shears = _draw_shears(settings.shear, num_clips, num_dims, generator)
+        matrix = shears if matrix is None else shears @ matrix  # [N, D, D]
     if settings.flip:
-        flipped = torch.rand(count, generator=generator) < settings.flip
-        mirrors = torch.eye(size).repeat(count, 1, 1)
+        flipped = torch.rand(num_clips, generator=generator) < settings.flip
+        mirrors = torch.eye(num_dims).repeat(num_clips, 1, 1)
         mirrors[flipped, 0, 0] = -1
-        matrix = mirrors if matrix is None else matrix @ mirrors
+        matrix = mirrors if matrix is None else matrix @ mirrors  # [N, D, D]
     if settings.jitter:
         noise = settings.jitter * torch.randn(shape, generator=generator)
-    return Changes(stretch, matrix, flipped, noise)
+    return Augmentation(crop, matrix, flipped, noise)
 
 
-def _draw_turns(
-    settings: AugmentSettings, count: int, size: int, generator: torch.Generator | None
+def _draw_rotations_and_scales(
+    settings: AugmentSettings, num_clips: int, num_dims: int, generator: torch.Generator | None
 ) -> Tensor:
-    """Return [N, D, D], for each clip a random rotation times a random scale of each axis."""
-    axes = 3 if size == 3 else 1
-    angles = (2 * torch.rand(count, axes, generator=generator) - 1) * np.deg2rad(settings.rotate)
-    factors = 1 + (2 * torch.rand(count, size, generator=generator) - 1) * settings.scale
-    rotation = torch.eye(size).repeat(count, 1, 1)
-    for axis in range(axes):
-        i, j = ((1, 2), (2, 0), (0, 1))[axis] if size == 3 else (0, 1)
-        turn = torch.eye(size).repeat(count, 1, 1)
-        turn[:, i, i] = turn[:, j, j] = angles[:, axis].cos()
-        turn[:, i, j] = -angles[:, axis].sin()
-        turn[:, j, i] = angles[:, axis].sin()
-        rotation = rotation @ turn
-    return rotation * factors[:, None, :]
+    """Return [N, D, D]: for each clip, a random rotation times a random scale of each axis."""
+    num_axes = 3 if num_dims == 3 else 1
+    max_angle = np.deg2rad(settings.rotate)
+    angles = (2 * torch.rand(num_clips, num_axes, generator=generator) - 1) * max_angle
+    scales = 1 + (2 * torch.rand(num_clips, num_dims, generator=generator) - 1) * settings.scale
+    rotation = torch.eye(num_dims).repeat(num_clips, 1, 1)  # [N, D, D]
+    for axis in range(num_axes):
+        i, j = ((1, 2), (2, 0), (0, 1))[axis] if num_dims == 3 else (0, 1)
+        about_axis = torch.eye(num_dims).repeat(num_clips, 1, 1)
+        about_axis[:, i, i] = about_axis[:, j, j] = angles[:, axis].cos()
+        about_axis[:, i, j] = -angles[:, axis].sin()
+        about_axis[:, j, i] = angles[:, axis].sin()
+        rotation = rotation @ about_axis
+    return rotation * scales[:, None, :]  # [N, D, D] * [N, 1, D]
 
 
-def _draw_shears(most: float, count: int, size: int, generator: torch.Generator | None) -> Tensor:
-    """Return [N, D, D], ones on the diagonal and elsewhere numbers of at most `most`."""
-    shears = most * (2 * torch.rand(count, size, size, generator=generator) - 1)
+def _draw_shears(
+    max_shear: float, num_clips: int, num_dims: int, generator: torch.Generator | None
+) -> Tensor:
+    """Return [N, D, D]: ones on the diagonal, elsewhere at most `max_shear` in magnitude."""
+    shears = max_shear * (2 * torch.rand(num_clips, num_dims, num_dims, generator=generator) - 1)
     shears.diagonal(dim1=1, dim2=2).fill_(1)
     return shears
-
-
-def find_partners(joints: Sequence[str]) -> list[int]:
-    """Return for each joint the same one of the other side; itself, if it is of neither.
-
-    Args:
-        joints: names; a side is ``left`` or ``right``, before the first ``_`` or after the last.
-
-    Raises:
-        InputError: no joint has a side, or one has no partner.
-    """
-    partners = [_name_of_partner(name) for name in joints]
-    alone = [name for name, partner in zip(joints, partners, strict=True) if partner not in joints]
-    if alone or partners == list(joints):
-        reason = f"{alone[0]} has no partner" if alone else "none is of the left or the right"
-        raise InputError(
-            f"joints cannot change sides: {reason}",
-            hint="--flip needs pairs of names such as hand_left and hand_right; 0 is without it",
-        )
-    return [list(joints).index(partner) for partner in partners]
-
-
-def _name_of_partner(name: str) -> str:
-    words = name.split("_")
-    for place in (0, -1):
-        if len(words) > 1 and words[place] in OTHER_SIDE:
-            words[place] = OTHER_SIDE[words[place]]
-            break
-    return "_".join(words)

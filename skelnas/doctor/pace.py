@@ -172,4 +172,5 @@ def _noise(size: Size, num_clips: int, device: torch.device, part: int) -> Batch
     generator = torch.Generator().manual_seed(random_seed(part))
     x = torch.randn(num_clips, *size.shape, generator=generator)
     labels = torch.randint(size.classes, (num_clips,), generator=generator)
-    return Batch(x.to(device).contiguous(memory_format=torch.channels_last), labels.to(device))
+    x = x.to(device).contiguous(memory_format=torch.channels_last)
+    return Batch(x, labels.to(device), num_clips)

@@ -96,12 +96,12 @@ class Bilevel:
         self.alpha_optimizer.step()
 
         logits = self._logits(training, None, self.settings.precision)  # [N, classes]
-        loss = F.cross_entropy(logits, training.labels) * training.share
+        loss = F.cross_entropy(logits, training.labels) * training.fraction
         (grad_w,) = gradients(loss, [self.weights])
         self.weight_optimizer.step(grad_w, self._lr)
 
         num_correct = (logits.detach().argmax(1) == training.labels).sum()
-        num_clips = round(len(training.labels) / training.share)  # over all ranks
+        num_clips = training.num_clips
         return torch.stack(
             [loss.detach() * num_clips, num_correct, gradient.validation_loss * num_clips]
         )
@@ -156,7 +156,7 @@ class Bilevel:
             precision: None uses that of the settings.
         """
         logits = self._logits(batch, weights, precision or self.settings.precision)
-        return F.cross_entropy(logits, batch.labels) * batch.share
+        return F.cross_entropy(logits, batch.labels) * batch.fraction
 
     def _logits(
         self, batch: Batch, weights: Sequence[Tensor] | None, precision: Precision
@@ -189,7 +189,7 @@ class CudaGraphStep:
     def __call__(self, training: Batch, validation: Batch) -> Tensor:
         """Take one step."""
         batches = training, validation
-        shapes = tuple((batch.x.shape, batch.share) for batch in batches)
+        shapes = tuple((batch.x.shape, batch.num_clips) for batch in batches)
         if shapes in self._graphs:
             return self._graphs[shapes].replay(batches)
         if not self._can_record or self._num_warmup_steps[shapes] < NUM_WARMUP_STEPS:
@@ -210,7 +210,7 @@ class _CudaGraph:
     """One recorded step and the tensors it reads its batches from."""
 
     def __init__(self, step: Step, batches: tuple[Batch, Batch]) -> None:
-        self._inputs = [Batch(b.x.clone(), b.labels.clone(), b.share) for b in batches]
+        self._inputs = [Batch(b.x.clone(), b.labels.clone(), b.num_clips) for b in batches]
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):  # records; computes nothing
             self._output = step(self._inputs[0], self._inputs[1])

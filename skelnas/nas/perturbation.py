@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from skelnas.config import Device, SearchSettings
-from skelnas.data.dataset import shuffled
+from skelnas.data.dataset import shuffled_batches
 from skelnas.errors import InputError
 from skelnas.nas.search import STREAM_VALIDATION, SearchClips, load_search_clips
 from skelnas.nas.supernet import Supernet
@@ -75,7 +75,7 @@ def measure_losses(
     settings = _read_settings(run, config, device)
     supernet, clips = _load(run, config, settings, cache or Path(str(config.get("cache"))))
     seed = random_seed(settings.seed, STREAM_VALIDATION, settings.epochs)
-    batches = list(shuffled(clips.alpha_half, settings.batch_size, seed))
+    batches = list(shuffled_batches(clips.alpha_half, settings.batch_size, seed))
     if num_clips:
         batches = batches[: max(num_clips // settings.batch_size, 1)]
 

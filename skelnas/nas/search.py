@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skelnas.config import SearchSettings
 from skelnas.data.cache import Cache
-from skelnas.data.dataset import Dataset, num_batches, shuffled
+from skelnas.data.dataset import Dataset, num_batches, shuffled_batches
 from skelnas.data.splits import HoldOut, halve, split_training_part
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import InputError
@@ -229,7 +229,11 @@ class _Search(TrainLoop):
         if self.epoch == 0 and self.step == 0:
             self._log_alphas()
         training, validation = (
-            list(shuffled(half, self.settings.batch_size, self.random_seed(stream, self.epoch)))
+            list(
+                shuffled_batches(
+                    half, self.settings.batch_size, self.random_seed(stream, self.epoch)
+                )
+            )
             for half, stream in zip(self.halves, (STREAM_TRAIN, STREAM_VALIDATION), strict=True)
         )
         return zip(training, itertools.cycle(validation), strict=False)
@@ -237,7 +241,7 @@ class _Search(TrainLoop):
     def take_step(self, item: Item) -> tuple[Tensor, int]:
         """Update alpha and w once."""
         training, validation = (
-            self.dataset.batch(indices, share=distributed.rank_slice(len(indices)))
+            self.dataset.batch(indices, rank_slice=distributed.rank_slice(len(indices)))
             for indices in item
         )
         sums = self.bilevel.step(training, validation, self.lr(self.steps_done))

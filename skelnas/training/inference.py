@@ -10,12 +10,12 @@ from torch import Tensor
 
 from skelnas.config import Precision
 from skelnas.data.dataset import Dataset
-from skelnas.data.sampling import Stretch
+from skelnas.data.sampling import TemporalCrop
 from skelnas.models.branches import AnyNetwork
 from skelnas.runtime import devices, distributed
 
-SHARE_OF_VIEW = 0.9
-"""Of a clip, where it is scored in several views."""
+VIEW_LENGTH = 0.9
+"""Length of each of several views of a clip, as a fraction of the clip."""
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def score(
 ) -> Tensor:
     """Return the logits [N, classes] of every clip of a dataset, in its order, on the CPU.
 
-    Of several views, see `stretches`, they are logarithms of the mean of the softmax shares.
+    Of several views, see `temporal_crops`, they are logarithms of the mean of the softmax shares.
     The ranks score whole batches in turn, so that each is what one process would have scored.
     The network is left in the mode that it came in. `advance` is told how many clips are done.
     """
@@ -44,8 +44,8 @@ def score(
             turn = batches[start : start + ranks]
             for indices in turn[distributed.rank() :][:1]:
                 seen = []
-                for stretch in stretches(views):
-                    x = dataset.batch(indices, stretch=stretch).x
+                for crop in temporal_crops(views):
+                    x = dataset.batch(indices, crop=crop).x
                     with devices.autocast(precision, dataset.device):
                         seen.append(network(x).float())
                 logits[indices] = _mean(seen).cpu()
@@ -55,14 +55,14 @@ def score(
     return distributed.all_reduce([logits])[0]
 
 
-def stretches(views: int) -> list[Stretch | None]:
-    """Return the parts of a clip that are scored: one view is all of it.
+def temporal_crops(views: int) -> list[TemporalCrop | None]:
+    """Return the crops to score: with one view, the whole clip (None).
 
-    Several are stretches of nine tenths of it, evenly placed from its start to its end (ours).
+    Several views are crops of nine tenths of the clip, evenly spaced from start to end (ours).
     """
     if views == 1:
         return [None]
-    return [Stretch(SHARE_OF_VIEW, view / (views - 1)) for view in range(views)]
+    return [TemporalCrop(VIEW_LENGTH, view / (views - 1)) for view in range(views)]
 
 
 def _mean(logits: list[Tensor]) -> Tensor:

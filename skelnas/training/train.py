@@ -193,7 +193,7 @@ def _mirror_if_possible(
 ) -> TrainSettings:
     """Leave out the recipe's --flip where clips cannot be mirrored; another is refused."""
     try:
-        dataset.check(settings)
+        dataset.check_augmentation(settings)
         _check_sides(classes, cache_path)
     except InputError as error:
         if settings.flip != settings.by_recipe("flip"):

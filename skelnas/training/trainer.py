@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skelnas.config import TrainSettings
-from skelnas.data.dataset import Batch, Dataset, num_batches, shuffled
+from skelnas.data.dataset import Batch, Dataset, num_batches, shuffled_batches
 from skelnas.models.baselines import Baseline
 from skelnas.models.branches import parts
 from skelnas.models.complexity import measure
@@ -103,7 +103,7 @@ class Trainer(TrainLoop):
         """Yield for each step the clips that it learns from."""
         everything = np.arange(len(self.dataset))
         seed = self.random_seed(STREAM_ORDER, self.epoch)
-        return zip(shuffled(everything, self.settings.batch_size, seed), strict=True)
+        return zip(shuffled_batches(everything, self.settings.batch_size, seed), strict=True)
 
     def take_step(self, item: Item) -> tuple[Tensor, int]:
         """Learn from one batch."""
@@ -120,7 +120,7 @@ class Trainer(TrainLoop):
         # All of each loss, so that a branch learns at the rate at which it would alone.
         descend(self.optimizer, losses.sum(), self.lr(self.steps_done), self.settings.grad_clip)
         if self.settings.batch_norm == "rank":
-            self._average_statistics(batch.share)
+            self._average_statistics(batch.fraction)
         if self.average is not None:
             self.average.update(self.steps_done + 1)
 
@@ -140,7 +140,7 @@ class Trainer(TrainLoop):
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the cross-entropy of this rank's share of a batch."""
         smoothing = self.settings.label_smoothing
-        return F.cross_entropy(logits, batch.labels, label_smoothing=smoothing) * batch.share
+        return F.cross_entropy(logits, batch.labels, label_smoothing=smoothing) * batch.fraction
 
     def end_epoch(self, record: dict[str, Any]) -> str:
         """See how good the network is on what was held out, if that chooses the epoch."""
