@@ -36,7 +36,7 @@ from skelnas.errors import InputError
 from skelnas.runtime.console import note
 
 MAX_MEMORY_FRACTION = 0.25
-"""The part of the device's memory that `choose_store` gives to clips; the rest is for the network."""
+"""The part of the device's memory for clips, see `choose_store`; the network needs the rest."""
 
 ROUNDED_ROWS = 100_000
 """Rows rounded to float16 at a time, so that no second copy in float32 is needed."""
