@@ -113,7 +113,7 @@ def test_no_search_or_training_sees_what_is_held_out_and_nothing_the_test_part(
         part = split_training_part(cache, "xsub", 0.2)
         test = cache.indices("xsub", Test)
     counts = Counter(tuple(sorted(indices)) for indices in loaded)
-    assert counts == {tuple(part.learned): 2 + 4, tuple(part.held_out): 4}
+    assert counts == {tuple(part.train): 2 + 4, tuple(part.held_out): 4}
     assert not {index for indices in loaded for index in indices} & set(test.tolist())
 
 

@@ -444,7 +444,7 @@ def test_what_is_held_out_is_in_neither_half(tiny_cache: Path, tmp_path: Path) -
     with Cache.open(tiny_cache) as cache:
         part = split_training_part(cache, "xsub", 0.3)
         subjects = cache.clips.subjects
-        halves = [subjects[part.learned[half]] for half in (clips.weight_half, clips.alpha_half)]
+        halves = [subjects[part.train[half]] for half in (clips.weight_half, clips.alpha_half)]
         assert set(subjects[part.held_out]) == {subject}
     assert len({*halves[0], *halves[1], subject}) == 3
     assert set(halves[0]).isdisjoint(halves[1])

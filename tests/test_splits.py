@@ -1,4 +1,4 @@
-"""Halves and hold-outs: whole, apart, and the same every time."""
+"""Halves and hold-outs: complete, disjoint and reproducible."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from skelnas.data.splits import TrainingPart, halve, split_training_part
 from skelnas.errors import InputError
 
 
-def split(path: Path, share: float) -> TrainingPart:
+def split(path: Path, fraction: float) -> TrainingPart:
     with Cache.open(path) as cache:
-        part = split_training_part(cache, "xsub", share)
-        assert sorted([*part.learned, *part.held_out]) == list(cache.indices("xsub", Train))
+        part = split_training_part(cache, "xsub", fraction)
+        assert sorted([*part.train, *part.held_out]) == list(cache.indices("xsub", Train))
     return part
 
 
 @pytest.mark.parametrize("by_subject", [False, True])
-def test_halves_are_disjoint_and_whole(by_subject: bool) -> None:
+def test_halves_are_disjoint_and_complete(by_subject: bool) -> None:
     subjects = np.arange(20, dtype=np.int32) % 5
     first, second = halve(subjects, 7, by_subject=by_subject)
     assert sorted([*first, *second]) == list(range(20))
@@ -42,36 +42,36 @@ def test_one_clip_or_one_subject_cannot_be_halved() -> None:
         halve(np.zeros(9, np.int32), 0, by_subject=True)
 
 
-@pytest.mark.parametrize(("share", "count"), [(0.01, 1), (0.3, 1), (0.6, 2), (0.99, 2)])
+@pytest.mark.parametrize(("fraction", "count"), [(0.01, 1), (0.3, 1), (0.6, 2), (0.99, 2)])
 def test_all_clips_of_some_subjects_are_held_out(
-    tiny_cache: Path, share: float, count: int
+    tiny_cache: Path, fraction: float, count: int
 ) -> None:
-    part = split(tiny_cache, share)
+    part = split(tiny_cache, fraction)
     assert part.hold_out is not None
     assert part.hold_out.subjects is not None
     assert len(part.hold_out.subjects) == count
     assert part.hold_out.clips == len(part.held_out) == 12 * count
     with Cache.open(tiny_cache) as cache:
-        held = set(cache.clips.subjects[part.held_out].tolist())
-        assert held == set(part.hold_out.subjects)
-        assert held.isdisjoint(cache.clips.subjects[part.learned].tolist())
-    assert split(tiny_cache, share).hold_out == part.hold_out
+        held_out = set(cache.clips.subjects[part.held_out].tolist())
+        assert held_out == set(part.hold_out.subjects)
+        assert held_out.isdisjoint(cache.clips.subjects[part.train].tolist())
+    assert split(tiny_cache, fraction).hold_out == part.hold_out
 
 
-def test_nothing_is_held_out_unasked(tiny_cache: Path) -> None:
+def test_nothing_is_held_out_by_default(tiny_cache: Path) -> None:
     part = split(tiny_cache, 0)
     assert len(part.held_out) == 0
     assert part.hold_out is None
 
 
-@pytest.mark.parametrize("known", ["none", "one", "some"])
-def test_clips_are_held_out_where_subjects_are_not_known(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], known: str
+@pytest.mark.parametrize("subjects_known", ["none", "one", "some"])
+def test_clips_are_held_out_if_subjects_are_not_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], subjects_known: str
 ) -> None:
     write_tiny_cache(tmp_path / "c.h5")
     with h5py.File(tmp_path / "c.h5", "r+") as file:
         subjects = file["clips/subject"]
-        subjects[...] = {"none": -1, "one": 4, "some": np.arange(48) % 3 - 1}[known]
+        subjects[...] = {"none": -1, "one": 4, "some": np.arange(48) % 3 - 1}[subjects_known]
     part = split(tmp_path / "c.h5", 0.25)
     assert "subjects are not known" in capsys.readouterr().err
     assert part.hold_out is not None
@@ -81,14 +81,14 @@ def test_clips_are_held_out_where_subjects_are_not_known(
 
 
 def test_other_clips_are_another_hold_out(tmp_path: Path) -> None:
-    holds = []
+    hold_outs = []
     for number in (48, 42):
         write_tiny_cache(tmp_path / "c.h5", num_clips=number)
-        holds.append(split(tmp_path / "c.h5", 0.3).hold_out)
-    assert holds[0] != holds[1]
+        hold_outs.append(split(tmp_path / "c.h5", 0.3).hold_out)
+    assert hold_outs[0] != hold_outs[1]
 
 
-def test_nothing_can_be_held_out_of_nothing(tmp_path: Path) -> None:
+def test_nothing_can_be_held_out_of_a_tiny_part(tmp_path: Path) -> None:
     write_tiny_cache(tmp_path / "c.h5", only=Test)
     with pytest.raises(InputError, match="the training part of xsub has no clips"):
         split(tmp_path / "c.h5", 0.5)

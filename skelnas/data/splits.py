@@ -1,6 +1,6 @@
-"""What the training part of a protocol is split into: to learn from, and to be held out.
+"""Splits of a protocol's training part: into training and held-out clips, and into halves.
 
-What is held out can choose between networks or epochs, which the test part never may.
+Held-out clips may choose between networks or epochs; test clips never may.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ HOLD_OUT_SEED = 0
 
 @dataclass(frozen=True)
 class HoldOut:
-    """What was held out of a training part: enough to tell it again.
+    """What was held out of a training part, in enough detail to recognise it later.
+
+    Stored in model cards and run configurations under these field names.
 
     Attributes:
-        share: what was asked for.
-        subjects: whose clips, or None where they were drawn whoever is in them.
-        clips: how many.
-        names: a CRC-32 of their names.
+        share: the requested fraction.
+        subjects: the held-out subjects, or None if clips were drawn regardless of subject.
+        clips: number of clips.
+        names: CRC-32 of their names.
     """
 
     share: float
@@ -39,36 +41,36 @@ class HoldOut:
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """The training clips of a protocol, as positions in the cache, sorted.
+    """The training clips of a protocol, as sorted indices into the cache.
 
     Attributes:
-        learned: [n] what is learned from.
-        held_out: [m] what is not; empty if nothing was to be held out.
-        hold_out: what that is, or None.
+        train: [n], the clips to train on.
+        held_out: [m], the others; empty if nothing is held out.
+        hold_out: description of the held-out clips, or None.
     """
 
-    learned: NDArray[np.int64]
+    train: NDArray[np.int64]
     held_out: NDArray[np.int64]
     hold_out: HoldOut | None
 
 
-def split_training_part(cache: Cache, protocol: str, share: float) -> TrainingPart:
+def split_training_part(cache: Cache, protocol: str, fraction: float) -> TrainingPart:
     """Hold out all clips of some subjects of the training part.
 
     Args:
-        cache: where the clips lie.
+        cache: an open cache.
         protocol: one of the cache's.
-        share: of the subjects, from 0 to below 1; rounded, but at least one is held out and one
-            left. Where fewer than two subjects are known, of the clips, drawn at random.
+        fraction: of the subjects, from 0 to below 1, rounded so that at least one is held out and
+            one is left. With fewer than two known subjects, of the clips, drawn at random.
 
     Returns:
-        The two parts; a function of the cache's clips and the share, and of no seed.
+        The two parts; they depend on the cache's clips and the fraction, but on no seed.
 
     Raises:
         InputError: the training part is empty, or too small to hold anything out.
     """
     clips = cache.part_indices(protocol, Train)
-    if not share:
+    if not fraction:
         return TrainingPart(clips, clips[:0], None)
     if len(clips) < 2:
         raise InputError(
@@ -76,22 +78,25 @@ def split_training_part(cache: Cache, protocol: str, share: float) -> TrainingPa
             hint="leave out --hold-out, or prepare a cache with more clips",
         )
     generator = np.random.default_rng(HOLD_OUT_SEED)
-    of_clip = cache.clips.subjects[clips]
-    subjects = np.unique(of_clip)
+    subject_of_clip = cache.clips.subjects[clips]
+    subjects = np.unique(subject_of_clip)
+    held_out_subjects: list[int] | None = None
     if len(subjects) < 2 or subjects[0] < 0:
-        note("hold-out: the subjects are not known, so clips are held out, whoever is in them")
+        note("hold-out: subjects are not known, so clips are held out regardless of subject")
         order = generator.permutation(clips)
-        is_held = np.isin(clips, order[: _count(share, len(order))])
-        who = None
+        is_held_out = np.isin(clips, order[: _num_held_out(fraction, len(order))])
     else:
         order = generator.permutation(subjects)
-        who = sorted(order[: _count(share, len(order))].tolist())
-        is_held = np.isin(of_clip, who)
-    held = clips[is_held]
-    names = "\0".join(cache.clips.names[index] for index in held).encode()
-    return TrainingPart(
-        clips[~is_held], held, HoldOut(share, who, len(held), f"{zlib.crc32(names):08x}")
-    )
+        held_out_subjects = sorted(order[: _num_held_out(fraction, len(order))].tolist())
+        is_held_out = np.isin(subject_of_clip, held_out_subjects)
+    held_out = clips[is_held_out]
+    names = "\0".join(cache.clips.names[index] for index in held_out).encode()
+    hold_out = HoldOut(fraction, held_out_subjects, len(held_out), f"{zlib.crc32(names):08x}")
+    return TrainingPart(clips[~is_held_out], held_out, hold_out)
+
+
+def _num_held_out(fraction: float, total: int) -> int:
+    return min(max(round(fraction * total), 1), total - 1)
 
 
 def halve(
@@ -100,12 +105,12 @@ def halve(
     """Split clips at random into the half that trains w and the half that drives alpha.
 
     Args:
-        subjects: [n] of each clip.
-        seed: of what is drawn.
-        by_subject: whether no subject may be in both halves.
+        subjects: [n], the subject of each clip.
+        seed: of the random split.
+        by_subject: keep each subject in one half.
 
     Returns:
-        Which of the n clips each half has, sorted.
+        The sorted indices, from 0 to n - 1, of each half.
 
     Raises:
         InputError: there are too few clips or subjects to make two halves.
@@ -113,15 +118,11 @@ def halve(
     generator = np.random.default_rng(seed)
     groups = subjects if by_subject else np.arange(len(subjects))
     order = generator.permutation(np.unique(groups))
-    chosen = np.isin(groups, order[: len(order) // 2])
-    if not chosen.any():
+    in_second = np.isin(groups, order[: len(order) // 2])
+    if not in_second.any():
         raise InputError(
             f"the training part cannot be halved: {len(subjects)} clips of "
             f"{len(np.unique(subjects))} subjects",
-            hint="a protocol with more clips, or for --validation subject more subjects, is needed",
+            hint="choose a protocol with more clips or, for --validation subject, more subjects",
         )
-    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
-
-
-def _count(share: float, whole: int) -> int:
-    return min(max(round(share * whole), 1), whole - 1)
+    return np.flatnonzero(~in_second), np.flatnonzero(in_second)

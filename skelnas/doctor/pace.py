@@ -79,7 +79,7 @@ def read_size(settings: SearchSettings, work: Work) -> Size:
             cache, cache.choose_protocol(settings.protocol), settings.hold_out
         )
         seed = random_seed(settings.seed, STREAM_SPLIT)
-        subjects = cache.clips.subjects[part.learned]
+        subjects = cache.clips.subjects[part.train]
         half, _ = halve(subjects, seed, by_subject=settings.validation == "subject")
         shape = clip_shape(cache.layout, cache.max_persons, settings)
         return Size(len(half), shape, len(cache.classes))

@@ -72,11 +72,11 @@ def load_search_clips(
         protocol = cache.choose_protocol(settings.protocol)
         part = split_training_part(cache, protocol, settings.hold_out)
         weight_half, alpha_half = halve(
-            cache.clips.subjects[part.learned],
+            cache.clips.subjects[part.train],
             random_seed(settings.seed, STREAM_SPLIT),
             by_subject=settings.validation == "subject",
         )
-        clips = cache.load(part.learned)
+        clips = cache.load(part.train)
         dataset = Dataset(clips, cache.layout, cache.max_persons, settings, device, settings.store)
         return SearchClips(
             dataset=dataset,

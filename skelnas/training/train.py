@@ -79,7 +79,7 @@ def train(
             protocol = cache.choose_protocol(settings.protocol)
             settings = settings.model_copy(update={"protocol": protocol})
             part = split_training_part(cache, protocol, settings.hold_out)
-            clips = cache.load(part.learned)
+            clips = cache.load(part.train)
             layout, persons = cache.layout, cache.max_persons
             dataset = Dataset(clips, layout, persons, settings, device, settings.store)
             held_out = None
