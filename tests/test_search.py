@@ -106,12 +106,12 @@ def test_the_virtual_step_is_the_step_that_follows(
     second_order, step = architect.second_order, Bilevel.step
     moved: list[torch.Tensor] = []
 
-    def look(train: Loss, validate: Loss, weights: FlatWeights, *others: Any) -> object:
+    def look(*, validation_loss: Loss, weights: FlatWeights, **others: Any) -> object:
         def validate_and_look() -> torch.Tensor:
             moved.append(weights.values.clone())
-            return validate()
+            return validation_loss()
 
-        return second_order(train, validate_and_look, weights, *others)
+        return second_order(validation_loss=validate_and_look, weights=weights, **others)
 
     def step_and_compare(self: Bilevel, *batches: Any) -> torch.Tensor:
         before = self.weights.values.clone()
@@ -303,7 +303,7 @@ def test_an_early_end(
 
     kept = last - 1 if rule == "stop_skips" else last
     assert derive(out) == derive(out, epoch=kept)
-    assert (f"epoch {kept}: the last" in capsys.readouterr().err) == (kept < last)
+    assert (f"using epoch {kept}, the last" in capsys.readouterr().err) == (kept < last)
     assert derive(out, epoch=last) == derive(long_run, epoch=last)
 
 
