@@ -1,12 +1,11 @@
-"""Pickles without running them: containers, numbers, text and arrays of numbers, nothing else.
+"""Read pickles without running them: containers, numbers, text and NumPy arrays, nothing else.
 
-A pickle is a program for a machine with a stack, and Python's own machine calls whatever the
-program names. This one has no way to import or to call anything: a name is a piece of text, and the
-few names that arrays of NumPy are written with stand for steps that are taken here. Whatever else a
-program asks for is an error.
+A pickle is a program for a stack machine, and Python's own machine calls whatever the program
+names. This one can neither import nor call anything: a name is text, and the few names that NumPy
+arrays are pickled with map to functions of this module. Anything else is an error.
 
-Nothing is allocated that the file does not hold, and nothing is nested by recursion. Arrays stay in
-the file, which can be mapped instead of read, until they are asked for.
+Nothing is allocated that the file does not hold, and nesting takes no recursion. Arrays stay in the
+file, which may be memory-mapped, until they are read.
 """
 
 from __future__ import annotations
@@ -23,151 +22,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 Buffer: TypeAlias = memoryview | bytes
-
-MAX_AXES = 8
-_CODE = re.compile(r"[fiub][1248]", re.ASCII)
-_ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}
-
-
-class PickleError(ValueError):
-    """The file is no pickle, a broken one, or asks for more than data."""
-
-
-@dataclass(slots=True)
-class LatinText:
-    """Bytes that protocols up to 2 write as text, a character each."""
-
-    text: memoryview | str
-
-    def tobytes(self) -> bytes:
-        """Return the bytes. Raises PickleError if there is a character that is none."""
-        try:
-            text = self.text if isinstance(self.text, str) else str(self.text, "utf-8")
-            return text.encode("latin-1")
-        except UnicodeError:
-            raise PickleError("an array of characters that are no bytes") from None
-
-
-def as_buffer(value: Any, encoding: str = "latin1") -> Buffer | LatinText:
-    """Return bytes, however they were written: the only encoding is one byte a character."""
-    if isinstance(value, str) and encoding in ("latin1", "latin-1"):
-        return LatinText(value)
-    if isinstance(value, memoryview | bytes | LatinText):
-        return value
-    raise PickleError("an array of objects, expected one of numbers")
-
-
-class NumberType:
-    """The type of the numbers of an array."""
-
-    __slots__ = ("_code", "_order")
-
-    def __init__(self, code: Any) -> None:
-        if not isinstance(code, str) or not _CODE.fullmatch(code.lstrip("<>|=")):
-            kind = repr(code[:20]) if isinstance(code, str) else "that is no text"
-            raise PickleError(f"an array of the type {kind}, expected numbers")
-        self._code = code.lstrip("<>|=")
-        self._order = _ORDERS.get(code[0], "=")
-
-    def set_state(self, version: Any, order: Any, *rest: Any) -> None:
-        """Take the order of bytes; the rest is for arrays of records, which are refused."""
-        if order not in _ORDERS or any(part is not None for part in rest[:3]):
-            raise PickleError("an array of records, expected one of numbers")
-        self._order = _ORDERS[order]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The same in NumPy."""
-        try:
-            return np.dtype(self._order + self._code)
-        except TypeError:  # such as a float of one byte
-            raise PickleError(f"there is no type of number {self._code!r}") from None
-
-    def scalar(self, data: Any) -> int | float | bool:
-        """Make a single number."""
-        number: int | float | bool = Array((), self, False, as_buffer(data)).read().item()
-        return number
-
-
-@dataclass(slots=True)
-class Array:
-    """An array that is still in the file.
-
-    Attributes:
-        shape: as the file says; only `read` compares it with the data.
-        kind: type of the numbers.
-        fortran_order: whether the first axis varies fastest.
-        data: the numbers.
-    """
-
-    shape: tuple[int, ...] = ()
-    kind: NumberType | None = None
-    fortran_order: bool = False
-    data: Buffer | LatinText | None = None
-
-    @classmethod
-    def from_buffer(cls, data: Any, kind: Any, shape: Any, order: Any) -> Array:
-        """Make an array as protocol 5 writes it."""
-        array = cls()
-        array.set_state(1, shape, kind, order == "F", data)
-        return array
-
-    def set_state(self, version: Any, shape: Any, kind: Any, fortran: Any, data: Any) -> None:
-        """Take what protocols up to 4 write behind an empty array."""
-        if not isinstance(kind, NumberType):
-            raise PickleError("an array without a type of numbers")
-        if (
-            not isinstance(shape, tuple)
-            or len(shape) > MAX_AXES
-            or any(type(length) is not int or not 0 <= length < 2**62 for length in shape)
-        ):
-            raise PickleError("an array with a shape that is none")
-        self.shape, self.kind, self.fortran_order = shape, kind, bool(fortran)
-        self.data = as_buffer(data)
-
-    def read(self) -> NDArray[Any]:
-        """Return the array. Raises PickleError if the file does not hold all its numbers."""
-        if self.kind is None or self.data is None:
-            raise PickleError("an array without content")
-        data = self.data.tobytes() if isinstance(self.data, LatinText) else self.data
-        dtype = self.kind.dtype
-        if prod(self.shape) * dtype.itemsize != len(data):
-            raise PickleError(f"{len(data):,} bytes for an array {self.shape} of {dtype}")
-        try:
-            flat = np.frombuffer(data, dtype)
-            return flat.reshape(self.shape, order="F" if self.fortran_order else "C")
-        except ValueError as error:  # the product of the axes is 0, and one of them too large
-            raise PickleError(str(error)) from None
-
-
 Step: TypeAlias = "Callable[[_Machine], object]"
 
 MAX_STEPS = 20_000_000
-"""Steps of a program. One with all of NTU RGB+D 120 takes some 5 million."""
+"""Steps of a program; NTU RGB+D 120 takes about 5 million."""
 MAX_LONG_BYTES = 16
 MAX_NAME_BYTES = 100
-LONG_TEXT = 1000
-"""Text of more bytes than this is taken for the content of an array, and not decoded."""
+MAX_DECODED_BYTES = 1000
+"""Longer text is assumed to be the content of an array, and not decoded."""
+MAX_AXES = 8
+_NUMBER_CODE = re.compile(r"[fiub][1248]", re.ASCII)
+_BYTE_ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}
 _CORE = re.compile(r"numpy\.(_?)core\.")
 
 
-class Name(str):
-    """Something that a program would import, as module:name."""
-
-    __slots__ = ()
+class PickleError(ValueError):
+    """The file is not a pickle, is damaged, or asks for more than data."""
 
 
 def load(data: Buffer) -> Any:
     """Read a pickle of protocol 2 to 5.
 
     Args:
-        data: the file. Arrays in the result refer to it.
+        data: the file; arrays in the result refer to it.
 
     Returns:
         None, bool, int, float, str, bytes, list, tuple, dict and `Array`, nested.
 
     Raises:
-        PickleError: says what is asked for that is no data, or where the file is broken.
+        PickleError: says what is asked for that is not data, or where the file is damaged.
     """
     machine = _Machine(data)
     try:
@@ -179,14 +62,126 @@ def load(data: Buffer) -> Any:
         raise PickleError(f"byte {machine.position}: the pickle is broken ({kind})") from None
 
 
+@dataclass(slots=True)
+class Array:
+    """An array whose numbers are still in the file.
+
+    Attributes:
+        shape: as the file declares it; only `read` compares it with the data.
+        kind: type of the numbers.
+        fortran_order: whether the first axis varies fastest.
+        data: the numbers.
+    """
+
+    shape: tuple[int, ...] = ()
+    kind: _NumberType | None = None
+    fortran_order: bool = False
+    data: Buffer | _LatinText | None = None
+
+    def read(self) -> NDArray[Any]:
+        """Return the array. Raises PickleError if the file does not hold all its numbers."""
+        if self.kind is None or self.data is None:
+            raise PickleError("an array without content")
+        data = self.data.to_bytes() if isinstance(self.data, _LatinText) else self.data
+        dtype = self.kind.dtype
+        if prod(self.shape) * dtype.itemsize != len(data):
+            raise PickleError(f"{len(data):,} bytes for an array {self.shape} of {dtype}")
+        try:
+            flat = np.frombuffer(data, dtype)
+            return flat.reshape(self.shape, order="F" if self.fortran_order else "C")
+        except ValueError as error:  # an empty array with an axis too long for NumPy
+            raise PickleError(str(error)) from None
+
+    @classmethod
+    def from_buffer(cls, data: Any, kind: Any, shape: Any, order: Any) -> Array:
+        """Create an array as protocol 5 does."""
+        array = cls()
+        array.set_state(1, shape, kind, order == "F", data)
+        return array
+
+    def set_state(self, version: Any, shape: Any, kind: Any, fortran: Any, data: Any) -> None:
+        """Fill an empty array, as protocols up to 4 do."""
+        if not isinstance(kind, _NumberType):
+            raise PickleError("an array without a type of numbers")
+        if (
+            not isinstance(shape, tuple)
+            or len(shape) > MAX_AXES
+            or any(type(length) is not int or not 0 <= length < 2**62 for length in shape)
+        ):
+            raise PickleError("an array with an invalid shape")
+        self.shape, self.kind, self.fortran_order = shape, kind, bool(fortran)
+        self.data = _as_buffer(data)
+
+
+class _NumberType:
+    """The type of the numbers of an array, as pickled by `numpy.dtype`."""
+
+    __slots__ = ("_byte_order", "_code")
+
+    def __init__(self, code: Any) -> None:
+        if not isinstance(code, str) or not _NUMBER_CODE.fullmatch(code.lstrip("<>|=")):
+            kind = f"the type {code[:20]!r}" if isinstance(code, str) else "a type that is not text"
+            raise PickleError(f"an array of {kind}, expected numbers")
+        self._code = code.lstrip("<>|=")
+        self._byte_order = _BYTE_ORDERS.get(code[0], "=")
+
+    def set_state(self, version: Any, order: Any, *rest: Any) -> None:
+        """Set the byte order; the rest describes records, which are refused."""
+        if order not in _BYTE_ORDERS or any(part is not None for part in rest[:3]):
+            raise PickleError("an array of records, expected one of numbers")
+        self._byte_order = _BYTE_ORDERS[order]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The NumPy type."""
+        try:
+            return np.dtype(self._byte_order + self._code)
+        except TypeError:  # such as a float of one byte
+            raise PickleError(f"there is no type of number {self._code!r}") from None
+
+    def scalar(self, data: Any) -> int | float | bool:
+        """Return the number that some bytes stand for."""
+        number: int | float | bool = Array((), self, False, _as_buffer(data)).read().item()
+        return number
+
+
+@dataclass(slots=True)
+class _LatinText:
+    """Bytes that protocols up to 2 write as text, one character per byte."""
+
+    text: memoryview | str
+
+    def to_bytes(self) -> bytes:
+        try:
+            text = self.text if isinstance(self.text, str) else str(self.text, "utf-8")
+            return text.encode("latin-1")
+        except UnicodeError:
+            raise PickleError("an array of characters that are not bytes") from None
+
+
+def _as_buffer(value: Any, encoding: str = "latin1") -> Buffer | _LatinText:
+    """Return the content of an array, whether written as bytes or as text."""
+    if isinstance(value, str) and encoding in ("latin1", "latin-1"):
+        return _LatinText(value)
+    if isinstance(value, memoryview | bytes | _LatinText):
+        return value
+    raise PickleError("an array of objects, expected one of numbers")
+
+
+class _Name(str):
+    """What a program would import, as ``module:name``."""
+
+    __slots__ = ()
+
+
 class _Machine:
-    """The stack, what was put aside by number, and the place in the program."""
+    """The stack machine: one method per kind of step."""
 
     def __init__(self, data: Buffer) -> None:
         self.data = memoryview(data)
         self.position = 0
         self.stack: list[Any] = []
-        self.below: list[list[Any]] = []  # what lies under each mark
+        self.below: list[list[Any]] = []  # the stack under each mark
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
@@ -199,15 +194,15 @@ class _Machine:
                 return result
             step = steps[code]
             if step is None:
-                raise PickleError(f"the step {bytes([code])!r}, expected those that data need")
+                raise PickleError(f"the step {bytes([code])!r}, expected one that plain data needs")
             step(self)
         raise PickleError(f"more than {MAX_STEPS:,} steps")
 
     def take(self, count: int) -> memoryview:
-        """Take bytes of the program."""
+        """Return the next bytes of the program, and advance."""
         piece = self.data[self.position : self.position + count]
         if len(piece) != count:
-            raise PickleError(f"the file is cut: expected {count:,} bytes more")
+            raise PickleError(f"the file is truncated: expected {count:,} more bytes")
         self.position += count
         return piece
 
@@ -237,12 +232,12 @@ class _Machine:
 
     def push_name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise PickleError("a name that is no text")
-        known = Name(f"{_CORE.sub('numpy.core.', module)}:{name}"[: 2 * MAX_NAME_BYTES])
-        if known not in _CALLS and known != "numpy:ndarray":
-            quoted = repr(str(known))[1:-1]
+            raise PickleError("a name that is not text")
+        full_name = _Name(f"{_CORE.sub('numpy.core.', module)}:{name}"[: 2 * MAX_NAME_BYTES])
+        if full_name not in _CALLS and full_name != "numpy:ndarray":
+            quoted = repr(str(full_name))[1:-1]
             raise PickleError(f"it names {quoted}, expected containers, numbers, text and arrays")
-        self.push(known)
+        self.push(full_name)
 
     def push_from_stack(self) -> None:
         name = self.pop()
@@ -250,13 +245,13 @@ class _Machine:
 
     def call(self) -> None:
         arguments, name = self.pop(), self.pop()
-        if not isinstance(name, Name) or name not in _CALLS or not isinstance(arguments, tuple):
+        if not isinstance(name, _Name) or name not in _CALLS or not isinstance(arguments, tuple):
             raise PickleError("a call, expected data")
         self.push(_CALLS[name](*arguments))
 
     def build(self) -> None:
         state = self.pop()
-        if not isinstance(self.stack[-1], Array | NumberType) or not isinstance(state, tuple):
+        if not isinstance(self.stack[-1], Array | _NumberType) or not isinstance(state, tuple):
             raise PickleError("a change to an object, expected data")
         self.stack[-1].set_state(*state)
 
@@ -265,12 +260,12 @@ class _Machine:
 
     def append(self, values: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
-            raise PickleError("something is appended to what is no list")
+            raise PickleError("an item is appended to something other than a list")
         self.stack[-1].extend(values)
 
     def set_items(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not dict:
-            raise PickleError("items are set in what is no dictionary")
+            raise PickleError("an item is set in something other than a dictionary")
         for key in items[::2]:
             if type(key) not in (str, int):
                 raise PickleError("a key that is neither text nor a whole number")
@@ -278,10 +273,10 @@ class _Machine:
 
     def push_text(self, size: int, encoding: str) -> None:
         text = self.take(self.take_integer(size))
-        if len(text) <= LONG_TEXT:
+        if len(text) <= MAX_DECODED_BYTES:
             self.push(str(text, encoding))
         else:
-            self.push(LatinText(text) if encoding == "utf-8" else text)
+            self.push(_LatinText(text) if encoding == "utf-8" else text)
 
     def push_long(self, size: int) -> None:
         length = self.take_integer(size)
@@ -299,14 +294,14 @@ class _Machine:
 
 _CALLS: dict[str, Callable[..., Any]] = {
     "numpy.core.multiarray:_reconstruct": lambda kind, shape, code: Array(),
-    "numpy.core.multiarray:scalar": NumberType.scalar,
+    "numpy.core.multiarray:scalar": _NumberType.scalar,
     "numpy.core.numeric:_frombuffer": Array.from_buffer,
-    "numpy:dtype": lambda code, align=False, copy=True: NumberType(code),
-    "_codecs:encode": as_buffer,
-    "__builtin__:bytes": lambda: b"",  # how protocol 2 writes no bytes at all
+    "numpy:dtype": lambda code, align=False, copy=True: _NumberType(code),
+    "_codecs:encode": _as_buffer,
+    "__builtin__:bytes": lambda: b"",  # empty bytes in protocol 2
 }
 
-_BY_CODE: dict[bytes, Step] = {
+_STEP_OF_OPCODE: dict[bytes, Step] = {
     pickle.PROTO: lambda m: _check_protocol(m.take_integer(1)),
     pickle.FRAME: lambda m: m.take(8),
     pickle.MARK: _Machine.mark,
@@ -352,7 +347,7 @@ _BY_CODE: dict[bytes, Step] = {
     pickle.REDUCE: _Machine.call,
     pickle.BUILD: _Machine.build,
 }
-_STEPS = [_BY_CODE.get(bytes([code])) for code in range(256)]
+_STEPS: list[Step | None] = [_STEP_OF_OPCODE.get(bytes([code])) for code in range(256)]
 
 
 def _check_protocol(number: int) -> None:
