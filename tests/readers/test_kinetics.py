@@ -124,7 +124,7 @@ def relabel(root, **parts):
         path = root / f"kinetics_{part}_label.json"
         path.write_text(json.dumps({c: entry(*facts) for c, facts in entries.items()}))
     labels = read_labels(root)
-    return labels.classes, {clip: facts.label for clip, facts in labels.clips.items()}
+    return labels.classes, {clip: label.index for clip, label in labels.clips.items()}
 
 
 def test_indices_of_the_release_give_its_400_classes(root):

@@ -99,7 +99,7 @@ def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
         reason = "expected JSON of a few levels, found brackets nested without end"
     except ValueError as error:  # an integer with thousands of digits
         reason = f"expected JSON: {error}"
-    raise InputError(f"{path}: {reason}", hint="The file may be truncated: copy or unpack it again")
+    raise InputError(f"{path}: {reason}", hint="the file may be truncated: copy or unpack it again")
 
 
 def as_joints(numbers: ArrayLike) -> NDArray[np.float32]:

@@ -24,135 +24,15 @@ from skelnas.data.readers.base import (
 from skelnas.data.readers.files import as_joints, find_files, packaged_names, read_json
 from skelnas.errors import InputError, shown
 
-MAX_BYTES = 256 << 20
-"""The largest label file of the release has 27 MB."""
-MAX_CLASSES = 10_000
-"""A class index from here on is an error: the list of all class names has to fit in memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClipFacts:
-    """What the label files say of one clip; `label` is the class index that is used for it."""
-
-    part: str
-    has_skeleton: bool
-    class_name: str
-    label: int
-
-
-@dataclass(frozen=True)
-class Labels:
-    """All label files of a folder.
-
-    Attributes:
-        clips: facts of each clip by its name; not of one that is in both files.
-        classes: class names in order of the class index.
-        in_both: clips in both files, which can be used for neither training nor testing.
-    """
-
-    clips: dict[str, ClipFacts]
-    classes: tuple[str, ...]
-    in_both: frozenset[str]
-
-
-def label_file(root: Path, part: str) -> Path:
-    """Where the labels of a part are."""
-    return root / f"kinetics_{part}_label.json"
-
-
-def part_folders(root: Path) -> dict[str, Path]:
-    """Find the folders of the parts, `train` or `kinetics_train`, likewise `val`.
-
-    Raises:
-        InputError: if there is none, or one without its label file.
-    """
-    folders = {}
-    for part in PARTS:
-        for folder in (root / part, root / f"kinetics_{part}"):
-            if is_folder(folder):
-                folders[part] = folder
-                break
-    if not folders:
-        raise InputError(
-            f"{root}: expected a folder that holds the folders train and val",
-            hint="Name kinetics-skeleton.zip, or the folder with the label files that is in it",
-        )
-    for part, folder in folders.items():
-        if not is_file(label_file(root, part)):
-            raise InputError(f"{folder}: expected its labels in {label_file(root, part)}")
-    return folders
-
-
-@cache
-def read_labels(root: Path) -> Labels:
-    """Read the label files that there are, once.
-
-    Raises:
-        InputError: if one is malformed, or the two disagree on their classes.
-    """
-    files = [(part, label_file(root, part)) for part in PARTS]
-    entries = {part: _read_entries(file) for part, file in files if is_file(file)}
-    numbering = {(index, name) for part in entries.values() for _, name, index in part.values()}
-    classes = _number_classes(numbering, root)
-    label_of = {name: label for label, name in enumerate(classes)}
-    clips: dict[str, ClipFacts] = {}
-    in_both: set[str] = set()
-    for part, of_part in entries.items():
-        in_both |= clips.keys() & of_part.keys()
-        for clip, (has_skeleton, name, _) in of_part.items():
-            clips[clip] = ClipFacts(part, has_skeleton, name, label_of[name])
-    for clip in in_both:
-        del clips[clip]
-    return Labels(clips, classes, frozenset(in_both))
-
-
-def _number_classes(numbering: set[tuple[int, str]], root: Path) -> tuple[str, ...]:
-    """Class names in order, given every pair of class index and name that occurs.
-
-    Indices and names of the release give its 400 classes. Label files with an order of their own
-    keep it. Two that contradict each other, such as one of a renumbered part, count by the names,
-    if those are all the release's.
-    """
-    official = packaged_names("kinetics_classes.txt")
-    if numbering <= set(enumerate(official)):
-        return official
-    names = dict(sorted(numbering))
-    if len(names) == len(set(names.values())) == len(numbering):
-        return tuple(names.get(index, f"class {index}") for index in range(max(names) + 1))
-    if {name for _, name in numbering} <= set(official):
-        return official
-    raise InputError(
-        f"{root}: the label files give one class several indices, or one index several classes",
-        hint="Number the classes of kinetics_train_label.json and kinetics_val_label.json alike",
-    )
-
-
-def _read_entries(file: Path) -> dict[str, tuple[bool, str, int]]:
-    """Read whether each clip has a skeleton, its class name and its class index."""
-    content = read_json(file, MAX_BYTES)
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: expected an object with an entry for each clip")
-    return {clip: _entry(entry, f"{file}: clip {clip!r}") for clip, entry in content.items()}
-
-
-def _entry(entry: Any, where: str) -> tuple[bool, str, int]:
-    if not isinstance(entry, dict):
-        raise InputError(f"{where}: expected an object, found {entry!r}")
-    has_skeleton, name, index = map(entry.get, ("has_skeleton", "label", "label_index"))
-    if not isinstance(has_skeleton, bool):
-        raise InputError(f"{where}: expected 'has_skeleton' to be true or false")
-    if not isinstance(name, str):
-        raise InputError(f"{where}: expected 'label' to be a class name")
-    if not isinstance(index, int) or not 0 <= index < MAX_CLASSES:
-        raise InputError(f"{where}: expected 'label_index' to be 0 to {MAX_CLASSES - 1}")
-    return has_skeleton, name, index
-
-
 ENDING = ".json"
 PARTS = {"train": Train, "val": Test}
 MAX_PERSONS = 2
 MAX_FRAMES = 10_000
-"""A clip of the release has at most 300; a frame index far beyond is an error, not a long clip."""
+"""Clips of the release have at most 300; a larger frame index is an error, not a long clip."""
+MAX_LABEL_BYTES = 256 << 20
+"""The largest label file of the release has 27 MB."""
+MAX_CLASSES = 10_000
+"""A larger class index is an error: the list of all class names has to fit into memory."""
 
 LAYOUT = Layout(
     joints=(
@@ -180,11 +60,11 @@ class Kinetics:
 
     Attributes:
         root: the folder, or a zip archive of it.
-        person_rule: `clip` keeps the two slots of the frames' lists with the highest confidence
-            over the whole clip (the paper of ST-GCN). The data hold no identities; the slot is
-            the nearest thing to one, since OpenPose tends to list persons in the same order.
-            `frame` keeps the two persons with the highest confidence of each frame, most
-            confident first, so that a slot may change from one person to another (its release).
+        person_rule: how to choose two persons. `clip` (the paper of ST-GCN) takes the two slots of
+            the frames' lists with the highest confidence over the whole clip. The data hold no
+            identities; a slot comes closest, since OpenPose tends to list persons in the same
+            order. `frame` (the release of ST-GCN) takes the two most confident persons of each
+            frame, so that a slot may switch from one person to another.
     """
 
     root: Path
@@ -196,7 +76,7 @@ class Kinetics:
 
     @property
     def _folder(self) -> Path:
-        """Where the parts lie: in an archive, usually one folder down."""
+        """The folder that holds the parts: in an archive, usually one level down."""
         return enter(self.root)
 
     @property
@@ -209,79 +89,196 @@ class Kinetics:
         }
 
     def classes(self, labels: NDArray[np.int32]) -> list[str]:
-        """Names of the 400 classes, or those of the label files where they number their own."""
+        """Return the names of the 400 classes, or of the label files if those have their own."""
         return list(read_labels(self._folder).classes)
 
     def catalogue(self) -> Catalogue:
         """List the clips of `train`, then those of `val`, each by name.
 
         Raises:
-            InputError: if a folder or a label file is missing, or there is no clip.
+            InputError: a folder or a label file is missing, or there is no clip.
         """
         folder = self._folder
         labels = read_labels(folder)
         items: list[Path] = []
         skipped: list[tuple[str, str]] = []
-        for part, part_folder in part_folders(folder).items():
-            seen: set[str] = set()
+        for part, part_folder in _part_folders(folder).items():
+            names: set[str] = set()
             for path in find_files(part_folder, ENDING):
                 name = path.name.removesuffix(ENDING)
                 if name in labels.in_both:
                     skipped.append((path.name, "it is in both label files"))
                 elif name not in labels.clips or labels.clips[name].part != part:
-                    skipped.append((path.name, f"it is not in {label_file(folder, part).name}"))
+                    skipped.append((path.name, f"it is not in {_label_file(folder, part).name}"))
                 elif not labels.clips[name].has_skeleton:
                     skipped.append((path.name, "the label file says that it has no skeleton"))
-                elif name in seen:
+                elif name in names:
                     skipped.append((path.name, f"a second file of that name, {path}"))
                 else:
-                    seen.add(name)
+                    names.add(name)
                     items.append(path)
         if not items:
             others = f"; {len(skipped)} files were skipped: {skipped[0][1]}" if skipped else ""
             raise InputError(f"{self.root}: expected clips such as val/--07WQ2iBlw{ENDING}{others}")
-        return Catalogue(items, skipped, [label_file(folder, part) for part in PARTS])
+        return Catalogue(items, skipped, [_label_file(folder, part) for part in PARTS])
 
     def read(self, item: Path) -> Recording:
         """Read one clip and choose its persons.
 
         Raises:
-            InputError: if the file is no such JSON, disagrees with the label file, or shows nobody.
+            InputError: the file is malformed, disagrees with the label file, or shows nobody.
         """
         name = item.name.removesuffix(ENDING)
-        facts = read_labels(self._folder).clips.get(name)
-        if facts is None:
+        label = read_labels(self._folder).clips.get(name)
+        if label is None:
             raise InputError(f"{item}: the clip is in no label file of {self.root}")
         clip = _read_clip(item)
-        if clip.get("label", facts.class_name) != facts.class_name:
+        if clip.get("label", label.class_name) != label.class_name:
             raise InputError(
-                f"{item}: expected the label {facts.class_name!r} of the label file, "
+                f"{item}: expected the label {label.class_name!r} of the label file, "
                 f"found {shown(clip['label'])}"
             )
-        return Recording(name, facts.label, *self._poses(clip, item))
+        return Recording(name, label.index, *self._poses(clip, item))
 
     def poses(self, item: Path) -> Poses:
-        """Read a clip that no label file has to know; raises as `read` does."""
+        """Read a clip that need not be in a label file; raises as `read` does."""
         return self._poses(_read_clip(item), item)
 
     def _poses(self, clip: dict[str, Any], item: Path) -> Poses:
         return _choose_persons(_read_persons(clip["data"], str(item)), self.person_rule)
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
-        """Give `official`: trained on `train`, tested on `val`."""
-        facts = read_labels(self._folder).clips
-        parts = [PARTS[facts[name].part] if name in facts else Unused for name in clips.names]
+        """Return `official`: train on `train`, test on `val`."""
+        labels = read_labels(self._folder).clips
+        parts = [PARTS[labels[name].part] if name in labels else Unused for name in clips.names]
         return {"official": np.array(parts, np.int8)}
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The entry of a clip in a label file; `index` is that of the class in the cache."""
+
+    part: str
+    has_skeleton: bool
+    class_name: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The label files of a folder.
+
+    Attributes:
+        clips: clip name to label; without clips that are in both files.
+        classes: class names in order of the class index.
+        in_both: clips in both files, usable for neither training nor testing.
+    """
+
+    clips: dict[str, Label]
+    classes: tuple[str, ...]
+    in_both: frozenset[str]
+
+
+@cache
+def read_labels(root: Path) -> Labels:
+    """Read the label files of a folder, once.
+
+    Raises:
+        InputError: one is malformed, or the two disagree on their classes.
+    """
+    files = [(part, _label_file(root, part)) for part in PARTS]
+    entries = {part: _read_entries(file) for part, file in files if is_file(file)}
+    pairs = {(index, name) for part in entries.values() for _, name, index in part.values()}
+    classes = _number_classes(pairs, root)
+    index_of = {name: index for index, name in enumerate(classes)}
+    clips: dict[str, Label] = {}
+    in_both: set[str] = set()
+    for part, part_entries in entries.items():
+        in_both |= clips.keys() & part_entries.keys()
+        for clip, (has_skeleton, name, _) in part_entries.items():
+            clips[clip] = Label(part, has_skeleton, name, index_of[name])
+    for clip in in_both:
+        del clips[clip]
+    return Labels(clips, classes, frozenset(in_both))
+
+
+def _label_file(root: Path, part: str) -> Path:
+    return root / f"kinetics_{part}_label.json"
+
+
+def _read_entries(file: Path) -> dict[str, tuple[bool, str, int]]:
+    """Read a label file: clip name to (has skeleton, class name, class index)."""
+    content = read_json(file, MAX_LABEL_BYTES)
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: expected an object with an entry for each clip")
+    return {clip: _parse_entry(entry, f"{file}: clip {clip!r}") for clip, entry in content.items()}
+
+
+def _parse_entry(entry: Any, where: str) -> tuple[bool, str, int]:
+    if not isinstance(entry, dict):
+        raise InputError(f"{where}: expected an object, found {entry!r}")
+    has_skeleton, name, index = map(entry.get, ("has_skeleton", "label", "label_index"))
+    if not isinstance(has_skeleton, bool):
+        raise InputError(f"{where}: expected 'has_skeleton' to be true or false")
+    if not isinstance(name, str):
+        raise InputError(f"{where}: expected 'label' to be a class name")
+    if not isinstance(index, int) or not 0 <= index < MAX_CLASSES:
+        raise InputError(f"{where}: expected 'label_index' to be 0 to {MAX_CLASSES - 1}")
+    return has_skeleton, name, index
+
+
+def _number_classes(pairs: set[tuple[int, str]], root: Path) -> tuple[str, ...]:
+    """Return the class names in order, given every (class index, class name) that occurs.
+
+    Indices and names of the release give its 400 classes. Label files that number their classes
+    differently keep their order. If they contradict each other, as when one part was renumbered,
+    the names decide, provided that all are names of the release.
+    """
+    official = packaged_names("kinetics_classes.txt")
+    if pairs <= set(enumerate(official)):
+        return official
+    names = dict(sorted(pairs))
+    if len(names) == len(set(names.values())) == len(pairs):
+        return tuple(names.get(index, f"class {index}") for index in range(max(names) + 1))
+    if {name for _, name in pairs} <= set(official):
+        return official
+    raise InputError(
+        f"{root}: the label files give one class several indices, or one index several classes",
+        hint="number the classes of kinetics_train_label.json and kinetics_val_label.json the same way",
+    )
+
+
+def _part_folders(root: Path) -> dict[str, Path]:
+    """Find the folders `train` or `kinetics_train`, and `val` or `kinetics_val`.
+
+    Raises:
+        InputError: there is none, or one has no label file.
+    """
+    folders = {}
+    for part in PARTS:
+        for folder in (root / part, root / f"kinetics_{part}"):
+            if is_folder(folder):
+                folders[part] = folder
+                break
+    if not folders:
+        raise InputError(
+            f"{root}: expected a folder that holds the folders train and val",
+            hint="name kinetics-skeleton.zip, or the folder in it that holds the label files",
+        )
+    for part, folder in folders.items():
+        if not is_file(_label_file(root, part)):
+            raise InputError(f"{folder}: expected its labels in {_label_file(root, part)}")
+    return folders
 
 
 @dataclass(frozen=True)
 class _Persons:
-    """Everybody in a clip, by frame and, in a frame, in the order of its list.
+    """All persons of a clip, P in total, by frame and in the order of each frame's list.
 
     Attributes:
-        frames: [P] int64, the index of the frame that each person is in.
-        slots: [P] int64, the place in the frame's list.
-        joints: [P, V, 3] float32, x and y centred and zero where the score is 0.
+        frames: [P] int64, index of the frame.
+        slots: [P] int64, position in the frame's list.
+        joints: [P, V, 3] float32, x and y centred; zero where the score is 0.
     """
 
     frames: NDArray[np.int64]
@@ -297,25 +294,27 @@ def _read_clip(item: Path) -> dict[str, Any]:
 
 
 def _read_persons(data: list[Any], where: str) -> _Persons:
-    """Read the frames of a clip; a person without any joint is left out."""
+    """Read the frames of a clip; persons without any joint are left out."""
     frames: list[int] = []
     slots: list[int] = []
     poses: list[list[float]] = []
     scores: list[list[float]] = []
     previous = -1
     for number, frame in enumerate(data, start=1):
-        place = f"{where}: frame {number} of {len(data)}"
+        frame_name = f"{where}: frame {number} of {len(data)}"
         index, persons = _pair(frame, "frame_index", "skeleton")
         if not isinstance(index, int) or not previous < index < MAX_FRAMES:
-            raise InputError(f"{place}: expected a 'frame_index' after {previous}, found {index!r}")
+            raise InputError(
+                f"{frame_name}: expected a 'frame_index' after {previous}, found {index!r}"
+            )
         if not isinstance(persons, list):
-            raise InputError(f"{place}: expected a list of persons under 'skeleton'")
+            raise InputError(f"{frame_name}: expected a list of persons under 'skeleton'")
         previous = index
         for slot, person in enumerate(persons):
             pose, score = _pair(person, "pose", "score")
             if not _are_numbers(pose, 2 * NUM_JOINTS) or not _are_numbers(score, NUM_JOINTS):
                 raise InputError(
-                    f"{place}: person {slot + 1}: "
+                    f"{frame_name}: person {slot + 1}: "
                     f"expected a 'pose' of {2 * NUM_JOINTS} numbers and {NUM_JOINTS} of 'score'"
                 )
             frames.append(index)
@@ -334,41 +333,41 @@ def _read_persons(data: list[Any], where: str) -> _Persons:
     joints[..., :2] -= 0.5
     joints[joints[..., 2] <= 0] = 0
     points = as_joints(joints)
-    seen = np.flatnonzero(points.any(axis=(1, 2)))
-    if not len(seen):
+    visible = np.flatnonzero(points.any(axis=(1, 2)))
+    if not len(visible):
         raise InputError(f"{where}: no person in any of {len(data)} frames")
-    return _Persons(np.array(frames)[seen], np.array(slots)[seen], points[seen])
+    return _Persons(np.array(frames)[visible], np.array(slots)[visible], points[visible])
 
 
 def _pair(value: Any, first: str, second: str) -> tuple[Any, Any]:
-    """Two members of a JSON object; None for what is not there."""
+    """Return two members of a JSON object, None for those missing."""
     return (value.get(first), value.get(second)) if isinstance(value, dict) else (None, None)
 
 
 def _are_numbers(value: Any, count: int) -> bool:
-    """Whether this is a list of so many numbers."""
+    """Whether this is a list of `count` numbers."""
     return isinstance(value, list) and len(value) == count and set(map(type, value)) <= {int, float}
 
 
 def _choose_persons(persons: _Persons, rule: Literal["clip", "frame"]) -> Poses:
-    """Keep the persons with the highest confidence, as poses [M, T, V, 3] and present [M, T]."""
+    """Return the most confident persons, as poses [M, T, V, 3] and present [M, T]."""
     confidence = persons.joints[..., 2].sum(axis=1, dtype=np.float64)
     if rule == "clip":
-        # Over the whole clip: where nobody is in a slot, its confidence is 0.
-        of_slot = np.bincount(persons.slots, confidence)
-        best = np.argsort(-of_slot, kind="stable")
-        rank = np.argsort(best)[persons.slots]
+        # An empty slot adds 0 to the confidence over the whole clip.
+        slot_confidence = np.bincount(persons.slots, confidence)
+        best_slots = np.argsort(-slot_confidence, kind="stable")
+        rank = np.argsort(best_slots)[persons.slots]
     else:
         order = np.lexsort((-confidence, persons.frames))
-        in_order = persons.frames[order]
+        sorted_frames = persons.frames[order]
         rank = np.empty_like(order)
-        rank[order] = np.arange(len(order)) - np.searchsorted(in_order, in_order)
+        rank[order] = np.arange(len(order)) - np.searchsorted(sorted_frames, sorted_frames)
 
-    kept = rank < MAX_PERSONS
-    person, frame = rank[kept], persons.frames[kept]
+    chosen = rank < MAX_PERSONS
+    person, frame = rank[chosen], persons.frames[chosen]
     frame = frame - frame.min()
     present = np.zeros((person.max() + 1, frame.max() + 1), np.bool_)
     poses = np.zeros((*present.shape, *persons.joints.shape[1:]), np.float32)
     present[person, frame] = True
-    poses[person, frame] = persons.joints[kept]
+    poses[person, frame] = persons.joints[chosen]
     return poses, present

@@ -83,7 +83,7 @@ class Ntu:
             others = f"; {len(skipped)} files were skipped: {skipped[0][1]}" if skipped else ""
             raise InputError(
                 f"{self.root}: expected files such as S001C001P001R001A001{ENDING}{others}",
-                hint="Name nturgbd_skeletons_s001_to_s017.zip or the folder of its files",
+                hint="name nturgbd_skeletons_s001_to_s017.zip, or the folder it unpacks to",
             )
         return Catalogue(list(found.values()), skipped)
 

@@ -90,7 +90,7 @@ class _Lines:
             found = repr(text[:40])[1:] + "..." * (len(text) > 40) if text else "a blank line"
         return InputError(
             f"{self._where}: line {self._number}: expected {expected}, found {found}",
-            hint="The file may be truncated or of another kind: copy or unpack it again",
+            hint="the file may be truncated or of another kind: copy or unpack it again",
         )
 
     def _take(self, num_fields: int, expected: str) -> list[bytes]:
