@@ -21,15 +21,15 @@ from typing import Any
 
 import torch
 from about import about
+from ahead_of_time import Launch, compile_for, launches_of, recording
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from skelnas.engine import ENGINES
-from skelnas.engine.triton.ahead import Launch, compile_for, launches_of, recording
 from skelnas.engine.triton.check import make_cell
-from skelnas.engine.triton.evaluate import evaluate
 from skelnas.engine.triton.layout import Op
+from skelnas.engine.triton.mixed_cell import evaluate
 from skelnas.models.stack import cell_specs
 from skelnas.primitives import SPACES
 

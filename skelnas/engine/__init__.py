@@ -1,7 +1,6 @@
-"""Engines evaluate the mixed cells of the supernet; they know tensors, not modules.
+"""Engines evaluate the mixed cells of the supernet. They take tensors, not modules.
 
-Every engine is a function `cell` with the meaning of `skelnas.engine.reference.cell`, the
-truth.
+Every engine is a function `cell` that computes what `skelnas.engine.reference.cell` computes.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from skelnas.engine.reference import Weights
 
 
 class Engine(Protocol):
-    """Evaluates a mixed cell, as `skelnas.engine.reference.cell` says."""
+    """Evaluates a mixed cell, like `skelnas.engine.reference.cell`."""
 
     def __call__(
         self,
         inputs: tuple[Tensor, Tensor],
-        mix: Tensor,
+        op_weights: Tensor,
         primitives: Sequence[str],
         weights: Sequence[Sequence[Weights]],
         reduction: bool,
@@ -34,4 +33,4 @@ ENGINES: dict[str, Engine] = {
     "fused": fused.cell,
     "triton": triton.cell,
 }
-"""By the name that ``--engine`` knows; only the reference can be differentiated twice."""
+"""By the name in ``--engine``; only the reference can be differentiated twice."""

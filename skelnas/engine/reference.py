@@ -1,10 +1,10 @@
-"""The reference engine: Table I as plain functions, slow and readable, the truth.
+"""The reference engine: Table I as plain functions, slow and readable, the ground truth.
 
-Every operation maps x [N, C, T, V] and its own weights to [N, C, T', V'], where T' and V' are
-T and V divided by the stride and rounded up. Normalisation uses the statistics of the batch
-at hand and has no scale or shift of its own, so that alphas alone weigh the operations
-(DARTS; the paper's supernet). A weight's layout is that of `torch.nn.functional.conv2d` or
-`linear`; `skelnas.models.ops` makes the modules that own the weights, in the same order.
+Every operation maps x [N, C, T, V] and its weights to [N, C, T', V'], where T' and V' are T and V
+divided by the stride, rounded up. Normalisation uses the statistics of the current batch and has
+neither scale nor shift, so that only the alphas weight the operations (DARTS; the paper's
+supernet). Weights have the layout of `torch.nn.functional.conv2d` or `linear`; the modules that own
+them are made by `skelnas.models.ops`, with the weights in the same order.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from skelnas.engine.norm import batch_norm
 Weights = Sequence[Tensor]
 """The weights of one operation, in the order in which it uses them."""
 
+Function = Callable[[Tensor, Weights, int], Tensor]
+"""An operation: maps x [N, C, T, V], its weights and its stride to [N, C, T', V']."""
+
 
 def convolve(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
-    """Convolve with padding that keeps the size at stride 1; one filter a channel if depthwise."""
+    """Convolve with padding that keeps the size at stride 1; the weight's shape sets the groups."""
     kernel = weight.shape[-2:]
     return F.conv2d(
         x,
@@ -67,7 +70,7 @@ def max_pool(x: Tensor, weights: Weights, stride: int) -> Tensor:
 
 
 def avg_pool(x: Tensor, weights: Weights, stride: int) -> Tensor:
-    """Table I, AveragePoll3: 3 x 3 mean that does not count the padding, normalisation."""
+    """Table I, AveragePoll3: 3 x 3 mean without the padding, normalisation."""
     return batch_norm(F.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False))
 
 
@@ -81,22 +84,23 @@ def se_connect(x: Tensor, weights: Weights, stride: int) -> Tensor:
     if stride != 1:
         return factorized_reduce(x, weights)
     squeeze, excite = weights
-    gate = torch.sigmoid(F.linear(F.relu(F.linear(x.mean(dim=(2, 3)), squeeze)), excite))
+    hidden = F.relu(F.linear(x.mean(dim=(2, 3)), squeeze))  # [N, C] -> [N, H]
+    gate = torch.sigmoid(F.linear(hidden, excite))  # [N, H] -> [N, C]
     return x * gate[:, :, None, None]
 
 
 def factorized_reduce(x: Tensor, weights: Weights) -> Tensor:
     """Halve T and V: ReLU, two 1 x 1 convolutions of stride 2 side by side, normalisation.
 
-    Differs from DARTS, like the authors' release: the second convolution is not shifted by
-    one pixel, so that odd sizes work. The stride is taken before the convolutions, which is
-    the same thing: `skelnas.models.ops.FactorizedReduce` says why.
+    Differs from DARTS, like the authors' release: the second convolution is not shifted by one
+    pixel, so that odd sizes work. Subsampling before the convolutions is equivalent to their
+    stride; `skelnas.models.ops.FactorizedReduce` explains why.
     """
-    x = F.relu(x[:, :, ::2, ::2])
+    x = F.relu(x[:, :, ::2, ::2])  # [N, C, T / 2, V / 2], rounded up
     return batch_norm(torch.cat([convolve(x, weight) for weight in weights], dim=1))
 
 
-OPS: dict[str, Callable[[Tensor, Weights, int], Tensor]] = {
+OPS: dict[str, Function] = {
     "max_pool_3x3": max_pool,
     "avg_pool_3x3": avg_pool,
     "skip_connect": skip_connect,
@@ -109,25 +113,29 @@ OPS: dict[str, Callable[[Tensor, Weights, int], Tensor]] = {
     "conv_7x1_1x7": factored_conv,
     "se_connect": se_connect,
 }
-"""The function of each operation id; ``none`` has none: it weighs in the softmax only."""
+"""The function of each operation id; ``none`` has none: it only takes part in the softmax."""
 
 
 def mixed_op(
-    x: Tensor, mix: Tensor, primitives: Sequence[str], weights: Sequence[Weights], stride: int
+    x: Tensor,
+    op_weights: Tensor,
+    primitives: Sequence[str],
+    weights: Sequence[Weights],
+    stride: int,
 ) -> Tensor:
-    """Sum the outputs of all candidate operations of an edge, each times its share.
+    """Sum the outputs of all candidate operations of an edge, each times its op weight.
 
     Args:
         x: [N, C, T, V], the edge's source node.
-        mix: [P], the softmax of the edge's alphas, ``none`` included.
+        op_weights: [P], the softmax of the edge's alphas, ``none`` included.
         primitives: the P operation ids.
-        weights: the weights of each of the P operations.
+        weights: of each of the P operations.
         stride: 1, or 2 next to the input nodes of a reduction cell.
     """
     return sum(
         (
-            share * OPS[op](x, op_weights, stride)
-            for share, op, op_weights in zip(mix, primitives, weights, strict=True)
+            op_weight * OPS[op](x, tensors, stride)
+            for op_weight, op, tensors in zip(op_weights, primitives, weights, strict=True)
             if op != "none"
         ),
         start=x.new_zeros(()),
@@ -136,33 +144,32 @@ def mixed_op(
 
 def cell(
     inputs: tuple[Tensor, Tensor],
-    mix: Tensor,
+    op_weights: Tensor,
     primitives: Sequence[str],
     weights: Sequence[Sequence[Weights]],
     reduction: bool,
 ) -> Tensor:
-    """Evaluate a mixed cell: every node sums mixed operations of all nodes before it.
+    """Evaluate a mixed cell: each intermediate node sums mixed operations of all earlier nodes.
 
-    Edges are ordered by target node, then by source node: node 2 has edges 0 and 1 (from the
-    input nodes 0 and 1), node 3 has edges 2, 3 and 4, and so on.
+    `skelnas.engine.wiring` describes the order of the edges.
 
     Args:
         inputs: the two preprocessed input nodes, each [N, C, T, V].
-        mix: [E, P], for each edge the softmax of its alphas.
+        op_weights: [E, P], for each edge the softmax of its alphas.
         primitives: the P operation ids.
-        weights: for each edge and operation its weights.
+        weights: for each edge and operation, its weights.
         reduction: whether operations next to the input nodes have stride 2.
 
     Returns:
-        [N, C * nodes, T', V'], the intermediate nodes side by side.
+        [N, C * nodes, T', V'], the concatenated intermediate nodes.
     """
     nodes = list(inputs)
     edge = 0
-    while edge < len(mix):
+    while edge < len(op_weights):
         incoming = []
         for source, x in enumerate(nodes):
             stride = 2 if reduction and source < len(inputs) else 1
-            incoming.append(mixed_op(x, mix[edge], primitives, weights[edge], stride))
+            incoming.append(mixed_op(x, op_weights[edge], primitives, weights[edge], stride))
             edge += 1
         nodes.append(sum(incoming[1:], start=incoming[0]))
-    return torch.cat(nodes[len(inputs) :], dim=1)
+    return torch.cat(nodes[len(inputs) :], dim=1)  # nodes x [N, C, T', V'] -> [N, nodes * C, ...]

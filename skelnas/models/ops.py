@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from skelnas.engine.fused.images import (
     depthwise,
-    depthwise_input_gradient,
-    depthwise_kernel_gradient,
+    depthwise_grad_image,
+    depthwise_grad_kernel,
 )
 from skelnas.genotype import NUM_INPUT_NODES
 from skelnas.models.norm import BatchNorm
@@ -91,8 +91,8 @@ class _DilatedOnCPU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         image, kernel = ctx.saved_tensors
         return (
-            depthwise_input_gradient(gradient, image, kernel, dilation=2),
-            depthwise_kernel_gradient(gradient, image, kernel, dilation=2),
+            depthwise_grad_image(gradient, image, kernel, dilation=2),
+            depthwise_grad_kernel(gradient, image, kernel, dilation=2),
         )
 
 

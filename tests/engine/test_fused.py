@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from skelnas.engine import ENGINES, fused, reference
+from skelnas.engine.fused import mixed_cell
 from skelnas.models.ops import make_op, op_stride
 from skelnas.primitives import PRIMITIVES, SPACES
 
@@ -192,7 +193,22 @@ def test_it_keeps_less_than_half_of_what_the_reference_keeps() -> None:
     assert kept("fused") < kept("reference") / 2
 
 
-def test_every_operation_of_the_reference_is_known() -> None:
-    from skelnas.engine.fused.cell import SINGLE, TOGETHER
+def test_every_operation_of_the_reference_has_a_fused_form() -> None:
+    assert {*mixed_cell.OPERATIONS, *mixed_cell.CONNECTIONS} == set(reference.OPS)
 
-    assert {*SINGLE, *TOGETHER} == set(reference.OPS)
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("reduction", [False, True])
+def test_an_operation_without_a_fused_form_is_the_reference_s(
+    monkeypatch: pytest.MonkeyPatch, op: str, reduction: bool
+) -> None:
+    monkeypatch.delitem(mixed_cell.OPERATIONS, op, raising=False)
+    monkeypatch.setattr(mixed_cell, "CONNECTIONS", ())
+    other = next(other for other in OPS if other != op)
+    case = make_case(("none", op, other), (2, 4, 7, 5), reduction, nodes=3)
+    assert_same(case)
+    _, (expected,) = case.gradients("fused", [case.mix])
+    for tensor in case.leaves:
+        tensor.requires_grad_(tensor is case.mix)
+    _, (frozen,) = case.gradients("fused", [case.mix])
+    assert torch.equal(frozen, expected)

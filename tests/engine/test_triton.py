@@ -24,12 +24,17 @@ from skelnas.runtime import devices
 NATIVE = torch.cuda.is_available()
 """Else kernels are made for the interpreter when they are imported, for all of this process."""
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
 with pytest.MonkeyPatch.context() as patch:
     if not NATIVE:
         patch.setenv("TRITON_INTERPRET", "1")
     # interpreters before 3.9 do not know NumPy 2.4
     pytest.importorskip("triton", minversion=None if NATIVE else "3.9")
-    from skelnas.engine.triton import ahead, blocks, check, evaluate, layout
+    from skelnas.engine.triton import blocks, check, layout, mixed_cell
+
+    patch.syspath_prepend(BENCHMARKS)
+    import ahead_of_time
 
 pytestmark = [pytest.mark.cuda] if NATIVE else []
 
@@ -74,7 +79,7 @@ def results(cell: check.Cell, run: Run, wanted: Sequence[Tensor]) -> list[Tensor
 
 def assert_same(cell: check.Cell) -> None:
     expected = results(cell, reference.cell, cell.leaves)
-    for one, other in zip(results(cell, evaluate.evaluate, cell.leaves), expected, strict=True):
+    for one, other in zip(results(cell, mixed_cell.evaluate, cell.leaves), expected, strict=True):
         if NATIVE:  # float32: a part of the whole
             assert (one - other).norm() <= 1e-4 * other.norm().clamp_min(1e-6)
         else:
@@ -116,10 +121,10 @@ def test_equal_pixels_send_their_gradient_to_the_first_as_in_the_reference() -> 
 
 def test_gradients_of_shares_alone_are_the_same_when_weights_are_frozen() -> None:
     cell = make(("conv_3x3", "sep_conv_3x3"), (1, 2, 2, 3), reduction=False, nodes=1)
-    _, expected = results(cell, evaluate.evaluate, [cell.mix])
+    _, expected = results(cell, mixed_cell.evaluate, [cell.mix])
     for tensor in cell.leaves:
         tensor.requires_grad_(tensor is cell.mix)
-    _, actual = results(cell, evaluate.evaluate, [cell.mix])
+    _, actual = results(cell, mixed_cell.evaluate, [cell.mix])
     assert torch.equal(actual, expected)
 
 
@@ -131,7 +136,7 @@ def test_statistics_survive_a_mean_far_from_zero_in_float32() -> None:
     ]
     plan = layout.make_layout(("conv_3x3",), 2, 2, 1, False)
     packed = plan.pack(cell.weights, cell.mix).detach()
-    kept = evaluate._forward(plan, images, cell.mix.detach(), packed)
+    kept = mixed_cell._forward(plan, images, cell.mix.detach(), packed)
     for edge, image in enumerate(images):
         raw = reference.convolve(image.double(), cell.weights[edge][0][0].double())
         mean, rstd = raw.mean((0, 2, 3)), raw.var((0, 2, 3), correction=0).add(1e-5).rsqrt()
@@ -142,7 +147,7 @@ def test_statistics_survive_a_mean_far_from_zero_in_float32() -> None:
 @pytest.mark.parametrize(("precision", "rounding"), [("fp32", "ieee"), ("tf32", "tf32")])
 def test_products_are_rounded_as_the_search_asks(precision: Precision, rounding: str) -> None:
     with devices.precision(precision):
-        forward, backward = ahead.launches_of(SPACES["sar"], (2, 16, 8, 6), False, (9, 0))
+        forward, backward = ahead_of_time.launches_of(SPACES["sar"], (2, 16, 8, 6), False, (9, 0))
     asked = [launch.arguments.get("PRECISION") for launch in forward + backward]
     assert set(asked) == {None, rounding}
     assert (len(forward), len(backward)) == (29, 45)
@@ -150,7 +155,7 @@ def test_products_are_rounded_as_the_search_asks(precision: Precision, rounding:
 
 def test_a_second_derivative_is_refused() -> None:
     cell = make(("none", "skip_connect"), (1, 2, 2, 2), reduction=False, nodes=1)
-    out = evaluate.evaluate(cell.inputs, cell.mix, cell.primitives, cell.weights, False)
+    out = mixed_cell.evaluate(cell.inputs, cell.mix, cell.primitives, cell.weights, False)
     (once,) = torch.autograd.grad(out.square().sum(), cell.mix, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         once.sum().backward()
@@ -162,7 +167,7 @@ def test_the_check_of_a_device_finds_what_is_wrong(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(check, "PRIMITIVES", ("skip_connect", "conv_3x3"))
         monkeypatch.setattr(check, "NODES", 1)
     assert check.largest_error(DEVICE) < triton.TOLERANCE
-    right = evaluate.evaluate
+    right = mixed_cell.evaluate
     monkeypatch.setattr(check, "evaluate", lambda *given: 1.01 * right(*given))
     assert check.largest_error(DEVICE) > triton.TOLERANCE
 
@@ -224,8 +229,14 @@ def test_compiled_kernels_need_no_more_than_there_is(
 ) -> None:
     if not EVERY_KERNEL and (width, capability) not in ALWAYS:
         pytest.skip("SKELNAS_EVERY_KERNEL=1 compiles these as well")
-    report = Path(__file__).parents[2] / "benchmarks" / "kernel_report.py"
-    command = [sys.executable, report, "--width", str(width), "--capability", capability]
+    command = [
+        sys.executable,
+        BENCHMARKS / "kernel_report.py",
+        "--width",
+        str(width),
+        "--capability",
+        capability,
+    ]
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)

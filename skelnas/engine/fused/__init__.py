@@ -1,10 +1,9 @@
-"""The fused engine: `reference.cell` in another order of work, in plain PyTorch on any device.
+"""The fused engine: `reference.cell` reordered, in plain PyTorch on any device.
 
-What edges that leave one node have in common is done once a node; normalisation, share and
-sum are one step; no normalised value is kept, and the gradient is written by hand.
-docs/engine.md explains it.
+Work that edges of one node share is done once per node; normalising, weighting and adding are one
+step; no normalised value is stored, and the gradient is hand-written. See docs/engine.md.
 """
 
-from skelnas.engine.fused.cell import cell
+from skelnas.engine.fused.mixed_cell import cell
 
 __all__ = ["cell"]

@@ -1,4 +1,4 @@
-"""Convolutions: dense ones, and separable and dilated ones."""
+"""Dense, separable and dilated convolutions."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from torch import Tensor
 from skelnas.engine.fused.images import (
     dense_gradients,
     depthwise,
-    depthwise_input_gradient,
-    depthwise_kernel_gradient,
+    depthwise_grad_image,
+    depthwise_grad_kernel,
     to_image,
     to_rows,
 )
 from skelnas.engine.fused.node import Node
 from skelnas.engine.fused.norms import (
     centre_,
-    measure,
-    measure_pointwise,
+    compute_rstd,
     norm_factors,
     pointwise_factors,
+    pointwise_rstd,
     scaled,
 )
-from skelnas.engine.fused.operation import Edges, Gradients, Kept, Operation, Upstream
+from skelnas.engine.fused.operation import Edges, Gradients, Operation, Saved, Upstream
 
 
 class Dense(Operation):
-    """ReLU, convolutions of all channels one after the other, normalisation.
+    """ReLU, dense convolutions in sequence, normalisation.
 
     Args:
         strided: for each convolution, whether it takes the stride along T and along V.
@@ -38,42 +38,42 @@ class Dense(Operation):
     def __init__(self, *strided: tuple[bool, bool]) -> None:
         self.strided = strided
 
-    def forward(self, node: Node, edges: Edges, outs: Sequence[Tensor]) -> Kept:
+    def forward(self, node: Node, edges: Edges, outs: Sequence[Tensor]) -> Saved:
         (weights,) = edges.weights
         ys = [centre_(to_rows(self._convolve(node, edge)[-1])) for edge in weights]
-        rstd = measure(ys)
-        for out, y, scale in zip(outs, ys, rstd * edges.shares[0][:, None], strict=True):
+        rstd = compute_rstd(ys)
+        for out, y, scale in zip(outs, ys, rstd * edges.op_weights[0][:, None], strict=True):
             out.addcmul_(y, scale)
         return (rstd, *ys)
 
     def backward(
-        self, node: Node, edges: Edges, kept: Kept, ups: Sequence[Upstream], wanted: bool
+        self, node: Node, edges: Edges, saved: Saved, ups: Sequence[Upstream], grad_weights: bool
     ) -> Gradients:
-        (weights,), (rstd, *ys) = edges.weights, kept
+        (weights,), (rstd, *ys) = edges.weights, saved
         q = torch.stack([(up.centred * y).sum(0) for up, y in zip(ups, ys, strict=True)])
-        factors = norm_factors(q, rstd, edges.shares[0], len(ys[0]))
-        by_weights = []
-        for up, y, edge, of_up, of_y in zip(
-            ups, ys, weights, factors.of_up, factors.of_own, strict=True
+        factors = norm_factors(q, rstd, edges.op_weights[0], len(ys[0]))
+        gradients = []
+        for up, y, edge, of_g, of_y in zip(
+            ups, ys, weights, factors.of_g, factors.of_y, strict=True
         ):
-            by_y = (y * of_y).addcmul_(up.centred, of_up)
-            by_weights.append(self._backward_edge(node, edge, by_y, wanted))
-        return Gradients([factors.by_share], [by_weights])
+            grad_y = (y * of_y).addcmul_(up.centred, of_g)
+            gradients.append(self._backward_edge(node, edge, grad_y, grad_weights))
+        return Gradients([factors.grad_op_weights], [gradients])
 
     def _backward_edge(
-        self, node: Node, weights: Sequence[Tensor], by_y: Tensor, wanted: bool
+        self, node: Node, weights: Sequence[Tensor], grad_y: Tensor, grad_weights: bool
     ) -> list[Tensor]:
-        gradient = to_image(by_y, node.edge_size)
+        gradient = to_image(grad_y, node.edge_size)
         images = self._convolve(node, weights[:-1])
-        by_weights: list[Tensor] = []
+        gradients: list[Tensor] = []
         for image, weight, stride in reversed(
             list(zip(images, weights, self._strides(node), strict=True))
         ):
-            gradient, by_weight = dense_gradients(gradient, image, weight, stride, wanted)
-            if by_weight is not None:
-                by_weights.insert(0, by_weight)
-        node.receive("relu", to_rows(gradient))
-        return by_weights
+            gradient, grad_weight = dense_gradients(gradient, image, weight, stride, grad_weights)
+            if grad_weight is not None:
+                gradients.insert(0, grad_weight)
+        node.add_gradient("relu", to_rows(gradient))
+        return gradients
 
     def _strides(self, node: Node) -> list[tuple[int, int]]:
         return [(node.stride if t else 1, node.stride if v else 1) for t, v in self.strided]
@@ -88,78 +88,76 @@ class Dense(Operation):
 
 
 class Separable(Operation):
-    """Once or more: ReLU, depthwise convolution, pointwise convolution, normalisation.
+    """ReLU, depthwise convolution, pointwise convolution, normalisation; one or more stages.
 
-    Dilated by 2 at stride 2, a convolution sees every second pixel only: it is one without
-    dilation or stride of the halved image.
+    With dilation 2 and stride 2, a convolution sees only every second pixel: it is one without
+    dilation or stride on the halved image.
     """
 
     def __init__(self, dilation: int = 1) -> None:
         self.dilation = dilation
 
-    def forward(self, node: Node, edges: Edges, outs: Sequence[Tensor]) -> Kept:
+    def forward(self, node: Node, edges: Edges, outs: Sequence[Tensor]) -> Saved:
         _, image, stride, dilation = self._source(node)
         images = [image] * len(outs)
-        kept: list[Tensor] = []
+        saved: list[Tensor] = []
         stages = self._stages(edges)
         for stage, (kernels, weight) in enumerate(stages, start=1):
             hs = [
                 centre_(to_rows(depthwise(image, kernel, stride, dilation)))
                 for image, kernel in zip(images, kernels, strict=True)
             ]
-            grams = torch.stack([h.t() @ h for h in hs])
-            spread, rstd = measure_pointwise(grams, weight, len(hs[0]))
-            kept += [spread, rstd, *hs]
+            gram = torch.stack([h.t() @ h for h in hs])  # [C, P] @ [P, C] -> [C, C], for each edge
+            weight_gram, rstd = pointwise_rstd(gram, weight, len(hs[0]))
+            saved += [weight_gram, rstd, *hs]
             if stage == len(stages):
-                for out, h, matrix in zip(
-                    outs, hs, scaled(weight, rstd, edges.shares[0]), strict=True
-                ):
-                    out.addmm_(h, matrix)
+                matrices = scaled(weight, rstd, edges.op_weights[0])
+                for out, h, matrix in zip(outs, hs, matrices, strict=True):
+                    out.addmm_(h, matrix)  # [P, C] @ [C, C] -> [P, C]
             else:
-                zs = [
-                    (h @ matrix).relu_() for h, matrix in zip(hs, scaled(weight, rstd), strict=True)
-                ]
-                kept += zs
+                matrices = scaled(weight, rstd)
+                zs = [(h @ matrix).relu_() for h, matrix in zip(hs, matrices, strict=True)]
+                saved += zs
                 images, stride, dilation = [to_image(z, node.edge_size) for z in zs], 1, 1
-        return tuple(kept)
+        return tuple(saved)
 
     def backward(
-        self, node: Node, edges: Edges, kept: Kept, ups: Sequence[Upstream], wanted: bool
+        self, node: Node, edges: Edges, saved: Saved, ups: Sequence[Upstream], grad_weights: bool
     ) -> Gradients:
         num_edges = len(ups)
-        share = edges.shares[0]
-        gradients = [up.centred for up in ups]
-        by_shares: list[Tensor] = []
-        by_weights: list[list[Tensor]] = [[] for _ in ups]
-        stages = self._stages(edges)
-        for stage, (kernels, weight) in reversed(list(enumerate(stages))):
-            start = stage * (2 + 2 * num_edges)
-            spread, rstd, *hs = kept[start : start + 2 + num_edges]
-            met = torch.stack([g.t() @ h for g, h in zip(gradients, hs, strict=True)])
-            factors, by_matrix = pointwise_factors(weight, spread, rstd, share, met, len(hs[0]))
-            by_shares.append(factors.by_share)
+        op_weights = edges.op_weights[0]
+        grad_op_weights: list[Tensor] = []
+        gs = [up.centred for up in ups]
+        gradients: list[list[Tensor]] = [[] for _ in ups]
+        for stage, (kernels, weight) in reversed(list(enumerate(self._stages(edges)))):
+            start = stage * (2 + 2 * num_edges)  # a stage saves weight_gram, rstd, hs and zs
+            weight_gram, rstd, *hs = saved[start : start + 2 + num_edges]
+            cross = torch.stack([g.t() @ h for g, h in zip(gs, hs, strict=True)])  # [K, C, C]
+            factors, grad_weight = pointwise_factors(
+                weight, weight_gram, rstd, op_weights, cross, len(hs[0])
+            )
+            grad_op_weights.append(factors.grad_op_weights)
+            op_weights = torch.ones_like(op_weights)  # earlier stages are not weighted
             view, image, stride, dilation = self._source(node)
             images = [image] * num_edges
             if stage:
-                share = torch.ones_like(share)
-                zs = kept[start - num_edges : start]
+                zs = saved[start - num_edges : start]
                 images, stride, dilation = [to_image(z, node.edge_size) for z in zs], 1, 1
-            for k, (of_up, of_own) in enumerate(zip(factors.of_up, factors.of_own, strict=True)):
-                by_h = (gradients[k] @ of_up).addmm_(hs[k], of_own)
-                ends = to_image(by_h, node.edge_size), images[k], kernels[k], stride, dilation
-                by_image = to_rows(depthwise_input_gradient(*ends))
-                if wanted:
-                    own = [depthwise_kernel_gradient(*ends), by_matrix[k, :, :, None, None]]
-                    by_weights[k][:0] = own
+            for k, (of_g, of_h) in enumerate(zip(factors.of_g, factors.of_y, strict=True)):
+                grad_h = (gs[k] @ of_g).addmm_(hs[k], of_h)  # [P, C] @ [C, C] -> [P, C]
+                ends = to_image(grad_h, node.edge_size), images[k], kernels[k], stride, dilation
+                grad_image = to_rows(depthwise_grad_image(*ends))
+                if grad_weights:
+                    grad_pointwise = grad_weight[k, :, :, None, None]
+                    gradients[k][:0] = [depthwise_grad_kernel(*ends), grad_pointwise]
                 if stage:
-                    masked = torch.ops.aten.threshold_backward(by_image, zs[k], 0)
-                    gradients[k] = centre_(masked)
+                    gs[k] = centre_(torch.ops.aten.threshold_backward(grad_image, zs[k], 0))
                 else:
-                    node.receive(view, by_image)
-        return Gradients(by_shares[:1], [by_weights])
+                    node.add_gradient(view, grad_image)
+        return Gradients(grad_op_weights[:1], [gradients])
 
     def _source(self, node: Node) -> tuple[str, Tensor, int, int]:
-        """Return what the first depthwise convolution sees, its stride and its dilation."""
+        """Return the view that the first depthwise convolution reads, its stride and dilation."""
         if node.stride == 2 and self.dilation == 2:
             return "halved", node.halved, 1, 1
         return "relu", node.relu, node.stride, self.dilation
@@ -168,8 +166,8 @@ class Separable(Operation):
     def _stages(edges: Edges) -> list[tuple[Sequence[Tensor], Tensor]]:
         """Return for each stage the K depthwise kernels, and the pointwise weights [K, C, C]."""
         (weights,) = edges.weights
-        places = list(zip(*weights, strict=True))
+        by_position = list(zip(*weights, strict=True))
         return [
-            (kernels, torch.stack(pointwise).flatten(2))
-            for kernels, pointwise in zip(places[::2], places[1::2], strict=True)
+            (kernels, torch.stack(pointwise).flatten(2))  # [K, C, C, 1, 1] -> [K, C, C]
+            for kernels, pointwise in zip(by_position[::2], by_position[1::2], strict=True)
         ]

@@ -1,4 +1,4 @@
-"""A node that edges leave, and what they share."""
+"""A source of edges, with the work that its edges share."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from skelnas.engine.fused.images import every_second, size_of, to_image, to_rows
 
 
 class Node:
-    """A source of edges: what their operations see of it, and the gradients of that.
+    """A source of edges: the views of its image that operations read, and their gradients.
 
     Args:
         image: [N, C, T, V], channels-last.
-        stride: of the operations on the edges that leave it.
+        stride: of the operations on its outgoing edges.
     """
 
     def __init__(self, image: Tensor, stride: int) -> None:
@@ -44,15 +44,20 @@ class Node:
         n, t, v = size_of(self.image)
         return n, -(-t // self.stride), -(-v // self.stride)
 
-    def receive(self, view: str, gradient: Tensor) -> None:
-        """Add to the gradient, as rows, of ``image``, ``relu`` or ``halved``; may keep it."""
+    def add_gradient(self, view: str, gradient: Tensor) -> None:
+        """Add to the gradient of ``image``, ``relu`` or ``halved``.
+
+        Args:
+            view: one of the three.
+            gradient: [P, C]; the node takes it over and may change it in place.
+        """
         if view in self._gradients:
             self._gradients[view].add_(gradient)
         else:
             self._gradients[view] = gradient
 
     def gradient(self) -> Tensor:
-        """Return the gradient of the image, as rows, from those of all three views."""
+        """Return the gradient [P, C] of the image, from those of all three views."""
         gradients = self._gradients
         total = gradients.get("image")
         if "halved" in gradients:

@@ -2,20 +2,20 @@
 
 For a raw output y, centred to mean 0 over its P pixels, an edge adds
 
-    share * BN(y) = (share * rstd) * y,   rstd = 1 / sqrt(mean(y^2) + eps),
+    p * BN(y) = (p * rstd) * y,   rstd = 1 / sqrt(mean(y^2) + eps),
 
-so that normalised values are never written. With the upstream gradient g, centred too, and
-q = sum over pixels of g * y, a channel's gradients are
+where p is the weight of the operation. Normalised values are never written. With the upstream
+gradient g, centred too, and q = sum over pixels of g * y, a channel's gradients are
 
-    d share = rstd * q,   d y = share * rstd * (g - y * rstd^2 * q / P).
+    d p = rstd * q,   d y = p * rstd * (g - y * rstd^2 * q / P).
 
-Where y = h W^T is a pointwise convolution of a centred h, mean(y^2) comes from the small
-matrix h^T h and q from g^T h, so that y is not written either: h goes into the sum through
-one product with the scaled W. Both gradients are sums of a part linear in g and one linear
-in y (or h); this module returns their factors.
+If y = h W^T is a pointwise convolution of a centred h, then mean(y^2) follows from the small matrix
+h^T h, and q from g^T h. So y is not written either: h is added through one product with the scaled
+W. The gradient of y (or h) is the sum of a part linear in g and a part linear in y (or h); this
+module returns the factors of both.
 
-The large tensors are taken one edge after the other, each while it is in the cache; the small
-ones are those of K edges at once.
+Large tensors are processed edge by edge, each while it is in the cache; small ones for all K edges
+at once.
 """
 
 from __future__ import annotations
@@ -26,79 +26,91 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-EPS = 1e-5
-"""Of PyTorch's batch norm."""
+from skelnas.engine.norm import EPS
 
 
 def centre_(rows: Tensor) -> Tensor:
-    """Take off each channel's mean over the pixels of [P, C], in place."""
+    """Subtract each channel's mean over the pixels of [P, C], in place."""
     return rows.sub_(rows.mean(0))
 
 
-def measure(ys: Sequence[Tensor]) -> Tensor:
+def compute_rstd(ys: Sequence[Tensor]) -> Tensor:
     """Return rstd [K, C] of K centred tensors [P, C]."""
     return torch.stack([(y * y).mean(0) for y in ys]).add_(EPS).rsqrt_()
 
 
 class Factors(NamedTuple):
-    """What takes the upstream gradients and the rows themselves to the rows' gradients.
+    """The gradient of the op weights, and the factors of the gradient of y (or h).
 
     Attributes:
-        by_share: [K], the gradients of the shares.
-        of_up, of_own: [K, C], or for pointwise convolutions [K, C_out, C_in] and
-            [K, C_in, C_in].
+        grad_op_weights: [K].
+        of_g: factors of the upstream gradients: [K, C], or [K, C_out, C_in] if y is pointwise.
+        of_y: factors of y: [K, C]; or of h: [K, C_in, C_in].
     """
 
-    by_share: Tensor
-    of_up: Tensor
-    of_own: Tensor
+    grad_op_weights: Tensor
+    of_g: Tensor
+    of_y: Tensor
 
 
-def norm_factors(q: Tensor, rstd: Tensor, share: Tensor, num_pixels: int) -> Factors:
-    """Differentiate share * BN(y).
+def norm_factors(q: Tensor, rstd: Tensor, op_weights: Tensor, num_pixels: int) -> Factors:
+    """Differentiate op_weights * BN(y).
 
     Args:
-        q: [K, C], the sum over pixels of the centred upstream gradient times centred y.
+        q: [K, C], the sum over pixels of centred upstream gradient times centred y.
         rstd: [K, C].
-        share: [K].
+        op_weights: [K].
+        num_pixels: P.
     """
-    scaled = rstd * q
-    of_up = rstd * share[:, None]
-    return Factors(scaled.sum(1), of_up, (of_up * rstd).mul_(scaled).div_(-num_pixels))
+    scaled_q = rstd * q
+    of_g = rstd * op_weights[:, None]
+    of_y = (of_g * rstd).mul_(scaled_q).div_(-num_pixels)
+    return Factors(scaled_q.sum(1), of_g, of_y)
 
 
-def measure_pointwise(grams: Tensor, weight: Tensor, num_pixels: int) -> tuple[Tensor, Tensor]:
-    """Measure y = h weight^T without computing it.
+def pointwise_rstd(gram: Tensor, weight: Tensor, num_pixels: int) -> tuple[Tensor, Tensor]:
+    """Return the rstd of y = h weight^T without computing y.
 
     Args:
-        grams: h^T h of centred h, [K, C_in, C_in] or [C_in, C_in].
+        gram: h^T h of centred h, [K, C_in, C_in] or [C_in, C_in].
         weight: [K, C_out, C_in].
+        num_pixels: P.
 
     Returns:
-        weight h^T h, as the weight, and rstd [K, C_out].
+        weight h^T h, of the weight's shape; and rstd [K, C_out].
     """
-    spread = weight @ grams
-    variance = (weight * spread).sum(2).div_(num_pixels)
-    return spread, variance.clamp_min_(0).add_(EPS).rsqrt_()
+    weight_gram = weight @ gram  # [K, C_out, C_in] @ [(K,) C_in, C_in] -> [K, C_out, C_in]
+    variance = (weight * weight_gram).sum(2).div_(num_pixels)
+    return weight_gram, variance.clamp_min_(0).add_(EPS).rsqrt_()
 
 
-def scaled(weight: Tensor, rstd: Tensor, share: Tensor | None = None) -> Tensor:
-    """Return the matrices [K, C_in, C_out] that take h to share * BN(h weight^T)."""
-    scale = rstd if share is None else rstd * share[:, None]
-    return (weight * scale[:, :, None]).mT
+def scaled(weight: Tensor, rstd: Tensor, op_weights: Tensor | None = None) -> Tensor:
+    """Return the matrices [K, C_in, C_out] that map h to op_weights * BN(h weight^T)."""
+    scale = rstd if op_weights is None else rstd * op_weights[:, None]
+    return (weight * scale[:, :, None]).mT  # [K, C_out, C_in] -> [K, C_in, C_out]
 
 
 def pointwise_factors(
-    weight: Tensor, spread: Tensor, rstd: Tensor, share: Tensor, met: Tensor, num_pixels: int
+    weight: Tensor,
+    weight_gram: Tensor,
+    rstd: Tensor,
+    op_weights: Tensor,
+    cross: Tensor,
+    num_pixels: int,
 ) -> tuple[Factors, Tensor]:
-    """Differentiate share * BN(h weight^T); return factors for h, and the weights' gradients.
+    """Differentiate op_weights * BN(h weight^T).
 
     Args:
-        met: up^T h [K, C_out, C_in], of the centred upstream gradients.
-        weight, spread, rstd: as in `measure_pointwise`.
-        share: [K].
+        weight, weight_gram, rstd: as in `pointwise_rstd`.
+        op_weights: [K].
+        cross: [K, C_out, C_in], g^T h with the centred upstream gradients g.
+        num_pixels: P.
+
+    Returns:
+        The factors for h, and the gradient of the weight.
     """
-    factors = norm_factors((weight * met).sum(2), rstd, share, num_pixels)
-    of_up, of_y = factors.of_up[:, :, None], factors.of_own[:, :, None]
-    by_weight = (met * of_up).addcmul_(spread, of_y)
-    return Factors(factors.by_share, weight * of_up, weight.mT @ (weight * of_y)), by_weight
+    factors = norm_factors((weight * cross).sum(2), rstd, op_weights, num_pixels)
+    of_g, of_y = factors.of_g[:, :, None], factors.of_y[:, :, None]
+    grad_weight = (cross * of_g).addcmul_(weight_gram, of_y)
+    of_h = weight.mT @ (weight * of_y)  # [K, C_in, C_out] @ [K, C_out, C_in] -> [K, C_in, C_in]
+    return Factors(factors.grad_op_weights, weight * of_g, of_h), grad_weight

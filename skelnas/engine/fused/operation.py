@@ -1,9 +1,9 @@
-"""What an operation of the fused engine is given and gives back.
+"""The interface of the fused engine's operations.
 
-An operation works on all K edges that leave a node: it adds, for every edge, its output times its
-share to the rows of the edge's target, and returns what its backward needs. What the edges have in
-common is done once. `skelnas.engine.reference` has the same operations in plain words; the
-arithmetic of normalising is in `norms`.
+An operation works on all K edges that leave a node. It adds each edge's weighted output to the rows
+of the edge's target and returns what its backward pass needs; work that the edges share is done
+once. `skelnas.engine.reference` states the same operations plainly; `norms` has the arithmetic of
+normalisation.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from torch import Tensor
 
 from skelnas.engine.fused.node import Node
 
-Kept = tuple[Tensor, ...]
-"""Tensors that a backward needs."""
+Saved = tuple[Tensor, ...]
+"""Tensors that a backward pass needs."""
 
 
 class Edges(NamedTuple):
-    """The K edges that leave a node, as an operation that serves n ids sees them.
+    """The K edges that leave a node, as seen by an operation that serves n ids.
 
     Attributes:
-        shares: [n, K].
-        weights: for each id and edge, as `skelnas.engine.reference` takes them.
+        op_weights: for each id, [K].
+        weights: for each id and edge, in the order of `skelnas.engine.reference`.
     """
 
-    shares: Sequence[Tensor]
+    op_weights: Sequence[Tensor]
     weights: Sequence[Sequence[Sequence[Tensor]]]
 
 
 class Upstream(NamedTuple):
-    """The gradient of the target of an edge.
+    """The gradient of an edge's target.
 
     Attributes:
         centred: [P', C], less its mean.
@@ -45,14 +45,14 @@ class Upstream(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What an operation's backward returns; the node has received its own by then.
+    """What a backward pass returns; the gradient of the node has been added to it by then.
 
     Attributes:
-        shares: for each id the gradients of its shares, [K].
-        weights: for each id and edge the gradient of each weight; only if they are wanted.
+        op_weights: for each id, [K].
+        weights: for each id, edge and weight, its gradient; unspecified if not requested.
     """
 
-    shares: list[Tensor]
+    op_weights: list[Tensor]
     weights: list[list[list[Tensor]]]
 
 
@@ -60,11 +60,17 @@ class Operation(ABC):
     """A candidate operation on all edges that leave a node."""
 
     @abstractmethod
-    def forward(self, node: Node, edges: Edges, outs: Sequence[Tensor]) -> Kept:
+    def forward(self, node: Node, edges: Edges, outs: Sequence[Tensor]) -> Saved:
         """Add to the K outs [P', C]."""
 
     @abstractmethod
     def backward(
-        self, node: Node, edges: Edges, kept: Kept, ups: Sequence[Upstream], wanted: bool
+        self, node: Node, edges: Edges, saved: Saved, ups: Sequence[Upstream], grad_weights: bool
     ) -> Gradients:
-        """Give the node its gradient and return the others; `wanted`: those of weights too."""
+        """Add to the node's gradient and return the others.
+
+        Args:
+            saved: what the forward pass returned.
+            ups: for each edge.
+            grad_weights: whether the gradients of the weights are needed.
+        """

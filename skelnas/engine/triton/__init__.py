@@ -1,6 +1,6 @@
-"""The Triton engine: the fused engine's arithmetic as a few kernels for CUDA.
+"""The Triton engine: the arithmetic of the fused engine in a few CUDA kernels.
 
-Optional: importing this package does not need Triton. docs/engine.md explains the kernels.
+Importing this package does not need Triton. See docs/engine.md.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from skelnas.engine.reference import Weights
 from skelnas.engine.triton.layout import COVERED, MAX_CHANNELS
 
 CAPABILITY = (8, 0)
-"""The least that the kernels are compiled for."""
+"""The lowest compute capability that the kernels support."""
 
 TOLERANCE = 1e-3
-"""Largest error that the check of a device allows, relative; rounding makes about 1e-5."""
+"""Largest relative error that the check of a device accepts; rounding causes about 1e-5."""
 
 
 def cell(
     inputs: tuple[Tensor, Tensor],
-    mix: Tensor,
+    op_weights: Tensor,
     primitives: Sequence[str],
     weights: Sequence[Sequence[Weights]],
     reduction: bool,
 ) -> Tensor:
-    """Evaluate a mixed cell: `skelnas.engine.reference.cell` says what, and of which shapes.
+    """Evaluate a mixed cell; arguments and result are those of `skelnas.engine.reference.cell`.
 
-    The result can be differentiated once, not twice. What the kernels are not made for is left
-    to the fused engine: other devices than CUDA, other numbers than float32, and what `uncovered`
-    names.
+    The result can be differentiated once, not twice. Cells that the kernels do not cover go to the
+    fused engine: those on other devices than CUDA, those of other types than float32, and those
+    that `uncovered` names.
     """
-    there = mix.is_cuda and mix.dtype == torch.float32
-    if not there or uncovered(primitives, inputs[0].shape[1]):
-        return fused.cell(inputs, mix, primitives, weights, reduction)
-    from skelnas.engine.triton.evaluate import evaluate
+    has_kernels = op_weights.is_cuda and op_weights.dtype == torch.float32
+    if not has_kernels or uncovered(primitives, inputs[0].shape[1]):
+        return fused.cell(inputs, op_weights, primitives, weights, reduction)
+    from skelnas.engine.triton.mixed_cell import evaluate
 
-    return evaluate(inputs, mix, primitives, weights, reduction)
+    return evaluate(inputs, op_weights, primitives, weights, reduction)
 
 
 def uncovered(primitives: Sequence[str], channels: int) -> str:
-    """Say what there are no kernels for, or nothing."""
+    """Return why the kernels do not cover a cell, or nothing."""
     if missing := sorted(set(primitives) - COVERED):
         return f"there is no kernel for {', '.join(missing)}"
     if channels > MAX_CHANNELS:
@@ -55,10 +55,9 @@ def uncovered(primitives: Sequence[str], channels: int) -> str:
 
 @lru_cache
 def why_not(device: torch.device) -> str:
-    """Say why the kernels cannot be used on a device, or nothing: they are run and compared.
+    """Run the kernels on a device and return why they cannot be used there, or nothing.
 
-    The first time on a machine that compiles them, which takes a minute or so; Triton keeps what
-    it compiles.
+    The first call on a machine compiles them, which takes about a minute; Triton caches them.
     """
     if device.type != "cuda":
         return f"its kernels need CUDA, not {device.type}"
@@ -70,7 +69,7 @@ def why_not(device: torch.device) -> str:
         from skelnas.engine.triton.check import largest_error
 
         error = largest_error(device)
-    except Exception as failure:  # whatever a compiler or driver may say
+    except Exception as failure:  # whatever a compiler or driver raises
         lines = str(failure).strip().splitlines() or [""]
         return f"its kernels fail here: {type(failure).__name__}: {lines[0]}"
     if not error <= TOLERANCE:

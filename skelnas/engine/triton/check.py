@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from skelnas.engine import reference
-from skelnas.engine.triton.evaluate import evaluate
 from skelnas.engine.triton.layout import CONNECTIONS, CONVOLUTIONS, NUM_INPUTS
+from skelnas.engine.triton.mixed_cell import evaluate
 
 PRIMITIVES = (
     "none",

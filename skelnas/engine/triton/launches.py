@@ -1,7 +1,7 @@
 """Running the kernels on the edges that leave a node, in the order in which they need each other.
 
 Kernels take their arguments by name: what is the same for all kernels of a node is in `Setting`,
-the tensors come from `skelnas.engine.triton.evaluate`.
+the tensors come from `skelnas.engine.triton.mixed_cell`.
 """
 
 from __future__ import annotations

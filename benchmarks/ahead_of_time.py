@@ -19,7 +19,7 @@ from triton.compiler import ASTSource
 from skelnas.engine.triton import blocks, launches
 from skelnas.engine.triton.blocks import for_capability
 from skelnas.engine.triton.check import make_cell
-from skelnas.engine.triton.evaluate import evaluate
+from skelnas.engine.triton.mixed_cell import evaluate
 
 Capability = tuple[int, int]
 
