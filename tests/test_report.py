@@ -18,9 +18,9 @@ from skelnas.genotype import random_genotype
 from skelnas.nas.derive import derive
 from skelnas.nas.search import search
 from skelnas.primitives import SPACES
-from skelnas.reporting.charts import edge_charts, learning_curves
-from skelnas.reporting.facts import duration, facts
+from skelnas.reporting.facts import format_duration, run_facts
 from skelnas.reporting.history import CELLS, read_history
+from skelnas.reporting.plot_curves import edge_charts, learning_curves
 from skelnas.reporting.report import report
 from skelnas.training import run_dir
 from skelnas.training.train import train
@@ -178,14 +178,14 @@ def test_shares_are_the_softmax_and_kept_edges_are_the_derived_ones(searched: Pa
     history = read_history(searched)
     genotype = derive(searched)
     for cell in CELLS:
-        shares = history.shares(cell)
+        shares = history.op_weights(cell)
         assert shares.shape == (5, 5, 8)
         np.testing.assert_allclose(shares.sum(axis=2), 1)
         charts = list(edge_charts(history, cell))
         assert [(edge.source, edge.target) for edge in charts] == [
             (0, 0), (1, 0), (0, 1), (1, 1), (2, 1)
         ]  # fmt: skip
-        kept = {(edge.target, edge.source): edge.kept for edge in charts if edge.kept}
+        kept = {(edge.target, edge.source): edge.op for edge in charts if edge.op}
         assert kept == {
             (target, edge.source): edge.op
             for target, node in enumerate(getattr(genotype, cell))
@@ -267,7 +267,7 @@ def test_figures_that_some_epochs_lack_are_gaps(copy: Path) -> None:
     assert np.isnan(history.metrics["held_out_top1"][:4]).all()
     assert history.metrics["held_out_top1"][4] == 0.25
     assert "note" not in history.metrics
-    assert ("Held out top-1", "25.0%") in facts(history)
+    assert ("Held out top-1", "25.0%") in run_facts(history)
     (top1,) = (chart for chart in learning_curves(history) if chart.title == "Top-1 accuracy")
     assert [curve.label for curve in top1.curves] == ["train", "held out"]
 
@@ -346,4 +346,4 @@ def test_without_matplotlib_the_extra_is_named(
     [(0.25, "0.2 s"), (9.96, "10.0 s"), (59.4, "59 s"), (61, "1 min"), (7260, "2 h 1 min")],
 )
 def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text

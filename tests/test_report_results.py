@@ -21,9 +21,9 @@ from skelnas.evaluation.scores import Labels, Scores, write
 from skelnas.genotype import random_genotype
 from skelnas.nas.derive import derive
 from skelnas.nas.search import search
-from skelnas.reporting.facts import cost_facts, moments
+from skelnas.reporting.facts import cost_facts, shown_epochs
 from skelnas.reporting.history import read_history
-from skelnas.reporting.plot_skeleton import lay_out_strip, portrait
+from skelnas.reporting.plot_skeleton import ClipPicture, lay_out_strip
 from skelnas.reporting.report import report
 from skelnas.reporting.results import find_confusions, read_results
 from skelnas.reporting.svg import matrix_svg, strip_svg
@@ -101,22 +101,22 @@ def test_confusions_are_ranked_and_their_examples_the_surest() -> None:
         ]
     )
     found = find_confusions(scores)
-    assert [(c.true, c.taken_for, c.clips, c.of) for c in found] == [
+    assert [(c.true, c.predicted, c.num_clips, c.num_true_clips) for c in found] == [
         ("b", "c", 1, 1),
         ("a", "b", 2, 4),
         ("c", "b", 1, 3),
     ]
     first, second, _ = found
-    assert (second.mistaken.clip, second.recognised) == ("c1", None)
-    assert second.mistaken.share == pytest.approx(0.8)
-    assert first.recognised is not None
-    assert first.recognised.clip == "c6"
+    assert (second.wrong.clip, second.right) == ("c1", None)
+    assert second.wrong.confidence == pytest.approx(0.8)
+    assert first.right is not None
+    assert first.right.clip == "c6"
     assert find_confusions(made_up([(1, [0.1, 0.8, 0.1])])) == ()
 
 
 def test_the_clips_of_confusions_are_drawn(page: Page, evaluation: Evaluation) -> None:
     found = find_confusions(evaluation.scores)
-    examples = [e for c in found for e in (c.mistaken, c.recognised) if e is not None]
+    examples = [e for c in found for e in (c.wrong, c.right) if e is not None]
     assert examples
     assert page.source.count('class="strip"') == len(examples)
     for example in examples:
@@ -129,7 +129,7 @@ def test_a_strip_shows_known_joints_the_head_up() -> None:
     poses[:, :, :, 0] = np.arange(5) + 1
     poses[:, :, 1, 1] = 1
     poses[0, 1, 4] = 0  # not known
-    strip = lay_out_strip(portrait("clip", poses, np.ones((1, 3), bool), layout), 3)
+    strip = lay_out_strip(ClipPicture.of("clip", poses, np.ones((1, 3), bool), layout), 3)
     drawn = strip_svg(strip, "<about>")
     circles = re.findall(r'cx="([\d.-]+)" cy="([\d.-]+)" r="(\d)', drawn)
     assert len(circles) == 3 * 5 - 1
@@ -207,6 +207,6 @@ def test_a_search_that_skips_have_ended_shows_what_derive_takes(
     config["settings"]["stop_skips"] = max(skips[:-1])
     (out / run_dir.CONFIG).write_text(json.dumps(config))
     history = read_history(out)
-    assert history.derived == len(lines) - 2
-    assert history.genotypes[history.derived] == derive(out)
-    assert ("After epoch 3, the last that keeps to --stop-skips", 3) in moments(history)
+    assert history.derived_epoch == len(lines) - 2
+    assert history.genotypes[history.derived_epoch] == derive(out)
+    assert shown_epochs(history)[3] == "After epoch 3, the last that keeps to --stop-skips"

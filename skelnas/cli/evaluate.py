@@ -119,32 +119,32 @@ def ensemble(
 def _check_outputs(scores: Path | None, confusion: Path | None) -> None:
     """Refuse a file that could not be written before the work, not after it."""
     from skelnas.evaluation.scores import check_suffix
-    from skelnas.reporting.plot_confusion import PICTURES
+    from skelnas.reporting.plot_confusion import SUFFIXES
     from skelnas.reporting.plot_style import drawing
 
     if scores is not None:
         check_suffix(scores)
     suffix = confusion.suffix.lower() if confusion is not None else ""
-    if suffix in PICTURES:
+    if suffix in SUFFIXES:
         with drawing("a confusion matrix"):  # raises where there is no matplotlib
             pass
     elif suffix not in ("", ".csv"):
         raise UsageError(
             f"{confusion}: a confusion matrix cannot be kept in a file of this type",
-            hint=f"name a file that ends in .csv, {', '.join(PICTURES)}",
+            hint=f"name a file that ends in .csv, {', '.join(SUFFIXES)}",
         )
 
 
 def _write(result: Scores, scores: Path | None, confusion: Path | None) -> None:
     from skelnas.evaluation.scores import write
-    from skelnas.reporting.plot_confusion import PICTURES, draw_confusion
+    from skelnas.reporting.plot_confusion import SUFFIXES, draw_confusion
     from skelnas.runtime.files import atomic_write
 
     if scores is not None and console.SPEAKS:
         write(scores, result)
     if confusion is None or not console.SPEAKS:
         return
-    if confusion.suffix.lower() in PICTURES:
+    if confusion.suffix.lower() in SUFFIXES:
         draw_confusion(result.about.classes, result.metrics.confusion, confusion)
     else:
         atomic_write(confusion, result.confusion_csv())

@@ -72,11 +72,11 @@ def inspect(
 
 def _draw(cache: Cache, name: str, path: Path, num_poses: int) -> None:
     from skelnas.data.inspect import find_clip
-    from skelnas.reporting.plot_skeleton import draw_animation, draw_strip, portrait
+    from skelnas.reporting.plot_skeleton import ClipPicture, draw_animation, draw_strip
 
     index = find_clip(cache, name)
     action = cache.classes[cache.clips.labels[index]]
-    picture = portrait(f"{name} · {action}", *cache.read(index), cache.layout)
+    picture = ClipPicture.of(f"{name} · {action}", *cache.read(index), cache.layout)
     if path.suffix.lower() == ".gif":
         draw_animation(picture, path)
     else:

@@ -1,4 +1,4 @@
-"""What a run folder tells of a search or a training: read, checked, and without any drawing."""
+"""The history of a search or a training, read from its run folder and checked."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class History:
     """The history of a run.
 
     Attributes:
-        folder: where it lies.
-        config: its ``config.json``.
-        epochs: numbers of the epochs that are done, in order.
-        metrics: by name, one number an epoch; NaN where an epoch has none.
-        primitives: ids of the candidate operations; empty in a training.
-        alphas: by epoch, from 0 for the start, and by cell: [edges][operations].
-        genotypes: by epoch: what the alphas stood for; of a training its one under 0, of a
-            baseline none.
+        folder: the run folder.
+        config: the content of its ``config.json``.
+        epochs: the numbers of the finished epochs, in order.
+        metrics: by name, one value for each of these epochs; NaN where there is none.
+        primitives: the candidate operations of a search; empty for a training.
+        alphas: by epoch (0 is the start of the search) and by cell, [edges][operations].
+        genotypes: by epoch, the genotype of its alphas. A training has its genotype under 0;
+            that of a baseline has none.
     """
 
     folder: Path
@@ -56,35 +56,35 @@ class History:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What was asked, by the names of the options."""
+        """The settings of the run, by the names of the options."""
         return dict(self.config["settings"])
 
     @property
-    def planned(self) -> int:
-        """How many epochs were asked for."""
+    def planned_epochs(self) -> int:
+        """The number of epochs that the run is to have."""
         return int(self.settings["epochs"])
 
     @property
     def seconds(self) -> float:
-        """How long the epochs took, as far as they say so."""
+        """The time that the epochs took, as far as they report it."""
         return sum(s for s in self.metrics.get("seconds", []) if math.isfinite(s))
 
     @property
-    def derived(self) -> int:
-        """The epoch of the genotype that `skelnas derive` takes."""
+    def derived_epoch(self) -> int:
+        """The epoch whose genotype `skelnas derive` takes."""
         return choose_epoch(self.genotypes, self.settings.get("stop_skips"))
 
     @property
-    def has_moved(self) -> bool:
-        """Whether there are alphas of more than the start."""
+    def has_alpha_curves(self) -> bool:
+        """Whether there are alphas of several epochs."""
         return len(self.alphas) > 1
 
-    def shares(self, cell: str) -> NDArray[np.float64]:
+    def op_weights(self, cell: str) -> NDArray[np.float64]:
         """Return the softmax of a cell's alphas, [epochs, edges, operations]."""
         return np.array([[softmax(edge) for edge in line[cell]] for line in self.alphas.values()])
 
     def entropy(self, cell: str) -> list[float]:
-        """Return for each epoch that has alphas how undecided a cell is, from 0 to 1."""
+        """Return the entropy of a cell's op_weights, from 0 to 1, for each epoch with alphas."""
         return [entropy(line[cell]) for line in self.alphas.values()]
 
 
@@ -92,7 +92,7 @@ def read_history(folder: Path) -> History:
     """Read a run folder or a model folder, finished or not.
 
     Raises:
-        InputError: it is neither, or one of its files is broken.
+        InputError: the folder is neither, or one of its files is broken.
     """
     config = read_config(folder)
     if config.get("verb") not in ("search", "train"):
@@ -106,11 +106,11 @@ def read_history(folder: Path) -> History:
         raise InputError(f"{folder / CONFIG}: expected settings with a number of epochs")
     epochs, metrics = _read_metrics(folder / METRICS)
     if config["verb"] == "train":
-        genotypes = _given_genotypes(folder / CONFIG, config)
+        genotypes = _read_genotype(folder / CONFIG, config)
         return History(folder, config, epochs, metrics, [], {}, genotypes)
     search = read_search(folder, config)
     alphas = _check_alphas(folder / ALPHAS, search)
-    genotypes = _derive(folder / ALPHAS, alphas, search.primitives)
+    genotypes = _derive_genotypes(folder / ALPHAS, alphas, search.primitives)
     return History(folder, config, epochs, metrics, search.primitives, alphas, genotypes)
 
 
@@ -118,12 +118,12 @@ def _read_metrics(path: Path) -> tuple[list[int], dict[str, list[float]]]:
     lines = read_lines(path) if path.exists() else []
     epochs = dict(sorted((line["epoch"], line) for line in lines))
     names = dict.fromkeys(name for line in epochs.values() for name in line if name != "epoch")
-    columns = {name: [_number(line.get(name)) for line in epochs.values()] for name in names}
-    known = {name: column for name, column in columns.items() if any(map(math.isfinite, column))}
-    return list(epochs), known
+    columns = {name: [_to_float(line.get(name)) for line in epochs.values()] for name in names}
+    metrics = {name: column for name, column in columns.items() if any(map(math.isfinite, column))}
+    return list(epochs), metrics
 
 
-def _number(value: object) -> float:
+def _to_float(value: object) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     try:
         return float(value) if is_number else math.nan  # type: ignore[arg-type]
@@ -152,7 +152,7 @@ def _check_alphas(path: Path, search: SearchRun) -> dict[int, dict[str, list[lis
     return alphas
 
 
-def _derive(
+def _derive_genotypes(
     path: Path, alphas: dict[int, dict[str, list[list[float]]]], primitives: Sequence[str]
 ) -> dict[int, Genotype]:
     try:
@@ -164,9 +164,10 @@ def _derive(
         raise InputError(f"{path}: no cells can be derived from it ({error!r})") from None
 
 
-def _given_genotypes(path: Path, config: dict[str, Any]) -> dict[int, Genotype]:
-    model = config.get("model")
-    described: dict[str, Any] = model if isinstance(model, dict) else {}
-    if isinstance(described.get("baseline"), str):
+def _read_genotype(path: Path, config: dict[str, Any]) -> dict[int, Genotype]:
+    """Return the genotype of a training under epoch 0; nothing for a baseline."""
+    config_of_model = config.get("model")
+    model: dict[str, Any] = config_of_model if isinstance(config_of_model, dict) else {}
+    if isinstance(model.get("baseline"), str):
         return {}
-    return {0: from_dict(described.get("genotype"), str(path))}
+    return {0: from_dict(model.get("genotype"), str(path))}

@@ -1,13 +1,17 @@
-"""Curves over the epochs of a run, for a chart of any size."""
+"""Charts of a run's history: curves over epochs, and the weights of each edge's operations."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skelnas.reporting.plot_style import FAINT, GRID, INK, PALETTE, PAPER, QUIET, Stroke
+import numpy as np
+
+from skelnas.genotype import NUM_INPUT_NODES, count_skips
+from skelnas.reporting.history import CELLS, History
+from skelnas.reporting.plot_style import FAINT, GRID, INK, PALETTE, PAPER, QUIET, Stroke, stroke
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,15 +22,15 @@ SERIES = (
     Stroke(PALETTE["green"][0], (1.5, 1.2)),
     Stroke(PALETTE["purple"][0], (5, 1.5, 1, 1.5)),
 )
-"""For curves that are of no operation, in their order."""
+"""Strokes of the curves that do not belong to an operation, in order."""
 
-FEW = 3
-"""So few points or less are marked: a line of one point cannot be seen."""
+MAX_MARKED = 3
+"""A curve of at most this many points has markers: a line of one point cannot be seen."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart; `values` may be NaN where there is nothing to show."""
+    """One line of a chart; a NaN among the values is a gap."""
 
     label: str
     values: Sequence[float]
@@ -39,40 +43,136 @@ class Chart:
     """Curves that share their axes.
 
     Attributes:
-        title: what they show.
-        epochs: where each value stands.
+        title: what the curves show.
+        epochs: the epoch of each value.
         curves: the lines.
-        is_share: the values are parts of 1, shown in per cent.
-        is_count: the values are whole numbers.
-        limits: lowest and highest value shown; None to fit the curves.
-        level: a value to compare with.
+        is_percent: whether the values are fractions, shown in per cent.
+        is_count: whether the values are whole numbers.
+        limits: lowest and highest value shown; None fits them to the curves.
+        level: where a thin horizontal line is drawn for comparison.
     """
 
     title: str
     epochs: Sequence[int]
     curves: Sequence[Curve]
-    is_share: bool = False
+    is_percent: bool = False
     is_count: bool = False
     limits: tuple[float, float] | None = None
     level: float | None = None
 
 
-def draw_chart(axes: Axes, chart: Chart, size: float, *, roomy: bool = True) -> None:
-    """Draw a chart into axes, its labels of `size` points.
+@dataclass(frozen=True)
+class EdgeChart:
+    """The weights of the operations on one edge of a cell.
 
-    Where it is roomy, several curves have a legend above them, and the epochs are called so.
+    Attributes:
+        target: the intermediate node that the edge ends at, counted from 0.
+        source: the node that it starts from; 0 and 1 are the input nodes.
+        op: the operation that the derived cell has on this edge; None if the edge is not in it.
+        chart: one curve for each operation.
     """
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+    target: int
+    source: int
+    op: str | None
+    chart: Chart
+
+
+def learning_curves(history: History) -> list[Chart]:
+    """Return the charts of a run's metrics, without empty ones."""
+    metrics, epochs = history.metrics, history.epochs
+    charts = [
+        Chart("Loss (cross-entropy)", epochs, _curves(_ending_in("_loss", metrics))),
+        Chart("Top-1 accuracy", epochs, _curves(_ending_in("_top1", metrics)), is_percent=True),
+    ]
+    if "lr" in metrics:
+        charts.append(Chart("Learning rate", epochs, _curves({"lr": metrics["lr"]})))
+    if history.has_alpha_curves:
+        charts.append(
+            Chart(
+                "Entropy of the alphas",
+                list(history.alphas),
+                _curves({cell: history.entropy(cell) for cell in CELLS}),
+                is_percent=True,
+            )
+        )
+        genotypes = history.genotypes
+        num_edges = sum(map(len, next(iter(genotypes.values())).normal))
+        charts.append(
+            Chart(
+                "Skips of the normal cell",
+                list(genotypes),
+                _curves({"skips": [float(count_skips(g)) for g in genotypes.values()]}),
+                is_count=True,
+                limits=(-0.04 * num_edges, 1.04 * num_edges),
+            )
+        )
+    return [chart for chart in charts if chart.curves]
+
+
+def _ending_in(suffix: str, metrics: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {name.removesuffix(suffix): metrics[name] for name in metrics if name.endswith(suffix)}
+
+
+def _curves(values: dict[str, list[float]]) -> list[Curve]:
+    return [
+        Curve(name.replace("_", " "), column, SERIES[index % len(SERIES)])
+        for index, (name, column) in enumerate(values.items())
+    ]
+
+
+def edge_charts(history: History, cell: str) -> Iterator[EdgeChart]:
+    """Yield a chart for each edge of a cell, all on the scale that fits both cells."""
+    both = np.concatenate([history.op_weights(name).ravel() for name in CELLS])
+    margin = 0.06 * max(both.max() - both.min(), 0.01)
+    limits = float(both.min() - margin), float(both.max() + margin)
+    derived_cell = getattr(history.genotypes[history.derived_epoch], cell)
+    op_weights = history.op_weights(cell)  # [epochs, edges, operations]
+    index = 0
+    for target, edges in enumerate(derived_cell):
+        derived_ops = {edge.source: edge.op for edge in edges}
+        for source in range(NUM_INPUT_NODES + target):
+            derived_op = derived_ops.get(source)
+            curves = [
+                Curve(
+                    op,
+                    op_weights[:, index, column].tolist(),
+                    stroke(op),
+                    width=2.4 if op == derived_op else 1.1,
+                )
+                for column, op in enumerate(history.primitives)
+            ]
+            chart = Chart(
+                "",
+                list(history.alphas),
+                curves,
+                is_percent=True,
+                limits=limits,
+                level=1 / len(history.primitives),
+            )
+            yield EdgeChart(target, source, derived_op, chart)
+            index += 1
+
+
+def draw_chart(axes: Axes, chart: Chart, font_size: float, *, with_labels: bool = True) -> None:
+    """Draw a chart.
+
+    Args:
+        axes: where to draw it.
+        chart: what to draw.
+        font_size: of all text, in points.
+        with_labels: whether to label the axis of the epochs, and to add a legend if there are
+            several curves.
+    """
     for curve in chart.curves:
-        is_short = sum(map(math.isfinite, curve.values)) <= FEW
+        num_points = sum(map(math.isfinite, curve.values))
         axes.plot(
             list(chart.epochs),
             list(curve.values),
             color=curve.stroke.colour,
             dashes=curve.stroke.dashes or (None, None),
             linewidth=curve.width,
-            marker="o" if is_short else None,
+            marker="o" if num_points <= MAX_MARKED else None,
             markersize=3,
             label=curve.label,
             solid_capstyle="round",
@@ -81,31 +181,16 @@ def draw_chart(axes: Axes, chart: Chart, size: float, *, roomy: bool = True) -> 
         axes.axhline(chart.level, color=FAINT, linewidth=0.7, zorder=0.5)
     if chart.limits is not None:
         axes.set_ylim(*chart.limits)
-    axes.set_facecolor(PAPER)
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
-    axes.tick_params(labelsize=size, labelcolor=QUIET, color=FAINT, length=2.5, pad=2.5)
-    axes.tick_params(axis="y", length=0)
-    whole = MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
-    axes.xaxis.set_major_locator(whole)
-    steps = [1, 2, 4, 5, 10] if chart.is_count else [1, 2, 2.5, 5, 10]
-    values = MaxNLocator(nbins=4, steps=steps, integer=chart.is_count, min_n_ticks=2)
-    axes.yaxis.set_major_locator(values)
-    if len(chart.epochs) == 1:
-        axes.set_xticks(list(chart.epochs))
-    if chart.is_share:
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.6g}%"))
-    if roomy:
-        axes.set_xlabel("epoch", size=size, color=QUIET, labelpad=1)
-    if roomy and len(chart.curves) > 1:
+    _style_axes(axes, chart, font_size)
+    if with_labels:
+        axes.set_xlabel("epoch", size=font_size, color=QUIET, labelpad=1)
+    if with_labels and len(chart.curves) > 1:
         axes.legend(
             loc="lower left",
             bbox_to_anchor=(0, 1.0),
             ncols=len(chart.curves),
             frameon=False,
-            fontsize=size,
+            fontsize=font_size,
             labelcolor=INK,
             handlelength=2.2,
             borderpad=0,
@@ -113,3 +198,26 @@ def draw_chart(axes: Axes, chart: Chart, size: float, *, roomy: bool = True) -> 
             columnspacing=1.4,
             handletextpad=0.5,
         )
+
+
+def _style_axes(axes: Axes, chart: Chart, font_size: float) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.set_facecolor(PAPER)
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.tick_params(labelsize=font_size, labelcolor=QUIET, color=FAINT, length=2.5, pad=2.5)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(
+        MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+    )
+    steps = [1, 2, 4, 5, 10] if chart.is_count else [1, 2, 2.5, 5, 10]
+    axes.yaxis.set_major_locator(
+        MaxNLocator(nbins=4, steps=steps, integer=chart.is_count, min_n_ticks=2)
+    )
+    if len(chart.epochs) == 1:
+        axes.set_xticks(list(chart.epochs))
+    if chart.is_percent:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.6g}%"))

@@ -1,4 +1,4 @@
-"""What a report tells of a trained model: its size, its scores, and what it takes for what."""
+"""The results of a trained model: cost, latency, scores and the hardest confusions."""
 
 from __future__ import annotations
 
@@ -13,53 +13,60 @@ from skelnas.errors import InputError, UsageError, shown
 from skelnas.evaluation.latency import Latency, time_passes
 from skelnas.evaluation.scores import Scores, read
 from skelnas.models.complexity import Complexity, measure
-from skelnas.reporting.plot_skeleton import Portrait, portrait
+from skelnas.reporting.plot_skeleton import ClipPicture
 from skelnas.runtime import devices
 from skelnas.training.run_dir import MODEL
 from skelnas.training.saved_model import load_model
 
-MOST_CONFUSIONS = 6
+MAX_CONFUSIONS = 6
 
-TIMED_BATCHES = (1, EvaluateSettings().batch_size)
+TIMED_BATCH_SIZES = (1, EvaluateSettings().batch_size)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A clip with its name, the share that its predicted class has, and how it looks if known."""
+    """A scored clip.
+
+    Attributes:
+        clip: its name.
+        confidence: the probability of its predicted class.
+        picture: the clip as it is drawn, or None.
+    """
 
     clip: str
-    share: float
-    picture: Portrait | None
+    confidence: float
+    picture: ClipPicture | None
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """A class that is taken for another one.
+    """A pair of classes of which the first is misclassified as the second.
 
     Attributes:
-        true, taken_for: names of the two classes.
-        clips, of: how many clips of the true class are, and of how many.
-        mistaken: the clip that is mistaken with the largest share.
-        recognised: the clip of the other class that is recognised with the largest share, or None.
+        true, predicted: the names of the classes.
+        num_clips: the number of misclassified clips.
+        num_true_clips: the number of clips of the true class.
+        wrong: the most confidently misclassified clip.
+        right: the most confidently recognised clip of the predicted class, or None.
     """
 
     true: str
-    taken_for: str
-    clips: int
-    of: int
-    mistaken: Example
-    recognised: Example | None
+    predicted: str
+    num_clips: int
+    num_true_clips: int
+    wrong: Example
+    right: Example | None
 
 
 @dataclass(frozen=True)
 class Results:
-    """What is known of a trained model.
+    """What is known about a trained model.
 
     Attributes:
-        complexity: its size and cost, if it is in the folder.
-        latency: of a forward pass, if that was asked for.
-        scores: of clips that it has not learned from, if they are given.
-        confusions: the hardest ones of the scores.
+        complexity: its size and cost; None if the folder has no model yet.
+        latency: of a forward pass, for each of `TIMED_BATCH_SIZES`; empty if not timed.
+        scores: of clips that it was not trained on, or None.
+        confusions: the hardest confusions of these scores.
     """
 
     complexity: Complexity | None = None
@@ -75,18 +82,18 @@ def read_results(
     cache_path: Path | None = None,
     time_on: Device | None = None,
 ) -> Results:
-    """Read what there is of a model folder, and time the model if that is asked.
+    """Read the results of a training, and time its model on request.
 
     Args:
-        folder: of `skelnas train`, finished or not.
-        classes: what its configuration names.
-        scores_path: file of `skelnas evaluate --scores`.
-        cache_path: where the clips of the scores lie, to be drawn.
+        folder: the model folder, whether the training is finished or not.
+        classes: the classes in its configuration.
+        scores_path: a file of `skelnas evaluate --scores`.
+        cache_path: the cache with the clips of the scores, to draw them.
         time_on: the device to time a forward pass on.
 
     Raises:
-        InputError: a file is missing or broken, or they do not belong together.
-        UsageError: an unfinished training is to be timed.
+        InputError: a file is missing or broken, or does not belong to the model.
+        UsageError: the model to be timed is not finished.
         DeviceError: the device is missing.
     """
     complexity: Complexity | None = None
@@ -100,7 +107,7 @@ def read_results(
             devices.place(network, device)
             passes = EvaluateSettings().passes
             latency = tuple(
-                time_passes(network, shape, device, size, passes) for size in TIMED_BATCHES
+                time_passes(network, shape, device, size, passes) for size in TIMED_BATCH_SIZES
             )
     elif time_on is not None:
         raise UsageError(
@@ -124,67 +131,81 @@ def read_results(
 def find_confusions(
     scores: Scores, cache: Cache | None = None, scores_path: Path | None = None
 ) -> tuple[Confusion, ...]:
-    """Find the pairs of classes of which the first is taken for the second most often.
+    """Find the pairs of classes with the largest fraction of the first misclassified as the second.
 
-    Ordered by the share of its clips, then by their number.
+    Of equal fractions, the one with more clips comes first.
+
+    Args:
+        scores: of a model.
+        cache: the cache with the clips of the scores; None for no pictures.
+        scores_path: the file of the scores, for messages.
 
     Raises:
         InputError: the cache does not have these clips.
     """
     counts = scores.metrics.confusion
     totals = counts.sum(axis=1)
-    mistaken = counts.copy()
-    np.fill_diagonal(mistaken, 0)
+    errors = counts.copy()
+    np.fill_diagonal(errors, 0)
     pairs = sorted(
-        ((int(true), int(other)) for true, other in np.argwhere(mistaken)),
-        key=lambda pair: (-mistaken[pair] / totals[pair[0]], -mistaken[pair], pair),
+        ((int(true), int(predicted)) for true, predicted in np.argwhere(errors)),
+        key=lambda pair: (-errors[pair] / totals[pair[0]], -errors[pair], pair),
     )
-    find = _Examples(scores, cache, scores_path)
+    find = _ExampleFinder(scores, cache, scores_path)
     names = scores.about.classes
-    found = []
-    for true, other in pairs[:MOST_CONFUSIONS]:
-        example = find(true, other)
-        assert example is not None
-        amount = int(mistaken[true, other]), int(totals[true])
-        found.append(Confusion(names[true], names[other], *amount, example, find(other, other)))
-    return tuple(found)
+    confusions = []
+    for true, predicted in pairs[:MAX_CONFUSIONS]:
+        wrong = find(true, predicted)
+        assert wrong is not None
+        confusions.append(
+            Confusion(
+                true=names[true],
+                predicted=names[predicted],
+                num_clips=int(errors[true, predicted]),
+                num_true_clips=int(totals[true]),
+                wrong=wrong,
+                right=find(predicted, predicted),
+            )
+        )
+    return tuple(confusions)
 
 
-class _Examples:
-    """Finds the clips of a class that are taken for a class, with the largest share first."""
+class _ExampleFinder:
+    """Finds the most confidently predicted clip of a true and a predicted class."""
 
     def __init__(self, scores: Scores, cache: Cache | None, scores_path: Path | None) -> None:
         self._scores = scores
         self._cache = cache
-        self._path = scores_path
+        self._scores_path = scores_path
         logits = scores.logits.astype(np.float64)
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         self._predicted = logits.argmax(axis=1)
-        self._share = powers.max(axis=1) / powers.sum(axis=1)
-        self._places = (
+        self._confidence = powers.max(axis=1) / powers.sum(axis=1)
+        self._cache_indices = (
             {} if cache is None else {name: i for i, name in enumerate(cache.clips.names)}
         )
 
     def __call__(self, true: int, predicted: int) -> Example | None:
-        """Return the surest such clip, or None."""
+        """Return the clip, or None if there is no such clip."""
         rows = np.flatnonzero((self._scores.labels == true) & (self._predicted == predicted))
         if not len(rows):
             return None
-        row = int(rows[self._share[rows].argmax()])
+        row = int(rows[self._confidence[rows].argmax()])
         name = self._scores.about.names[row]
-        return Example(name, float(self._share[row]), self._draw(name, true))
+        return Example(name, float(self._confidence[row]), self._draw(name, true))
 
-    def _draw(self, name: str, label: int) -> Portrait | None:
-        if self._cache is None:
+    def _draw(self, name: str, label: int) -> ClipPicture | None:
+        cache = self._cache
+        if cache is None:
             return None
-        index = self._places.get(name)
-        if index is None or self._cache.clips.labels[index] != label:
-            what = "has no clip" if index is None else "has another class for clip"
+        index = self._cache_indices.get(name)
+        if index is None or cache.clips.labels[index] != label:
+            problem = "has no clip" if index is None else "has another class for clip"
             raise InputError(
-                f"{self._cache.path}: {what} {shown(name)} of {self._path}",
+                f"{cache.path}: {problem} {shown(name)} of {self._scores_path}",
                 hint="give the cache that the model was scored on",
             )
-        if self._cache.layout.channels[:2] != ("x", "y"):
+        if cache.layout.channels[:2] != ("x", "y"):
             return None
-        picture = portrait(name, *self._cache.read(index), self._cache.layout)
-        return picture if len(picture.shown) else None
+        picture = ClipPicture.of(name, *cache.read(index), cache.layout)
+        return picture if len(picture.visible_frames) else None

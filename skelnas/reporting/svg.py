@@ -1,60 +1,75 @@
-"""Figures as SVG that stands in a page: its text is the page's, its colours follow the theme."""
+"""SVG elements for an HTML page: matplotlib's figures, confusion matrices and strips of poses.
+
+Their text is in the page's font, and their colours follow the page's light or dark theme.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from html import escape
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skelnas.reporting.plot_confusion import LONGEST_NAME
+from skelnas.reporting.plot_confusion import MAX_NUMBERED_CLASSES, shorten_name
 from skelnas.reporting.plot_skeleton import Strip
 from skelnas.reporting.plot_style import PALETTE, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+THEME_COLOURS = {light: f"var(--{name})" for name, (light, _) in PALETTE.items()}
+"""The CSS variable of each colour that a figure may have."""
 
-VARIABLES = {light: f"var(--{name})" for name, (light, _) in PALETTE.items()}
-"""Colours of figures, and what a page calls them."""
+MAX_NAMED_CLASSES = 120
+"""With more classes there is no room for their names, and only the tooltips have them."""
+
+MAX_MATRIX_WIDTH = 1100.0
+"""Of a matrix without names, in pixels."""
+
+CHARACTER_WIDTH = 0.55
+"""At most, on average, in font sizes."""
+
+POSE_HEIGHT, HEADROOM = 120.0, 8.0  # pixels
+PERSON_COLOURS = ("first", "second", "green", "purple")
 
 
-def inline(figure: Figure, name: str, about: str) -> str:
+def inline_svg(figure: Figure, name: str, description: str) -> str:
     """Return a figure as an element of a page.
 
     Args:
-        figure: made of the colours of `skelnas.reporting.plot_style`.
-        name: of the figure, once in a page: its parts are named after it.
-        about: what is seen on it, for those who hear the page.
+        figure: drawn in the colours of `skelnas.reporting.plot_style`.
+        name: a prefix for the ids inside the element, unique in the page.
+        description: what the figure shows, for screen readers.
     """
     root = ElementTree.fromstring(save(figure, "svg"))
     for parent in list(root.iter()):
-        parent.tag = _local(parent.tag)
-        parent.attrib = {_local(key): value for key, value in parent.attrib.items()}
+        parent.tag = _local_name(parent.tag)
+        parent.attrib = {_local_name(key): value for key, value in parent.attrib.items()}
         for child in list(parent):
-            if _local(child.tag) in ("metadata", "style"):
+            if _local_name(child.tag) in ("metadata", "style"):
                 parent.remove(child)
     for key in ("width", "height", "version"):
         root.attrib.pop(key)
-    _rename(root, name)
-    root.attrib = {"role": "img", "aria-label": about, **root.attrib}
-    text = ElementTree.tostring(root, encoding="unicode")
-    return re.sub(r"#[0-9a-f]{6}\b", lambda found: VARIABLES.get(found[0], found[0]), text)
+    _prefix_ids(root, name)
+    root.attrib = {"role": "img", "aria-label": description, **root.attrib}
+    return re.sub(
+        r"#[0-9a-f]{6}\b", lambda found: THEME_COLOURS.get(found[0], found[0]), _to_text(root)
+    )
 
 
-def _local(name: str) -> str:
-    """Drop the namespace, which an SVG in a page does not need."""
+def _local_name(name: str) -> str:
+    """Drop the namespace, which an SVG inside HTML does not need."""
     return name.rpartition("}")[2]
 
 
-def _rename(root: ElementTree.Element, name: str) -> None:
-    """Name what is referred to after the figure, and nothing else."""
-    used = set(re.findall(r"(?:url\(|\")#([\w-]+)", ElementTree.tostring(root, encoding="unicode")))
-    names = {old: f"{name}-{number}" for number, old in enumerate(sorted(used))}
+def _prefix_ids(root: Element, prefix: str) -> None:
+    """Make the ids that are referred to unique in the page, and drop the others."""
+    used = set(re.findall(r"(?:url\(|\")#([\w-]+)", _to_text(root)))
+    names = {old: f"{prefix}-{number}" for number, old in enumerate(sorted(used))}
     for element in root.iter():
         old = element.attrib.pop("id", "")
         if old in names:
@@ -68,112 +83,147 @@ def _rename(root: ElementTree.Element, name: str) -> None:
                 )
 
 
-FEW_CLASSES = 20
-"""Up to here a square has its number in it."""
-
-MOST_NAMED = 120
-"""With more classes there is no room for their names; the pointer still finds them."""
-
-WIDEST = 1100.0
-"""Of a matrix without names, in pixels."""
-
-CHARACTER = 0.55
-"""Width of a character, in font sizes, at most on average."""
-
-POSE_HEIGHT, HEADROOM = 120.0, 8.0  # pixels; the strip has the page's width at most
-PERSONS = ("first", "second", "green", "purple")
-"""Colours of the persons, as the theme calls them."""
+def _to_text(root: Element) -> str:
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def matrix_svg(classes: Sequence[str], confusion: NDArray[np.int64]) -> str:
-    """Draw a confusion matrix: a row a true class, a column a predicted one.
+    """Draw a confusion matrix: a row is a true class, a column a predicted one.
 
-    A square is as strong as the root of its share of the row, so that rare mistakes are seen;
-    its title, which a pointer brings up, says it in words.
+    The opacity of a square is the square root of its fraction of the row, so that rare mistakes
+    can be seen. Its tooltip has the classes and the number of clips.
+
+    Args:
+        classes: their names.
+        confusion: [classes, classes] counts.
     """
-    few = len(classes) <= FEW_CLASSES
-    side, size = (30.0, 11.0) if few else (13.0, 9.5)
-    names = [n if len(n) <= LONGEST_NAME else n[: LONGEST_NAME - 1] + "…" for n in classes]
-    room = CHARACTER * size * max(map(len, names)) + 12
-    if len(classes) > MOST_NAMED:
-        names, room, side = [], 1, WIDEST / len(classes)
-    extent = room + side * len(classes)
-    parts = [
-        f'<svg role="img" aria-label="confusion matrix of {len(classes)} classes" class="matrix" '
-        f'style="--width:{extent:.0f}px" viewBox="0 0 {extent:.1f} {extent:.1f}" '
-        f'font-size="{size}">',
-        f'<g transform="translate({room:.1f} {room:.1f})">',
-    ]
-    parts += _grid(len(classes) if names else 1, side if names else WIDEST)
+    num_classes = len(classes)
+    has_numbers = num_classes <= MAX_NUMBERED_CLASSES
+    side, font_size = (30.0, 11.0) if has_numbers else (13.0, 9.5)
+    names = [shorten_name(name) for name in classes]
+    margin = CHARACTER_WIDTH * font_size * max(map(len, names)) + 12
+    if num_classes > MAX_NAMED_CLASSES:
+        names, margin, side = [], 1, MAX_MATRIX_WIDTH / num_classes
+    width = margin + side * num_classes
+    root = Element(
+        "svg",
+        {
+            "role": "img",
+            "aria-label": f"confusion matrix of {num_classes} classes",
+            "class": "matrix",
+            "style": f"--width:{width:.0f}px",
+            "viewBox": f"0 0 {width:.1f} {width:.1f}",
+            "font-size": f"{font_size}",
+        },
+    )
+    group = SubElement(root, "g", transform=f"translate({margin:.1f} {margin:.1f})")
+    _add_grid(group, num_classes if names else 1, side if names else MAX_MATRIX_WIDTH)
     for index, name in enumerate(names):
         middle = (index + 0.5) * side
-        text = f'dominant-baseline="central" fill="var(--ink)">{escape(name)}</text>'
-        parts.append(f'<text x="-6" y="{middle:g}" text-anchor="end" {text}')
-        parts.append(f'<text transform="translate({middle:g} -6) rotate(-90)" {text}')
+        for position in (
+            {"x": "-6", "y": f"{middle:g}", "text-anchor": "end"},
+            {"transform": f"translate({middle:g} -6) rotate(-90)"},
+        ):
+            style = {"dominant-baseline": "central", "fill": "var(--ink)"}
+            SubElement(group, "text", {**position, **style}).text = name
     totals = np.maximum(confusion.sum(axis=1), 1)
     for row, column in np.argwhere(confusion).tolist():
-        clips, share = int(confusion[row, column]), confusion[row, column] / totals[row]
+        fraction = confusion[row, column] / totals[row]
+        square = SubElement(
+            group,
+            "rect",
+            {
+                "x": f"{column * side:g}",
+                "y": f"{row * side:g}",
+                "width": f"{side:g}",
+                "height": f"{side:g}",
+                "fill": "var(--deep-blue)",
+                "fill-opacity": f"{fraction**0.5:.2f}",
+            },
+        )
         words = f"{classes[row]} taken for {classes[column]}"
         if row == column:
             words = f"{classes[row]} recognised"
-        parts.append(
-            f'<rect x="{column * side:g}" y="{row * side:g}" width="{side:g}" height="{side:g}" '
-            f'fill="var(--deep-blue)" fill-opacity="{share**0.5:.2f}">'
-            f"<title>{escape(words)}: {clips} of {totals[row]} clips</title></rect>"
-        )
-        if few:
-            colour = "paper" if share > 0.25 else "ink"
-            parts.append(
-                f'<text x="{(column + 0.5) * side:g}" y="{(row + 0.5) * side:g}" '
-                f'text-anchor="middle" dominant-baseline="central" pointer-events="none" '
-                f'fill="var(--{colour})">{clips}</text>'
-            )
-    return "".join([*parts, "</g></svg>"])
+        tooltip = f"{words}: {confusion[row, column]} of {totals[row]} clips"
+        SubElement(square, "title").text = tooltip
+        if has_numbers:
+            SubElement(
+                group,
+                "text",
+                {
+                    "x": f"{(column + 0.5) * side:g}",
+                    "y": f"{(row + 0.5) * side:g}",
+                    "text-anchor": "middle",
+                    "dominant-baseline": "central",
+                    "pointer-events": "none",
+                    "fill": "var(--paper)" if fraction > 0.25 else "var(--ink)",
+                },
+            ).text = str(confusion[row, column])
+    return _to_text(root)
 
 
-def _grid(number: int, side: float) -> Iterator[str]:
-    extent = number * side
-    lines = "".join(
-        f"M0 {place:g}H{extent:g}M{place:g} 0V{extent:g}"
-        for place in (index * side for index in range(number + 1))
-    )
-    yield f'<path d="{lines}" stroke="var(--grid)" fill="none"/>'
+def _add_grid(parent: Element, num_squares: int, side: float) -> None:
+    extent = num_squares * side
+    positions = [index * side for index in range(num_squares + 1)]
+    lines = "".join(f"M0 {p:g}H{extent:g}M{p:g} 0V{extent:g}" for p in positions)
+    SubElement(parent, "path", d=lines, stroke="var(--grid)", fill="none")
 
 
-def strip_svg(strip: Strip, about: str) -> str:
-    """Draw poses side by side; `about` says what is seen."""
+def strip_svg(strip: Strip, description: str) -> str:
+    """Draw poses side by side.
+
+    Args:
+        strip: the poses.
+        description: what they show, for screen readers.
+    """
     scale = POSE_HEIGHT / (strip.high - strip.low)
     width, height = strip.width * scale, POSE_HEIGHT + 18
-    parts = [
-        f'<svg role="img" aria-label="{escape(about)}" class="strip" '
-        f'style="--width:{width:.0f}px" viewBox="0 {-HEADROOM:g} {width:.1f} '
-        f'{height + HEADROOM:.1f}" font-size="10">',
-        f'<path d="M0 {POSE_HEIGHT:g}H{width:.1f}" stroke="var(--grid)"/>',
-    ]
+    root = Element(
+        "svg",
+        {
+            "role": "img",
+            "aria-label": description,
+            "class": "strip",
+            "style": f"--width:{width:.0f}px",
+            "viewBox": f"0 {-HEADROOM:g} {width:.1f} {height + HEADROOM:.1f}",
+            "font-size": "10",
+        },
+    )
+    SubElement(root, "path", d=f"M0 {POSE_HEIGHT:g}H{width:.1f}", stroke="var(--grid)")
     for column, frame in enumerate(strip.frames):
         for person in reversed(range(len(strip.points))):  # the first one in front
             x, y = strip.points[person, column].T
-            places = np.stack([x * scale, (strip.high - y) * scale], axis=1)
-            parts += _body(places, strip, PERSONS[person % len(PERSONS)])
-        parts.append(
-            f'<text x="{(column + 0.5) * strip.pose_width * scale:.1f}" y="{height - 4:g}" '
-            f'text-anchor="middle" fill="var(--quiet)">{frame + 1}</text>'
-        )
-    return "".join([*parts, "</svg>"])
+            joints = np.stack([x * scale, (strip.high - y) * scale], axis=1)
+            _add_pose(root, joints, strip, PERSON_COLOURS[person % len(PERSON_COLOURS)])
+        SubElement(
+            root,
+            "text",
+            {
+                "x": f"{(column + 0.5) * strip.pose_width * scale:.1f}",
+                "y": f"{height - 4:g}",
+                "text-anchor": "middle",
+                "fill": "var(--quiet)",
+            },
+        ).text = str(frame + 1)
+    return _to_text(root)
 
 
-def _body(places: NDArray[np.float64], strip: Strip, colour: str) -> Iterator[str]:
-    """Draw one person, places [V, 2] in pixels; a bone needs both of its joints."""
-    known = np.flatnonzero(np.isfinite(places[:, 0] + places[:, 1])).tolist()
+def _add_pose(parent: Element, joints: NDArray[np.float64], strip: Strip, colour: str) -> None:
+    """Draw one person, joints [V, 2] in pixels; a bone is drawn if both of its joints are known."""
+    known = np.flatnonzero(np.isfinite(joints).all(axis=1)).tolist()
     bones = "".join(
-        f"M{places[a, 0]:.1f} {places[a, 1]:.1f}L{places[b, 0]:.1f} {places[b, 1]:.1f}"
-        for a, b in strip.clip.bones
+        f"M{joints[a, 0]:.1f} {joints[a, 1]:.1f}L{joints[b, 0]:.1f} {joints[b, 1]:.1f}"
+        for a, b in strip.picture.bones
         if a in known and b in known
     )
     if bones:
-        yield f'<path class="rim" d="{bones}"/>'
-        yield f'<path class="bones" stroke="var(--{colour})" d="{bones}"/>'
+        SubElement(parent, "path", {"class": "rim", "d": bones})
+        SubElement(parent, "path", {"class": "bones", "stroke": f"var(--{colour})", "d": bones})
     for joint in known:
-        x, y = places[joint]
-        radius = 5 if joint == strip.clip.head else 1.6
-        yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="var(--{colour})"/>'
+        x, y = joints[joint]
+        radius = 5 if joint == strip.picture.head else 1.6
+        SubElement(
+            parent,
+            "circle",
+            {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": f"{radius:g}", "fill": f"var(--{colour})"},
+        )

@@ -9,7 +9,7 @@ from PIL import Image
 
 from skelnas.data.readers.base import Layout
 from skelnas.errors import SkelnasError, UsageError
-from skelnas.reporting.plot_skeleton import PERSONS, draw_animation, draw_strip, portrait
+from skelnas.reporting.plot_skeleton import PERSON_COLOURS, ClipPicture, draw_animation, draw_strip
 
 LAYOUT = Layout(joints=("hip", "head", "hand"), bones=((1, 0), (2, 1)), center_joint=0)
 
@@ -20,7 +20,7 @@ def clip(num_persons: int = 2, num_frames: int = 12, layout: Layout = LAYOUT):
     poses[..., 1] = [0.5, 1.5, 1.0]
     poses[..., 2, 0] = 0.4
     poses[..., 0] += np.arange(1, num_persons + 1)[:, None, None]
-    return portrait("a clip", poses, np.ones(shape[:2], dtype=np.bool_), layout)
+    return ClipPicture.of("a clip", poses, np.ones(shape[:2], dtype=np.bool_), layout)
 
 
 def colours(path: Path) -> set[tuple[int, ...]]:
@@ -35,10 +35,10 @@ def rgb(colour: str) -> tuple[int, ...]:
 def test_a_strip_shows_both_persons(tmp_path: Path) -> None:
     path = tmp_path / "clip.png"
     draw_strip(clip(), path)
-    assert {rgb(PERSONS[0]), rgb(PERSONS[1])} <= colours(path)
+    assert {rgb(PERSON_COLOURS[0]), rgb(PERSON_COLOURS[1])} <= colours(path)
     draw_strip(clip(num_persons=1), path)
-    assert rgb(PERSONS[0]) in colours(path)
-    assert rgb(PERSONS[1]) not in colours(path)
+    assert rgb(PERSON_COLOURS[0]) in colours(path)
+    assert rgb(PERSON_COLOURS[1]) not in colours(path)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -62,7 +62,7 @@ def test_an_animation_has_a_picture_for_each_frame(tmp_path: Path) -> None:
     path = tmp_path / "clip.gif"
     poses = np.zeros((1, 5, 3, 3), dtype=np.float32)
     poses[..., 1] = np.arange(1, 6)[:, None] + np.arange(3)
-    draw_animation(portrait("", poses, np.ones((1, 5), dtype=np.bool_), LAYOUT), path)
+    draw_animation(ClipPicture.of("", poses, np.ones((1, 5), dtype=np.bool_), LAYOUT), path)
     with Image.open(path) as film:
         assert film.n_frames == 5
     assert list(tmp_path.iterdir()) == [path]
@@ -73,10 +73,10 @@ def test_unknown_joints_are_not_drawn() -> None:
     poses[0, 1, 2] = 0
     present = np.ones((2, 3), dtype=np.bool_)
     present[1, 0] = present[0, 0] = False
-    picture = portrait("", poses, present, LAYOUT)
+    picture = ClipPicture.of("", poses, present, LAYOUT)
     assert np.isnan(picture.points[0, 1, 2]).all()
     assert np.isfinite(picture.points[0, 1, :2]).all()
-    assert picture.shown.tolist() == [1, 2]
+    assert picture.visible_frames.tolist() == [1, 2]
 
 
 def test_up_is_up() -> None:
@@ -89,14 +89,14 @@ def test_up_is_up() -> None:
 def test_one_point_and_one_frame(tmp_path: Path, num_frames: int) -> None:
     layout = Layout(joints=("ball",))
     poses = np.ones((1, num_frames, 1, 3), dtype=np.float32)
-    picture = portrait("", poses, np.ones((1, num_frames), dtype=np.bool_), layout)
+    picture = ClipPicture.of("", poses, np.ones((1, num_frames), dtype=np.bool_), layout)
     draw_strip(picture, tmp_path / "a.png")
     draw_animation(picture, tmp_path / "a.gif")
 
 
 def test_joints_without_x_and_y() -> None:
     with pytest.raises(UsageError, match="cannot draw joints with the channels angle"):
-        portrait("", np.ones((1, 1, 1, 1), np.float32), np.ones((1, 1), np.bool_),
+        ClipPicture.of("", np.ones((1, 1, 1, 1), np.float32), np.ones((1, 1), np.bool_),
                  Layout(joints=("knee",), channels=("angle",)))  # fmt: skip
 
 
