@@ -226,7 +226,7 @@ def test_csv_without_a_header_needs_the_number_of_joints(tmp_path):
         ("a_x,a_x\n1,2\n", "line 1, column 2: a second column 'a_x'"),
         ("frame,person\n1,2\n", "line 1: expected columns of joints, such as hip_x,hip_y,hip_z"),
         ("a_x,a_y,b_x\n1,2,3\n", "line 1: expected a column b_y, found none"),
-        ("person,a_x\n1,2\n", "line 1: expected a column frame beside person"),
+        ("person,a_x\n1,2\n", "line 1: expected a column frame along with person"),
         ("a_x,a_y\n\n1,2\n1\n", "line 4: expected 2 cells, found 1"),
         ("a_x,a_y\n1,2,3\n", "line 2: expected 2 cells, found 3"),
         ("a_x,a_y\n1,2\n1,two\n", "line 3, column a_y: expected a number, found 'two'"),

@@ -180,8 +180,9 @@ def test_joints_and_channels_of_the_header_are_kept_and_compared(folder):
     assert (source.layout.joints, source.layout.channels) == (("hip", "head"), ("x", "y"))
     first, second, third = source.catalogue().items
     assert source.read(first).poses.tolist() == [[[[1, 2], [3, 4]]]]
-    assert message(source.read, second) == f"{second}: expected the joints hip, head; head, hip"
-    assert message(source.read, third) == f"{third}: expected the channels x, y; u, v"
+    expected = f"{second}: expected the joints hip, head, found head, hip"
+    assert message(source.read, second) == expected
+    assert message(source.read, third) == f"{third}: expected the channels x, y, found u, v"
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ def test_rows_without_a_header_are_read_by_the_file_of_joints(folder):
 def test_numbers_of_a_joint_that_have_no_names_are_told(folder):
     np.save(folder / "clips" / "a.npy", np.ones((2, 2, 4)))
     path = table(folder, *LINES)
-    assert "4 numbers a joint, expected 2 or 3" in message(lambda: Manifest(path).layout)
+    assert "4 numbers per joint, expected 2 or 3" in message(lambda: Manifest(path).layout)
     named = joints(folder, {"joints": ["a", "b"], "channels": ["x", "y", "z", "score"]})
     assert read_all(Manifest(table(folder, LINES[0]), named))[0].poses.shape[3] == 4
 

@@ -244,7 +244,7 @@ def _number_classes(pairs: set[tuple[int, str]], root: Path) -> tuple[str, ...]:
         return official
     raise InputError(
         f"{root}: the label files give one class several indices, or one index several classes",
-        hint="number the classes of kinetics_train_label.json and kinetics_val_label.json the same way",
+        hint="number the classes of both label files the same way",
     )
 
 

@@ -1,8 +1,7 @@
-"""Own recordings: a table of clips, each an array in a file; any joints, 2-D or 3-D."""
+"""Your own recordings: a table of clips, each an array in a file; any joints, 2-D or 3-D."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,29 +25,149 @@ from skelnas.data.readers.skeleton_file import MAX_JOINTS, Skeleton, read_skelet
 from skelnas.data.readers.tables import Row, parse_integer, read_table
 from skelnas.errors import InputError
 
-FACTS = ("subject", "camera", "setup")
-COLUMNS = ("path", "label", "name", *FACTS, "split")
+METADATA = ("subject", "camera", "setup")
+COLUMNS = ("path", "label", "name", *METADATA, "split")
 PARTS = {"train": Train, "test": Test, "": Unused}
 OFFICIAL = "official"
-"""The protocol of a column `split`; a column `split_xsub` gives the protocol `xsub`."""
+"""The protocol of a column `split`; a column `split_xsub` defines the protocol `xsub`."""
+CHANNELS = {2: ("x", "y"), 3: ("x", "y", "z")}
+"""Default names for the numbers of a joint."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The clips listed in a table; `clip_files` describes the format of a clip.
+
+    Attributes:
+        root: the table.
+        joints: a file that names joints, bones and channels; see `skeleton_file`.
+        persons: maximum number of persons in a clip.
+        test_subjects, test_cameras: the test parts of the protocols `xsub` and `xview`; if empty,
+            there is no such protocol.
+    """
+
+    root: Path
+    joints: Path | None = None
+    persons: int = 1
+    test_subjects: tuple[int, ...] = ()
+    test_cameras: tuple[int, ...] = ()
+
+    name = "manifest"
+
+    @property
+    def layout(self) -> Layout:
+        """Joints, bones and channels from the file `joints`, or else from the first clip."""
+        return _find_layout(self.root, self.joints)
+
+    @property
+    def max_persons(self) -> int:
+        """Maximum number of persons in a clip."""
+        return self.persons
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """How coordinates were changed; the persons are those of the file."""
+        picture = self._picture
+        changed = f"x / {picture[0]:g} - 0.5, y / {picture[1]:g} - 0.5" if picture else "as given"
+        return {
+            "coordinates": f"{changed}; a joint that is not finite is zero",
+            **({"picture": list(picture)} if picture else {}),
+            "test_subjects": list(self.test_subjects),
+            "test_cameras": list(self.test_cameras),
+        }
+
+    def classes(self, labels: NDArray[np.int32]) -> list[str]:
+        """Return the class names of the table; ``class 0`` and so on if it has class indices."""
+        return list(read_manifest(self.root).classes)
+
+    def catalogue(self) -> Catalogue:
+        """List the clips in the order of the table.
+
+        Raises:
+            InputError: the table or the file of joints is malformed, there is no protocol, or
+                one has nothing to test.
+        """
+        table = read_manifest(self.root)
+        self._check_protocols(table)
+        return Catalogue(list(table.entries), side_files=[self.root])
+
+    def read(self, item: Path) -> Recording:
+        """Read one clip.
+
+        Raises:
+            InputError: the file is malformed, or its joints differ from those of the first.
+        """
+        entry = read_manifest(self.root).entries[item]
+        poses = read_poses(
+            item,
+            self.layout,
+            self.persons,
+            self._picture,
+            joints_note=" as --joints says" if self.joints else " as in the first clip",
+            persons_note="; see --persons",
+        )
+        return Recording(entry.name, entry.label, *poses, *entry.metadata)
+
+    def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
+        """Return the protocols of the table, and `xsub` and `xview` if requested."""
+        table = read_manifest(self.root)
+        parts = {entry.name: entry.parts for entry in table.entries.values()}
+        unused = (Unused,) * len(table.protocols)
+        splits = {
+            protocol: np.array([parts.get(name, unused)[column] for name in clips.names], np.int8)
+            for column, protocol in enumerate(table.protocols)
+        }
+        for protocol, numbers, test in (
+            ("xsub", clips.subjects, self.test_subjects),
+            ("xview", clips.cameras, self.test_cameras),
+        ):
+            if test:
+                is_test = np.isin(numbers, test)
+                split = np.where(numbers < 0, Unused, np.where(is_test, Test, Train))
+                splits[protocol] = split.astype(np.int8)
+        return splits
+
+    @property
+    def _picture(self) -> Picture:
+        skeleton = _read_skeleton(self.joints)
+        return skeleton.picture if skeleton else None
+
+    def _check_protocols(self, table: Table) -> None:
+        subjects, cameras, _ = zip(
+            *(entry.metadata for entry in table.entries.values()), strict=True
+        )
+        for protocol, column, numbers, test in (
+            ("xsub", "subject", subjects, self.test_subjects),
+            ("xview", "camera", cameras, self.test_cameras),
+        ):
+            if test and protocol in table.protocols:
+                raise InputError(f"{self.root}: the column split_{protocol} is there already")
+            for number in test:
+                if number not in numbers:
+                    raise InputError(f"{self.root}: no clip has the {column} {number} to test on")
+        if not (table.protocols or self.test_subjects or self.test_cameras):
+            raise InputError(
+                f"{self.root}: nothing says which clips are for training and which for testing",
+                hint="add a column split with train and test, or give --test-subjects 3,5",
+            )
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row: a clip.
+    """A clip: one row of the table.
 
     Attributes:
         line: of the table.
         name: of the clip.
         label: class index.
-        facts: subject, camera and setup; -1 where unknown.
-        parts: of each protocol of the table, in its order.
+        metadata: subject, camera and setup; -1 where unknown.
+        parts: the part it belongs to in each protocol of the table, in order.
     """
 
     line: int
     name: str
     label: int
-    facts: tuple[int, int, int]
+    metadata: tuple[int, int, int]
     parts: tuple[int, ...]
 
 
@@ -57,16 +176,14 @@ class Table:
     """A manifest.
 
     Attributes:
-        entries: every clip by its path, in the order of the table.
+        entries: path to clip, in the order of the table.
         classes: class names in order of the class index.
-        protocols: names of the protocols that the table itself has.
-        columns: which columns there are.
+        protocols: names of the protocols that the table defines.
     """
 
     entries: dict[Path, Entry]
     classes: tuple[str, ...]
     protocols: tuple[str, ...]
-    columns: frozenset[str]
 
 
 @cache
@@ -77,7 +194,7 @@ def read_manifest(path: Path) -> Table:
         InputError: names the file, the line, the column, what was expected and what was found.
     """
     header, *rows = read_table(path)
-    columns = _columns(path, header)
+    columns = _find_columns(path, header)
     for row in rows:
         if len(row.cells) != len(header.cells):
             raise InputError(
@@ -86,7 +203,7 @@ def read_manifest(path: Path) -> Table:
             )
     if not rows:
         raise InputError(f"{path}: line {header.line}: expected a clip in each line below, found 0")
-    labels, classes = _labels(path, rows, columns["label"])
+    labels, classes = _read_labels(path, rows, columns["label"])
     splits = {name: column for name, column in columns.items() if name.partition("_")[0] == "split"}
     entries: dict[Path, Entry] = {}
     lines: dict[str, int] = {}
@@ -96,35 +213,35 @@ def read_manifest(path: Path) -> Table:
             raise _error(path, row, "path", "the path of a clip", file)
         name = row.cells[columns["name"]] if "name" in columns else ""
         name = name or Path(file).with_suffix("").as_posix()
-        where = path.parent / file
-        for what, other in (
+        clip = path.parent / file
+        for what, line in (
             (f"the name {name!r}", lines.get(name)),
-            (f"the clip {file!r}", entries[where].line if where in entries else None),
+            (f"the clip {file!r}", entries[clip].line if clip in entries else None),
         ):
-            if other is not None:
-                raise InputError(f"{path}: line {row.line}: {what} is in line {other} already")
+            if line is not None:
+                raise InputError(f"{path}: line {row.line}: {what} is in line {line} already")
         lines[name] = row.line
-        subject, camera, setup = (_fact(path, row, columns, fact) for fact in FACTS)
-        parts = tuple(_part(path, row, name, column) for name, column in splits.items())
-        entries[where] = Entry(row.line, name, label, (subject, camera, setup), parts)
-    protocols = tuple(name.partition("_")[2] or OFFICIAL for name in splits)
-    return Table(entries, classes, protocols, frozenset(columns))
+        subject, camera, setup = (_read_number(path, row, columns, field) for field in METADATA)
+        parts = tuple(_read_part(path, row, split, column) for split, column in splits.items())
+        entries[clip] = Entry(row.line, name, label, (subject, camera, setup), parts)
+    protocols = tuple(split.partition("_")[2] or OFFICIAL for split in splits)
+    return Table(entries, classes, protocols)
 
 
-def _columns(path: Path, header: Row) -> dict[str, int]:
-    """Find the columns of the header."""
+def _find_columns(path: Path, header: Row) -> dict[str, int]:
+    """Return the index of each column by its name."""
     columns: dict[str, int] = {}
     for column, cell in enumerate(header.cells):
         name = cell.lower() if cell.lower() in COLUMNS else cell
-        place = f"{path}: line {header.line}, column {column + 1}"
+        where = f"{path}: line {header.line}, column {column + 1}"
         protocol = name.removeprefix("split_")
         if name not in COLUMNS and (protocol in ("", name, OFFICIAL) or "/" in protocol):
             raise InputError(
-                f"{place}: unknown column {cell[:40]!r}",
+                f"{where}: unknown column {cell[:40]!r}",
                 hint=f"expected {', '.join(COLUMNS)} or split_PROTOCOL, such as split_xsub",
             )
         if name in columns:
-            raise InputError(f"{place}: a second column {cell!r}")
+            raise InputError(f"{where}: a second column {cell!r}")
         columns[name] = column
     for name in ("path", "label"):
         if name not in columns:
@@ -132,8 +249,8 @@ def _columns(path: Path, header: Row) -> dict[str, int]:
     return columns
 
 
-def _labels(path: Path, rows: list[Row], column: int) -> tuple[list[int], tuple[str, ...]]:
-    """Read class indices, if all labels are numbers, or number the class names by the alphabet."""
+def _read_labels(path: Path, rows: list[Row], column: int) -> tuple[list[int], tuple[str, ...]]:
+    """Read the class indices, or number the class names in alphabetical order."""
     texts = [row.cells[column] for row in rows]
     for row, text in zip(rows, texts, strict=True):
         if not text:
@@ -151,7 +268,7 @@ def _labels(path: Path, rows: list[Row], column: int) -> tuple[list[int], tuple[
     return labels, tuple(f"class {label}" for label in range(max(labels) + 1))
 
 
-def _fact(path: Path, row: Row, columns: dict[str, int], name: str) -> int:
+def _read_number(path: Path, row: Row, columns: dict[str, int], name: str) -> int:
     text = row.cells[columns[name]] if name in columns else ""
     value = parse_integer(text, 0, 2**31) if text else -1
     if value is None:
@@ -159,7 +276,7 @@ def _fact(path: Path, row: Row, columns: dict[str, int], name: str) -> int:
     return value
 
 
-def _part(path: Path, row: Row, name: str, column: int) -> int:
+def _read_part(path: Path, row: Row, name: str, column: int) -> int:
     text = row.cells[column]
     if text.lower() not in PARTS:
         raise _error(path, row, name, "train, test or nothing", text)
@@ -173,141 +290,10 @@ def _error(path: Path, row: Row, column: str, expected: str, found: str) -> Inpu
     )
 
 
-def part_of(values: Sequence[int], test: tuple[int, ...]) -> list[int]:
-    """Divide clips by a fact: those in `test` are for testing, unknown ones for nothing."""
-    return [Unused if value < 0 else Test if value in test else Train for value in values]
-
-
-CHANNELS = {2: ("x", "y"), 3: ("x", "y", "z")}
-"""What the numbers of a joint are taken for, where nothing says it."""
-TESTS = {"xsub": "subject", "xview": "camera"}
-"""Protocols that can be asked for, and the column that each divides the clips by."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The clips that a table lists; see `manifest_table` for it and `clip_files` for the clips.
-
-    Attributes:
-        root: the table.
-        joints: a file that names joints, bones and channels; see `skeleton_file`.
-        persons: the most persons of a clip.
-        test_subjects, test_cameras: what the protocols `xsub` and `xview` are tested on; there is
-            no such protocol where this is empty.
-    """
-
-    root: Path
-    joints: Path | None = None
-    persons: int = 1
-    test_subjects: tuple[int, ...] = ()
-    test_cameras: tuple[int, ...] = ()
-
-    name = "manifest"
-
-    @property
-    def layout(self) -> Layout:
-        """Joints, bones and channels by the file `joints`, or else by the first clip."""
-        return _layout(self.root, self.joints)
-
-    @property
-    def max_persons(self) -> int:
-        """The most persons that a clip may have."""
-        return self.persons
-
-    @property
-    def rule(self) -> dict[str, Any]:
-        """How coordinates were changed; persons are kept as they are."""
-        picture = self._picture
-        changed = f"x / {picture[0]:g} - 0.5, y / {picture[1]:g} - 0.5" if picture else "as given"
-        return {
-            "coordinates": f"{changed}; a joint that is not finite is zero",
-            **({"picture": list(picture)} if picture else {}),
-            "test_subjects": list(self.test_subjects),
-            "test_cameras": list(self.test_cameras),
-        }
-
-    def classes(self, labels: NDArray[np.int32]) -> list[str]:
-        """Class names of the table, or `class 0` and so on where it has class indices."""
-        return list(read_manifest(self.root).classes)
-
-    def catalogue(self) -> Catalogue:
-        """List the clips in the order of the table.
-
-        Raises:
-            InputError: if the table or the file of joints is malformed, there is no protocol, or
-                one has nothing to test.
-        """
-        table = read_manifest(self.root)
-        self._check_protocols(table)
-        return Catalogue(list(table.entries), side_files=[self.root])
-
-    def read(self, item: Path) -> Recording:
-        """Read one clip.
-
-        Raises:
-            InputError: if the file is malformed or has other joints than the first.
-        """
-        entry = read_manifest(self.root).entries[item]
-        poses = read_poses(
-            item,
-            self.layout,
-            self.persons,
-            self._picture,
-            joints_by=" as --joints says" if self.joints else " as in the first clip",
-            persons_by="; see --persons",
-        )
-        return Recording(entry.name, entry.label, *poses, *entry.facts)
-
-    def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
-        """Give the protocols of the table, and `xsub` and `xview` where they were asked for."""
-        table = read_manifest(self.root)
-        parts_of = {entry.name: entry.parts for entry in table.entries.values()}
-        splits = {
-            protocol: np.array(
-                [parts_of[name][column] if name in parts_of else Unused for name in clips.names],
-                np.int8,
-            )
-            for column, protocol in enumerate(table.protocols)
-        }
-        for protocol, values in (("xsub", clips.subjects), ("xview", clips.cameras)):
-            if test := self._tests()[protocol]:
-                splits[protocol] = np.array(part_of(values.tolist(), test), np.int8)
-        return splits
-
-    @property
-    def _picture(self) -> Picture:
-        skeleton = _skeleton(self.joints)
-        return skeleton.picture if skeleton else None
-
-    def _tests(self) -> dict[str, tuple[int, ...]]:
-        return {"xsub": self.test_subjects, "xview": self.test_cameras}
-
-    def _check_protocols(self, table: Table) -> None:
-        facts = [entry.facts for entry in table.entries.values()]
-        for place, (protocol, column) in enumerate(TESTS.items()):
-            known = {fact[place] for fact in facts}
-            test = self._tests()[protocol]
-            if test and protocol in table.protocols:
-                raise InputError(f"{self.root}: the column split_{protocol} is there already")
-            for number in test:
-                if number not in known:
-                    raise InputError(f"{self.root}: no clip has the {column} {number} to test on")
-        if not table.protocols and not any(self._tests().values()):
-            raise InputError(
-                f"{self.root}: nothing says which clips are for training and which for testing",
-                hint="add a column split with train and test, or give --test-subjects 3,5",
-            )
-
-
 @cache
-def _skeleton(file: Path | None) -> Skeleton | None:
-    return None if file is None else read_skeleton(file)
-
-
-@cache
-def _layout(root: Path, file: Path | None) -> Layout:
-    """Find the joints, by the file or by the first clip that can be read."""
-    skeleton = _skeleton(file)
+def _find_layout(root: Path, file: Path | None) -> Layout:
+    """Find the joints and channels, in the file or in the first clip that can be read."""
+    skeleton = _read_skeleton(file)
     joints, channels = (skeleton.joints, skeleton.channels) if skeleton else ((), ())
     failure = InputError(f"{root}: expected clips with frames and joints, found none")
     for number, path in enumerate(read_manifest(root).entries):
@@ -325,7 +311,7 @@ def _layout(root: Path, file: Path | None) -> Layout:
         channels = channels or clip.channels or CHANNELS.get(num_channels, ())
         if not channels:
             raise InputError(
-                f"{path}: {num_channels} numbers a joint, expected 2 or 3",
+                f"{path}: {num_channels} numbers per joint, expected 2 or 3",
                 hint="name them by --joints joints.json: "
                 '{"joints": [...], "channels": ["x", "y", ...]}',
             )
@@ -333,3 +319,8 @@ def _layout(root: Path, file: Path | None) -> Layout:
         raise failure
     bones = skeleton.bones if skeleton else ()
     return Layout(joints, bones, channels, skeleton.center if skeleton else None)
+
+
+@cache
+def _read_skeleton(file: Path | None) -> Skeleton | None:
+    return None if file is None else read_skeleton(file)

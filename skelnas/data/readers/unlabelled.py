@@ -90,9 +90,13 @@ def _read(path: Path, origin: Origin) -> Poses:
             f"{path}: cannot be read for a model that was trained on {origin.source}",
             hint=f"it takes files that end in {', '.join(known)}",
         )
-    joints_by = f", as in the {origin.source} clips that the model was trained on"
-    layout, persons, picture = origin.layout, origin.max_persons, origin.picture
-    return read_poses(path, layout, persons, picture, joints_by=joints_by)
+    return read_poses(
+        path,
+        origin.layout,
+        origin.max_persons,
+        origin.picture,
+        joints_note=f", as in the {origin.source} clips that the model was trained on",
+    )
 
 
 def _choose(origin: Origin, name: str, known: tuple[Any, ...]) -> Any:
