@@ -115,25 +115,25 @@ def test_operation_names_fit_into_their_boxes() -> None:
 @pytest.mark.parametrize("num_edges", [1, 2, 3])
 def test_no_two_boxes_meet_and_lines_stay_clear_of_them(num_nodes: int, num_edges: int) -> None:
     cell = draw_any(num_nodes, num_edges)
-    drawing = cell_layout.lay_out(cell)
+    layout = cell_layout.lay_out(cell)
 
-    for before, after in itertools.pairwise(drawing.columns):
+    for before, after in itertools.pairwise(layout.columns):
         right = max(box.x + box.width / 2 for box in before)
         left = min(box.x - box.width / 2 for box in after)
         assert left - right >= 2 * ARROW
-    for column in drawing.columns:
+    for column in layout.columns:
         for upper, lower in itertools.pairwise(column):
             gap = (lower.y - lower.height / 2) - (upper.y + upper.height / 2)
             assert gap >= cell_layout.BOX_GAP - 1e-6
     # A line bends between columns only; in a column it has a box of its own or ends.
-    place = {box: i for i, column in enumerate(drawing.columns) for box in column}
-    for line in drawing.lines:
+    place = {box: i for i, column in enumerate(layout.columns) for box in column}
+    for line in layout.lines:
         steps = [place[after] - place[before] for before, after in itertools.pairwise(line)]
         assert set(steps) == {1}
     ends = [
         (box, end)
-        for box in drawing.boxes
-        for end in [cell_layout.piece(source, box)[1] for source in box.sources]
+        for box in layout.boxes
+        for end in [cell_layout.segment(source, box)[1] for source in box.sources]
     ]
     assert all(abs(end - box.y) <= box.height / 2 for box, end in ends)
     assert len({(id(box), round(end, 6)) for box, end in ends}) == len(ends)
@@ -144,10 +144,10 @@ def test_every_edge_is_drawn_once_even_twins() -> None:
         (Edge("conv_3x3", 0), Edge("conv_3x3", 0), Edge("se_connect", 1)),
         (Edge("skip_connect", 2),),
     )
-    drawing = cell_layout.lay_out(cell)
+    layout = cell_layout.lay_out(cell)
     ends = [
         (line[0].label, next((box.label for box in line[1:-1] if box.label), ""), line[-1].label)
-        for line in drawing.lines
+        for line in layout.lines
     ]
     assert sorted(ends) == sorted(
         [
@@ -164,7 +164,9 @@ def test_every_edge_is_drawn_once_even_twins() -> None:
 def test_a_planar_cell_is_drawn_without_crossings() -> None:
     chain = tuple((Edge("conv_3x3", index), Edge("conv_3x3", index + 1)) for index in range(4))
     columns = cell_layout.lay_out(chain).columns
-    assert sum(cell_layout._crossings(columns, index) for index in range(len(columns) - 1)) == 0
+    assert (
+        sum(cell_layout._count_crossings(columns, index) for index in range(len(columns) - 1)) == 0
+    )
 
 
 def test_cells_of_different_sizes_share_a_picture(tmp_path: Path) -> None:

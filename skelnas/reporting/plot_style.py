@@ -1,4 +1,4 @@
-"""What all pictures share: colours, strokes, and how a figure becomes a file."""
+"""What all pictures share: colours, strokes, and the writing of a figure to a file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PALETTE = {
     "purple": ("#a0327c", "#e58cc8"),
     "grey": ("#848d97", "#8b949e"),
 }
-"""Every colour, on white paper and on a dark screen."""
+"""Every colour, in the light and in the dark theme."""
 
 INK, QUIET, FAINT, GRID, PAPER, NODE = (
     PALETTE[name][0] for name in ("ink", "quiet", "faint", "grid", "paper", "node")
@@ -44,21 +44,21 @@ KINDS = {
     "skip connection": PALETTE["green"][0],
     "squeeze-and-excitation": PALETTE["purple"][0],
 }
-"""Kinds of operation and their colours, told apart with any kind of colour vision."""
+"""The colour of each kind of operation; they can be told apart with any colour vision."""
 
 PIXELS_PER_INCH = 200
 
 
 @dataclass(frozen=True)
 class Stroke:
-    """How the line of an operation is drawn: operations of one kind differ by their dashes too."""
+    """Colour and dashes of a line."""
 
     colour: str
     dashes: tuple[float, ...] = ()
 
 
 def stroke(op: str) -> Stroke:
-    """Return how an operation is drawn; an unregistered one as a solid convolution."""
+    """Return the stroke of an operation; an unregistered one is drawn as a solid convolution."""
     if op not in PRIMITIVES:  # of a run made by other code
         return Stroke(KINDS["convolution"])
     return Stroke(PALETTE[PRIMITIVES[op].colour][0], PRIMITIVES[op].dashes)
@@ -66,10 +66,10 @@ def stroke(op: str) -> Stroke:
 
 @contextmanager
 def drawing(what: str) -> Iterator[type[Figure]]:
-    """Let figures be made, in no style but ours, for as long as it lasts.
+    """Give the class of figures, in a context that ignores the user's matplotlib style.
 
     Args:
-        what: what is drawn, for a message.
+        what: what is drawn, for the message.
 
     Raises:
         SkelnasError: matplotlib is not installed.
@@ -88,12 +88,17 @@ def drawing(what: str) -> Iterator[type[Figure]]:
 
 
 def save(figure: Figure, kind: str) -> bytes:
-    """Turn a figure into a file of this kind, ``svg``, ``png`` or ``pdf``; always the same one."""
-    about: dict[str, Any] = {
+    """Return a figure as a file, always with the same bytes.
+
+    Args:
+        figure: made inside `drawing`.
+        kind: ``svg``, ``png`` or ``pdf``.
+    """
+    metadata: dict[str, Any] = {
         "svg": {"Creator": "skelnas", "Date": None},
         "png": {"Software": "skelnas"},
         "pdf": {"Creator": "skelnas", "Producer": None, "CreationDate": None},
     }
     picture = io.BytesIO()
-    figure.savefig(picture, format=kind, dpi=PIXELS_PER_INCH, metadata=about[kind])
+    figure.savefig(picture, format=kind, dpi=PIXELS_PER_INCH, metadata=metadata[kind])
     return picture.getvalue()
