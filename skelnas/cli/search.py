@@ -85,6 +85,7 @@ def search(
             console.result(json.dumps(both, indent=2))
             return
         from skelnas.reporting.model_card import write_card
+        from skelnas.training.saved_model import load_model
 
         results = repeat(
             cache,
@@ -95,7 +96,7 @@ def search(
             resume=resume,
             force=force,
             tensorboard=tensorboard,
-            after_train=write_card,
+            after_train=lambda folder: write_card(folder, load_model(folder)),
         )
         print_repeats(results)
         console.note(f"done: `skelnas derive {out}` prints the picked genotype")
