@@ -21,7 +21,7 @@ from skelnas.data.cache import Clips
 from skelnas.data.dataset import Dataset
 from skelnas.data.readers.base import Recording
 from skelnas.data.readers.clip_files import parse_frame, to_poses
-from skelnas.data.readers.unlabelled import NOBODY_KNOWS_IT, Origin, read_unlabelled
+from skelnas.data.readers.unlabelled import NO_LABEL, Origin, read_unlabelled
 from skelnas.errors import InputError
 from skelnas.runtime import devices
 from skelnas.runtime.console import note
@@ -208,4 +208,4 @@ def _join(frames: Sequence[NDArray[np.float64]], origin: Origin) -> Recording | 
     poses, present = to_poses(clip, origin.picture)
     if not present.any():
         return None
-    return Recording("window", NOBODY_KNOWS_IT, poses, present)
+    return Recording("window", NO_LABEL, poses, present)

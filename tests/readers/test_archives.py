@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from skelnas.data.prepare import prepare
-from skelnas.data.readers.archives import PLAUSIBLE_RATIO
+from skelnas.data.readers.archives import MAX_RATIO
 from skelnas.data.readers.files import find_files, read_bytes
 from skelnas.data.readers.kinetics import Kinetics
 from skelnas.data.readers.ntu import Ntu
@@ -119,7 +119,7 @@ def test_zip_bombs_are_refused_unread(tmp_path, monkeypatch):
     root = pack(tmp_path / "a.zip", [("1.txt", bytes(3 << 20)), ("2.txt", bytes(1000))])
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was read"))
     found = message(read_bytes, root / "1.txt")
-    assert f"expected at most {PLAUSIBLE_RATIO} times as many: it looks like a zip bomb" in found
+    assert f"expected at most {MAX_RATIO} times as many: it looks like a zip bomb" in found
     assert message(read_bytes, root / "1.txt", 1000).endswith(
         "3,145,728 bytes when unpacked, expected at most 1,000"
     )

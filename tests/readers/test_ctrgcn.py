@@ -115,7 +115,7 @@ def test_labels_that_are_not_one_hot_and_clips_without_anybody_are_told(save):
         ({"x_train": np.float32(1)}, "x_train: expected 4 bytes, row by row"),
         ({"y_train": one_hot(7)}, "y_train has the shape (7, 60), expected 8 x classes"),
         ({"y_train": np.arange(8)}, "y_train has the shape (8,), expected 8 x classes"),
-        ({"y_test": one_hot(3, 5)}, "classes, expected as many"),
+        ({"y_test": one_hot(3, 5)}, "classes, expected the same number"),
         (
             {"x_train": clips(0), "x_test": clips(0), "y_train": one_hot(0), "y_test": one_hot(0)},
             "expected clips in x_train and x_test, found none",

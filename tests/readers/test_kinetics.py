@@ -288,7 +288,7 @@ def test_clips_have_to_agree_with_the_label_file(root):
         (b"", "line 1, column 1: expected JSON"),
         (b'{"data": [\n{"frame_index"', "line 2, column "),
         (b'{\n"data": "\xff"}', "line 2: expected JSON in UTF-8, found the byte 0xff"),
-        (b"[" * 100_000, "found brackets nested without end"),
+        (b"[" * 100_000, "found brackets nested too deeply"),
         (b"9" * 5000, "expected JSON: Exceeds the limit"),
         (b"[]", "expected an object with a list of frames"),
     ],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from skelnas.data.readers.base import ClipTable, Test, Train
-from skelnas.data.readers.bodies import SHORTEST_TRACK, WIDEST, choose_persons
+from skelnas.data.readers.bodies import MAX_WIDTH_TO_HEIGHT, MIN_TRACK_FRAMES, choose_persons
 from skelnas.data.readers.files import packaged_names
 from skelnas.data.readers.ntu import Ntu
 from skelnas.data.readers.ntu_file import parse, parse_by_line
@@ -296,10 +296,10 @@ def test_furniture_is_taken_for_a_body_and_denoise_drops_it(raw):
     for path in raw[1]:
         seen = parse(path.read_bytes(), path.name)
         extent = np.ptp(seen.joints, axis=1)
-        wide = extent[:, 0] > WIDEST * extent[:, 1]
+        wide = extent[:, 0] > MAX_WIDTH_TO_HEIGHT * extent[:, 1]
         for body in np.unique(seen.bodies):
             mine = seen.bodies == body
-            if mine.sum() >= SHORTEST_TRACK and wide[mine].all():
+            if mine.sum() >= MIN_TRACK_FRAMES and wide[mine].all():
                 clips_with_furniture += 1
                 poses, _ = choose_persons(seen, "denoise", path.name)
                 assert not np.isin(seen.joints[mine][0], poses).all()

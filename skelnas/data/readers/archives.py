@@ -1,7 +1,7 @@
-"""Files inside a `.zip`, addressed as if it were a folder: ``clips.zip/S001/one.skeleton``.
+"""Read files inside a `.zip` as if it were a folder: ``clips.zip/S001/one.skeleton``.
 
-Nothing is unpacked to the disk. A member gets the path that unpacking would give it, so that one
-named ``../../etc/passwd`` is looked for below the archive as well. Every process opens an archive
+Nothing is unpacked to the disk. A member has the path that safe unpacking would give it, so that
+one named ``../../etc/passwd`` is looked up below the archive, too. Every process opens an archive
 once and keeps it open.
 """
 
@@ -20,10 +20,10 @@ from typing import IO
 from skelnas.errors import InputError
 
 ENDING = ".zip"
-PLAUSIBLE_RATIO = 200
-"""Skeletons as text shrink to a third; a member that shrinks to less than this part is a bomb."""
+MAX_RATIO = 200
+"""Skeletons as text shrink to a third; a member compressed further than this is a zip bomb."""
 HARMLESS_BYTES = 1 << 20
-"""Below this size a member may be as compressible as it likes: an empty clip is."""
+"""Members below this size may have any ratio: an empty clip compresses very well."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -32,17 +32,17 @@ BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, Runti
 
 
 class Archive:
-    """An open archive: its members by the path that unpacking would give them.
+    """An open archive.
 
     Args:
         path: the file.
         data: its bytes, if they have been read already.
 
     Attributes:
-        members: what there is, in the order of the archive, folders left out; where two have the
-            same path, the first counts.
-        paths: the path of every member, also of a second one of the same path.
-        top: the one folder in which all members lie; empty if there are several, or files.
+        members: path to member, in the order of the archive, without folders; of two members with
+            the same path, the first.
+        paths: the path of every member, including duplicates.
+        top: the one folder that holds all members; empty if there are several, or none.
     """
 
     def __init__(self, path: Path, data: bytes | None = None) -> None:
@@ -66,25 +66,25 @@ class Archive:
         tops = {inner.rpartition("/")[0].partition("/")[0] for inner in self.members}
         self.top = tops.pop() if len(tops) == 1 else ""
 
-    def read(self, inner: str, limit: int, plausible: bool = True) -> bytes:
+    def read(self, inner: str, limit: int, check_ratio: bool = True) -> bytes:
         """Read a member.
 
         Args:
             inner: its path.
-            limit: the most bytes that it may have.
-            plausible: whether one that shrinks too much is a zip bomb.
+            limit: maximum size in bytes.
+            check_ratio: whether to refuse a member with an implausible compression ratio.
 
         Raises:
-            InputError: it is not there, encrypted, damaged, larger than `limit` or a zip bomb.
+            InputError: it is missing, encrypted, damaged, larger than `limit` or a zip bomb.
         """
         where = f"{self._path / inner}"
         member = self.members.get(inner)
         if member is None:
             raise InputError(f"{where}: cannot be read: there is no such file in the archive")
-        if problem := _problem(member, limit, plausible):
+        if problem := _find_problem(member, limit, check_ratio):
             raise InputError(f"{where}: {problem}")
         try:
-            # No more bytes than the archive says come out of `read`, whatever is compressed in it.
+            # `read` returns no more bytes than the archive declares, whatever was compressed.
             return self._file.read(member)
         except BROKEN as error:
             raise InputError(
@@ -93,15 +93,15 @@ class Archive:
             ) from None
 
     def open(self, inner: str) -> IO[bytes]:
-        """Open a member that is too large to be read at once; reading it may raise `BROKEN`.
+        """Open a member that is too large to read at once; reading from it may raise `BROKEN`.
 
-        It is open as long as this object is kept.
+        The stream is closed when this object is collected.
 
         Raises:
-            InputError: it is not there, encrypted or damaged.
+            InputError: it is missing, encrypted or damaged.
         """
         member = self.members.get(inner)
-        problem = _unreadable(member) if member else "there is no such file in the archive"
+        problem = _find_obstacle(member) if member else "there is no such file in the archive"
         if member is None or problem:
             raise InputError(f"{self._path / inner}: cannot be read: {problem}")
         try:
@@ -111,12 +111,12 @@ class Archive:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether this is a file that is named as a zip archive."""
+    """Whether this is a file with the extension of a zip archive."""
     return path.suffix.lower() == ENDING and path.is_file()
 
 
 def find_archive(path: Path) -> tuple[Archive, str] | None:
-    """Find the archive that a path is or leads into, and the rest of the path.
+    """Return the archive that a path is or leads into, and the rest of the path.
 
     Raises:
         InputError: the archive cannot be opened.
@@ -143,13 +143,13 @@ def is_folder(path: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether this is a file, be it in an archive."""
+    """Whether this is a file, which may be inside an archive."""
     found = None if path.is_file() else find_archive(path)
     return path.is_file() or (found is not None and found[1] in found[0].members)
 
 
 def list_archive(root: Path, ending: str) -> list[Path] | None:
-    """List the members below a path whose name ends in `ending`; None if it is in no archive."""
+    """List the members below a path that end in `ending`; None if it is not in an archive."""
     found = find_archive(root)
     if found is None:
         return None
@@ -160,7 +160,7 @@ def list_archive(root: Path, ending: str) -> list[Path] | None:
 
 
 def enter(root: Path) -> Path:
-    """Return the one folder in which all members of an archive lie, else the path itself."""
+    """Return the one folder that holds all members of an archive, else the path itself."""
     if not is_archive(root):
         return root
     found = find_archive(root)
@@ -169,7 +169,7 @@ def enter(root: Path) -> Path:
 
 
 def _short(error: Exception) -> str:
-    """Write an error in a line of sensible length: some quote the archive at length."""
+    """Cut an error to one line of sensible length: some quote the archive at length."""
     return _CONTROL.sub("?", str(error))[:200]
 
 
@@ -178,28 +178,29 @@ def _below(inner: str, folder: str) -> bool:
 
 
 def _unpacked(name: str) -> str:
-    """Where a member would lie if it were unpacked: without a way up or to the root."""
+    """Return the path of a member after safe unpacking: never upwards, never from the root."""
     return "/".join(
         _CONTROL.sub("?", part) for part in name.split("/") if part not in ("", ".", "..")
     )
 
 
-def _problem(member: zipfile.ZipInfo, limit: int, plausible: bool) -> str | None:
-    """What forbids to read a member at once, if anything does."""
-    if problem := _unreadable(member):
-        return problem
+def _find_problem(member: zipfile.ZipInfo, limit: int, check_ratio: bool) -> str | None:
+    """Return why a member cannot be read at once, if so."""
+    if obstacle := _find_obstacle(member):
+        return obstacle
     if member.file_size > limit:
         return f"{member.file_size:,} bytes when unpacked, expected at most {limit:,}"
-    largest = max(HARMLESS_BYTES, PLAUSIBLE_RATIO * member.compress_size)
-    if plausible and member.file_size > largest:
+    max_bytes = max(HARMLESS_BYTES, MAX_RATIO * member.compress_size)
+    if check_ratio and member.file_size > max_bytes:
         return (
             f"{member.compress_size:,} bytes become {member.file_size:,} when unpacked, "
-            f"expected at most {PLAUSIBLE_RATIO} times as many: it looks like a zip bomb"
+            f"expected at most {MAX_RATIO} times as many: it looks like a zip bomb"
         )
     return None
 
 
-def _unreadable(member: zipfile.ZipInfo) -> str | None:
+def _find_obstacle(member: zipfile.ZipInfo) -> str | None:
+    """Return why a member cannot be read at all, if so."""
     if member.flag_bits & _ENCRYPTED:
         return "it is encrypted, expected an archive without a password"
     if member.compress_type not in _METHODS:

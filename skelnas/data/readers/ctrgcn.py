@@ -1,4 +1,4 @@
-"""CTR-GCN: NTU RGB+D as one `.npz`, every clip padded to as many frames; a clip is read at a time.
+"""CTR-GCN: NTU RGB+D as one `.npz`, all clips padded to the same length; read clip by clip.
 
 x_train, x_test   [N, T, 150], 2 persons x 25 joints x 3
 y_train, y_test   [N, classes], one-hot
@@ -31,7 +31,7 @@ MAX_LABEL_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class CtrGcn:
-    """An `.npz`; the clips in it have no names, and get some such as train_000000.
+    """An `.npz`; its clips, which have no names, are called train_000000 and so on.
 
     Attributes:
         root: the file.
@@ -45,14 +45,14 @@ class CtrGcn:
 
     @property
     def rule(self) -> dict[str, Any]:
-        """How persons were chosen and coordinates changed: by whoever made the file."""
+        """How coordinates and frames were changed; how persons were chosen is unknown."""
         return {
             "coordinates": "as in the file; a joint that is not finite is (0, 0, 0)",
             "frames": "cut after the last in which somebody is seen",
         }
 
     def classes(self, labels: NDArray[np.int32]) -> list[str]:
-        """Names of NTU's classes if there are 60 or 120, else `class 0` and so on."""
+        """Return NTU's class names if there are 60 or 120, else ``class 0`` and so on."""
         count = _open(self.root).num_classes
         if count in (ntu_facts.NUM_CLASSES_NTU60, ntu_facts.NUM_CLASSES):
             return list(packaged_names("ntu_classes.txt")[:count])
@@ -62,7 +62,7 @@ class CtrGcn:
         """List the clips, those for training first.
 
         Raises:
-            InputError: if the file is no such archive.
+            InputError: the file is not such an archive.
         """
         labels = _open(self.root).labels
         items = [
@@ -76,7 +76,7 @@ class CtrGcn:
         """Read one clip.
 
         Raises:
-            InputError: if the archive is damaged, the label is none, or the clip shows nobody.
+            InputError: the archive is damaged, the label is not one-hot, or the clip shows nobody.
         """
         part, _, number = item.name.partition("_")
         file, index = _open(self.root), int(number)
@@ -93,14 +93,14 @@ class CtrGcn:
         return Recording(item.name, label, poses[persons, :end], present[persons, :end])
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
-        """Give `official`: the two parts of the file."""
+        """Return `official`: the two parts of the file."""
         parts = [PARTS[name.partition("_")[0]] for name in clips.names]
         return {"official": np.array(parts, np.int8)}
 
 
 @dataclass(frozen=True)
 class _File:
-    """What is read of a file at once: labels (-1 where there is none) and where the rows are."""
+    """What is read of a file on opening: the labels, -1 where invalid, and the array headers."""
 
     labels: dict[str, NDArray[np.int64]]
     rows: dict[str, Rows]
@@ -129,8 +129,8 @@ def _open(path: Path) -> _File:
                 f"{path}: x_{part} has the shape {shape}, expected at most {MAX_CLIPS} clips x "
                 f"{MAX_FRAMES} frames x {np.prod(CLIP_SHAPE)}"
             )
-        # One-hot rows shrink to almost nothing, which is no sign of a zip bomb here.
-        data = archive.read(f"y_{part}.npy", MAX_LABEL_BYTES, plausible=False)
+        # One-hot rows compress to almost nothing, which looks like a zip bomb.
+        data = archive.read(f"y_{part}.npy", MAX_LABEL_BYTES, check_ratio=False)
         one_hot = read_npy(data, f"{path}: y_{part}")
         if one_hot.ndim != 2 or len(one_hot) != shape[0] or not one_hot.shape[1]:
             raise InputError(
@@ -140,5 +140,7 @@ def _open(path: Path) -> _File:
         labels[part] = np.where(single, one_hot.argmax(axis=1), -1)
         widths.add(one_hot.shape[1])
     if len(widths) != 1:
-        raise InputError(f"{path}: y_train and y_test have {widths} classes, expected as many")
+        raise InputError(
+            f"{path}: y_train and y_test have {widths} classes, expected the same number"
+        )
     return _File(labels, rows, widths.pop())

@@ -1,7 +1,4 @@
-"""How sources find and read files, and names and numbers in them.
-
-Every failure is one line that names the file.
-"""
+"""Find and read files; every failure is one line that names the file."""
 
 from __future__ import annotations
 
@@ -20,18 +17,18 @@ from skelnas.data.readers import archives
 from skelnas.errors import InputError
 
 MAX_BYTES = 64 << 20
-"""No clip is larger than this: a quarter of an hour of two people is, as NTU's text, 40 MB."""
+"""No clip is larger: a quarter of an hour of two people takes 40 MB in NTU's text format."""
 
 
 def find_files(root: Path, ending: str) -> list[Path]:
     """List the files below a folder whose name ends in `ending`, sorted by name, then by path.
 
-    Links are followed; a folder that is reached twice, as in a loop of links, is listed once. A
-    zip archive is a folder too. Archives in a folder are searched if it holds no such file itself.
+    Links are followed; a folder reached twice, as in a loop of links, is listed once. A zip
+    archive counts as a folder. Archives inside a folder are searched only if the folder itself
+    holds no such file.
 
     Raises:
-        InputError: if `root` is not a folder, the system refuses to list one, or an archive is
-            damaged.
+        InputError: `root` is not a folder, a folder cannot be listed, or an archive is damaged.
     """
     found = archives.list_archive(root, ending)
     if found is None:
@@ -49,27 +46,26 @@ def find_files(root: Path, ending: str) -> list[Path]:
 def _walk(root: Path) -> list[Path]:
     found: list[Path] = []
     visited: set[tuple[int, int]] = set()
-    for folder, subfolders, files in os.walk(root, onerror=_refused, followlinks=True):
+    for folder, subfolders, files in os.walk(root, onerror=_raise_unlisted, followlinks=True):
         status = Path(folder).stat()
         if (status.st_dev, status.st_ino) in visited:
             subfolders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        subfolders.sort()  # which of two ways to one folder is taken must not depend on the disk
+        subfolders.sort()  # of two paths to a folder, take the same one on every disk
         found += [Path(folder, file) for file in files]
     return found
 
 
-def _refused(error: OSError) -> NoReturn:
+def _raise_unlisted(error: OSError) -> NoReturn:
     raise InputError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
 
 def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """Read a whole file, be it in a zip archive.
+    """Read a whole file, which may be inside a zip archive.
 
     Raises:
-        InputError: where the system refuses, and before reading if the file is larger than
-            `limit`, or a device or a pipe, which have no end.
+        InputError: the file cannot be read, is larger than `limit`, or is a device or a pipe.
     """
     try:
         status = path.stat()
@@ -86,7 +82,7 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
 
 
 def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
-    """Read a JSON file. Raises InputError with the line at which it is no longer JSON."""
+    """Read a JSON file. Raises InputError that names the line with the syntax error."""
     data = read_bytes(path, limit)
     try:
         return json.loads(data)
@@ -96,15 +92,15 @@ def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
         line = data.count(b"\n", 0, error.start) + 1
         reason = f"line {line}: expected JSON in UTF-8, found the byte {data[error.start]:#04x}"
     except RecursionError:
-        reason = "expected JSON of a few levels, found brackets nested without end"
+        reason = "expected JSON of a few levels, found brackets nested too deeply"
     except ValueError as error:  # an integer with thousands of digits
         reason = f"expected JSON: {error}"
     raise InputError(f"{path}: {reason}", hint="the file may be truncated: copy or unpack it again")
 
 
 def as_joints(numbers: ArrayLike) -> NDArray[np.float32]:
-    """Turn numbers [..., C] into joints; one with a number that is not finite becomes all zero."""
-    with np.errstate(over="ignore", invalid="ignore"):  # too large, or a signalling nan
+    """Convert numbers [..., C] to joints; a joint with a number that is not finite becomes zero."""
+    with np.errstate(over="ignore", invalid="ignore"):  # too large, or a signalling NaN
         joints = np.asarray(numbers, np.float64).astype(np.float32)
     finite = np.isfinite(joints)
     if not finite.all():
@@ -114,6 +110,6 @@ def as_joints(numbers: ArrayLike) -> NDArray[np.float32]:
 
 @cache
 def packaged_names(file: str) -> tuple[str, ...]:
-    """Lines of a list of names that comes with the package, read once."""
+    """Read a list of names that comes with the package, once."""
     text = resources.files("skelnas.data.readers").joinpath("names", file).read_text("utf-8")
     return tuple(text.splitlines())

@@ -1,4 +1,4 @@
-"""NTU RGB+D 60 and 120: raw `.skeleton` files of a Kinect v2, one a clip."""
+"""NTU RGB+D 60 and 120: raw `.skeleton` files of a Kinect v2, one per clip."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from skelnas.errors import InputError
 
 @dataclass(frozen=True)
 class Ntu:
-    """A folder of NTU RGB+D clips; whether it is 60 or 120 shows in the clips it holds.
+    """A folder of NTU RGB+D clips; the clips in it determine whether it is NTU 60 or 120.
 
     Attributes:
-        root: the folder, whose subfolders and links are searched too, or a zip archive.
-        body_rule: which of the bodies in a frame are persons; see `bodies.choose_persons`.
-        keep_missing: read also the 535 clips whose skeletons the authors call missing or
+        root: the folder, searched with its subfolders and links, or a zip archive.
+        body_rule: which bodies in a frame are persons; see `bodies.choose_persons`.
+        keep_missing: include the 535 clips whose skeletons the authors list as missing or
             incomplete (302 of them in NTU RGB+D 60).
     """
 
@@ -53,14 +53,14 @@ class Ntu:
         }
 
     def classes(self, labels: NDArray[np.int32]) -> list[str]:
-        """Names of the 60 classes of NTU RGB+D 60, or all 120 if a later one occurs."""
+        """Return the 60 class names of NTU RGB+D 60, or all 120 if a later one occurs."""
         return class_names(labels)
 
     def catalogue(self) -> Catalogue:
         """List the clips by name.
 
         Raises:
-            InputError: if the folder is missing or holds no clip.
+            InputError: the folder is missing or holds no clips.
         """
         missing = frozenset() if self.keep_missing else frozenset(packaged_names("ntu_missing.txt"))
         found: dict[str, Path] = {}
@@ -91,7 +91,7 @@ class Ntu:
         """Read one clip and choose its persons.
 
         Raises:
-            InputError: if the file is malformed or shows no body.
+            InputError: the file is malformed or shows no body.
         """
         name = item.name.removesuffix(ENDING)
         numbers = parse_name(name)
@@ -106,5 +106,5 @@ class Ntu:
         return bodies.choose_persons(detections, self.body_rule, str(item))
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
-        """Give `xsub` and `xview`, and `xsub120` and `xset` where the clips go beyond NTU60."""
+        """Return `xsub` and `xview`, and for clips beyond NTU 60 also `xsub120` and `xset`."""
         return official_splits(clips)

@@ -1,6 +1,6 @@
-"""What is fixed about NTU RGB+D 60 and 120: names of clips, classes, joints and protocols.
+"""Clip names, classes, joints and protocols of NTU RGB+D 60 and 120.
 
-Other formats that hold its clips (pickles, synthetic ones) share these facts.
+Shared by all readers of its clips: raw files, pickles, `.npz` and the synthetic source.
 """
 
 from __future__ import annotations
@@ -60,22 +60,22 @@ class ClipName(NamedTuple):
 
 
 def parse_name(name: str) -> ClipName | None:
-    """Read the numbers of a clip's name; None if it is no such name."""
+    """Parse the numbers in a clip's name; return None if it is not such a name."""
     numbers = _NAME.fullmatch(name)
     return ClipName(*map(int, numbers.groups())) if numbers else None
 
 
 def class_names(labels: NDArray[np.int32]) -> list[str]:
-    """Names of the 60 classes of NTU RGB+D 60, or all 120 if a later one occurs."""
+    """Return the 60 class names of NTU RGB+D 60, or all 120 if a later one occurs."""
     names = packaged_names("ntu_classes.txt")
     return list(names[:NUM_CLASSES_NTU60] if _is_ntu60(labels).all() else names)
 
 
 def official_splits(clips: ClipTable) -> dict[str, NDArray[np.int8]]:
-    """Give NTU RGB+D 60's protocols, and 120's where the clips go beyond 60.
+    """Return the protocols of NTU RGB+D 60, and those of 120 if there are later clips.
 
-    `xsub` and `xview` are those of NTU RGB+D 60 and leave the later clips unused; `xsub120` and
-    `xset` take all.
+    `xsub` and `xview` are those of NTU RGB+D 60 and leave later clips unused; `xsub120` and `xset`
+    use all clips.
     """
     is_ntu60 = _is_ntu60(clips.labels)
     splits = {
@@ -83,17 +83,17 @@ def official_splits(clips: ClipTable) -> dict[str, NDArray[np.int8]]:
         "xview": _split(np.isin(clips.cameras, TRAIN_CAMERAS), is_ntu60),
     }
     if not is_ntu60.all():
-        everything = np.ones_like(is_ntu60)
-        in_training = np.isin(clips.subjects, TRAIN_SUBJECTS_NTU120)
-        splits["xsub120"] = _split(in_training, everything)
-        splits["xset"] = _split(clips.setups % 2 == 0, everything)
+        is_used = np.ones_like(is_ntu60)
+        is_train = np.isin(clips.subjects, TRAIN_SUBJECTS_NTU120)
+        splits["xsub120"] = _split(is_train, is_used)
+        splits["xset"] = _split(clips.setups % 2 == 0, is_used)
     return splits
 
 
 def _is_ntu60(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which clips belong to NTU RGB+D 60: the later recordings have classes of their own."""
+    """Whether each clip belongs to NTU RGB+D 60: later recordings have new classes."""
     return np.less(labels, NUM_CLASSES_NTU60)
 
 
-def _split(in_training: NDArray[np.bool_], used: NDArray[np.bool_]) -> NDArray[np.int8]:
-    return np.where(used, np.where(in_training, Train, Test), Unused).astype(np.int8)
+def _split(is_train: NDArray[np.bool_], is_used: NDArray[np.bool_]) -> NDArray[np.int8]:
+    return np.where(is_used, np.where(is_train, Train, Test), Unused).astype(np.int8)

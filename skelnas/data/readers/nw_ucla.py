@@ -1,4 +1,4 @@
-"""Northwestern-UCLA Multiview Action 3D: ten actions seen by three Kinect v1, JSON, one a clip."""
+"""Northwestern-UCLA Multiview Action 3D: ten actions seen by three Kinect v1; one JSON per clip."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ ACTIONS = {
     11: "throw",
     12: "carry",
 }
-"""Number of each action in a file's name, in the order of the class index."""
+"""Action number in the file names to class name, in the order of the class index."""
 
 LAYOUT = Layout(
-    # The sensor's own words for the first three are hip center, spine and shoulder center. Those
-    # of its successor are used, so that whatever looks for a joint finds it in either data.
+    # Kinect v1 calls the first three hip center, spine and shoulder center. The names of Kinect v2
+    # make the joints easy to find in the data of either sensor.
     joints=(
         *("spine_base", "spine_mid", "spine_shoulder", "head"),
         *("shoulder_left", "elbow_left", "wrist_left", "hand_left"),
@@ -65,18 +65,18 @@ class NwUcla:
 
     @property
     def rule(self) -> dict[str, Any]:
-        """How coordinates were changed; there is one person in every clip."""
+        """How coordinates were changed; every clip has one person."""
         return {"coordinates": "metres, as recorded; a joint that is not finite is (0, 0, 0)"}
 
     def classes(self, labels: NDArray[np.int32]) -> list[str]:
-        """Names of the ten classes."""
+        """Return the names of the ten classes."""
         return list(ACTIONS.values())
 
     def catalogue(self) -> Catalogue:
         """List the clips by name.
 
         Raises:
-            InputError: if the folder is missing or holds no clip.
+            InputError: the folder is missing or holds no clips.
         """
         inner = self.root / SUBFOLDER
         items: list[Path] = []
@@ -99,7 +99,7 @@ class NwUcla:
         """Read one clip.
 
         Raises:
-            InputError: if the file is no such JSON, or its label is not that of its name.
+            InputError: the file is malformed, or its label differs from that in its name.
         """
         numbers = _NAME.fullmatch(item.name.removesuffix(ENDING))
         if numbers is None or int(numbers[1]) not in ACTIONS:
@@ -120,7 +120,7 @@ class NwUcla:
         return _poses(_read_clip(item, "skeletons"), item)
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
-        """Give `xview`: trained on the first two cameras, tested on the third."""
+        """Return `xview`: train on the first two cameras, test on the third."""
         in_training = np.isin(clips.cameras, TRAIN_CAMERAS)
         return {"xview": np.where(in_training, Train, Test).astype(np.int8)}
 
@@ -142,23 +142,23 @@ def _poses(clip: dict[str, Any], item: Path) -> Poses:
 
 
 def _joints(skeletons: Any, where: str) -> NDArray[np.float32]:
-    """Turn nested lists into joints, [T, V, 3]."""
+    """Convert nested lists to joints [T, V, 3]."""
     shape = (len(LAYOUT.joints), len(LAYOUT.channels))
     if not isinstance(skeletons, list) or not skeletons:
         raise InputError(f"{where}: expected 'skeletons' to be a list of frames")
     if not _has_shape(skeletons, (len(skeletons), *shape)):
-        wrong = [not _has_shape(skeleton, shape) for skeleton in skeletons].index(True)
+        first_bad = [not _has_shape(skeleton, shape) for skeleton in skeletons].index(True)
         raise InputError(
-            f"{where}: frame {wrong + 1} of {len(skeletons)}: "
+            f"{where}: frame {first_bad + 1} of {len(skeletons)}: "
             f"expected {shape[0]} joints of {shape[1]} numbers"
         )
     return as_joints(skeletons)
 
 
 def _has_shape(lists: Any, shape: tuple[int, ...]) -> bool:
-    """Whether nested lists hold nothing but numbers, in this shape."""
+    """Whether nested lists hold nothing but numbers and have this shape."""
     try:
         array = np.array(lists)
-    except ValueError:  # of unequal length, or nested deeper than numpy goes
+    except ValueError:  # unequal lengths, or nested too deeply for NumPy
         return False
     return array.shape == shape and array.dtype.kind in "fi"

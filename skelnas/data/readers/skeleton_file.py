@@ -1,9 +1,9 @@
-"""What a person says of the joints of their own recordings: a small JSON or TOML file.
+"""The skeleton of your own recordings, described in a small JSON or TOML file.
 
     {"joints": ["hip", "head", "hand"], "bones": [["head", "hip"], ["hand", "head"]],
      "center": "hip", "channels": ["x", "y"], "picture": [1920, 1080]}
 
-Only `joints` has to be there. A bone is [child, parent], by name or by number from 0.
+Only `joints` is required. A bone is [child, parent], by name or by index from 0.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from skelnas.errors import InputError
 
 KEYS = ("joints", "bones", "center", "channels", "picture")
 MAX_JOINTS = 10_000
-LONGEST_NAME = 100
+MAX_NAME_CHARS = 100
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The file's content, checked.
+    """The validated content of the file.
 
     Attributes:
-        joints: their names, in the order of the data.
+        joints: names in the order of the data.
         bones: (child, parent) pairs of joint indices.
-        center: the joint that clips are centred on.
-        channels: names of the numbers of a joint; empty if the file does not say.
-        picture: width and height in pixels by which x and y are divided.
+        center: index of the joint that clips are centred on.
+        channels: names of the numbers of a joint; empty if the file has none.
+        picture: width and height in pixels to divide x and y by.
     """
 
     joints: tuple[str, ...]
@@ -41,7 +41,7 @@ class Skeleton:
 
 
 def read_skeleton(path: Path) -> Skeleton:
-    """Read and check the file. Raises InputError that names the file, the key and the value."""
+    """Read and validate the file. Raises InputError that names the file, the key and the value."""
     content = _read_toml(path) if path.suffix.lower() == ".toml" else read_json(path)
     if not isinstance(content, dict) or not content.get("joints"):
         raise InputError(f"{path}: expected an object with a list of names under 'joints'")
@@ -83,7 +83,7 @@ def _read_toml(path: Path) -> Any:
 def _names(path: Path, key: str, names: Any) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(map(_is_name, names)):
         raise InputError(
-            f"{path}: expected {key!r} to be a list of names of at most {LONGEST_NAME} characters"
+            f"{path}: expected {key!r} to be a list of names of at most {MAX_NAME_CHARS} characters"
         )
     if len(names) > MAX_JOINTS:
         raise InputError(f"{path}: {len(names)} {key}, expected at most {MAX_JOINTS}")
@@ -94,7 +94,7 @@ def _names(path: Path, key: str, names: Any) -> tuple[str, ...]:
 
 
 def _is_name(name: Any) -> bool:
-    return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable()
+    return isinstance(name, str) and 0 < len(name) <= MAX_NAME_CHARS and name.isprintable()
 
 
 def _is_pair(value: Any) -> bool:
@@ -108,5 +108,5 @@ def _joint(path: Path, joints: tuple[str, ...], value: Any) -> int:
     if type(value) is int and 0 <= value < len(joints):
         return value
     raise InputError(
-        f"{path}: {str(value)[:40]!r} is no joint, expected one of {', '.join(joints[:8])}..."
+        f"{path}: {str(value)[:40]!r} is not a joint, expected one of {', '.join(joints[:8])}..."
     )

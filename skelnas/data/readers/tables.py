@@ -1,4 +1,4 @@
-"""Tables of text: CSV as people and spreadsheets write it, read with the line of every row."""
+"""Read CSV tables as people and spreadsheets write them, with the line number of every row."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from skelnas.data.readers.files import read_bytes
 from skelnas.errors import InputError
 
 DELIMITERS = (",", ";", "\t")
-LONGEST_CELL = 1000
+MAX_CELL_CHARS = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Row(NamedTuple):
-    """The cells of a row, without blanks around them, and the line of the file on which it ends."""
+    """The stripped cells of a row, and the line of the file on which it ends."""
 
     line: int
     cells: list[str]
@@ -26,10 +26,10 @@ class Row(NamedTuple):
 def read_table(path: Path) -> list[Row]:
     """Read all rows that are not blank.
 
-    Cells are divided by commas, or by the semicolons or tabs that the first line has instead.
+    The delimiter is a comma, semicolon or tab, whichever the first line has most of.
 
     Raises:
-        InputError: names the file, the line and what is wrong; also if there is no row.
+        InputError: names the file, the line and what is wrong; also if there are no rows.
     """
     data = read_bytes(path)
     try:
@@ -48,10 +48,10 @@ def read_table(path: Path) -> list[Row]:
         for cells in reader:
             stripped = [cell.strip() for cell in cells]
             for column, cell in enumerate(stripped, start=1):
-                if len(cell) > LONGEST_CELL or _CONTROL.search(cell):
+                if len(cell) > MAX_CELL_CHARS or _CONTROL.search(cell):
                     raise InputError(
                         f"{path}: line {reader.line_num}, column {column}: expected plain text of "
-                        f"at most {LONGEST_CELL} characters, found {cell[:40]!r}"
+                        f"at most {MAX_CELL_CHARS} characters, found {cell[:40]!r}"
                     )
             if any(stripped):
                 rows.append(Row(reader.line_num, stripped))
@@ -63,7 +63,7 @@ def read_table(path: Path) -> list[Row]:
 
 
 def parse_integer(text: str, first: int, end: int) -> int | None:
-    """Return a whole number in plain digits from `first` to below `end`; None if it is none."""
+    """Parse plain digits; return None unless they are a number >= `first` and < `end`."""
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         return None
     value = int(text)
@@ -71,7 +71,7 @@ def parse_integer(text: str, first: int, end: int) -> int | None:
 
 
 def parse_number(text: str) -> float | None:
-    """Return a number as Python writes it, nan and inf too; None if it is none."""
+    """Parse a number in Python's notation, including nan and inf; return None if it is not."""
     try:
         return float(text) if text.isascii() and "_" not in text else None
     except ValueError:

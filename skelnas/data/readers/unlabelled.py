@@ -1,4 +1,4 @@
-"""A recording by itself, without a label, read as the clips were that a model has learned from."""
+"""Read a recording without a label, in the same way as the clips that a model was trained on."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ LAYOUTS = {
     "nw-ucla": nw_ucla.LAYOUT,
     "kinetics": kinetics.LAYOUT,
 }
-"""Of the sources whose clips have the same joints in every cache."""
+"""Sources with a fixed layout."""
 
 RAW = {"ntu": ".skeleton", "synthetic": ".skeleton", "nw-ucla": ".json", "kinetics": ".json"}
-"""Sources that have a format of their own, and how its files end; others read arrays."""
+"""Sources with raw files, and their extension; the other sources read arrays."""
 
-NOBODY_KNOWS_IT = 0
-"""The label that a recording needs and that nothing looks at."""
+NO_LABEL = 0
+"""Placeholder for the label that a `Recording` must have."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where clips come from, and what was done to them on the way.
+    """Where clips come from and how they were processed.
 
     Attributes:
         source: name of their source.
         layout: joints, bones and channels.
-        max_persons: the most persons of a clip.
-        rule: how persons were chosen and coordinates changed, as the source says it.
+        max_persons: maximum number of persons in a clip.
+        rule: the source's `rule`: how persons were chosen and coordinates changed.
     """
 
     source: str
@@ -48,7 +48,7 @@ class Origin:
 
     @property
     def picture(self) -> Picture:
-        """By what the coordinates of arrays are divided, as of the source ``manifest``."""
+        """Width and height to divide coordinates by, in clips of the source ``manifest``."""
         match self.rule.get("picture"):
             case [int() | float() as width, int() | float() as height]:
                 return float(width), float(height)
@@ -56,18 +56,18 @@ class Origin:
 
 
 def read_unlabelled(path: Path, origin: Origin) -> Recording:
-    """Read one file as the source of the clips would.
+    """Read one file in the way of the source.
 
     Args:
-        path: a raw file of that source, or an array of joints; see `clip_files`.
-        origin: of the clips.
+        path: a raw file of the source, or an array of joints; see `clip_files`.
+        origin: the origin of the model's clips.
 
     Raises:
-        InputError: names the file and what is wrong with it; its joints are others.
+        InputError: names the file and what is wrong with it, such as other joints.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a recording", hint=f"such as {path}/*")
-    recording = Recording(path.name, NOBODY_KNOWS_IT, *_read(path, origin))
+    recording = Recording(path.name, NO_LABEL, *_read(path, origin))
     if problem := find_problem(recording, origin.layout, origin.max_persons):
         raise InputError(f"{path}: {problem}")
     return recording
@@ -75,8 +75,8 @@ def read_unlabelled(path: Path, origin: Origin) -> Recording:
 
 def _read(path: Path, origin: Origin) -> Poses:
     ending = path.suffix.lower()
-    own = RAW.get(origin.source)
-    if ending == own:
+    raw_ending = RAW.get(origin.source)
+    if ending == raw_ending:
         if ending == ".skeleton":
             body_rule = _choose(origin, "body_rule", get_args(BodyRule))
             return Ntu(path.parent, body_rule=body_rule).poses(path)
@@ -85,10 +85,10 @@ def _read(path: Path, origin: Origin) -> Poses:
             return Kinetics(path.parent, person_rule=person_rule).poses(path)
         return NwUcla(path.parent).poses(path)
     if ending not in ENDINGS:
-        known = dict.fromkeys([*([own] if own else []), *ENDINGS])
+        endings = dict.fromkeys([*([raw_ending] if raw_ending else []), *ENDINGS])
         raise InputError(
             f"{path}: cannot be read for a model that was trained on {origin.source}",
-            hint=f"it takes files that end in {', '.join(known)}",
+            hint=f"it takes files that end in {', '.join(endings)}",
         )
     return read_poses(
         path,
@@ -99,12 +99,12 @@ def _read(path: Path, origin: Origin) -> Poses:
     )
 
 
-def _choose(origin: Origin, name: str, known: tuple[Any, ...]) -> Any:
-    """Return which rule chose the persons; the first of those that are known if nothing says it."""
-    rule = origin.rule.get(name, known[0])
-    if rule not in known:
+def _choose(origin: Origin, name: str, choices: tuple[Any, ...]) -> Any:
+    """Return the rule that chose the persons, by default the first choice."""
+    rule = origin.rule.get(name, choices[0])
+    if rule not in choices:
         raise InputError(
             f"the model's clips were read by the {name} {shown(rule)}, which this skelnas lacks",
-            hint=f"it knows {', '.join(known)}",
+            hint=f"it has {', '.join(choices)}",
         )
     return rule
