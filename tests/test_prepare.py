@@ -184,7 +184,7 @@ def test_no_files_are_bad_input(tmp_path: Path) -> None:
 def test_an_existing_cache_is_refused_without_force(tmp_path: Path) -> None:
     out = tmp_path / "cache.h5"
     out.write_text("precious")
-    with pytest.raises(UsageError, match="is there already") as caught:
+    with pytest.raises(UsageError, match="already exists") as caught:
         prepare(FakeSource(), out)
     assert caught.value.exit_code == 2
     assert "--force" in str(caught.value.hint)
@@ -238,11 +238,11 @@ def test_requests_that_cannot_be(
 
 def test_workers_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
-    assert prepare_module._num_workers(None, 100) == 1
-    assert prepare_module._num_workers(None, 10_000) == 8
-    assert prepare_module._num_workers(4, 10_000) == 4
-    assert prepare_module._num_workers(4, 20) == 2
-    assert prepare_module._num_workers(4, 0) == 1
+    assert prepare_module._choose_num_workers(None, 100) == 1
+    assert prepare_module._choose_num_workers(None, 10_000) == 8
+    assert prepare_module._choose_num_workers(4, 10_000) == 4
+    assert prepare_module._choose_num_workers(4, 20) == 2
+    assert prepare_module._choose_num_workers(4, 0) == 1
 
 
 def run_slowly(tmp_path: Path) -> subprocess.Popen[str]:

@@ -195,7 +195,7 @@ def test_what_another_run_has_left_is_refused(
         "settings": replace(stopped.source, faults={"0001": "input"}),
         "side file": replace(stopped.source, side_files=(table,)),
     }[change]
-    with pytest.raises(UsageError, match=r"cache\.h5\.parts is of a run with other") as caught:
+    with pytest.raises(UsageError, match=r"cache\.h5\.parts is from a run with other") as caught:
         prepare(other, stopped.out, resume=True)
     assert "--force" in str(caught.value.hint)
     assert stopped.source.taken() == []
@@ -214,7 +214,7 @@ def test_a_side_file_that_has_changed(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(SystemExit):
             prepare(source, tmp_path / "cache.h5", resume=True)
     table.write_text("other labels")
-    with pytest.raises(UsageError, match="is of a run with other files or settings"):
+    with pytest.raises(UsageError, match="is from a run with other files or settings"):
         prepare(source, tmp_path / "cache.h5", resume=True)
 
 
