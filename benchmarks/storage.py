@@ -56,7 +56,7 @@ def measure(path: Path, write_it: Callable[[], None], bytes_of_all: int) -> dict
     written = cpu_seconds(write_it)
     with Cache.open(path) as cache:
         order = np.random.default_rng(0).permutation(len(cache))
-        whole = cpu_seconds(lambda: [cache.load(clips) for clips in cache.stretches()])
+        whole = cpu_seconds(lambda: [cache.load(clips) for clips in cache.read_ranges()])
         single = cpu_seconds(lambda: [cache.read(int(index)) for index in order[:500]])
     return {
         "megabytes": path.stat().st_size / 1e6,
@@ -79,7 +79,7 @@ def main() -> None:
     num_bytes = sum(clips[n % len(clips)].poses.nbytes for n in range(options.clips))
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in STORAGES}
     checksums: list[float] = []
-    stored = [Storage().rows(clip) for clip in clips]
+    stored = [Storage().to_rows(clip) for clip in clips]
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         path = Path(work, "cache.h5")
         for _ in range(options.rounds):

@@ -251,7 +251,7 @@ def test_a_killed_writer_leaves_no_file_that_opens(tmp_path: Path) -> None:
         writer._file.flush()
         left = out.with_name("copy.h5")
         left.write_bytes(out.with_name("cache.h5.tmp").read_bytes())
-    with pytest.raises(InputError, match=r"no finished skeleton cache|damaged or cut short"):
+    with pytest.raises(InputError, match=r"not a finished skeleton cache|damaged or cut short"):
         Cache.open(left)
 
 
@@ -405,7 +405,7 @@ def test_a_folder_is_no_cache(tmp_path: Path) -> None:
 def test_a_file_that_is_no_hdf5(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "cache.h5"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"cache\.h5 is no HDF5 file"):
+    with pytest.raises(InputError, match=r"cache\.h5 is not an HDF5 file"):
         Cache.open(path)
 
 
@@ -415,7 +415,7 @@ def test_an_hdf5_file_of_another_kind(tmp_path: Path, kind: object) -> None:
     with h5py.File(path, "w") as file:
         if kind is not None:
             file.attrs["format"] = kind
-    with pytest.raises(InputError, match="no finished skeleton cache"):
+    with pytest.raises(InputError, match="not a finished skeleton cache"):
         Cache.open(path)
 
 

@@ -65,7 +65,7 @@ def test_a_changed_number_is_found(path: Path) -> None:
         row = file["clips/start"][7]
         file["poses"][row, 2, 1] = np.nextafter(file["poses"][row, 2, 1], np.float32(9))
     assert damage(path) == [
-        "clip clip-007: its numbers are not those that were written: the checksum differs"
+        "clip clip-007: its numbers have changed since they were written: the checksum differs"
     ]
 
 

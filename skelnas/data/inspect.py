@@ -1,6 +1,6 @@
-"""``skelnas inspect``: what is in a skeleton cache, and whether it is as it was written.
+"""``skelnas inspect``: what is in a skeleton cache, and whether it is intact.
 
-Shapes: N clips, R rows of all clips, M persons, T frames.
+Shapes: N clips, M persons, T frames.
 """
 
 from __future__ import annotations
@@ -16,28 +16,31 @@ from skelnas.data.readers.base import Test, Train
 from skelnas.errors import InputError
 from skelnas.runtime import console
 
+MAX_NAMES_COMPARED = 100_000
+"""In a larger cache, a search for names similar to an unknown one would take too long."""
+
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a cache.
+    """What is in a cache, printed as JSON under these field names.
 
     Attributes:
         path: the file.
-        megabytes: its size on the disk.
-        storage: `float32` or `float16`, and ` gzip` where compressed.
-        source, rule: where the clips come from, how persons were chosen.
-        skelnas_version, schema_version: what wrote it.
+        megabytes: file size.
+        storage: `float32` or `float16`, and ` gzip` if compressed.
+        source, rule: where the clips come from, and how persons were chosen.
+        skelnas_version, schema_version: of the program and the format that wrote it.
         joints, channels: of one person.
-        clips: how many.
+        clips: number of clips.
         classes: names in order of the label.
         class_clips: clips of each class.
-        subjects, cameras, setups: the numbers that occur, without those that are unknown.
-        protocols: protocol to clips in `train`, `test` and neither (`unused`).
+        subjects, cameras, setups: the numbers that occur, except unknown ones.
+        protocols: protocol to the number of clips in `train`, `test` and neither (`unused`).
         frames: of all clips.
         shortest, median, longest: clip lengths in frames.
-        two_person_share: share of the clips in which two persons or more are seen.
-        empty_frame_share: share of the frames in which nobody is.
-        skipped, failed: how many files were left out, on purpose or as broken.
+        two_person_share: fraction of the clips in which two persons or more are seen.
+        empty_frame_share: fraction of the frames in which nobody is seen.
+        skipped, failed: files left out, on purpose or because they are broken.
     """
 
     path: str
@@ -77,7 +80,8 @@ def inspect(cache: Cache) -> Inspection:
         InputError: the file is damaged.
     """
     lengths = cache.num_frames
-    two_persons, empty_frames = _count_presence(cache)
+    num_frames = int(lengths.sum())
+    num_two_person_clips, num_empty_frames = _count_presence(cache)
     counts = np.bincount(cache.clips.labels, minlength=len(cache.classes)).tolist()
     return Inspection(
         path=str(cache.path),
@@ -92,23 +96,45 @@ def inspect(cache: Cache) -> Inspection:
         clips=len(cache),
         classes=cache.classes,
         class_clips=counts,
-        subjects=_known(cache.clips.subjects),
-        cameras=_known(cache.clips.cameras),
-        setups=_known(cache.clips.setups),
+        subjects=_unique_known(cache.clips.subjects),
+        cameras=_unique_known(cache.clips.cameras),
+        setups=_unique_known(cache.clips.setups),
         protocols={name: _part_sizes(parts) for name, parts in cache.splits.items()},
-        frames=int(lengths.sum()),
+        frames=num_frames,
         shortest=int(lengths.min()),
         median=float(np.median(lengths)),
         longest=int(lengths.max()),
-        two_person_share=two_persons / len(cache),
-        empty_frame_share=empty_frames / int(lengths.sum()),
+        two_person_share=num_two_person_clips / len(cache),
+        empty_frame_share=num_empty_frames / num_frames,
         skipped=len(cache.skipped),
         failed=len(cache.failed),
     )
 
 
+def _count_presence(cache: Cache) -> tuple[int, int]:
+    """Count the clips in which two persons are seen, and the frames in which nobody is."""
+    num_two_person_clips = num_empty_frames = 0
+    for clips in cache.read_ranges():
+        present = cache.read_present(clips)  # [r], the rows of these clips
+        sizes = (cache.num_persons * cache.num_frames)[clips.start : clips.stop]
+        for index, rows in zip(clips, np.split(present, np.cumsum(sizes)[:-1]), strict=True):
+            seen = rows.reshape(cache.num_persons[index], cache.num_frames[index])  # [M, T]
+            num_two_person_clips += int(np.count_nonzero(seen.any(axis=1)) >= 2)
+            num_empty_frames += int(np.count_nonzero(~seen.any(axis=0)))
+    return num_two_person_clips, num_empty_frames
+
+
+def _unique_known(numbers: NDArray[np.int32]) -> list[int]:
+    return [int(number) for number in np.unique(numbers) if number >= 0]
+
+
+def _part_sizes(parts: NDArray[np.int8]) -> dict[str, int]:
+    train, test = (int(np.count_nonzero(parts == part)) for part in (Train, Test))
+    return {"train": train, "test": test, "unused": len(parts) - train - test}
+
+
 def find_damage(cache: Cache) -> list[str]:
-    """Check every number of a cache; return what is wrong, a line each."""
+    """Verify every number of a cache; return one line per problem."""
     problems: list[str] = []
     with console.progress("verify", len(cache)) as meter:
         for num_clips, found in verify(cache):
@@ -121,37 +147,17 @@ def find_clip(cache: Cache, name: str) -> int:
     """Return the index of a clip.
 
     Raises:
-        InputError: there is no clip of that name; the hint has similar ones.
+        InputError: there is no clip of that name; the hint lists similar ones.
     """
     import difflib
 
     names = list(cache.clips.names)
     if name in names:
         return names.index(name)
-    similar = difflib.get_close_matches(name, names, n=3, cutoff=0) if len(names) < 10**5 else []
+    similar: list[str] = []
+    if len(names) < MAX_NAMES_COMPARED:
+        similar = difflib.get_close_matches(name, names, n=3, cutoff=0)
     raise InputError(
         f"{cache.path} has no clip {name!r}",
         hint=f"there are {', '.join(similar or names[:3])} and others",
     )
-
-
-def _count_presence(cache: Cache) -> tuple[int, int]:
-    """Count the clips in which two persons are seen, and the frames in which nobody is."""
-    two_persons = empty_frames = 0
-    for clips in cache.stretches():
-        present = cache.present_rows(clips)
-        sizes = (cache.num_persons * cache.num_frames)[clips.start : clips.stop]
-        for index, rows in zip(clips, np.split(present, np.cumsum(sizes)[:-1]), strict=True):
-            seen = rows.reshape(cache.num_persons[index], cache.num_frames[index])
-            two_persons += int(np.count_nonzero(seen.any(axis=1)) >= 2)
-            empty_frames += int(np.count_nonzero(~seen.any(axis=0)))
-    return two_persons, empty_frames
-
-
-def _known(numbers: NDArray[np.int32]) -> list[int]:
-    return [int(number) for number in np.unique(numbers) if number >= 0]
-
-
-def _part_sizes(parts: NDArray[np.int8]) -> dict[str, int]:
-    train, test = (int(np.count_nonzero(parts == part)) for part in (Train, Test))
-    return {"train": train, "test": test, "unused": len(parts) - train - test}

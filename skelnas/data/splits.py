@@ -69,7 +69,7 @@ def split_training_part(cache: Cache, protocol: str, fraction: float) -> Trainin
     Raises:
         InputError: the training part is empty, or too small to hold anything out.
     """
-    clips = cache.part_indices(protocol, Train)
+    clips = cache.nonempty_indices(protocol, Train)
     if not fraction:
         return TrainingPart(clips, clips[:0], None)
     if len(clips) < 2:

@@ -134,7 +134,7 @@ def _score(
 ) -> Scores:
     """Score a model on clips of a cache that it fits."""
     if settings.part == "test":
-        clips = cache.load(cache.part_indices(protocol, Test))
+        clips = cache.load(cache.nonempty_indices(protocol, Test))
     else:
         clips = cache.load(_held_out(cache, protocol, card, path))
     layout, persons = cache.layout, cache.max_persons

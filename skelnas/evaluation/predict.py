@@ -168,7 +168,7 @@ class _Watcher:
     def score(self, recordings: Sequence[Recording]) -> NDArray[np.float32]:
         """Return the logits [N, classes]."""
         origin, card, precision = self.origin, self._model.card, self._settings.precision
-        clips, clip_settings = Clips.of(recordings), card.make_clip_settings()
+        clips, clip_settings = Clips.from_recordings(recordings), card.make_clip_settings()
         dataset = Dataset(clips, origin.layout, origin.max_persons, clip_settings, self._device)
         with devices.precision(precision):
             logits = score(self._model.network, dataset, len(recordings), precision=precision)

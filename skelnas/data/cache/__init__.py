@@ -1,7 +1,7 @@
-"""The skeleton cache: one HDF5 file with the clips of a data set, at their own lengths.
+"""The skeleton cache: one HDF5 file with the clips of a data set, at their original lengths.
 
-The clips lie one after the other in two large datasets, person by person within a clip, so
-that one clip is one contiguous read. `docs/formats.md` describes the schema.
+Two large datasets hold the clips one after the other, person by person within a clip, so that
+one clip is one contiguous read. `docs/formats.md` describes the schema.
 """
 
 from skelnas.data.cache.journal import Journal

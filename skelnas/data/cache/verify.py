@@ -1,4 +1,4 @@
-"""Checks every number of a cache against what was written; opening it checks the tables only.
+"""Verification of every number in a cache; opening it checks only the tables.
 
 Shapes: N clips, R rows of all clips, V joints, C channels of a joint.
 """
@@ -18,25 +18,26 @@ from skelnas.errors import InputError
 
 
 def verify(cache: Cache) -> Iterator[tuple[int, list[str]]]:
-    """Check the tables, then the clips, some hundreds at once.
+    """Verify the tables, then the clips, some hundred at a time in constant memory.
 
     Yields:
-        How many clips are done more, and what is wrong with them, a line each; of the tables
-        first, with no clip done. Memory stays flat.
+        The number of clips just verified and their problems, one line each. The tables come
+        first, with 0 clips.
     """
     yield 0, _verify_tables(cache)
-    expected = _checksums(cache)
-    for clips in cache.stretches():
+    checksums = _read_checksums(cache)
+    for clips in cache.read_ranges():
         try:
-            rows = cache.stored_rows(clips)
-        except InputError:  # which of them it is shows when each is read by itself
-            yield len(clips), [line for i in clips for line in _verify_alone(cache, i, expected)]
+            rows = cache.read_stored(clips)
+        except InputError:  # read them one by one to find which it is
+            lines = [line for index in clips for line in _verify_clip(cache, index, checksums)]
+            yield len(clips), lines
         else:
-            yield len(clips), _verify_rows(cache, clips, *rows, expected)
+            yield len(clips), _verify_rows(cache, clips, *rows, checksums)
 
 
 def _verify_tables(cache: Cache) -> list[str]:
-    """Check every dataset that has a checksum of its own."""
+    """Verify every dataset that has a checksum attribute."""
     problems: list[str] = []
 
     def check(name: str, table: Any) -> None:
@@ -44,28 +45,28 @@ def _verify_tables(cache: Cache) -> list[str]:
         if expected is None:
             return
         try:
-            found = table_checksum(table)
+            checksum = table_checksum(table)
         except (OSError, RuntimeError, ValueError) as error:
             problems.append(f"table {name}: cannot be read: {error}")
         else:
-            if found != expected:
-                problems.append(f"table {name}: the checksum is {found}, expected {expected}")
+            if checksum != expected:
+                problems.append(f"table {name}: the checksum is {checksum}, expected {expected}")
 
     cache.visit(check)
-    if _checksums(cache) is None:
-        problems.append("there are no checksums: it is not known whether all is as it was written")
+    if _read_checksums(cache) is None:
+        problems.append("there are no checksums, so changed numbers cannot be detected")
     return problems
 
 
-def _checksums(cache: Cache) -> NDArray[np.uint32] | None:
-    checksums = cache.column(CHECKSUM)
+def _read_checksums(cache: Cache) -> NDArray[np.uint32] | None:
+    checksums = cache.read_column(CHECKSUM)
     return None if checksums is None or checksums.shape != (len(cache),) else checksums
 
 
-def _verify_alone(cache: Cache, index: int, expected: NDArray[np.uint32] | None) -> list[str]:
+def _verify_clip(cache: Cache, index: int, checksums: NDArray[np.uint32] | None) -> list[str]:
     clips = range(index, index + 1)
     try:
-        return _verify_rows(cache, clips, *cache.stored_rows(clips), expected)
+        return _verify_rows(cache, clips, *cache.read_stored(clips), checksums)
     except InputError:
         return [f"clip {cache.clips.names[index]}: its part of the file cannot be read"]
 
@@ -75,26 +76,25 @@ def _verify_rows(
     clips: range,
     poses: NDArray[Any],
     present: NDArray[np.bool_],
-    expected: NDArray[np.uint32] | None,
+    checksums: NDArray[np.uint32] | None,
 ) -> list[str]:
-    """Check neighbouring clips, given their rows: poses [r, V, C] and present [r]."""
-    finite = np.isfinite(poses).all(axis=(1, 2))
-    stray = ~present & poses.any(axis=(1, 2))
+    """Verify neighbouring clips, given their rows: poses [r, V, C] and present [r]."""
+    finite = np.isfinite(poses).all(axis=(1, 2))  # [r]
+    stray = ~present & poses.any(axis=(1, 2))  # [r], joints of absent persons
     problems = []
     end = 0
     for index in clips:
-        start = end
-        end += int(cache.num_persons[index] * cache.num_frames[index])
+        start, end = end, end + int(cache.num_persons[index] * cache.num_frames[index])
         rows = slice(start, end)
-        wrong = ""
-        if expected is not None and expected[index] != clip_checksum(poses[rows], present[rows]):
-            wrong = "its numbers are not those that were written: the checksum differs"
+        problem = ""
+        if checksums is not None and checksums[index] != clip_checksum(poses[rows], present[rows]):
+            problem = "its numbers have changed since they were written: the checksum differs"
         elif not finite[rows].all():
-            wrong = "expected finite numbers, found others"
+            problem = "some of its numbers are not finite"
         elif stray[rows].any():
-            wrong = "a person is absent in a frame in which the joints are not zero"
+            problem = "a person is absent in a frame in which their joints are not zero"
         elif not present[rows].any():
-            wrong = "nobody is present in any frame"
-        if wrong:
-            problems.append(f"clip {cache.clips.names[index]}: {wrong}")
+            problem = "nobody is present in any frame"
+        if problem:
+            problems.append(f"clip {cache.clips.names[index]}: {problem}")
     return problems

@@ -1,4 +1,8 @@
-"""Writes a skeleton cache clip by clip; see `CacheWriter`."""
+"""Writes a skeleton cache, clip by clip.
+
+Shapes: N clips, R rows (one person in one frame), M persons, T frames, V joints, C channels of a
+joint.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +27,8 @@ from skelnas.data.cache.storage import (
     INTEGERS,
     SCHEMA_VERSION,
     Storage,
-    as_text,
     clip_checksum,
+    escape_text,
     table_checksum,
     write_strings,
     write_table,
@@ -42,139 +46,28 @@ from skelnas.errors import InputError, SkelnasError, UsageError
 
 try:
     import fcntl
-except ImportError:  # where there are no such locks, two runs have to keep apart by themselves
+except ImportError:  # without file locks, concurrent runs are not detected
     fcntl = None  # type: ignore[assignment]
 
-SPARE_BYTES = 16 * 1024 * 1024
-"""Room on the disk that is never used up, so that a full disk is met before HDF5 meets it."""
-
-
-class PartFile:
-    """``OUT.tmp``: locked against other runs, renamed when it is finished, removed otherwise.
-
-    Args:
-        out: the name that the file gets in the end.
-
-    Attributes:
-        path: the name that it has until then.
-
-    Raises:
-        UsageError: another run is writing to the same file.
-        SkelnasError: the file cannot be written.
-    """
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.path = out.with_name(out.name + ".tmp")
-        self._kept = False
-        with self.trouble_is_known():
-            self._handle = self.path.open("ab")
-        if not self._lock():
-            self._handle.close()
-            raise UsageError(
-                f"another run is writing {self.path}",
-                hint="wait for it to end, or choose another name",
-            )
-
-    def open_hdf5(self) -> h5py.File:
-        """Open it as an empty HDF5 file to write."""
-        with self.trouble_is_known():
-            # The oldest file layout has no times in it, so equal clips give equal bytes. The
-            # lock is ours: HDF5 would empty a file first and then find that it is in use.
-            return h5py.File(self.path, "w", libver=("earliest", "v110"), locking=False)
-
-    def abandon(self, file: h5py.File) -> None:
-        """Close an HDF5 file that is not to be kept.
-
-        HDF5 writes what it still holds when it closes a file, and crashes with the process where
-        it cannot: on a full disk, or beyond a quota. So it writes to memory here.
-        """
-        with suppress(OSError, RuntimeError, ValueError):  # it may be closed already
-            descriptor = file.id.get_vfd_handle()
-            with _nowhere() as nowhere:
-                os.dup2(nowhere, descriptor)
-        with suppress(OSError, RuntimeError):
-            file.close()
-
-    def check_room(self, num_bytes: int) -> None:
-        """Raise SkelnasError where the disk has no room for so many bytes more."""
-        free = shutil.disk_usage(self.path.parent).free
-        if free < num_bytes + SPARE_BYTES:
-            raise SkelnasError(
-                f"cannot write {self.out}: {free / 1e6:.0f} MB are left on the disk",
-                hint="make room, or write to another disk",
-            )
-
-    def keep(self) -> None:
-        """Give the finished file its name. Raises SkelnasError where that fails."""
-        with self.trouble_is_known():
-            with self.path.open("rb+") as file:
-                os.fsync(file.fileno())
-            self.path.replace(self.out)
-        self._kept = True
-
-    def close(self) -> None:
-        """Let go of the file, and remove it if it was not kept."""
-        if not self._kept:
-            self.path.unlink(missing_ok=True)
-        self._handle.close()
-
-    @contextmanager
-    def trouble_is_known(self) -> Iterator[None]:
-        """Turn what the disk or HDF5 say into a SkelnasError."""
-        try:
-            yield
-        except (OSError, RuntimeError) as error:
-            number = getattr(error, "errno", None)
-            raise SkelnasError(
-                f"cannot write {self.out}: {os.strerror(number) if number else error}",
-                hint="check that the folder may be written to and has room left",
-            ) from error
-
-    def _lock(self) -> bool:
-        if fcntl is None:
-            self._handle.close()  # Windows cannot rename a file that is open
-            return True
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The run that had the lock may have renamed or removed the file just now.
-            return os.path.samestat(os.fstat(self._handle.fileno()), self.path.stat())
-        except (BlockingIOError, FileNotFoundError):
-            return False
-        except OSError:
-            return True  # a disk that has no locks
-
-
-@contextmanager
-def _nowhere() -> Iterator[int]:
-    """Open a file in memory or, where the system has none, among the temporary ones."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("skelnas")
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-    else:
-        with tempfile.TemporaryFile() as file:
-            yield file.fileno()
-
-
 FLUSH_BYTES = 8 * 1024 * 1024
-"""Poses are kept in memory until there are this many bytes of them."""
+"""Poses buffered in memory before they are written."""
+
+RESERVED_BYTES = 16 * 1024 * 1024
+"""Free disk space that is never used, so that a full disk is noticed here and not in HDF5."""
 
 
 class CacheWriter:
-    """Writes a cache to ``OUT.tmp`` and renames it to OUT when `finish` is through.
+    """Writes a cache to ``OUT.tmp`` and renames it to OUT in `finish`.
 
-    Leaving the ``with`` block in any other way leaves neither file behind, and an OUT that was
-    there before as it was. Poses go to the disk as they come, so memory stays flat.
+    Leaving the ``with`` block without `finish` removes the temporary file and leaves an existing
+    OUT unchanged. Poses are written in small batches, in constant memory.
 
     Args:
-        out: the file to write; an existing one is replaced.
+        out: path of the cache; an existing file is replaced.
         source: name of the source.
         rule: how persons were chosen and coordinates changed: plain JSON.
         layout: joints, bones and channels of every clip.
-        max_persons: the most persons that a clip may have.
+        max_persons: upper bound of the persons in a clip.
         storage: precision and compression of the poses.
 
     Raises:
@@ -197,7 +90,7 @@ class CacheWriter:
         self.max_persons = max_persons
         self._storage = storage or Storage()
         self._names: list[str] = []
-        self._taken: set[str] = set()
+        self._unique_names: set[str] = set()
         self._integers = array("q")
         self._checksums = array("L")
         self._num_rows = 0
@@ -207,7 +100,7 @@ class CacheWriter:
         self._file: Any = None
         try:
             self._file = self._part.open_hdf5()
-            with self._part.trouble_is_known():
+            with self._part.wrap_errors():
                 self._write_head(source, rule)
         except BaseException:
             self._close()
@@ -223,19 +116,19 @@ class CacheWriter:
         """Append one clip.
 
         Raises:
-            InputError: the recording is not what the layout promises, its name is taken, or a
-                number is too large for float16; nothing has been added then.
+            InputError: the recording does not fit the layout, its name is a duplicate, or a
+                number is too large for float16. Nothing has been added then.
         """
         check_recording(recording, self.layout, self.max_persons)
-        if recording.name in self._taken:
+        if recording.name in self._unique_names:
             raise InputError(f"clip {recording.name}: an earlier file gave a clip of the same name")
-        poses, present = self._storage.rows(recording)
+        poses, present = self._storage.to_rows(recording)
         num_persons, num_frames = recording.present.shape
-        facts = (recording.label, recording.subject, recording.camera, recording.setup)
-        self._integers.extend((*facts, self._num_rows, num_persons, num_frames))
+        metadata = (recording.label, recording.subject, recording.camera, recording.setup)
+        self._integers.extend((*metadata, self._num_rows, num_persons, num_frames))
         self._checksums.append(clip_checksum(poses, present))
         self._names.append(recording.name)
-        self._taken.add(recording.name)
+        self._unique_names.add(recording.name)
         self._num_rows += num_persons * num_frames
         self._pending.append((poses, present))
         self._pending_bytes += poses.nbytes
@@ -243,7 +136,7 @@ class CacheWriter:
             self._flush()
 
     def table(self) -> ClipTable:
-        """Return the table of the clips that were added so far."""
+        """Return the table of the clips added until now."""
         columns = self._columns()
         return ClipTable(
             names=list(self._names),
@@ -261,19 +154,20 @@ class CacheWriter:
         skipped: Sequence[tuple[str, str]] = (),
         failed: Sequence[tuple[str, str]] = (),
     ) -> None:
-        """Write the tables and give the file its name.
+        """Write the tables and rename the file to OUT.
 
         Args:
             classes: class names in order of the label.
             splits: protocol to [N] of Train, Test or Unused.
-            skipped, failed: (file, reason) of what was left out, on purpose or as broken.
+            skipped, failed: (file, reason) of files left out, on purpose or because they are
+                broken.
 
         Raises:
             InputError: there are no clips, a label has no class name, or a split does not fit.
         """
         _check_tables(self.table(), classes, splits)
         self._flush()
-        with self._part.trouble_is_known():
+        with self._part.wrap_errors():
             write_strings(self._file, "classes", classes)
             write_strings(self._file, "clips/name", self._names)
             for name, column in self._columns().items():
@@ -287,11 +181,11 @@ class CacheWriter:
                 write_strings(self._file, f"{kind}/file", [file for file, _ in pairs])
                 write_strings(self._file, f"{kind}/reason", [reason for _, reason in pairs])
             self._file.visititems(_add_checksum)
-            # Last, so that a file that was left half written does not pass for a cache.
+            # Last, so that a half-written file is never mistaken for a cache.
             self._file.attrs["format"] = FORMAT
-            self._file.flush()  # where this fails, it can still be abandoned
+            self._file.flush()  # if this fails, the file can still be abandoned
             self._file.close()
-        self._part.keep()
+        self._part.commit()
 
     def _write_head(self, source: str, rule: Mapping[str, Any]) -> None:
         file, layout = self._file, self.layout
@@ -306,12 +200,7 @@ class CacheWriter:
         write_table(file, "layout/bones", bones)
         center = -1 if layout.center_joint is None else layout.center_joint
         file["layout"].attrs["center_joint"] = center
-        self._poses, self._present = self._storage.create(file, layout)
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._part.abandon(self._file)
-        self._part.close()
+        self._poses, self._present = self._storage.create_datasets(file, layout)
 
     def _flush(self) -> None:
         if not self._pending:
@@ -319,8 +208,8 @@ class CacheWriter:
         poses = np.concatenate([poses for poses, _ in self._pending])
         present = np.concatenate([present for _, present in self._pending])
         first = self._num_rows - len(poses)
-        self._part.check_room(poses.nbytes + present.nbytes)
-        with self._part.trouble_is_known():
+        self._part.check_free_space(poses.nbytes + present.nbytes)
+        with self._part.wrap_errors():
             for dataset, rows in ((self._poses, poses), (self._present, present)):
                 dataset.resize(self._num_rows, axis=0)
                 dataset[first:] = rows
@@ -334,17 +223,20 @@ class CacheWriter:
             for column, name in enumerate(INTEGERS)
         }
 
-
-def _add_checksum(name: str, table: Any) -> None:
-    """Give a dataset its checksum; poses and present have theirs by clip."""
-    if isinstance(table, h5py.Dataset) and name not in ("poses", "present"):
-        table.attrs[CHECKSUM] = np.uint32(table_checksum(table))
+    def _close(self) -> None:
+        if self._file is not None:
+            self._part.abandon(self._file)
+        self._part.close()
 
 
 def _check_tables(
     clips: ClipTable, classes: Sequence[str], splits: Mapping[str, NDArray[np.int8]]
 ) -> None:
-    """Check that classes and splits fit the clips. Raises InputError where not."""
+    """Check that classes and splits fit the clips.
+
+    Raises:
+        InputError: they do not, or there are no clips.
+    """
     if not clips.names:
         raise InputError("there are no clips to write")
     if clips.labels.max() >= len(classes):
@@ -353,16 +245,128 @@ def _check_tables(
             f"clip {name}: label {clips.labels.max()}, but there are {len(classes)} class names"
         )
     for protocol, parts in splits.items():
-        if (
-            not protocol
-            or "/" in protocol
-            or protocol in (".", "..")
-            or protocol != as_text(protocol)
-        ):
+        is_name = protocol not in ("", ".", "..") and protocol == escape_text(protocol)
+        if not is_name or "/" in protocol:
             raise InputError(f"protocol {protocol!r}: expected a name without a slash")
-        known = np.isin(parts, (Train, Test, Unused))
-        if known.shape != clips.labels.shape or not known.all():
+        is_part = np.isin(parts, (Train, Test, Unused))
+        if is_part.shape != clips.labels.shape or not is_part.all():
             raise InputError(
                 f"protocol {protocol}: expected {Train}, {Test} or {Unused} "
                 f"for each of {len(clips.names)} clips"
             )
+
+
+def _add_checksum(name: str, table: Any) -> None:
+    """Add its checksum to a dataset, except poses and presence, which have one per clip."""
+    if isinstance(table, h5py.Dataset) and name not in ("poses", "present"):
+        table.attrs[CHECKSUM] = np.uint32(table_checksum(table))
+
+
+class PartFile:
+    """``OUT.tmp``: locked against other runs, renamed to OUT when complete, removed otherwise.
+
+    Args:
+        out: the final path.
+
+    Attributes:
+        path: the temporary path.
+
+    Raises:
+        UsageError: another run is writing to the same file.
+        SkelnasError: the file cannot be written.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.path = out.with_name(out.name + ".tmp")
+        self._committed = False
+        with self.wrap_errors():
+            self._handle = self.path.open("ab")
+        if not self._lock():
+            self._handle.close()
+            raise UsageError(
+                f"another run is writing {self.path}",
+                hint="wait for it to end, or choose another name",
+            )
+
+    def _lock(self) -> bool:
+        if fcntl is None:
+            self._handle.close()  # Windows cannot rename an open file
+            return True
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The run that held the lock may just have renamed or removed the file.
+            return os.path.samestat(os.fstat(self._handle.fileno()), self.path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            return False
+        except OSError:
+            return True  # a file system without locks
+
+    def open_hdf5(self) -> h5py.File:
+        """Open an empty HDF5 file for writing."""
+        with self.wrap_errors():
+            # The oldest file layout stores no times, so equal clips give equal bytes. The lock is
+            # ours: HDF5 would truncate a file before finding that it is in use.
+            return h5py.File(self.path, "w", libver=("earliest", "v110"), locking=False)
+
+    def abandon(self, file: h5py.File) -> None:
+        """Close an HDF5 file without writing what it still buffers.
+
+        On closing, HDF5 writes its buffers, and crashes the process if that fails, on a full disk
+        or over quota. So they are redirected to memory.
+        """
+        with suppress(OSError, RuntimeError, ValueError):  # it may be closed already
+            descriptor = file.id.get_vfd_handle()
+            with _open_sink() as sink:
+                os.dup2(sink, descriptor)
+        with suppress(OSError, RuntimeError):
+            file.close()
+
+    def check_free_space(self, num_bytes: int) -> None:
+        """Raise SkelnasError if the disk lacks the space for `num_bytes` more."""
+        free = shutil.disk_usage(self.path.parent).free
+        if free < num_bytes + RESERVED_BYTES:
+            raise SkelnasError(
+                f"cannot write {self.out}: only {free / 1e6:.0f} MB are left on the disk",
+                hint="make room, or write to another disk",
+            )
+
+    def commit(self) -> None:
+        """Rename the finished file to OUT. Raises SkelnasError if that fails."""
+        with self.wrap_errors():
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+            self.path.replace(self.out)
+        self._committed = True
+
+    def close(self) -> None:
+        """Release the lock, and remove the file unless it was committed."""
+        if not self._committed:
+            self.path.unlink(missing_ok=True)
+        self._handle.close()
+
+    @contextmanager
+    def wrap_errors(self) -> Iterator[None]:
+        """Turn errors of the disk or HDF5 into a SkelnasError."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            number = getattr(error, "errno", None)
+            raise SkelnasError(
+                f"cannot write {self.out}: {os.strerror(number) if number else error}",
+                hint="check that the folder is writable and the disk is not full",
+            ) from error
+
+
+@contextmanager
+def _open_sink() -> Iterator[int]:
+    """Open a file in memory or, where the system has none, a temporary one."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("skelnas")
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.TemporaryFile() as file:
+            yield file.fileno()
