@@ -16,7 +16,7 @@ from typing import Any, Literal
 import typer
 from typer.utils import get_params_from_function
 
-from skelnas.cli.commands import COMMANDS
+from skelnas.cli.commands import SUMMARIES, load
 
 OUT = Path(__file__).with_name("cli.md")
 
@@ -99,8 +99,8 @@ def make() -> str:
 
 def _commands() -> Iterator[tuple[str, Function]]:
     """Yield the full name and the function of every command, in the order of the help."""
-    for name, place in COMMANDS.items():
-        found = place.load()
+    for name in SUMMARIES:
+        found = load(name)
         if not isinstance(found, typer.Typer):
             yield f"skelnas {name}", found
             continue

@@ -1,4 +1,4 @@
-"""Failures that a user can act on, each with the exit code that a shell sees."""
+"""Exceptions for failures that a user can act on, each with its exit code."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 class SkelnasError(Exception):
-    """A known failure: one line that names what is wrong, and a hint what to do.
+    """A known failure, reported in one line with a hint and without a traceback.
 
     Args:
-        message: what is wrong; names the file, the value and what was expected.
-        hint: what the user can do about it, if that is known.
+        message: what is wrong: the file, the value and what was expected.
+        hint: what the user can do about it, if known.
     """
 
     exit_code = 1
@@ -22,46 +22,46 @@ class SkelnasError(Exception):
 
 
 class UsageError(SkelnasError):
-    """The command was asked for something that cannot be: exit code 2."""
+    """The options are invalid or contradict each other: exit code 2."""
 
     exit_code = 2
 
 
 class InputError(SkelnasError):
-    """A file or a value that was handed in is broken: exit code 3."""
+    """An input is missing, broken or does not fit: exit code 3."""
 
     exit_code = 3
 
 
 class DeviceError(SkelnasError):
-    """The device is missing or its memory is spent: exit code 4."""
+    """The device is missing or out of memory: exit code 4."""
 
     exit_code = 4
 
 
 class Interrupted(SkelnasError):
-    """The user or the system asked the command to stop: exit code 130."""
+    """The user or the system stopped the command: exit code 130."""
 
     exit_code = 130
 
 
-def shown(value: object, longest: int = 60) -> str:
-    """Quote what a file or a user gave in a message, cut where it is long."""
+def shown(value: object, max_length: int = 60) -> str:
+    """Return the repr of a value for an error message, truncated if it is long."""
     text = repr(value)
-    return text if len(text) <= longest else text[: longest - 3] + "..."
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
 OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
-    "could not create a primitive",  # oneDNN, which works on a CPU
+    "could not create a primitive",  # oneDNN on CPUs
     "MPS backend out of memory",
 )
-"""What PyTorch says, in a mere RuntimeError, when memory is spent."""
+"""Messages of the plain RuntimeErrors that PyTorch raises when it runs out of memory."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an exception means that memory is spent, of the machine or of its device."""
-    torch: Any = sys.modules.get("torch")  # whoever has not imported it cannot meet its errors
+    """Return whether an exception means that the machine or a device is out of memory."""
+    torch: Any = sys.modules.get("torch")  # if it is not imported, it cannot have raised this
     return (
         isinstance(error, MemoryError)
         or (torch is not None and isinstance(error, torch.OutOfMemoryError))

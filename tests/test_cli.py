@@ -245,13 +245,13 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
             "skelnas search c.h5 --out new --repeats 2 --train-config seed.toml",
             None,
             2,
-            ["seed.toml: hold-out is that of the searches"],
+            ["seed.toml: hold-out is taken from the search"],
         ),
         (
             "skelnas search c.h5 --out new --repeats 2 --train-config cells.toml",
             None,
             2,
-            ["cells.toml: genotype is that of each training"],
+            ["cells.toml: genotype differs between trainings"],
         ),
         (
             "skelnas search c.h5 --out new --repeats 2 --train-config true.toml",
@@ -295,7 +295,7 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas evaluate c.h5 model --input-size 9", None, 2, ["--input-size 9", "224x224"]),
         ("skelnas predict run a.npy", None, 3, ["run", "no trained model"]),
         ("skelnas predict model none.npy empty", None, 3, ["none.npy", "empty: is a folder"]),
-        ("skelnas predict model - none.npy", None, 2, ["- cannot stand beside files"]),
+        ("skelnas predict model - none.npy", None, 2, ["- cannot be combined with files"]),
         ("skelnas predict model -", "[1]", 3, ["standard input, line 1", "5 joints of 3"]),
         ("skelnas predict model -", "", 3, ["standard input: no frames"]),
         ("skelnas ensemble none.npz none.npz", None, 3, ["none.npz", "no such file"]),
@@ -425,7 +425,7 @@ def test_a_closed_output_is_named(folder: Path) -> None:
     command = f"{SKELNAS} derive run >&-"
     closed = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True)
     assert closed.returncode == 1
-    assert closed.stderr == "skelnas: the result has no place: standard output is closed\n"
+    assert closed.stderr == "skelnas: cannot print the result: standard output is closed\n"
 
 
 def test_killed_outright_and_resumed(folder: Path, tmp_path: Path) -> None:

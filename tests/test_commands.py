@@ -10,18 +10,18 @@ import pytest
 import typer
 from test_cli import run
 
-from skelnas.cli.commands import COMMANDS
+from skelnas.cli.commands import SUMMARIES, load
 
 
 def first_paragraph(text: str | None) -> str:
     return " ".join((text or "").split("\n\n")[0].split())
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_says_of_itself_what_the_list_says(name: str) -> None:
-    found = COMMANDS[name].load()
-    text = found.info.help if isinstance(found, typer.Typer) else found.__doc__
-    assert COMMANDS[name].summary == first_paragraph(text)
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_the_summary_of_a_command_starts_its_help(name: str) -> None:
+    command = load(name)
+    text = command.info.help if isinstance(command, typer.Typer) else command.__doc__
+    assert SUMMARIES[name] == first_paragraph(text)
 
 
 def test_the_list_of_commands_imports_none_of_them() -> None:
@@ -31,7 +31,7 @@ def test_the_list_of_commands_imports_none_of_them() -> None:
         "print(done.exit_code, *sorted(\n"
         "    name for name in sys.modules if name.split('.')[0] in\n"
         "    ('torch', 'numpy', 'pydantic', 'h5py', 'matplotlib') or name in\n"
-        "    ('skelnas.config', 'skelnas.cli.verbs', 'skelnas.cli.search')\n"
+        "    ('skelnas.config', 'skelnas.cli.train', 'skelnas.cli.search')\n"
         "))"
     )
     done = subprocess.run(

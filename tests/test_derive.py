@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from skelnas.cli.options import check
+from skelnas.cli.config_file import make_settings
 from skelnas.config import SearchSettings
 from skelnas.errors import InputError, UsageError
 from skelnas.nas.derive import derive
@@ -103,9 +103,9 @@ def test_settings_that_would_be_ignored_are_refused(
     settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        check(SearchSettings, settings)
+        make_settings(SearchSettings, settings)
 
 
 def test_settings_that_are_as_they_were_are_not() -> None:
-    check(SearchSettings, {"order": "first", "hessian": "difference", "perturbation": 0.01})
-    check(SearchSettings, {"engine": "reference", "hessian": "exact"})
+    make_settings(SearchSettings, {"order": "first", "hessian": "difference", "perturbation": 0.01})
+    make_settings(SearchSettings, {"engine": "reference", "hessian": "exact"})

@@ -14,16 +14,16 @@ from test_cli import SEARCH, run
 from skelnas import doctor
 from skelnas.config import SearchSettings
 from skelnas.data.cache import Cache
-from skelnas.doctor import Diagnosis, Work, diagnose
+from skelnas.doctor import Diagnosis, Workload, diagnose
 from skelnas.doctor import packages as packages_of
-from skelnas.doctor.pace import Pace, fit
+from skelnas.doctor.pace import Pace, check_memory
 from skelnas.engine import ENGINES
 from skelnas.errors import DeviceError
 
 SETTINGS = SearchSettings(
     frames=6, layers=3, channels=2, nodes=2, epochs=3, batch_size=6, device="cpu"
 )
-WORK = Work(joints=5, classes=3, clips=20)
+WORKLOAD = Workload(joints=5, classes=3, clips=20)
 
 
 def failed(found: Diagnosis) -> dict[str, str]:
@@ -31,7 +31,7 @@ def failed(found: Diagnosis) -> dict[str, str]:
 
 
 def test_a_sound_machine_gets_an_estimate() -> None:
-    found = diagnose(SETTINGS, WORK)
+    found = diagnose(SETTINGS, WORKLOAD)
     assert found.is_sound, failed(found)
     assert found.versions["torch"] == torch.__version__
     assert {"plot", "tensorboard"} <= found.extras.keys()
@@ -58,18 +58,18 @@ def test_quick_takes_no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a step was taken")
 
     monkeypatch.setattr("skelnas.nas.bilevel.Bilevel.step", refuse)
-    found = diagnose(SETTINGS, WORK, quick=True)
+    found = diagnose(SETTINGS, WORKLOAD, quick=True)
     assert found.is_sound
     assert found.pace is None
 
 
 def test_why_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = SETTINGS.model_copy(update={"hessian": "exact"})
-    found = diagnose(exact, WORK, quick=True)
+    found = diagnose(exact, WORKLOAD, quick=True)
     assert found.engine is not None
     assert found.engine["name"] == "reference"
     assert "--hessian exact" in found.engine["why"]
-    found = diagnose(exact.model_copy(update={"engine": "fused"}), WORK, quick=True)
+    found = diagnose(exact.model_copy(update={"engine": "fused"}), WORKLOAD, quick=True)
     assert "cannot be differentiated twice" in failed(found)["engine"]
 
 
@@ -79,7 +79,7 @@ def test_an_engine_that_computes_something_else(
 ) -> None:
     right = ENGINES["fused"]
     monkeypatch.setitem(ENGINES, "fused", lambda *given: wrong * right(*given))
-    found = diagnose(SETTINGS, WORK)
+    found = diagnose(SETTINGS, WORKLOAD)
     assert list(failed(found)) == ["engines against the reference"]
     assert "the fused engine differs" in failed(found)["engines against the reference"]
     assert found.pace is None
@@ -90,7 +90,7 @@ def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         packages_of, "find_version", lambda name: None if name == "h5py" else there(name)
     )
-    found = diagnose(SETTINGS, WORK)
+    found = diagnose(SETTINGS, WORKLOAD)
     assert failed(found) == {"packages": "not installed: h5py"}
     assert "h5py" not in found.versions
     assert found.machine is None
@@ -98,7 +98,7 @@ def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_pytorch_that_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    found = diagnose(SETTINGS, WORK)
+    found = diagnose(SETTINGS, WORKLOAD)
     assert "PyTorch is installed, but cannot be imported" in failed(found)["packages"]
     assert found.machine is None
 
@@ -106,8 +106,10 @@ def test_a_pytorch_that_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_step_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     pace = Pace(2, 1.0, 2**30, 8, 4.0, 4 * 2**30, 10, 10.0, 40.0)
     monkeypatch.setattr(doctor.pace, "free_bytes", lambda device: 2.0 * 2**30)
-    with pytest.raises(DeviceError, match=r"takes about 4\.00 GiB, and of 2\.00 GiB that are"):
-        fit(pace, torch.device("cpu"))
+    with pytest.raises(
+        DeviceError, match=r"takes about 4\.00 GiB, but only .* of the 2\.00 GiB free"
+    ):
+        check_memory(pace, torch.device("cpu"))
 
 
 def test_the_size_of_a_cache_and_json(tiny_cache: Path, tmp_path: Path) -> None:
@@ -130,6 +132,6 @@ def test_what_fails_has_an_exit_code(tmp_path: Path) -> None:
 
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    found = diagnose(SETTINGS.model_copy(update={"device": "cuda"}), WORK)
+    found = diagnose(SETTINGS.model_copy(update={"device": "cuda"}), WORKLOAD)
     assert failed(found) == {"device": "device cuda is not available"}
     assert found.machine is not None

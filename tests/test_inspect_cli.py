@@ -23,7 +23,7 @@ def test_the_table_and_the_verdict(folder: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     for word in ("16 clips", "synthetic", "body_rule: denoise", "float16 gzip", "xsub", "xview"):
         assert word in finished.stdout
-    assert finished.stderr == "c.h5 is whole: all 16 clips are as they were written\n"
+    assert finished.stderr == "c.h5 is intact: all 16 clips match their checksums\n"
 
 
 def test_json(folder: Path) -> None:

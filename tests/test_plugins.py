@@ -65,7 +65,7 @@ def test_a_source_of_another_package_is_a_command(site: Path) -> None:
 
 def test_help_names_it_and_imports_nothing(site: Path) -> None:
     done = skelnas(site, "prepare", "--help")
-    assert "A source of the package own-clips 1.2." in done.stdout
+    assert "Source from the package own-clips 1.2." in done.stdout
     assert "imported" not in done.stdout
     assert "NTU RGB+D 60 and 120" in done.stdout
     done = skelnas(site, "prepare", "own", "--help")

@@ -439,5 +439,5 @@ def test_sigterm_is_a_stop_that_can_be_resumed(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script, *command, "--json"], capture_output=True, check=True
     )
-    assert b"taken over from an earlier run" in done.stderr
+    assert b"reused from an earlier run" in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache.h5", "cache.h5.report.json"]

@@ -1,4 +1,4 @@
-"""The terminal: parse, call one verb, print. No logic, and no torch before a verb needs it."""
+"""The command line: parse options, call one function, print its result."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         console.result(__version__)
         raise typer.Exit
 
@@ -36,34 +36,37 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Take the options that stand before a verb."""
+    """Declare the options that precede a command."""
 
 
 def main() -> None:
-    """Run the command line; a known failure is one line, its hint and its exit code."""
-    asked_to_end = _listen()
-    if not console.SPEAKS:
+    """Run the command line; report a known failure in one line, and exit with its code."""
+    signals = _interrupt_on_signals()
+    if not console.IS_MAIN_RANK:
         sys.stdout = sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
         app()
     except SystemExit as ending:
-        if ending.code == 130:  # Typer has met a KeyboardInterrupt and said nothing
-            console.note("skelnas: interrupted", style="red")
+        if ending.code == 130:  # Typer handles KeyboardInterrupt without a message
+            console.failure("interrupted")
         raise
     except SkelnasError as error:
         _fail(str(error), error.hint, error.exit_code)
     except BrokenPipeError:
-        # The reader of our output has gone (`| head`): nothing more to say, and no traceback.
+        # The reader of our output has exited (`| head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        place = error.filename or "the output"
-        _fail(f"{place}: {error.strerror or error}", "make room, or check the path", 1)
+        path = error.filename or "the output"
+        _fail(f"{path}: {error.strerror or error}", "make room, or check the path", 1)
     except Exception as error:
-        if asked_to_end:  # some imports turn a KeyboardInterrupt into an error of their own
+        if signals:  # some imports turn a KeyboardInterrupt into another exception
             _fail("interrupted", None, 130)
         if is_out_of_memory(error):
             _fail(f"out of memory ({str(error).splitlines()[0]})", "try a smaller --batch-size", 4)
@@ -77,29 +80,27 @@ def main() -> None:
         )
 
 
-def _listen() -> list[int]:
-    """Let SIGTERM clean up as Ctrl-C does; return a list that gets the number of each signal."""
-    numbers: list[int] = []
+def _interrupt_on_signals() -> list[int]:
+    """Raise KeyboardInterrupt on SIGTERM as on SIGINT; return a list that records the signals."""
+    received: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        numbers.append(number)
+        received.append(number)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # leave an ignored SIGINT
         signal.signal(signal.SIGINT, interrupt)
-    return numbers
+    return received
 
 
 def _fail(message: str, hint: str | None, exit_code: int) -> None:
-    parallel: Any = sys.modules.get("skelnas.runtime.distributed")
-    if parallel and parallel.world_size() > 1:
-        if not parallel.is_new(message):  # what fails on all ranks is told once
+    distributed: Any = sys.modules.get("skelnas.runtime.distributed")
+    if distributed and distributed.world_size() > 1:
+        if not distributed.is_new(message):  # print once what fails on all ranks
             sys.exit(exit_code)
         sys.stderr = sys.__stderr__
     if os.environ.get("SKELNAS_DEBUG") and sys.exc_info()[1] is not None:
         console.err.print_exception()
-    console.note(f"skelnas: {message}", style="red")
-    if hint:
-        console.note(f"  hint: {hint}")
+    console.failure(message, hint)
     sys.exit(exit_code)

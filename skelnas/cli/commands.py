@@ -1,96 +1,56 @@
-"""The commands by name. Each is imported when it is called, and none to list them."""
+"""The commands by name. Listing them imports none; a command is imported when it is called."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-
-@dataclass(frozen=True)
-class Place:
-    """Where a command is, and what it does in a sentence: the first one of its own text."""
-
-    module: str
-    name: str
-    summary: str
-
-    def load(self) -> Any:
-        """Import it: a function, or a `typer.Typer` with commands of its own."""
-        return getattr(import_module(f"skelnas.cli.{self.module}"), self.name)
-
-
-COMMANDS = {
-    place.name.removesuffix("_app").replace("_", "-"): place
-    for place in (
-        Place("prepare", "prepare_app", "Read raw recordings into a skeleton cache (HDF5)."),
-        Place("inspect", "inspect", "Say what is in a cache, check it, or draw a clip of it."),
-        Place("search", "search", "Search for the two cells; writes a run folder."),
-        Place("search", "derive", "Print the genotype of a run as JSON."),
-        Place(
-            "verbs",
-            "train",
-            "Train the network of a genotype, or a baseline, from scratch; writes a model folder.",
-        ),
-        Place(
-            "evaluate",
-            "evaluate",
-            "Score a model on the test part of its protocol, or on what was held out.",
-        ),
-        Place(
-            "evaluate",
-            "ensemble",
-            "Combine the scores of several models, clip by clip by name, and score the result.",
-        ),
-        Place("predict", "predict", "Name the actions in recordings, or in frames as they come."),
-        Place(
-            "export",
-            "export",
-            "Write a model as a file for another runtime, and check it against the model.",
-        ),
-        Place(
-            "verbs",
-            "report",
-            "Write a page about a search or a training, finished or not: curves, alphas, cells, "
-            "settings.",
-        ),
-        Place(
-            "doctor",
-            "doctor",
-            "Say what is installed, whether it computes right, and how long a search would take "
-            "here.",
-        ),
-        Place("verbs", "demo", "Run the whole line on synthetic motions, in a few minutes."),
-    )
+SUMMARIES = {
+    "prepare": "Convert raw recordings to a skeleton cache (HDF5).",
+    "inspect": "Show what a cache contains, verify it, or draw a clip.",
+    "search": "Search for the two cells; writes a run folder.",
+    "derive": "Print the genotype of a search as JSON.",
+    "train": "Train a genotype's network or a baseline; writes a model folder.",
+    "evaluate": "Score a model on test or held-out clips.",
+    "ensemble": "Combine the scores of several models and evaluate the result.",
+    "predict": "Recognise actions in recordings or in a stream of frames.",
+    "export": "Export a model to another runtime and verify the result.",
+    "report": "Write a report on a search or training, finished or not.",
+    "doctor": "Check the installation and estimate how long a search takes.",
+    "demo": "Run the whole pipeline on synthetic motions in a few minutes.",
 }
-"""In the order in which they are used."""
+"""The commands in the order in which they are used; each summary is the first line of its help."""
+
+
+def load(name: str) -> Any:
+    """Import a command: a function, or a `typer.Typer` with commands of its own."""
+    return getattr(import_module(f"skelnas.cli.{name}"), name)
 
 
 class Commands(TyperGroup):
-    """Lists the commands by their sentences, and imports the one that is called."""
+    """Lists the commands by their summaries, and imports the one that is called."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = {
-            name: TyperCommand(name, help=place.summary) for name, place in COMMANDS.items()
+            name: TyperCommand(name, help=summary) for name, summary in SUMMARIES.items()
         }
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that is called, and import it."""
         name, listed, rest = super().resolve_command(ctx, args)
-        return name, listed and _import(str(name)), rest
+        return name, listed and _to_click(str(name)), rest
 
 
-def _import(name: str) -> Any:
-    found: Callable[..., Any] | typer.Typer = COMMANDS[name].load()
-    if isinstance(found, typer.Typer):
-        group = typer.main.get_group(found)
+def _to_click(name: str) -> Any:
+    command = load(name)
+    if isinstance(command, typer.Typer):
+        group = typer.main.get_group(command)
         group.name = name
         return group
     app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-    app.command(name)(found)
+    app.command(name)(command)
     return typer.main.get_command(app)

@@ -1,4 +1,4 @@
-"""`skelnas doctor`: what works here, and how fast."""
+"""`skelnas doctor`."""
 
 from __future__ import annotations
 
@@ -21,88 +21,88 @@ if TYPE_CHECKING:
 
 @with_settings(SearchSettings)
 def doctor(
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Take no steps to estimate the time of a search.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not time any search steps.")] = False,
     cache: Annotated[
-        Path | None, typer.Option(help="Cache to search on, for joints, classes and clips.")
+        Path | None, typer.Option(help="Cache to take joints, classes and clips from.")
     ] = None,
+    # Without --cache: NTU RGB+D 60, two persons, and half of the training part of xsub.
     joints: Annotated[
-        int, typer.Option(min=1, help="Without --cache: joints of all persons (NTU RGB+D: 50).")
+        int, typer.Option(min=1, help="Without --cache: joints of all persons together.")
     ] = 50,
-    classes: Annotated[
-        int, typer.Option(min=1, help="Without --cache: classes (NTU RGB+D 60: 60).")
-    ] = 60,
+    classes: Annotated[int, typer.Option(min=1, help="Without --cache: classes.")] = 60,
     clips: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Without --cache: clips that train w (half of NTU RGB+D 60, xsub: 20046)."
-        ),
+        int, typer.Option(min=1, help="Without --cache: clips that train the weights.")
     ] = 20_046,
     as_json: Json = False,
     *,
     settings: SearchSettings,
 ) -> None:
-    """Say what is installed, whether it computes right, and how long a search would take here.
+    """Check the installation and estimate how long a search takes.
 
-    Takes the settings of `skelnas search`, and speaks of that search.
+    Takes the settings of `skelnas search` and estimates that search.
 
     Example: skelnas doctor --cache ntu60.h5
     """
-    from skelnas.doctor import Work, diagnose
+    from skelnas.doctor import Workload, diagnose
 
-    found = diagnose(settings, Work(cache, joints, classes, clips), quick=quick)
+    diagnosis = diagnose(settings, Workload(cache, joints, classes, clips), quick=quick)
     if as_json:
-        console.result(json.dumps(found.to_dict(), indent=2))
+        console.result(json.dumps(diagnosis.to_dict(), indent=2))
     else:
-        _print(found)
-    for check in found.checks:
+        _print_facts(diagnosis)
+        _print_checks(diagnosis)
+        _print_pace(diagnosis)
+    for check in diagnosis.checks:
         if not check.passed:
-            console.note(f"skelnas: {check.name}: {check.detail}", style="red")
-            console.note(f"  hint: {check.hint}" if check.hint else "")
-    if not found.is_sound:
+            console.failure(f"{check.name}: {check.detail}", check.hint)
+    if not diagnosis.is_sound:
         raise typer.Exit(1)
 
 
-def _print(found: Diagnosis) -> None:
-    facts = Table(show_header=False, title="skelnas doctor")
-    for name, version in found.versions.items():
-        facts.add_row(name, version)
-    for extra, packages in found.extras.items():
-        there = (f"{one.name} {one.version or 'is not installed'}" for one in packages)
-        facts.add_row(f"extra {extra}", escape(", ".join(there)))
-    if found.machine is not None:
-        machine = found.machine
-        facts.add_row("system", escape(machine.system))
+def _print_facts(diagnosis: Diagnosis) -> None:
+    table = Table(show_header=False, title="skelnas doctor")
+    for name, version in diagnosis.versions.items():
+        table.add_row(name, version)
+    for extra, packages in diagnosis.extras.items():
+        versions = (f"{one.name} {one.version or 'is not installed'}" for one in packages)
+        table.add_row(f"extra {extra}", escape(", ".join(versions)))
+    machine = diagnosis.machine
+    if machine is not None:
+        table.add_row("system", escape(machine.system))
         load = "" if machine.load is None else f"; load average {machine.load:.1f}"
-        facts.add_row("CPU threads", f"{machine.threads}, of {machine.cores} cores{load}")
+        table.add_row("CPU threads", f"{machine.threads} on {machine.cores} cores{load}")
         for device in machine.devices:
             sizes = (("", device.total_bytes), (" free", device.free_bytes))
             memory = (f"{size / 2**30:.1f} GiB{word}" for word, size in sizes if size is not None)
-            facts.add_row(device.name, escape(", ".join([device.model, *memory])))
-    if found.engine is not None:
-        facts.add_row("engine", f"{found.engine['name']}: {found.engine['why']}")
-    console.out.print(facts)
-    checks = Table("check", "", "what was found")
-    for check in found.checks:
-        checks.add_row(check.name, "ok" if check.passed else "FAILED", escape(check.detail))
-    console.out.print(checks)
-    if found.pace is not None and found.machine is not None:
-        console.result(_speak(found.pace))
-        busy = found.machine.load or 0.0
-        if busy > found.machine.cores + 1:
-            more = f"the machine has other work (load average {busy:.1f}); alone it is faster"
-            console.result(more)
+            table.add_row(device.name, escape(", ".join([device.model, *memory])))
+    if diagnosis.engine is not None:
+        table.add_row("engine", f"{diagnosis.engine['name']}: {diagnosis.engine['why']}")
+    console.out.print(table)
 
 
-def _speak(pace: Pace) -> str:
-    """Say what was measured, and what follows from it."""
-    measured = f"measured: {pace.measured_seconds:.3g} s a step of {pace.measured_clips} clips"
+def _print_checks(diagnosis: Diagnosis) -> None:
+    table = Table("check", "", "result")
+    for check in diagnosis.checks:
+        table.add_row(check.name, "ok" if check.passed else "FAILED", escape(check.detail))
+    console.out.print(table)
+
+
+def _print_pace(diagnosis: Diagnosis) -> None:
+    pace, machine = diagnosis.pace, diagnosis.machine
+    if pace is None or machine is None:
+        return
+    console.result(_describe_pace(pace))
+    if machine.load is not None and machine.load > machine.cores + 1:
+        console.result(f"the machine is busy (load average {machine.load:.1f}); idle, it is faster")
+
+
+def _describe_pace(pace: Pace) -> str:
+    measured = f"measured: {pace.measured_seconds:.3g} s per step of {pace.measured_clips} clips"
     if pace.measured_clips < pace.batch_size:
-        measured += f", so {pace.step_seconds:.3g} s of {pace.batch_size} in proportion"
+        measured += f", hence {pace.step_seconds:.3g} s per step of {pace.batch_size}"
     return (
         f"{measured}\na search of {pace.steps:,} steps: about {_duration(pace.search_seconds)}, "
-        f"{_duration(pace.epoch_seconds)} an epoch, without making batches"
+        f"{_duration(pace.epoch_seconds)} per epoch, not counting data loading"
     )
 
 

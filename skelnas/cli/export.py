@@ -1,4 +1,4 @@
-"""`export`: a model as a file for another runtime."""
+"""`skelnas export`."""
 
 from __future__ import annotations
 
@@ -17,31 +17,27 @@ def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="File to write.", show_default=False)],
     format: Annotated[
-        ExportFormat,
-        typer.Option(
-            help="ONNX (extra: onnx), TorchScript, or a model.safetensors that skelnas loads; in "
-            "all of them normalisation is folded into convolutions.",
-            show_default=False,
-        ),
+        ExportFormat, typer.Option(help="File format (extra: onnx).", show_default=False)
     ],
     as_json: Json = False,
 ) -> None:
-    """Write a model as a file for another runtime, and check it against the model.
+    """Export a model to another runtime and verify the result.
 
-    Takes any number of clips at once; says its classes and how its input is made. An export that
-    is there already is replaced, and only by one that computes what the model does.
+    The exported model takes batches of any size and describes its classes and its input.
+    BatchNorm is folded into the convolutions. An existing file is replaced only if the new one
+    reproduces the outputs of the model. skelnas itself loads safetensors-fused.
 
     Example: skelnas export models/xsub --format onnx --out xsub.onnx
     """
-    from skelnas.evaluation.export import export as export_verb
+    from skelnas.evaluation.export import export as run
 
-    written = export_verb(model, out, format)
+    exported = run(model, out, format)
     if as_json:
-        console.result(json.dumps(written.to_dict()))
+        console.result(json.dumps(exported.to_dict()))
         return
-    opset = f", opset {written.opset}" if written.opset else ""
+    opset = f", opset {exported.opset}" if exported.opset else ""
     console.result(
-        f"{written.path}: {written.bytes / 1e6:.2f} MB (the model: "
-        f"{written.model_bytes / 1e6:.2f} MB){opset}; logits up to {written.largest_logit:.3g} "
-        f"differ by at most {written.largest_difference:.1e}"
+        f"{exported.path}: {exported.bytes / 1e6:.2f} MB (the model: "
+        f"{exported.model_bytes / 1e6:.2f} MB){opset}; logits up to {exported.largest_logit:.3g} "
+        f"differ by at most {exported.largest_difference:.1e}"
     )

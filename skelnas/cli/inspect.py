@@ -1,4 +1,4 @@
-"""`skelnas inspect CACHE`: prints what is in a cache, checks it, draws its clips."""
+"""`skelnas inspect`."""
 
 from __future__ import annotations
 
@@ -18,56 +18,56 @@ if TYPE_CHECKING:
     from skelnas.data.cache import Cache
     from skelnas.data.inspect import Inspection
 
-MOST_PROBLEMS = 20
-"""So many lines about damage are printed; `--json` has all of them."""
+MAX_PROBLEMS = 20
+"""Lines about damage to print; ``--json`` has all of them."""
 
 
 def inspect(
     cache: CacheArgument,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check every number against its checksum.")
+        bool, typer.Option("--verify", help="Check all data against its checksums.")
     ] = False,
-    clip: Annotated[str | None, typer.Option(help="Name of a clip to draw.")] = None,
+    clip: Annotated[str | None, typer.Option(help="Name of the clip to draw.")] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Draw the clip: .png for a strip of poses, .gif to see it move."),
+        typer.Option(help="Draw the clip: .png for a strip of poses, .gif for an animation."),
     ] = None,
     poses: Annotated[int, typer.Option(min=1, max=40, help="Poses in a strip.")] = 8,
     as_json: Json = False,
 ) -> None:
-    """Say what is in a cache, check it, or draw a clip of it.
+    """Show what a cache contains, verify it, or draw a clip.
 
     Example: skelnas inspect ntu60.h5 --clip S001C001P001R001A023 --plot waving.png
     """
     if (clip is None) != (plot is None):
-        raise UsageError("expected --clip NAME and --plot FILE together")
+        raise UsageError("--clip NAME and --plot FILE go together")
     if plot is not None and plot.suffix.lower() not in (".png", ".gif"):
         raise UsageError(f"{plot}: expected a name that ends in .png or .gif")
 
     from skelnas.data.cache import Cache
     from skelnas.data.inspect import find_damage
-    from skelnas.data.inspect import inspect as inspect_verb
+    from skelnas.data.inspect import inspect as summarise
 
     with Cache.open(cache) as opened:
         if clip is not None and plot is not None:
             _draw(opened, clip, plot, poses)
             return
-        facts = inspect_verb(opened)
+        facts = summarise(opened)
         problems = find_damage(opened) if verify else []
     if as_json:
-        found = {"damage": problems} if verify else {}
-        console.result(json.dumps({**facts.to_dict(), **found}, indent=2))
+        damage = {"damage": problems} if verify else {}
+        console.result(json.dumps({**facts.to_dict(), **damage}, indent=2))
     else:
         _print(facts)
     if problems:
-        for line in problems[:MOST_PROBLEMS]:
+        for line in problems[:MAX_PROBLEMS]:
             console.note(line)
-        if len(problems) > MOST_PROBLEMS:
-            console.note(f"and {len(problems) - MOST_PROBLEMS} more, see --json")
-        console.note(f"{cache} is damaged; copy it again, or prepare it again", style="red")
+        if len(problems) > MAX_PROBLEMS:
+            console.note(f"and {len(problems) - MAX_PROBLEMS} more, see --json")
+        console.note(f"{cache} is damaged; copy it or prepare it again", style="red")
         raise typer.Exit(3)
     if verify:
-        console.note(f"{cache} is whole: all {facts.clips:,} clips are as they were written")
+        console.note(f"{cache} is intact: all {facts.clips:,} clips match their checksums")
 
 
 def _draw(cache: Cache, name: str, path: Path, num_poses: int) -> None:
@@ -94,9 +94,9 @@ def _print(facts: Inspection) -> None:
         ("classes", f"{len(facts.classes)}, {min(used):,} to {max(used):,} clips each")
         if len(used) == len(facts.classes)
         else ("classes", f"{len(facts.classes)}, of which {len(used)} occur"),
-        ("subjects", _numbers(facts.subjects)),
-        ("cameras", _numbers(facts.cameras)),
-        ("setups", _numbers(facts.setups)),
+        ("subjects", _list_numbers(facts.subjects)),
+        ("cameras", _list_numbers(facts.cameras)),
+        ("setups", _list_numbers(facts.setups)),
         ("joints", f"{facts.joints}, each {', '.join(facts.channels)}"),
         ("frames", f"{facts.frames:,}"),
         ("clip length", f"{facts.shortest} to {facts.longest} frames, median {facts.median:g}"),
@@ -116,8 +116,8 @@ def _print(facts: Inspection) -> None:
     console.out.print(parts)
 
 
-def _numbers(numbers: list[int]) -> str:
-    """Say how many numbers there are, and which if they are few."""
+def _list_numbers(numbers: list[int]) -> str:
+    """Return how many numbers there are, followed by the first ones."""
     if not numbers:
         return "unknown"
     return f"{len(numbers)}: {', '.join(map(str, numbers[:12]))}" + ", ..." * (len(numbers) > 12)

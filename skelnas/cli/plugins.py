@@ -1,8 +1,8 @@
-"""Sources of other packages as commands: `skelnas prepare NAME RAW OUT`.
+"""Sources from other packages as commands: `skelnas prepare NAME RAW OUT`.
 
-A package offers one by an entry point in the group `skelnas.sources`: a class or function that
-takes the path RAW and returns a `skelnas.data.readers.base.Source`. It is imported when its command
-runs, and looked up only when `skelnas prepare` meets a name that is not one of its own.
+A package provides one as an entry point in the group `skelnas.sources`: a class or function that
+takes the path RAW and returns a `skelnas.data.readers.base.Source`. Entry points are looked up for
+names that are not built in, and imported only when their command runs.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from skelnas.cli.options import OutArgument
-from skelnas.cli.preparing import RunOptions, run_prepare, with_run_options
+from skelnas.cli.prepare_common import (
+    OutArgument,
+    PrepareOptions,
+    run_prepare,
+    with_prepare_options,
+)
 from skelnas.errors import SkelnasError
 
 if TYPE_CHECKING:
@@ -27,53 +31,53 @@ MEMBERS = ("name", "layout", "max_persons", "rule", "classes", "catalogue", "rea
 
 
 class SourceGroup(TyperGroup):
-    """The commands of `skelnas prepare`: its own, then those of other packages by name.
+    """The commands of `skelnas prepare`: the built-in ones, then those of other packages.
 
-    A command of another package cannot take the place of one of skelnas.
+    Another package cannot replace a built-in command.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Name all commands."""
-        own = super().list_commands(ctx)
-        return [*own, *sorted(_entries().keys() - set(own))]
+        """List all names."""
+        built_in = super().list_commands(ctx)
+        return [*built_in, *sorted(_entry_points().keys() - set(built_in))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Find a command, or None."""
-        own = super().get_command(ctx, cmd_name)
-        entry = None if own else _entries().get(cmd_name)
-        return _command(entry) if entry else own
+        """Return a command, or None if there is none of this name."""
+        built_in = super().get_command(ctx, cmd_name)
+        entry = None if built_in else _entry_points().get(cmd_name)
+        return _to_click(entry) if entry else built_in
 
 
-def _entries() -> dict[str, EntryPoint]:
+def _entry_points() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points
 
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
-def _command(entry: EntryPoint) -> Any:
-    """Make the command of a source, without importing it."""
+def _to_click(entry: EntryPoint) -> Any:
+    """Make the command of a source without importing it."""
     app = typer.Typer(add_completion=False)
 
-    @app.command(entry.name, help=f"A source of the package {_package(entry)}.")
-    @with_run_options
+    @app.command(entry.name, help=f"Source from the package {_package(entry)}.")
+    @with_prepare_options
     def prepare_other(
         raw: Annotated[
-            Path, typer.Argument(help="The folder or file that it reads.", show_default=False)
+            Path, typer.Argument(help="The folder or file to read.", show_default=False)
         ],
         out: OutArgument,
         *,
-        run: RunOptions,
+        options: PrepareOptions,
     ) -> None:
-        run_prepare(load_source(entry, raw), out, run)
+        run_prepare(load_source(entry, raw), out, options)
 
     return typer.main.get_command(app)
 
 
 def load_source(entry: EntryPoint, raw: Path) -> Source:
-    """Import a source and make it.
+    """Import a source and open `raw` with it.
 
     Raises:
-        SkelnasError: it cannot be imported or made, or lacks a member of `Source`.
+        SkelnasError: it cannot be imported or called, or lacks a member of `Source`.
     """
     where = f"the source {entry.name} ({entry.value}) of the package {_package(entry)}"
     try:
@@ -83,7 +87,7 @@ def load_source(entry: EntryPoint, raw: Path) -> Source:
     except Exception as error:
         raise SkelnasError(
             f"{where} cannot be loaded: {type(error).__name__}: {error}",
-            hint="it has to be a class or function that takes one path; SKELNAS_DEBUG=1 says more",
+            hint="expected a class or function that takes one path; SKELNAS_DEBUG=1 shows more",
         ) from error
     for member in MEMBERS:
         if not hasattr(source, member):
@@ -94,4 +98,4 @@ def load_source(entry: EntryPoint, raw: Path) -> Source:
 
 
 def _package(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "that offers it"
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "that provides it"

@@ -1,4 +1,4 @@
-"""`predict`: what a model takes recordings for, as text or as lines of JSON."""
+"""`skelnas predict`."""
 
 from __future__ import annotations
 
@@ -25,93 +25,94 @@ def predict(
     recordings: Annotated[
         list[Path],
         typer.Argument(
-            help="Recordings: .skeleton of NTU RGB+D, .json of Kinetics-Skeleton or NW-UCLA, or "
-            "joints as .npy, .npz, .csv or .json; - for frames on standard input.",
+            help=".skeleton, .json, .npy, .npz or .csv files, or - for frames on stdin.",
             show_default=False,
         ),
     ],
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a line of JSON for each prediction.")
+        bool, typer.Option("--json", help="Print one line of JSON per prediction.")
     ] = False,
     *,
     settings: PredictSettings,
 ) -> None:
-    """Name the actions in recordings, or in frames as they come.
+    """Recognise actions in recordings or in a stream of frames.
 
-    A recording is read, cut and centred as the clips were that the model has learned from. One
-    that cannot be read is named and left out, and the command ends with 3.
+    Clips are prepared as those the model was trained on. A recording that cannot be read is
+    reported and skipped, and the exit code is then 3.
 
     Example: skelnas predict models/xsub clips/*.skeleton --top 3
     """
-    from skelnas.evaluation.predict import predict as predict_verb
+    from skelnas.evaluation.predict import predict as predict_recordings
     from skelnas.evaluation.predict import predict_stream
     from skelnas.training.saved_model import load_model
 
-    streaming = recordings == [Path("-")]
-    if Path("-") in recordings and not streaming:
+    is_stream = recordings == [Path("-")]
+    if Path("-") in recordings and not is_stream:
         raise UsageError(
-            "- cannot stand beside files", hint="give files, or - alone for frames on a pipe"
+            "- cannot be combined with files", hint="give files, or - alone for frames on a pipe"
         )
     loaded = load_model(model)
-    if streaming:
-        for window in predict_stream(loaded, _lines(), settings):
-            text = _of_window(window, settings.top)
-            document = _describe_window(window, settings.top)
-            console.result(json.dumps(document) if as_json else text)
+    if is_stream:
+        for window in predict_stream(loaded, _read_stdin(), settings):
+            if as_json:
+                console.result(json.dumps(_window_to_dict(window, settings.top)))
+            else:
+                console.result(_window_to_text(window, settings.top))
         return
 
     broken: list[Path] = []
 
-    def leave_out(path: Path, error: InputError) -> None:
+    def skip(path: Path, error: InputError) -> None:
         broken.append(path)
-        console.note(f"skelnas: {error}", style="red")
-        if error.hint:
-            console.note(f"  hint: {error.hint}")
+        console.failure(str(error), error.hint)
         if as_json:
             console.result(json.dumps({"recording": str(path), "error": str(error)}))
 
-    for prediction in predict_verb(loaded, recordings, settings, leave_out):
-        document = {"recording": prediction.name, **_describe(prediction, settings.top)}
-        text = _of_recording(prediction, settings.top)
-        console.result(json.dumps(document) if as_json else text)
+    for prediction in predict_recordings(loaded, recordings, settings, skip):
+        if as_json:
+            classes = _prediction_to_dict(prediction, settings.top)
+            console.result(json.dumps({"recording": prediction.name, **classes}))
+        else:
+            console.result(_prediction_to_text(prediction, settings.top))
     if broken:
         raise typer.Exit(InputError.exit_code)
 
 
-def _lines() -> Iterator[str]:
+def _read_stdin() -> Iterator[str]:
     try:
         yield from sys.stdin
     except UnicodeDecodeError:
         raise InputError("standard input: expected frames as lines of JSON in UTF-8") from None
 
 
-def _describe(prediction: Prediction, top: int) -> dict[str, Any]:
-    named = prediction.top(top)
-    return {
-        "frames": prediction.num_frames,
-        "persons": prediction.num_persons,
-        "classes": [{"class": name, "probability": share} for name, share in named],
-    }
-
-
-def _describe_window(window: Window, top: int) -> dict[str, Any]:
+def _window_to_dict(window: Window, top: int) -> dict[str, Any]:
     nobody = {"frames": window.last_frame - window.first_frame + 1, "persons": 0, "classes": []}
     return {
         "first_frame": window.first_frame,
         "last_frame": window.last_frame,
-        **(_describe(window.prediction, top) if window.prediction else nobody),
+        **(_prediction_to_dict(window.prediction, top) if window.prediction else nobody),
         "latency_ms": round(window.latency_ms, 3),
     }
 
 
-def _of_recording(prediction: Prediction, top: int) -> str:
+def _window_to_text(window: Window, top: int) -> str:
+    classes = window.prediction.top(top) if window.prediction else []
+    text = ", ".join(f"{probability:.1%} {name}" for name, probability in classes)
+    return f"frames {window.first_frame} to {window.last_frame}: {text or 'nobody is seen'}"
+
+
+def _prediction_to_dict(prediction: Prediction, top: int) -> dict[str, Any]:
+    return {
+        "frames": prediction.num_frames,
+        "persons": prediction.num_persons,
+        "classes": [
+            {"class": name, "probability": probability} for name, probability in prediction.top(top)
+        ],
+    }
+
+
+def _prediction_to_text(prediction: Prediction, top: int) -> str:
     persons = "1 person" if prediction.num_persons == 1 else f"{prediction.num_persons} persons"
     frames = "1 frame" if prediction.num_frames == 1 else f"{prediction.num_frames} frames"
-    shares = (f"{share:8.1%}  {name}" for name, share in prediction.top(top))
-    return "\n".join([f"{prediction.name}: {frames}, {persons}", *shares])
-
-
-def _of_window(window: Window, top: int) -> str:
-    named = window.prediction.top(top) if window.prediction else []
-    shares = ", ".join(f"{share:.1%} {name}" for name, share in named) or "nobody is seen"
-    return f"frames {window.first_frame} to {window.last_frame}: {shares}"
+    classes = (f"{probability:8.1%}  {name}" for name, probability in prediction.top(top))
+    return "\n".join([f"{prediction.name}: {frames}, {persons}", *classes])

@@ -1,4 +1,4 @@
-"""`skelnas prepare SOURCE`: one command for each raw format."""
+"""`skelnas prepare SOURCE`: one command per raw format."""
 
 from __future__ import annotations
 
@@ -7,32 +7,38 @@ from typing import Annotated, Literal
 
 import typer
 
-from skelnas.cli.options import OutArgument, RawArgument
 from skelnas.cli.plugins import SourceGroup
-from skelnas.cli.preparing import RunOptions, run_prepare, with_run_options
+from skelnas.cli.prepare_common import (
+    OutArgument,
+    PrepareOptions,
+    RawArgument,
+    run_prepare,
+    with_prepare_options,
+)
 from skelnas.errors import UsageError
 
-prepare_app = typer.Typer(
+prepare = typer.Typer(
     cls=SourceGroup,
-    help="Read raw recordings into a skeleton cache (HDF5).",
+    help="Convert raw recordings to a skeleton cache (HDF5).",
     no_args_is_help=True,
 )
 
 
-@prepare_app.command("ntu")
-@with_run_options
+@prepare.command("ntu")
+@with_prepare_options
 def prepare_ntu(
     raw: RawArgument,
     out: OutArgument,
     body_rule: Annotated[
         Literal["denoise", "energy", "first"],
-        typer.Option(help="Which two bodies of a clip are kept; see docs/data.md."),
+        typer.Option(help="How to choose two bodies per clip; see docs/data.md."),
     ] = "denoise",
     keep_missing: Annotated[
-        bool, typer.Option("--keep-missing", help="Keep clips listed as missing or incomplete.")
+        bool,
+        typer.Option("--keep-missing", help="Keep clips that are listed as missing or incomplete."),
     ] = False,
     *,
-    run: RunOptions,
+    options: PrepareOptions,
 ) -> None:
     """NTU RGB+D 60 and 120: a folder of .skeleton files.
 
@@ -40,21 +46,20 @@ def prepare_ntu(
     """
     from skelnas.data.readers.ntu import Ntu
 
-    source = Ntu(raw, body_rule=body_rule, keep_missing=keep_missing)
-    run_prepare(source, out, run)
+    run_prepare(Ntu(raw, body_rule=body_rule, keep_missing=keep_missing), out, options)
 
 
-@prepare_app.command("kinetics")
-@with_run_options
+@prepare.command("kinetics")
+@with_prepare_options
 def prepare_kinetics(
     raw: RawArgument,
     out: OutArgument,
     person_rule: Annotated[
         Literal["clip", "frame"],
-        typer.Option(help="Two persons of highest confidence: per clip (paper) or per frame."),
-    ] = "clip",
+        typer.Option(help="Choose the two most confident persons per clip or per frame."),
+    ] = "clip",  # paper
     *,
-    run: RunOptions,
+    options: PrepareOptions,
 ) -> None:
     """Kinetics-Skeleton: train/ and val/ with their label files.
 
@@ -62,17 +67,16 @@ def prepare_kinetics(
     """
     from skelnas.data.readers.kinetics import Kinetics
 
-    source = Kinetics(raw, person_rule=person_rule)
-    run_prepare(source, out, run)
+    run_prepare(Kinetics(raw, person_rule=person_rule), out, options)
 
 
-@prepare_app.command("nw-ucla")
-@with_run_options
+@prepare.command("nw-ucla")
+@with_prepare_options
 def prepare_nw_ucla(
     raw: RawArgument,
     out: OutArgument,
     *,
-    run: RunOptions,
+    options: PrepareOptions,
 ) -> None:
     """Northwestern-UCLA: a folder of aXX_sYY_eZZ_vWW.json files.
 
@@ -80,65 +84,65 @@ def prepare_nw_ucla(
     """
     from skelnas.data.readers.nw_ucla import NwUcla
 
-    run_prepare(NwUcla(raw), out, run)
+    run_prepare(NwUcla(raw), out, options)
 
 
-@prepare_app.command("pyskl")
-@with_run_options
+@prepare.command("pyskl")
+@with_prepare_options
 def prepare_pyskl(
     file: Annotated[Path, typer.Argument(help="The .pkl file.", show_default=False)],
     out: OutArgument,
     *,
-    run: RunOptions,
+    options: PrepareOptions,
 ) -> None:
-    """PYSKL and MMAction2: a pickle of 2-D or 3-D poses, read without running it.
+    """PYSKL and MMAction2: a .pkl of 2-D or 3-D poses (no code is run).
 
     Example: skelnas prepare pyskl ntu60_hrnet.pkl ntu60-2d.h5
     """
     from skelnas.data.readers.pyskl import Pyskl
 
-    run_prepare(Pyskl(file), out, run)
+    run_prepare(Pyskl(file), out, options)
 
 
-@prepare_app.command("ctrgcn")
-@with_run_options
+@prepare.command("ctrgcn")
+@with_prepare_options
 def prepare_ctrgcn(
     file: Annotated[Path, typer.Argument(help="The .npz file.", show_default=False)],
     out: OutArgument,
     *,
-    run: RunOptions,
+    options: PrepareOptions,
 ) -> None:
-    """CTR-GCN: NTU RGB+D as an .npz with x_train, y_train, x_test and y_test.
+    """CTR-GCN: NTU RGB+D in an .npz file (x_train, y_train, ...).
 
     Example: skelnas prepare ctrgcn NTU60_CS.npz ntu60-xsub.h5
     """
     from skelnas.data.readers.ctrgcn import CtrGcn
 
-    run_prepare(CtrGcn(file), out, run)
+    run_prepare(CtrGcn(file), out, options)
 
 
-@prepare_app.command("manifest")
-@with_run_options
+@prepare.command("manifest")
+@with_prepare_options
 def prepare_manifest(
-    table: Annotated[
-        Path, typer.Argument(help="CSV with a line for each clip.", show_default=False)
-    ],
+    table: Annotated[Path, typer.Argument(help="CSV with one line per clip.", show_default=False)],
     out: OutArgument,
     joints: Annotated[
         Path | None,
-        typer.Option(help="JSON or TOML file that names joints, bones and channels."),
+        typer.Option(help="JSON or TOML file that defines joints, bones and channels."),
     ] = None,
-    persons: Annotated[int, typer.Option(min=1, max=16, help="The most persons of a clip.")] = 1,
+    persons: Annotated[
+        int, typer.Option(min=1, max=16, help="Maximum number of persons per clip.")
+    ] = 1,
     test_subjects: Annotated[
-        str, typer.Option(help="Subjects that protocol xsub is tested on, such as 3,5.")
+        str, typer.Option(help="Test subjects of protocol xsub, such as 3,5.")
     ] = "",
     test_cameras: Annotated[
-        str, typer.Option(help="Cameras that protocol xview is tested on, such as 2.")
+        str, typer.Option(help="Test cameras of protocol xview, such as 2.")
     ] = "",
     *,
-    run: RunOptions,
+    options: PrepareOptions,
 ) -> None:
-    """Own recordings: a CSV that lists .npy, .npz, .json or .csv clips with their labels.
+    """Your recordings: a CSV of .npy, .npz, .json or .csv clips.
 
     Example: skelnas prepare manifest clips.csv own.h5 --joints joints.json --test-subjects 3,5
     """
@@ -148,35 +152,34 @@ def prepare_manifest(
         table,
         joints=joints,
         persons=persons,
-        test_subjects=_numbers(test_subjects, "--test-subjects"),
-        test_cameras=_numbers(test_cameras, "--test-cameras"),
+        test_subjects=parse_numbers(test_subjects, "--test-subjects"),
+        test_cameras=parse_numbers(test_cameras, "--test-cameras"),
     )
-    run_prepare(source, out, run)
+    run_prepare(source, out, options)
 
 
-@prepare_app.command("synthetic")
-@with_run_options
+@prepare.command("synthetic")
+@with_prepare_options
 def prepare_synthetic(
     out: OutArgument,
     clips: Annotated[
-        int, typer.Option(min=1, help="How many clips to make; multiples of 16 are balanced.")
+        int, typer.Option(min=1, help="Number of clips; multiples of 16 are class-balanced.")
     ] = 576,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the motions.")] = 0,
     *,
-    run: RunOptions,
+    options: PrepareOptions,
 ) -> None:
-    """Synthetic motions of a 25-joint body, for trying things out.
+    """Synthetic motions of a 25-joint body, to try things out.
 
     Example: skelnas prepare synthetic --clips 576 synthetic.h5
     """
     from skelnas.data.readers.synthetic import Synthetic
 
-    source = Synthetic(clips, seed=seed)
-    run_prepare(source, out, run)
+    run_prepare(Synthetic(clips, seed=seed), out, options)
 
 
-def _numbers(text: str, option: str) -> tuple[int, ...]:
-    """Read numbers that are divided by commas."""
+def parse_numbers(text: str, option: str) -> tuple[int, ...]:
+    """Parse comma-separated numbers."""
     fields = [field.strip() for field in text.split(",")] if text else []
     if not all(field.isascii() and field.isdigit() and len(field) < 10 for field in fields):
         raise UsageError(f"{option} {text}: expected numbers such as 3,5")

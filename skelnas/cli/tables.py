@@ -1,4 +1,4 @@
-"""Results as tables on stdout."""
+"""Tables of results on stdout."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def print_evaluation(result: Evaluation) -> None:
-    """Print how good a model is, on which classes, and what it costs."""
+    """Print the scores, the cost and the comparison of a model."""
     costs = [
         ("parameters", f"{result.complexity.parameters:,}"),
-        ("MACs a clip", f"{result.complexity.macs:,}"),
-        ("FLOPs a clip", f"{result.complexity.flops:,}"),
-        *_at_size(result),
+        ("MACs per clip", f"{result.complexity.macs:,}"),
+        ("FLOPs per clip", f"{result.complexity.flops:,}"),
+        *_costs_at_input_size(result),
     ]
     if result.views > 1:
-        costs += [("views of a clip", f"{result.views}, each at the cost of a clip")]
+        costs += [("views per clip", f"{result.views}, each at the cost of a clip")]
     for latency in result.latency or ():
-        of = f"batch of {latency.batch_size}"
+        batch = f"batch of {latency.batch_size}"
         times = f"median {latency.median_ms:.2f} ms, 95 % below {latency.p95_ms:.2f} ms"
-        costs += [(f"{of}, {latency.passes} passes", times)]
-        costs += [(f"{of}, clips a second", f"{latency.clips_per_second:,.1f}")]
+        costs += [(f"{batch}, {latency.passes} passes", times)]
+        costs += [(f"{batch}, clips per second", f"{latency.clips_per_second:,.1f}")]
     if result.latency:
         last = result.latency[-1]
         costs += [("timed on", f"{last.device}, {last.threads} CPU threads")]
@@ -37,11 +37,11 @@ def print_evaluation(result: Evaluation) -> None:
         _print_comparison(result.metrics.top1, result.comparison)
 
 
-def print_scores(scores: Scores, more: Iterable[tuple[str, str]] = ()) -> None:
-    """Print what scores say, of all clips and of each class; `more` are rows of the table."""
+def print_scores(scores: Scores, extra_rows: Iterable[tuple[str, str]] = ()) -> None:
+    """Print the metrics over all clips, followed by `extra_rows`, and those of each class."""
     about, metrics = scores.about, scores.metrics
     title = f"{len(scores):,} {about.part} clips, {about.protocol}"
-    facts = Table(title=title, show_header=False)
+    overall = Table(title=title, show_header=False)
     for name, value in (
         ("top-1", f"{metrics.top1:.2%}"),
         ("top-5", f"{metrics.top5:.2%}"),
@@ -49,38 +49,39 @@ def print_scores(scores: Scores, more: Iterable[tuple[str, str]] = ()) -> None:
         ("chance", f"{scores.chance:.2%}"),
         ("negative log-likelihood", f"{metrics.nll:.4f}"),
         ("calibration error", f"{metrics.ece:.2%}"),
-        *more,
+        *extra_rows,
     ):
-        facts.add_row(name, value)
-    console.out.print(facts)
+        overall.add_row(name, value)
+    console.out.print(overall)
 
-    classes = Table("class", "clips", "top-1", "most often taken for", title="per class")
+    classes = Table("class", "clips", "top-1", "most often mistaken for", title="per class")
     confusion = metrics.confusion
     for index, (name, top1) in enumerate(zip(about.classes, metrics.per_class, strict=True)):
         if top1 is None:
             continue
-        others = confusion[index].copy()
-        others[index] = 0
-        rival = int(others.argmax())
-        mistaken = f"{about.classes[rival]} ({others[rival]})" if others.any() else ""
+        errors = confusion[index].copy()
+        errors[index] = 0
+        worst = int(errors.argmax())
+        mistaken = f"{about.classes[worst]} ({errors[worst]})" if errors.any() else ""
         classes.add_row(name, str(confusion[index].sum()), f"{top1:.1%}", mistaken)
     console.out.print(classes)
 
 
 def _print_comparison(top1: float, comparison: Comparison) -> None:
-    """Print where one model is better and where the other (Paper: Table V)."""
+    """Print the top-1 of two models for each class (Paper: Table V)."""
     table = Table("class", "clips", "A", "B", "A - B", title=f"B is {comparison.other}")
     for name, clips, a, b in comparison.classes:
         table.add_row(name, str(clips), f"{a:.1%}", f"{b:.1%}", f"{100 * (a - b):+.1f}")
     table.add_section()
     clips = sum(row[1] for row in comparison.classes)
     difference = 100 * (top1 - comparison.top1)
-    shares = f"{top1:.1%}", f"{comparison.top1:.1%}"
-    table.add_row("all clips", str(clips), *shares, f"{difference:+.1f}")
+    table.add_row(
+        "all clips", str(clips), f"{top1:.1%}", f"{comparison.top1:.1%}", f"{difference:+.1f}"
+    )
     console.out.print(table)
 
 
-def _at_size(result: Evaluation) -> list[tuple[str, str]]:
+def _costs_at_input_size(result: Evaluation) -> list[tuple[str, str]]:
     if result.at_size is None:
         return []
     size, counts = result.at_size
@@ -88,7 +89,7 @@ def _at_size(result: Evaluation) -> list[tuple[str, str]]:
 
 
 def print_repeats(document: dict[str, Any]) -> None:
-    """Print how searched genotypes compare with random ones; `document` is ``repeats.json``."""
+    """Print the comparison of searched with random genotypes in ``repeats.json``."""
     summary = document["summary"]
     networks = {network["name"]: network for network in document["networks"]}
     picked = networks[summary["picked"]]
@@ -102,16 +103,16 @@ def print_repeats(document: dict[str, Any]) -> None:
     )
     for seed in summary["seeds"]:
         pair = [networks[f"{kind}-{seed}"] for kind in ("searched", "random")]
-        cells = ((f"{one['top1']:.1%}", f"{one['parameters']:,}") for one in pair)
-        table.add_row(str(seed), *(text for cell in cells for text in cell))
+        cells = [text for one in pair for text in (f"{one['top1']:.1%}", f"{one['parameters']:,}")]
+        table.add_row(str(seed), *cells)
     table.add_section()
-    searched, drawn = summary["searched"], summary["random"]
-    table.add_row("mean", f"{searched['mean']:.1%}", "", f"{drawn['mean']:.1%}", "")
+    searched, random = summary["searched"], summary["random"]
+    table.add_row("mean", f"{searched['mean']:.1%}", "", f"{random['mean']:.1%}", "")
     if searched["deviation"] is not None:
-        spreads = (f"{part['deviation']:.1%}" for part in (searched, drawn))
-        table.add_row("deviation", *(text for spread in spreads for text in (spread, "")))
+        deviations = f"{searched['deviation']:.1%}", f"{random['deviation']:.1%}"
+        table.add_row("deviation", deviations[0], "", deviations[1], "")
     console.out.print(table)
     console.result(
         f"picked: seed {picked['seed']}, {picked['top1']:.1%} (chance {picked['chance']:.1%}); "
-        "the best of several is too good,\nso score it anew on the test part"
+        "choosing the best of\nseveral is optimistic, so evaluate it on the test part"
     )

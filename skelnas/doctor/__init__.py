@@ -1,7 +1,7 @@
-"""`skelnas doctor`: what is installed and usable here, whether it computes right, how fast it is.
+"""`skelnas doctor`: check the installation, the devices and the engines, and estimate a search.
 
-Everything that needs torch is imported when its turn comes, so that a broken installation is a
-failed check and no crash.
+Modules that need torch are imported inside a check, so that a broken installation is reported as
+a failed check.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Work:
-    """The search whose time is estimated, as far as its settings do not say it.
+class Workload:
+    """The data of the search to estimate.
 
     Attributes:
-        cache: what it would search on, or None for the three numbers below.
-        joints: V, of all persons side by side.
-        classes: that are told apart.
-        clips: in the half that trains w.
+        cache: the cache to search on; None to use the three numbers instead.
+        joints: V, the joints of all persons.
+        classes: number of classes.
+        clips: clips in the half that trains the weights.
     """
 
     cache: Path | None = None
@@ -40,13 +40,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Check:
-    """Something that has to be so for a search to work here.
+    """The result of one check.
 
     Attributes:
         name: what was checked.
-        passed: whether it is so.
+        passed: whether a search can work here as far as this is concerned.
         detail: what was found.
-        hint: what to do where it is not.
+        hint: what to do if the check failed.
     """
 
     name: str
@@ -57,15 +57,15 @@ class Check:
 
 @dataclass
 class Diagnosis:
-    """What `diagnose` finds; what could not be found out is None, and a check says why.
+    """The findings of `diagnose`; None stands for what a failed check kept from being determined.
 
     Attributes:
-        versions: of skelnas, Python and the packages that results depend on.
-        extras: the packages of each extra, and which of them are there.
+        versions: of skelnas, Python and the packages that affect results.
+        extras: the packages of each extra, with their versions.
         machine: processor, memory, threads and devices.
-        engine: which engine a search with these settings would use, and why.
-        checks: in the order in which they were made.
-        pace: how long that search would take.
+        engine: ``name`` of the engine that a search would use, and ``why``.
+        checks: in the order in which they were run.
+        pace: the estimated time and memory of a search.
     """
 
     versions: dict[str, str]
@@ -86,77 +86,81 @@ class Diagnosis:
 
     @contextmanager
     def check(self, name: str) -> Iterator[Callable[[str], None]]:
-        """Make a check of a block of work: it passes with what the block says, or fails."""
-        said: list[str] = []
+        """Record a check of the block in the context: it fails if the block raises.
+
+        Yields:
+            A function that adds to the detail of the check.
+        """
+        details: list[str] = []
         try:
-            yield said.append
+            yield details.append
         except SkelnasError as error:
             self.checks.append(Check(name, False, str(error), error.hint))
         except Exception as error:
             if is_out_of_memory(error):
-                hint = "fewer --channels take less"
-                self.checks.append(Check(name, False, "memory is spent", hint))
+                hint = "use fewer --channels"
+                self.checks.append(Check(name, False, "out of memory", hint))
             else:
                 text = f"{type(error).__name__}: {error}"
-                self.checks.append(Check(name, False, text, "please report it with the versions"))
+                self.checks.append(Check(name, False, text, "please report this with the versions"))
         else:
-            self.checks.append(Check(name, True, "; ".join(said)))
+            self.checks.append(Check(name, True, "; ".join(details)))
 
 
 def diagnose(
-    settings: SearchSettings, work: Work | None = None, *, quick: bool = False
+    settings: SearchSettings, workload: Workload | None = None, *, quick: bool = False
 ) -> Diagnosis:
-    """Look at this installation and this machine as a search with these settings would.
+    """Check whether a search with these settings works here, and estimate its time.
 
     Args:
         settings: of the search.
-        work: what it would search on; by default NTU RGB+D 60, cross-subject.
-        quick: take no steps to estimate its time.
+        workload: its data; NTU RGB+D 60, cross-subject, by default.
+        quick: skip the steps that are timed.
     """
-    work = work or Work()
-    found = Diagnosis(find_versions(), find_extras())
-    with found.check("packages") as say:
+    workload = workload or Workload()
+    diagnosis = Diagnosis(find_versions(), find_extras())
+    with diagnosis.check("packages") as report:
         required = find_required()
         missing = [package.name for package in required if package.version is None]
         if missing:
             raise SkelnasError(
-                f"not installed: {', '.join(missing)}", hint="pip install skelnas brings them"
+                f"not installed: {', '.join(missing)}", hint="`pip install skelnas` installs them"
             )
         try:
-            import torch  # noqa: F401  # the one that is most often there and broken
+            import torch  # noqa: F401  # the package most likely to be installed but broken
         except (ImportError, OSError) as error:
             raise SkelnasError(
                 f"PyTorch is installed, but cannot be imported ({error})",
-                hint="install it again; pytorch.org lists the builds for each kind of machine",
+                hint="reinstall it; pytorch.org lists the builds for each platform",
             ) from None
-        say(f"all {len(required)} that are required can be found, and torch imported")
-    if not found.is_sound:
-        return found
+        report(f"all {len(required)} required packages are installed, and torch can be imported")
+    if not diagnosis.is_sound:
+        return diagnosis
 
-    from skelnas.doctor.engines import compare, explain
-    from skelnas.doctor.machine import look_at_machine
-    from skelnas.doctor.pace import fit, measure_pace, read_size
+    from skelnas.doctor.engines import compare_engines, explain_engine
+    from skelnas.doctor.machine import describe_machine
+    from skelnas.doctor.pace import check_memory, measure_pace, read_size
     from skelnas.runtime import devices
 
     device = None
-    with found.check("device") as say:
+    with diagnosis.check("device") as report:
         device = devices.choose(settings)
-        say(str(device))
-    found.machine = look_at_machine()
+        report(str(device))
+    diagnosis.machine = describe_machine()
     if device is None:
-        return found
-    with found.check("engine") as say:
-        found.engine = explain(settings)
-        say(found.engine["name"])
-    with found.check("engines against the reference") as say:
-        say(compare(settings, device))
+        return diagnosis
+    with diagnosis.check("engine") as report:
+        diagnosis.engine = explain_engine(settings)
+        report(diagnosis.engine["name"])
+    with diagnosis.check("engines against the reference") as report:
+        report(compare_engines(settings, device))
     size = None
-    with found.check("cache" if work.cache else "size") as say:
-        size = read_size(settings, work)
-        say(f"{size.clips:,} clips train w, each {size.shape} (C, T, V), {size.classes} classes")
-    if quick or size is None or not found.is_sound:
-        return found
-    with found.check("a few steps") as say:
-        found.pace = measure_pace(settings, size, device)
-        say(fit(found.pace, device))
-    return found
+    with diagnosis.check("cache" if workload.cache else "size") as report:
+        size = read_size(settings, workload)
+        report(f"{size.clips:,} clips train w, each {size.shape} (C, T, V), {size.classes} classes")
+    if quick or size is None or not diagnosis.is_sound:
+        return diagnosis
+    with diagnosis.check("a few steps") as report:
+        diagnosis.pace = measure_pace(settings, size, device)
+        report(check_memory(diagnosis.pace, device))
+    return diagnosis

@@ -1,4 +1,4 @@
-"""Which engine a search uses, and whether the engines compute here what the reference computes."""
+"""Explain the choice of engine, and compare the engines with the reference."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from skelnas.nas.supernet import choose_engine
 from skelnas.primitives import candidates
 
 CELL = (3, 4, 9, 7)
-"""N, C, T, V of the cell that is compared: odd sizes, and quick."""
+"""[N, C, T, V] of the cell's inputs: odd sizes, and small enough to be quick."""
 
-NODES = 2
+NUM_NODES = 2
 
 TOLERANCE = 1e-9
-"""Largest difference that is allowed, as a part of the largest number: rounding in float64."""
+"""Largest difference allowed, relative to the largest element: rounding in float64."""
 
 
-def explain(settings: SearchSettings) -> dict[str, str]:
-    """Say which engine a search would use, and why.
+def explain_engine(settings: SearchSettings) -> dict[str, str]:
+    """Return the ``name`` of the engine that a search would use, and ``why``.
 
     Raises:
-        UsageError: the one that is asked for cannot do what is asked.
+        UsageError: the requested engine does not support the settings.
     """
     engine = choose_engine(settings)
     if settings.engine != "auto":
-        why = f"--engine {settings.engine} asks for it"
+        why = f"requested by --engine {settings.engine}"
     elif not engine.why_not_faster:
         why = "the fastest"
     elif engine.name == "reference":
@@ -41,49 +41,52 @@ def explain(settings: SearchSettings) -> dict[str, str]:
     return {"name": engine.name, "why": why}
 
 
-def compare(settings: SearchSettings, device: torch.device) -> str:
-    """Compare every engine with the reference: outputs and all gradients of two small cells.
+def compare_engines(settings: SearchSettings, device: torch.device) -> str:
+    """Compare the outputs and all gradients of two small cells, in float64.
 
-    The Triton engine has a check of its own, in float32 and only where it can run.
+    The Triton engine has a separate check, in float32 and only where it can run.
 
     Returns:
-        What was compared, in words.
+        A summary in words.
 
     Raises:
-        SkelnasError: an engine computes something else.
+        SkelnasError: an engine differs from the reference.
     """
-    if device.type == "mps":  # it has no float64
+    if device.type == "mps":  # has no float64
         device = torch.device("cpu")
-    others = [name for name in ENGINES if name not in ("reference", "triton")]
-    largest = 0.0
+    names = [name for name in ENGINES if name not in ("reference", "triton")]
+    max_difference = 0.0
     for reduction in (False, True):
         expected = _run("reference", settings, reduction, device)
-        for name in others:
-            for one, other in zip(_run(name, settings, reduction, device), expected, strict=True):
-                scale = max(other.abs().max().item(), 1e-12)
-                difference = (one - other).abs().max().item() / scale
+        for name in names:
+            actual = _run(name, settings, reduction, device)
+            for tensor, reference in zip(actual, expected, strict=True):
+                scale = max(reference.abs().max().item(), 1e-12)
+                difference = (tensor - reference).abs().max().item() / scale
                 if not difference <= TOLERANCE:
                     raise SkelnasError(
                         f"the {name} engine differs from the reference by {difference:.1e} of the "
-                        f"largest number in a {'reduction' if reduction else 'normal'} cell",
-                        hint="--engine reference is right; please report this with the versions",
+                        f"largest element in a {'reduction' if reduction else 'normal'} cell",
+                        hint="use --engine reference; please report this with the versions",
                     )
-                largest = max(largest, difference)
-    same = f"{', '.join(others)}: the same in float64 on {device}, to {largest:.0e} (relative)"
+                max_difference = max(max_difference, difference)
     reason = triton.why_not(device)
-    return f"{same}; triton: {f'not used, {reason}' if reason else 'the same in float32'}"
+    return (
+        f"{', '.join(names)}: equal in float64 on {device}, to {max_difference:.0e} (relative); "
+        f"triton: {f'not used, {reason}' if reason else 'equal in float32'}"
+    )
 
 
 def _run(
     engine: str, settings: SearchSettings, reduction: bool, device: torch.device
 ) -> list[Tensor]:
-    """Return a cell's output, and its gradients with respect to all that goes in."""
+    """Return a cell's output, and its gradients with respect to all inputs and weights."""
     primitives = candidates(settings.space)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         weights = [
             [_weights(op, op_stride(reduction, source), device) for op in primitives]
-            for node in range(NODES)
+            for node in range(NUM_NODES)
             for source in range(NUM_INPUT_NODES + node)
         ]
         logits, first, last = (
@@ -91,7 +94,7 @@ def _run(
             for shape in ((len(weights), len(primitives)), CELL, CELL)
         )
     out = ENGINES[engine]((first, last), logits.softmax(1), primitives, weights, reduction)
-    inputs = [first, last, logits, *(one for edge in weights for op in edge for one in op)]
+    inputs = [first, last, logits, *(weight for edge in weights for op in edge for weight in op)]
     loss = (out * torch.linspace(-1, 1, out.numel(), device=device).view_as(out)).sum()
     gradients = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
     return [out.detach(), *gradients]

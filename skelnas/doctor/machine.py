@@ -1,4 +1,4 @@
-"""What the machine has: processor, memory, threads, devices."""
+"""The machine: processor, memory, threads and devices."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Device:
     """A device that PyTorch can compute on.
 
     Attributes:
-        name: what ``--device`` calls it, with a number where there are several.
-        model: what it is.
-        total_bytes, free_bytes: of its memory; None where nobody says.
+        name: as in ``--device``, CUDA devices with their index.
+        model: make and model.
+        total_bytes, free_bytes: of its memory; None if unknown.
     """
 
     name: str
@@ -34,9 +34,9 @@ class Machine:
 
     Attributes:
         system: operating system and architecture.
-        cores: that this process may use.
-        load: processes that compute or wait to, of the last minute; None where nobody says.
-        threads: that PyTorch computes with on a CPU.
+        cores: available to this process.
+        load: the load average of the last minute; None if unknown.
+        threads: used by PyTorch on the CPU.
         devices: the CPU first.
     """
 
@@ -47,20 +47,20 @@ class Machine:
     devices: list[Device]
 
 
-def look_at_machine() -> Machine:
+def describe_machine() -> Machine:
     """Describe this machine."""
     cpu = torch.device("cpu")
-    found = [Device("cpu", _processor(), _total_bytes(), _whole(free_bytes(cpu)))]
-    for number in range(torch.cuda.device_count()):
-        about = torch.cuda.get_device_properties(number)
-        model = f"{about.name}, capability {about.major}.{about.minor}, CUDA {torch.version.cuda}"
-        free, total = torch.cuda.mem_get_info(number)
-        found.append(Device(f"cuda:{number}", model, total, free))
+    devices = [Device("cpu", _processor(), _total_bytes(), _to_int(free_bytes(cpu)))]
+    for index in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(index)
+        model = f"{gpu.name}, capability {gpu.major}.{gpu.minor}, CUDA {torch.version.cuda}"
+        free, total = torch.cuda.mem_get_info(index)
+        devices.append(Device(f"cuda:{index}", model, total, free))
     if torch.backends.mps.is_available():
-        free_there = _whole(free_bytes(torch.device("mps")))
-        found.append(Device("mps", platform.machine(), None, free_there))
+        mps_free = _to_int(free_bytes(torch.device("mps")))
+        devices.append(Device("mps", platform.machine(), None, mps_free))
     system = f"{platform.system()} {platform.release()}, {platform.machine()}"
-    return Machine(system, _cores(), _load(), torch.get_num_threads(), found)
+    return Machine(system, _cores(), _load(), torch.get_num_threads(), devices)
 
 
 def _cores() -> int:
@@ -78,8 +78,8 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
 
 
 def _total_bytes() -> int | None:
@@ -89,5 +89,5 @@ def _total_bytes() -> int | None:
         return None
 
 
-def _whole(number: float | None) -> int | None:
+def _to_int(number: float | None) -> int | None:
     return None if number is None else int(number)

@@ -1,4 +1,4 @@
-"""How long a search would take on this machine, from a few steps of it."""
+"""Estimate the time and memory of a search from a few of its steps."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from skelnas.runtime.memory import free_bytes, largest_share, measured
 from skelnas.runtime.seed import random_seed
 
 if TYPE_CHECKING:
-    from skelnas.doctor import Work
+    from skelnas.doctor import Workload
 
-TIMED = 2
-"""Steps that are timed at each size, after those that warm up."""
+NUM_TIMED = 2
+"""Steps timed at each batch size, after warming up."""
 
-SECONDS = 20.0
-"""That the steps may take in all; at least the smallest size is measured."""
+MAX_SECONDS = 20.0
+"""Time limit for all steps; the smallest batch size is always measured."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a search: clips that train w, (C, T, V) of each, classes."""
+    """The size of a search: clips that train the weights, their (C, T, V), classes."""
 
     clips: int
     shape: tuple[int, int, int]
@@ -42,15 +42,15 @@ class Size:
 
 @dataclass(frozen=True)
 class Pace:
-    """What a few steps say of a search.
+    """Estimated time and memory of a search. The field names are keys of ``--json``.
 
     Attributes:
-        measured_clips: clips in a batch that was timed.
-        measured_seconds: median time of such a step.
-        measured_peak_bytes: the most that its tensors took.
-        batch_size: clips in a batch of the search.
-        step_seconds, step_peak_bytes: the same for that, in proportion to the clips.
-        steps: of the search, in all epochs.
+        measured_clips: clips per batch in the timed steps.
+        measured_seconds: median time of a timed step.
+        measured_peak_bytes: peak memory of its tensors.
+        batch_size: clips per batch in the search.
+        step_seconds, step_peak_bytes: time and memory scaled to `batch_size`.
+        steps: of the search, over all epochs.
         epoch_seconds, search_seconds: steps times `step_seconds`.
     """
 
@@ -65,16 +65,17 @@ class Pace:
     search_seconds: float
 
 
-def read_size(settings: SearchSettings, work: Work) -> Size:
-    """Find the size of a search, of a cache or of the numbers that are given for one.
+def read_size(settings: SearchSettings, workload: Workload) -> Size:
+    """Return the size of a search on a cache, or on data described by three numbers.
 
     Raises:
         InputError: the cache is broken, or its training part cannot be halved.
     """
-    if work.cache is None:
-        channels = 3 * (1 + settings.streams.count(","))
-        return Size(work.clips, (channels, settings.frames, work.joints), work.classes)
-    with Cache.open(work.cache) as cache:
+    if workload.cache is None:
+        num_streams = 1 + settings.streams.count(",")
+        shape = (3 * num_streams, settings.frames, workload.joints)
+        return Size(workload.clips, shape, workload.classes)
+    with Cache.open(workload.cache) as cache:
         part = split_training_part(
             cache, cache.choose_protocol(settings.protocol), settings.hold_out
         )
@@ -86,11 +87,11 @@ def read_size(settings: SearchSettings, work: Work) -> Size:
 
 
 def measure_pace(settings: SearchSettings, size: Size, device: torch.device) -> Pace:
-    """Take steps on noise with growing batches, and scale the largest to the whole search.
+    """Time steps on noise with growing batches, and scale the largest to the whole search.
 
-    Batches double until they are whole or the next would take too long. Time and memory of a
-    whole one are taken to be in proportion to its clips, which is rather too much than too
-    little: part of a step does not depend on them. Reading and making batches is left out.
+    The batch size doubles until it is that of the search or the next would take too long. Time
+    and memory are scaled in proportion to the clips, which rather overestimates them, because
+    part of a step does not depend on the clips. Data loading is not included.
 
     Raises:
         DeviceError: the memory does not suffice for the smallest batch.
@@ -99,24 +100,24 @@ def measure_pace(settings: SearchSettings, size: Size, device: torch.device) -> 
     supernet = Supernet.of(settings, size.shape[0], size.classes)
     devices.place(supernet, device)
     bilevel = Bilevel(supernet, settings)
-    whole = min(settings.batch_size, size.clips)
-    clips = min(2, whole)
-    spent = 0.0
+    batch_size = min(settings.batch_size, size.clips)
+    clips = min(2, batch_size)
+    elapsed = 0.0
     while True:
         seconds, peak = _measure(bilevel, size, clips, device)
-        spent += (TIMED + 1) * seconds
-        following = min(2 * clips, whole)
-        expected = (TIMED + 1) * seconds * following / clips
-        if clips == following or spent + expected > SECONDS:
+        elapsed += (NUM_TIMED + 1) * seconds
+        next_clips = min(2 * clips, batch_size)
+        expected = (NUM_TIMED + 1) * seconds * next_clips / clips
+        if clips == next_clips or elapsed + expected > MAX_SECONDS:
             break
-        clips = following
-    scale = whole / clips
+        clips = next_clips
+    scale = batch_size / clips
     steps = num_batches(size.clips, settings.batch_size)
     return Pace(
         measured_clips=clips,
         measured_seconds=seconds,
         measured_peak_bytes=peak,
-        batch_size=whole,
+        batch_size=batch_size,
         step_seconds=scale * seconds,
         step_peak_bytes=int(scale * peak),
         steps=settings.epochs * steps,
@@ -125,23 +126,23 @@ def measure_pace(settings: SearchSettings, size: Size, device: torch.device) -> 
     )
 
 
-def fit(pace: Pace, device: torch.device) -> str:
-    """Say how much memory a step takes of what is free.
+def check_memory(pace: Pace, device: torch.device) -> str:
+    """Check that a step fits into free memory; return what it needs, in words.
 
     Raises:
-        DeviceError: it is too much.
+        DeviceError: it does not fit.
     """
     free = free_bytes(device)
-    takes = f"a step of {pace.batch_size} clips takes about {_gib(pace.step_peak_bytes)}"
+    need = f"a step of {pace.batch_size} clips takes about {_gib(pace.step_peak_bytes)}"
     if free is None:
-        return takes
-    room = largest_share(device) * free
-    if pace.step_peak_bytes > room:
+        return need
+    limit = largest_share(device) * free
+    if pace.step_peak_bytes > limit:
         raise DeviceError(
-            f"{takes}, and of {_gib(free)} that are free {_gib(room)} may be taken",
-            hint="a smaller --batch-size, fewer --channels or --checkpoint-cells take less",
+            f"{need}, but only {_gib(limit)} of the {_gib(free)} free may be used",
+            hint="use a smaller --batch-size, fewer --channels or --checkpoint-cells",
         )
-    return f"{takes} of {_gib(free)} that are free"
+    return f"{need} of {_gib(free)} free"
 
 
 def _gib(num_bytes: float) -> str:
@@ -151,20 +152,20 @@ def _gib(num_bytes: float) -> str:
 def _measure(
     bilevel: Bilevel, size: Size, num_clips: int, device: torch.device
 ) -> tuple[float, int]:
-    """Return the median seconds of a step with so many clips, and the bytes that it takes."""
+    """Return the median seconds of a step with `num_clips` clips, and its peak bytes."""
     training, validation = (_noise(size, num_clips, device, part) for part in range(2))
     with devices.precision(bilevel.settings.precision):
         with measured(device) as footprint:
             bilevel.step(training, validation, bilevel.settings.lr)
         if device.type == "cuda":
-            for _ in range(NUM_WARMUP_STEPS):  # the last of them is recorded
+            for _ in range(NUM_WARMUP_STEPS):  # the last one is recorded
                 bilevel.step(training, validation, bilevel.settings.lr)
         times = []
-        for _ in range(TIMED):
-            began = time.perf_counter()
-            # What a step returns is on the device; to read it is to wait for the whole step.
+        for _ in range(NUM_TIMED):
+            start = time.perf_counter()
+            # The result is on the device: reading it waits for the whole step.
             bilevel.step(training, validation, bilevel.settings.lr).tolist()
-            times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - start)
     return statistics.median(times), footprint.peak
 
 

@@ -1,4 +1,4 @@
-"""Which packages are there, without importing any."""
+"""Find the installed packages without importing any."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from importlib import metadata
 
 from skelnas._version import __version__
 
-BESIDES = ("test", "dev", "docs")
-"""Extras of those who work on skelnas, not with it."""
+DEVELOPER_EXTRAS = ("test", "dev", "docs")
+"""Extras needed only to work on skelnas."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A package that skelnas can use; `version` is None where it is not installed."""
+    """A package that skelnas can use; `version` is None if it is not installed."""
 
     name: str
     version: str | None
 
 
 def find_versions() -> dict[str, str]:
-    """Return the versions of what results depend on, as far as it is installed."""
+    """Return the versions of skelnas, Python and the installed packages that affect results."""
     names = ("torch", "numpy", "h5py")
     installed = {name: version for name in names if (version := find_version(name))}
     return {"skelnas": __version__, "python": platform.python_version(), **installed}
 
 
 def find_required() -> list[Package]:
-    """Return the packages that skelnas does not work without."""
+    """Return the packages that skelnas requires."""
     return [Package(name, find_version(name)) for name, extra in _requirements() if not extra]
 
 
@@ -38,13 +38,13 @@ def find_extras() -> dict[str, list[Package]]:
     """Return the packages of each extra, ``pip install 'skelnas[EXTRA]'``."""
     extras: dict[str, list[Package]] = {}
     for name, extra in _requirements():
-        if extra and extra not in BESIDES:
+        if extra and extra not in DEVELOPER_EXTRAS:
             extras.setdefault(extra, []).append(Package(name, find_version(name)))
     return extras
 
 
 def find_version(name: str) -> str | None:
-    """Return the version of a package that is installed, else None."""
+    """Return the version of a package, or None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -52,7 +52,7 @@ def find_version(name: str) -> str | None:
 
 
 def _requirements() -> Iterator[tuple[str, str]]:
-    """Yield the name of each required package, and which extra it is for or nothing."""
+    """Yield the name of each dependency and its extra, empty for required packages."""
     for text in metadata.requires("skelnas") or ():
         name = re.match(r"[\w.-]+", text)
         extra = re.search(r"""extra == ["']([\w-]+)""", text)

@@ -1,7 +1,7 @@
-"""What goes to the terminal: notes and progress on stderr, results on stdout.
+"""Output: notes, progress and errors to stderr, results to stdout.
 
-On a terminal progress is one live line; elsewhere (a pipe, a log file) it is a plain line
-now and then, so that logs stay readable.
+On a terminal, progress is a live line; elsewhere (a pipe, a log file) it is an occasional plain
+line, so that logs stay readable.
 """
 
 from __future__ import annotations
@@ -33,25 +33,36 @@ out = Console(highlight=False, emoji=False)
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
 
-SPEAKS = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
-"""Whether this process speaks for all: of several ranks only the first one does."""
+IS_MAIN_RANK = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+"""Whether this process prints and writes: the only one, or rank 0 of several."""
 
 
 def note(text: str, style: str | None = None) -> None:
-    """Print one line for the reader's eyes to stderr."""
+    """Print one line to stderr."""
     err.print(text, style=style, markup=False, soft_wrap=True)
 
 
+def failure(message: str, hint: str | None = None) -> None:
+    """Print an error to stderr, and what to do about it."""
+    note(f"skelnas: {message}", style="red")
+    if hint:
+        note(f"  hint: {hint}")
+
+
 def result(text: str) -> None:
-    """Print a result to stdout, exactly as given; raises SkelnasError where that is closed."""
+    """Print a result to stdout, unchanged.
+
+    Raises:
+        SkelnasError: standard output is closed.
+    """
     if sys.stdout is None:
-        raise SkelnasError("the result has no place: standard output is closed")
+        raise SkelnasError("cannot print the result: standard output is closed")
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
 
 
 class Meter:
-    """Counts work that is done. Made by `progress`."""
+    """Counts finished units of work; made by `progress`."""
 
     def __init__(self, description: str, total: int, bar: Progress | None) -> None:
         self._description = description
@@ -64,7 +75,7 @@ class Meter:
         self._last_line = time.monotonic()
 
     def advance(self, count: int = 1, status: str = "") -> None:
-        """Say that `count` more units are done; `status` stands beside the bar."""
+        """Count `count` more units as finished; `status` is shown next to the bar."""
         self._done += count
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=count, status=status)
@@ -75,8 +86,8 @@ class Meter:
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Meter]:
-    """Show how far a piece of work of `total` units is; the bar vanishes when it ends."""
-    if not err.is_interactive:  # a pipe, a file, a terminal that cannot go back (TERM=dumb)
+    """Show progress over `total` units of work; the bar disappears at the end."""
+    if not err.is_interactive:  # a pipe, a file, or a terminal that cannot redraw (TERM=dumb)
         yield Meter(description, total, None)
         return
     with Progress(

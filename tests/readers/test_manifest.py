@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from skelnas.cli.prepare import _numbers
+from skelnas.cli.prepare import parse_numbers
 from skelnas.data.cache import Cache
 from skelnas.data.prepare import prepare
 from skelnas.data.readers.base import ClipTable, Test, Train, Unused, check_recording
@@ -327,9 +327,9 @@ def test_files_of_joints_that_are_no_json_or_toml_are_told(tmp_path):
 @pytest.mark.parametrize("text", ["x", "3,", "3;5", "-1", "²", "1" * 20])
 def test_numbers_that_are_none_are_a_matter_of_usage(text):
     with pytest.raises(UsageError, match=r"--test-subjects .*expected numbers such as 3,5"):
-        _numbers(text, "--test-subjects")
+        parse_numbers(text, "--test-subjects")
 
 
 def test_numbers_are_divided_by_commas():
-    assert _numbers("", "--test-subjects") == ()
-    assert _numbers("3, 05", "--test-subjects") == (3, 5)
+    assert parse_numbers("", "--test-subjects") == ()
+    assert parse_numbers("3, 05", "--test-subjects") == (3, 5)

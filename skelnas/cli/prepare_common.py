@@ -1,0 +1,122 @@
+"""What the commands of `skelnas prepare` share: their options, the work, and its summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from inspect import Parameter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from skelnas.cli.options import Force, Function, Json, with_signature
+from skelnas.runtime import console
+
+if TYPE_CHECKING:
+    from skelnas.data.prepare import PrepareReport
+    from skelnas.data.readers.base import Source
+
+RawArgument = Annotated[
+    Path,
+    typer.Argument(help="Folder with the raw recordings, or a .zip of it.", show_default=False),
+]
+OutArgument = Annotated[
+    Path, typer.Argument(help="Cache to write, an .h5 file.", show_default=False)
+]
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """Options that do not depend on the source."""
+
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that read files; one per core by default.")
+    ] = None
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first broken file.")] = False
+    max_failed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Stop if more files are broken; no limit by default."),
+    ] = None
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep clips as they are read, and resume from kept ones."),
+    ] = False
+    float16: Annotated[
+        bool, typer.Option("--float16", help="Store float16: half the size, 1 mm off at 4 m.")
+    ] = False
+    compress: Annotated[
+        bool, typer.Option("--compress", help="Compress with gzip: smaller, slower to read.")
+    ] = False
+    force: Force = False
+    as_json: Json = False
+
+
+def with_prepare_options(function: Function) -> Function:
+    """Give a command one option per field of `PrepareOptions`; it receives them as ``options``."""
+
+    def command(**arguments: Any) -> Any:
+        values = {field.name: arguments.pop(field.name) for field in fields(PrepareOptions)}
+        return function(**arguments, options=PrepareOptions(**values))
+
+    hints = get_type_hints(PrepareOptions, include_extras=True)
+    parameters = [
+        Parameter(
+            field.name,
+            Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(PrepareOptions)
+    ]
+    return with_signature(command, function, "options", parameters)
+
+
+def run_prepare(source: Source, out: Path, options: PrepareOptions) -> None:
+    """Write the cache and print its summary.
+
+    Raises:
+        typer.Exit: with code 3 if files were broken.
+    """
+    from skelnas.data.cache import Storage
+    from skelnas.data.prepare import prepare
+
+    report = prepare(
+        source,
+        out,
+        workers=options.workers,
+        force=options.force,
+        strict=options.strict,
+        max_failed=options.max_failed,
+        resume=options.resume,
+        storage=Storage(float16=options.float16, compress=options.compress),
+    )
+    if options.as_json:
+        console.result(report.to_json())
+    else:
+        title = escape(f"{out}: {report.clips} clips")
+        table = Table("protocol", "train clips", "test clips", title=title)
+        for protocol, (train, test) in report.splits.items():
+            table.add_row(escape(protocol), f"{train:,}", f"{test:,}")
+        console.out.print(table)
+    _note_summary(report, out)
+    if report.failed:
+        raise typer.Exit(3)
+
+
+def _note_summary(report: PrepareReport, out: Path) -> None:
+    from skelnas.data.prepare import report_path
+
+    console.note(
+        f"{report.clips:,} clips, {report.frames:,} frames, {report.two_person_share:.0%} with two "
+        f"persons, in {report.seconds:.1f} s ({report.files_per_second:,.0f} files/s)"
+    )
+    if report.resumed:
+        console.note(f"{report.resumed:,} clips reused from an earlier run")
+    if report.skipped:
+        console.note(f"{len(report.skipped)} left out on purpose, see {report_path(out)}")
+    if report.failed:
+        file, reason = report.failed[0]
+        console.note(f"{len(report.failed)} broken and left out; the first: {file}: {reason}")
+        console.note(f"{report_path(out)} lists all of them")

@@ -1,0 +1,47 @@
+"""`skelnas report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skelnas.config import Device
+from skelnas.runtime import console
+
+
+def report(
+    run: Annotated[
+        Path,
+        typer.Argument(help="Run folder of a search, or model folder.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Output .html file (extra: plot); RUN/report.html by default."),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="Scores file of `skelnas evaluate --scores`; adds confusions."),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="With --scores: the scored cache, to draw confused clips."),
+    ] = None,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Time the model's forward pass on --device.")
+    ] = False,
+    device: Annotated[Device, typer.Option(help="Device for --latency.")] = "auto",
+) -> None:
+    """Write a report on a search or training, finished or not.
+
+    It shows curves, alphas, cells and settings; for a trained model also its cost and, with
+    --scores, what it confuses.
+
+    Example: skelnas report models/xsub --scores xsub.npz --cache ntu60.h5
+    """
+    from skelnas.reporting.report import report as run_report
+
+    time_on = device if latency else None
+    path = run_report(run, out, scores=scores, cache=cache, time_on=time_on)
+    console.note(f"done: {path}")

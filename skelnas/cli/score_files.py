@@ -1,0 +1,68 @@
+"""The files that `skelnas evaluate` and `skelnas ensemble` write: scores, confusion matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from skelnas.errors import UsageError
+from skelnas.runtime import console
+
+if TYPE_CHECKING:
+    from skelnas.evaluation.scores import Scores
+
+ScoresOut = Annotated[
+    Path | None,
+    typer.Option("--scores", help="Write each clip's scores to a .npz or .safetensors file."),
+]
+ConfusionOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--confusion",
+        help="Write the confusion matrix: .csv, or .png, .svg, .pdf (extra: plot).",
+    ),
+]
+
+
+def check_outputs(scores: Path | None, confusion: Path | None) -> None:
+    """Check, before any work is done, that both files can be written.
+
+    Raises:
+        UsageError: a file has an unsupported suffix.
+        SkelnasError: a picture is requested and matplotlib is missing.
+    """
+    from skelnas.evaluation.scores import check_suffix
+    from skelnas.reporting.plot_confusion import SUFFIXES
+    from skelnas.reporting.plot_style import drawing
+
+    if scores is not None:
+        check_suffix(scores)
+    suffix = confusion.suffix.lower() if confusion is not None else ""
+    if suffix in SUFFIXES:
+        with drawing("a confusion matrix"):  # raises without matplotlib
+            pass
+    elif suffix not in ("", ".csv"):
+        raise UsageError(
+            f"{confusion}: cannot write a confusion matrix to a file of this type",
+            hint=f"name a file that ends in .csv, {', '.join(SUFFIXES)}",
+        )
+
+
+def write_outputs(result: Scores, scores: Path | None, confusion: Path | None) -> None:
+    """Write the requested files, from the main rank only."""
+    from skelnas.evaluation.scores import write
+    from skelnas.reporting.plot_confusion import SUFFIXES, draw_confusion
+    from skelnas.runtime.files import atomic_write
+
+    if not console.IS_MAIN_RANK:
+        return
+    if scores is not None:
+        write(scores, result)
+    if confusion is None:
+        return
+    if confusion.suffix.lower() in SUFFIXES:
+        draw_confusion(result.about.classes, result.metrics.confusion, confusion)
+    else:
+        atomic_write(confusion, result.confusion_csv())

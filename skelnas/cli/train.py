@@ -1,0 +1,81 @@
+"""`skelnas train`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skelnas.cli.options import (
+    CacheArgument,
+    DryRun,
+    Force,
+    Resume,
+    TensorBoard,
+    has_ranks,
+    with_settings,
+)
+from skelnas.config import BaselineName, TrainSettings
+from skelnas.errors import UsageError
+from skelnas.genotype import Genotype
+from skelnas.genotype import load as load_genotype
+from skelnas.runtime import console
+
+
+@with_settings(TrainSettings)
+def train(
+    cache: CacheArgument,
+    out: Annotated[Path, typer.Option(help="Model folder to create.", show_default=False)],
+    genotype: Annotated[
+        str | None,
+        typer.Option(
+            help="JSON file, - for stdin, random:SEED, ntu_cs112se30 or ntu_cv112se30.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        BaselineName | None, typer.Option(help="Train this baseline instead of a genotype.")
+    ] = None,
+    resume: Resume = False,
+    force: Force = False,
+    tensorboard: TensorBoard = False,
+    dry_run: DryRun = False,
+    *,
+    settings: TrainSettings,
+) -> None:
+    """Train a genotype's network or a baseline; writes a model folder.
+
+    Example: skelnas train ntu60.h5 --genotype ntu_cs112se30 --out models/released
+    """
+    architecture = _read_architecture(genotype, model)
+    if dry_run:
+        console.result(settings.model_dump_json(indent=2))
+        return
+    from skelnas.reporting.model_card import write_card
+    from skelnas.training.saved_model import load_model
+    from skelnas.training.train import train as run
+
+    path = run(
+        cache, architecture, out, settings, resume=resume, force=force, tensorboard=tensorboard
+    )
+    if console.IS_MAIN_RANK:
+        write_card(out, load_model(out))
+    console.note(f"done: {path}; `skelnas evaluate {cache} {out}` scores it")
+
+
+def _read_architecture(genotype: str | None, model: BaselineName | None) -> Genotype | BaselineName:
+    if genotype is not None and model is None:
+        if genotype == "-" and has_ranks():
+            raise UsageError(
+                "several ranks cannot read the genotype from one standard input",
+                hint="`skelnas derive RUN --out genotype.json` writes a file for --genotype",
+            )
+        return load_genotype(genotype, sys.stdin.read() if genotype == "-" else None)
+    if model is not None and genotype is None:
+        return model
+    raise UsageError(
+        "train takes either --genotype or --model",
+        hint="--genotype trains cells; --model hcn, st-gcn or temporal-conv a baseline",
+    )
