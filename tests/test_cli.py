@@ -232,7 +232,7 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas search c.h5 --out new --device cuda", None, 4, ["cuda", "cpu"]),
         ("skelnas search c.h5 --out new --config none.toml", None, 3, ["none.toml"]),
         ("skelnas search c.h5 --out new --config bad.toml", None, 3, ["bad.toml", "epoch"]),
-        ("skelnas derive model", None, 3, ["model", "no search"]),
+        ("skelnas derive model", None, 3, ["model", "not a search"]),
         ("skelnas derive run --epoch 9", None, 2, ["epoch 9", "0 to 1"]),
         ("skelnas search c.h5 --out new --train-config bad.toml", None, 2, ["--repeats"]),
         (
