@@ -1,11 +1,11 @@
-"""How fast batches are made, wherever the clips are kept, and how exact float16 is.
+"""Measure how fast batches are made from each store, and the error of float16.
 
     python benchmarks/batches.py --out benchmarks/results/batches.json [CACHE ...]
 
-For the speed, clips are random walks in the shape of NTU RGB+D: 25 joints in 3-D, one or two
+Speed is measured on random walks in the shape of NTU RGB+D: 25 joints in 3-D, one or two
 persons, 84 frames on average, sampled to 112. Each line is the median of several turns, and all
-lines take turns, so that other work on the machine slows them alike. The error of float16 is that
-of all clips of each cache.
+lines take turns, so that other work on the machine slows them alike. The error of float16 is
+measured on all clips of each cache.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ AUGMENTS = {
 
 
 def make_clips(num_clips: int) -> Clips:
-    """Make random walks of as many persons and frames as NTU RGB+D has."""
+    """Make random walks of about the lengths of NTU RGB+D."""
     generator = np.random.default_rng(0)
     num_persons = 1 + (generator.random(num_clips) < 0.2)
     num_frames = generator.integers(40, 129, num_clips)
@@ -61,7 +61,7 @@ def make_clips(num_clips: int) -> Clips:
 def clips_per_second(
     dataset: Dataset, batch_size: int, augment: AugmentSettings | None, num_batches: int
 ) -> float:
-    """Make batches of random clips, and wait for the device to be done with them."""
+    """Make batches of random clips and wait for the device to finish."""
     order = np.random.default_rng(0).integers(0, len(dataset), (num_batches, batch_size))
     generator = torch.Generator().manual_seed(0)
     dataset.batch(torch.from_numpy(order[0]), augment, generator)
@@ -79,19 +79,19 @@ def wait(device: torch.device) -> None:
 
 
 def measure(device: torch.device, num_clips: int, clips_a_turn: int, turns: int) -> list[Any]:
-    """Time all cases in turns; returns one record a case."""
+    """Time all cases in turns; return one record per case."""
     clips = make_clips(num_clips)
     cases = list(itertools.product(STREAMS, BATCH_SIZES, AUGMENTS, STORES))
-    stores = {
-        (streams, kept): Dataset(clips, LAYOUT, 2, ClipSettings(streams=streams), device, kept)
-        for streams, kept in itertools.product(STREAMS, STORES)
+    datasets = {
+        (streams, store): Dataset(clips, LAYOUT, 2, ClipSettings(streams=streams), device, store)
+        for streams, store in itertools.product(STREAMS, STORES)
     }
     speeds: dict[Any, list[float]] = {case: [] for case in cases}
     for _ in range(turns):
         for case in cases:
-            streams, batch_size, augment, kept = case
+            streams, batch_size, augment, store = case
             count = clips_a_turn // batch_size
-            speed = clips_per_second(stores[streams, kept], batch_size, AUGMENTS[augment], count)
+            speed = clips_per_second(datasets[streams, store], batch_size, AUGMENTS[augment], count)
             speeds[case].append(speed)
     return [
         {
@@ -113,8 +113,10 @@ def measure_error(path: Path) -> dict[str, Any]:
         for streams, center in itertools.product(("joint", "motion"), (True, False)):
             settings = ClipSettings(streams=streams, center=center)
             exact, rounded = (
-                Dataset(clips, cache.layout, cache.max_persons, settings, torch.device("cpu"), kept)
-                for kept in ("float32", "float16")
+                Dataset(
+                    clips, cache.layout, cache.max_persons, settings, torch.device("cpu"), store
+                )
+                for store in ("float32", "float16")
             )
             squares, count, largest = 0.0, 0, 0.0
             for indices in torch.arange(len(cache)).split(64):
@@ -141,7 +143,7 @@ def _cpu_info() -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("caches", nargs="*", type=Path, help="to measure the error of float16 on")
+    parser.add_argument("caches", nargs="*", type=Path, help="caches to measure the float16 error on")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clips", type=int, default=2000, help="clips to choose from")

@@ -1,12 +1,12 @@
-"""How fast `skelnas prepare` is: a file, a whole data set, and with more workers.
+"""Measure the speed of `skelnas prepare`: one file, a whole data set, more workers.
 
     python benchmarks/prepare.py parse --ntu RAW
     python benchmarks/prepare.py scale --ntu RAW --names ntu60-clips.txt.gz
     python benchmarks/prepare.py scale --kinetics RAW
 
-RAW are folders with real recordings; few will do. `parse` times one core on the files as they
-are. `scale` makes a whole data set of symbolic links to them, under its official names, and runs
-the installed command on it. Each prints a line of JSON, and `--out` adds it to a file.
+RAW is a folder with real recordings; a few are enough. `parse` times one core on these files.
+`scale` makes a whole data set of symbolic links to them, under its official names, and runs the
+installed command on it. Each prints a line of JSON, and `--out` appends it to a file.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from skelnas.data.readers.ntu_file import NUM_JOINTS, parse, parse_by_line
 
 
 def parse_needed_tokens(data: bytes, where: str) -> Detections:
-    """Split only x, y and z off each line of a joint: the fastest way without numpy's help.
+    """Split only x, y and z off each joint's line: the fastest parser without NumPy.
 
-    It checks nothing: a broken file is read as far as it goes, or ends in some exception.
+    It checks nothing: a broken file gives a partial result or any exception.
     """
     lines = iter(data.splitlines())
     num_frames = int(next(lines))
@@ -65,11 +65,11 @@ PARSERS: dict[str, Callable[[bytes, str], Detections]] = {
     "needed tokens": parse_needed_tokens,
     "line by line": parse_by_line,
 }
-"""What is compared; the first is what `skelnas prepare ntu` uses."""
+"""The parsers to compare; `skelnas prepare ntu` uses the first."""
 
 
 def measure_parse(folder: Path, rounds: int) -> dict[str, Any]:
-    """Time parsers and the rule for bodies, in turns: milliseconds of one core a file."""
+    """Time the parsers and the body rule in turns, in milliseconds of one core per file."""
     files = [(path.read_bytes(), path.name) for path in sorted(folder.rglob("*.skeleton"))]
     for data, name in files:
         first, *others = (parse_one(data, name) for parse_one in PARSERS.values())
@@ -102,14 +102,14 @@ def _cpu_ms(function: Callable[[Any], object], inputs: list[Any]) -> float:
 
 
 def link_ntu(raw: Path, names: Iterable[str], folder: Path) -> None:
-    """Make a link for every official name, to the real files in turn."""
+    """Link every official name to one of the real files, in turn."""
     files = itertools.cycle(sorted(raw.rglob("*.skeleton")))
     for name, file in zip(names, files, strict=False):
         (folder / f"{name}.skeleton").symlink_to(file.resolve())
 
 
 def link_kinetics(raw: Path, count: int, folder: Path) -> None:
-    """Make so many links to real validation clips, and the label file that goes with them."""
+    """Make `count` links to real validation clips, and their label file."""
     labels = json.loads((raw / "kinetics_val_label.json").read_bytes())
     files = sorted((raw / "val").glob("*.json"))
     (folder / "val").mkdir()
@@ -125,7 +125,7 @@ def link_kinetics(raw: Path, count: int, folder: Path) -> None:
 def measure_prepare(
     source: str, folder: Path, out: Path, workers: int, flags: list[str]
 ) -> dict[str, Any]:
-    """Run the installed command and watch it and all of its processes."""
+    """Run the installed command and monitor all of its processes."""
     skelnas = Path(sys.executable).with_name("skelnas")
     command = [skelnas, "prepare", source, folder, out, "--force", "--workers", workers, *flags]
     before = os.getloadavg()[0]
@@ -173,7 +173,7 @@ def measure_scale(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def about() -> dict[str, Any]:
-    """Say where, when and with what this was measured."""
+    """Return where, when and with which versions this was measured."""
     cpu = platform.processor() or platform.machine()
     facts = Path("/proc/cpuinfo")
     if facts.exists():
@@ -192,8 +192,8 @@ def main() -> None:
     parser.add_argument("what", choices=["parse", "scale"])
     parser.add_argument("--ntu", type=Path, help="folder with .skeleton files")
     parser.add_argument("--kinetics", type=Path, help="folder with val/ and its label file")
-    parser.add_argument("--names", type=Path, help="official clip names, one a line, .txt.gz")
-    parser.add_argument("--limit", type=int, help="only so many links")
+    parser.add_argument("--names", type=Path, help="official clip names, one per line, .txt.gz")
+    parser.add_argument("--limit", type=int, help="maximum number of links")
     parser.add_argument("--workers", type=int, nargs="+", default=[os.cpu_count()])
     parser.add_argument("--flags", nargs="*", default=[], help="of prepare, without --: resume")
     parser.add_argument("--rounds", type=int, default=9)

@@ -1,9 +1,9 @@
-"""What `--float16` and `--compress` save, and what they cost when a cache is read.
+"""Measure what `--float16` and `--compress` save, and what they cost in reading a cache.
 
     python benchmarks/storage.py --ntu RAW --rounds 5
 
-RAW is a folder with real NTU RGB+D files. They are written again and again, under other names,
-until the cache has --clips clips; then it is read whole, and clip by clip in random order.
+RAW is a folder with real NTU RGB+D files. They are written repeatedly, under different names,
+until the cache has --clips clips; then it is read in order, and clip by clip in random order.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ def cpu_seconds(function: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def measure(path: Path, write_it: Callable[[], None], bytes_of_all: int) -> dict[str, Any]:
+def measure(path: Path, write_cache: Callable[[], None], num_bytes: int) -> dict[str, Any]:
     """Time writing, reading everything in order, and reading single clips in random order."""
-    written = cpu_seconds(write_it)
+    written = cpu_seconds(write_cache)
     with Cache.open(path) as cache:
         order = np.random.default_rng(0).permutation(len(cache))
         whole = cpu_seconds(lambda: [cache.load(clips) for clips in cache.read_ranges()])
         single = cpu_seconds(lambda: [cache.read(int(index)) for index in order[:500]])
     return {
         "megabytes": path.stat().st_size / 1e6,
-        "write_megabytes_a_second": bytes_of_all / 1e6 / written,
-        "read_megabytes_a_second": bytes_of_all / 1e6 / whole,
+        "write_megabytes_a_second": num_bytes / 1e6 / written,
+        "read_megabytes_a_second": num_bytes / 1e6 / whole,
         "random_clip_ms": 1000 * single / min(500, len(order)),
     }
 
@@ -85,24 +85,24 @@ def main() -> None:
         for _ in range(options.rounds):
             for name, storage in STORAGES.items():
 
-                def write_it(storage: Storage = storage) -> None:
+                def write_cache(storage: Storage = storage) -> None:
                     write(path, source, clips, options.clips, storage)
 
-                rounds[name].append(measure(path, write_it, num_bytes))
+                rounds[name].append(measure(path, write_cache, num_bytes))
             began = time.process_time()
             for rows in stored:
                 clip_checksum(*rows)
             checksums.append(1e6 * (time.process_time() - began) / len(stored))
     medians = {
         name: {
-            key: float(f"{statistics.median(one[key] for one in of_name):.3g}")
-            for key in of_name[0]
+            key: float(f"{statistics.median(result[key] for result in results):.3g}")
+            for key in results[0]
         }
-        for name, of_name in rounds.items()
+        for name, results in rounds.items()
     }
-    facts = {"clips": options.clips, "megabytes_as_float32": round(num_bytes / 1e6)}
+    sizes = {"clips": options.clips, "megabytes_as_float32": round(num_bytes / 1e6)}
     result = {"storage": medians, "checksum_microseconds_a_clip": statistics.median(checksums)}
-    line = json.dumps({"what": "storage", **about(), **facts, **result})
+    line = json.dumps({"what": "storage", **about(), **sizes, **result})
     print(line)
     if options.out:
         with options.out.open("a") as file:

@@ -76,7 +76,7 @@ def cache(tmp_path: Path) -> Iterator[Cache]:
         yield cache
 
 
-def test_every_clip_comes_back_as_it_was(cache: Cache) -> None:
+def test_clips_are_read_as_written(cache: Cache) -> None:
     assert len(cache) == 20
     for index, clip in enumerate(recordings()):
         poses, present = cache.read(index)
@@ -92,7 +92,7 @@ def test_every_clip_comes_back_as_it_was(cache: Cache) -> None:
         assert (cache.num_persons[index], cache.num_frames[index]) == clip.present.shape
 
 
-def test_head_comes_back_as_it_was(cache: Cache) -> None:
+def test_the_head_is_read_as_written(cache: Cache) -> None:
     assert cache.layout == LAYOUT
     assert cache.classes == CLASSES
     assert cache.source == "fake"
@@ -202,7 +202,7 @@ def test_many_processes_read_at_once(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), SystemExit()])
-def test_a_writer_that_is_stopped_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+def test_an_interrupted_writer_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     out = tmp_path / "cache.h5"
 
     def stopped() -> None:
@@ -225,7 +225,7 @@ def test_a_writer_without_finish_leaves_the_old_cache(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_rule_that_is_no_json_leaves_nothing(tmp_path: Path) -> None:
+def test_a_rule_that_is_not_json_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         CacheWriter(
             tmp_path / "cache.h5",
@@ -255,12 +255,12 @@ def test_a_killed_writer_leaves_no_file_that_opens(tmp_path: Path) -> None:
         Cache.open(left)
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(SkelnasError, match=r"cannot write .*No such file or directory"):
         new_writer(tmp_path / "nowhere" / "cache.h5")
 
 
-def test_a_second_writer_of_the_same_file_is_refused(tmp_path: Path) -> None:
+def test_a_second_writer_of_the_same_file_is_rejected(tmp_path: Path) -> None:
     out = tmp_path / "cache.h5"
     with new_writer(out) as writer:
         for clip in recordings():
@@ -338,7 +338,7 @@ def bad(fault: str) -> Recording:
         ("absent", r"person 1 is absent in frame 4 .*not zero"),
     ],
 )
-def test_a_bad_recording_is_refused_and_the_writer_goes_on(
+def test_a_bad_recording_is_rejected_and_the_writer_continues(
     tmp_path: Path, fault: str, reason: str
 ) -> None:
     out = tmp_path / "cache.h5"
@@ -353,7 +353,7 @@ def test_a_bad_recording_is_refused_and_the_writer_goes_on(
         np.testing.assert_array_equal(cache.read(1)[0], recording(2).poses)
 
 
-def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_name_is_rejected(tmp_path: Path) -> None:
     with new_writer(tmp_path / "cache.h5") as writer:
         writer.add(recording(0))
         with pytest.raises(InputError, match="clip-000: an earlier file gave a clip of the same"):
@@ -370,7 +370,7 @@ def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
         (CLASSES, {"xsub": [0, 1, 2]}, r"protocol xsub: expected 0, 1 or -1"),
     ],
 )
-def test_tables_that_do_not_fit_are_refused(
+def test_inconsistent_tables_are_rejected(
     tmp_path: Path, classes: list[str], splits: dict[str, list[int]], reason: str
 ) -> None:
     with new_writer(tmp_path / "cache.h5") as writer:
@@ -384,7 +384,7 @@ def test_tables_that_do_not_fit_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_clips_are_no_cache(tmp_path: Path) -> None:
+def test_a_cache_needs_clips(tmp_path: Path) -> None:
     with new_writer(tmp_path / "cache.h5") as writer, pytest.raises(InputError, match="no clips"):
         finish(writer, 0)
 
@@ -396,13 +396,13 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert "skelnas prepare" in str(caught.value.hint)
 
 
-def test_a_folder_is_no_cache(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_cache(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read the cache .*directory"):
         Cache.open(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF", b"PK\x03\x04 a zip file", b"x" * 5000])
-def test_a_file_that_is_no_hdf5(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_hdf5(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "cache.h5"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"cache\.h5 is not an HDF5 file"):
@@ -428,7 +428,7 @@ def test_another_schema_version(tmp_path: Path) -> None:
     assert "again" in str(caught.value.hint)
 
 
-def test_a_file_that_was_cut_short(tmp_path: Path) -> None:
+def test_a_truncated_file(tmp_path: Path) -> None:
     whole = write(tmp_path / "cache.h5", recordings(40)).read_bytes()
     path = tmp_path / "short.h5"
     for length in [9, 50, 200, 1000, len(whole) // 2, len(whole) - 1]:
@@ -449,7 +449,7 @@ def test_a_file_that_was_cut_short(tmp_path: Path) -> None:
         "rule",
     ],
 )
-def test_a_cache_that_was_tampered_with(tmp_path: Path, damage: str) -> None:
+def test_a_cache_with_inconsistent_contents(tmp_path: Path, damage: str) -> None:
     path = write(tmp_path / "cache.h5", recordings(3))
     with h5py.File(path, "a") as file:
         match damage:

@@ -53,7 +53,7 @@ def test_what_is_in_a_cache(path: Path, monkeypatch: pytest.MonkeyPatch, read_by
 
 
 @pytest.mark.parametrize("read_bytes", [1, 2000, 10**9])
-def test_a_whole_cache_has_no_damage(
+def test_an_intact_cache_has_no_damage(
     path: Path, monkeypatch: pytest.MonkeyPatch, read_bytes: int
 ) -> None:
     monkeypatch.setattr(reader, "READ_BYTES", read_bytes)
@@ -104,7 +104,7 @@ def test_wrong_values_are_found_without_checksums(path: Path, fault: str) -> Non
     assert problem.startswith("clip clip-003: ")
 
 
-def test_a_part_of_the_file_that_cannot_be_read_is_found(
+def test_an_unreadable_part_of_the_file_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from test_cache import LAYOUT, RULE, finish
@@ -143,7 +143,7 @@ def test_clips_are_found_by_name(path: Path) -> None:
     assert "clip-007" in str(caught.value.hint)
 
 
-def test_of_very_short_clips(tmp_path: Path) -> None:
+def test_very_short_clips(tmp_path: Path) -> None:
     pose = np.ones((1, 1, 4, 3), dtype=np.float32)
     clip = Recording("one", 0, pose, np.ones((1, 1), dtype=np.bool_))
     with Cache.open(write(tmp_path / "cache.h5", [clip])) as cache:

@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_table_and_the_verdict(folder: Path) -> None:
+def test_table_and_verification(folder: Path) -> None:
     finished = run("skelnas inspect c.h5 --verify", folder)
     assert finished.returncode == 0, finished.stderr
     for word in ("16 clips", "synthetic", "body_rule: denoise", "float16 gzip", "xsub", "xview"):
@@ -66,7 +66,7 @@ def test_pictures(folder: Path, name: str) -> None:
         ("skelnas inspect nowhere.h5", 3, ["nowhere.h5", "No such file"]),
     ],
 )
-def test_requests_that_cannot_be(folder: Path, command: str, code: int, words: list[str]) -> None:
+def test_invalid_requests(folder: Path, command: str, code: int, words: list[str]) -> None:
     fails(command, folder, code, *words)
 
 

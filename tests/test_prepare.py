@@ -125,7 +125,7 @@ def test_prepare_writes_a_cache_and_a_report(tmp_path: Path) -> None:
     assert written["skipped"] == [{"file": "raw/missing", "reason": "known to be incomplete"}]
 
 
-def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
     source = FakeSource(count=150, faults={"0005": "nan", "0100": "input", "0149": "same name"})
     caches, reports = [], []
     for workers in (1, 2, 3):
@@ -181,7 +181,7 @@ def test_no_files_are_bad_input(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_cache_is_refused_without_force(tmp_path: Path) -> None:
+def test_an_existing_cache_is_kept_without_force(tmp_path: Path) -> None:
     out = tmp_path / "cache.h5"
     out.write_text("precious")
     with pytest.raises(UsageError, match="already exists") as caught:
@@ -229,9 +229,7 @@ def test_a_worker_that_dies_ends_the_run(tmp_path: Path) -> None:
         ("nowhere/cache.h5", None, "there is no folder"),
     ],
 )
-def test_requests_that_cannot_be(
-    tmp_path: Path, out: str, workers: int | None, reason: str
-) -> None:
+def test_invalid_arguments(tmp_path: Path, out: str, workers: int | None, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         prepare(FakeSource(), tmp_path / out, workers=workers, force=True)
 

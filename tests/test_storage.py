@@ -27,7 +27,7 @@ def write(out: Path, clips: list[Recording], storage: Storage) -> Path:
 
 
 @pytest.mark.parametrize("storage", STORAGES, ids=str)
-def test_clips_come_back_as_float32(tmp_path: Path, storage: Storage) -> None:
+def test_clips_are_read_as_float32(tmp_path: Path, storage: Storage) -> None:
     clips = recordings()
     with Cache.open(write(tmp_path / "cache.h5", clips, storage)) as cache:
         assert cache.storage == storage
@@ -44,7 +44,7 @@ def test_clips_come_back_as_float32(tmp_path: Path, storage: Storage) -> None:
             np.testing.assert_array_equal(loaded.poses[rows], poses.reshape(-1, 4, 3))
 
 
-def test_what_it_saves(tmp_path: Path) -> None:
+def test_float16_and_compression_save_space(tmp_path: Path) -> None:
     clips = [recording(index, 2, 1000) for index in range(10)]
     size = {
         storage: write(tmp_path / "cache.h5", clips, storage).stat().st_size for storage in STORAGES
@@ -53,7 +53,7 @@ def test_what_it_saves(tmp_path: Path) -> None:
     assert plain > smaller > half > smallest
 
 
-def test_other_readers_can_read_it(tmp_path: Path) -> None:
+def test_other_hdf5_readers_can_read_it(tmp_path: Path) -> None:
     path = write(tmp_path / "cache.h5", recordings(), Storage(float16=True, compress=True))
     with h5py.File(path) as file:
         assert file["poses"].dtype == np.dtype("<f2")
@@ -61,7 +61,7 @@ def test_other_readers_can_read_it(tmp_path: Path) -> None:
         assert file["present"].compression == "gzip"
 
 
-def test_a_number_that_float16_cannot_hold(tmp_path: Path) -> None:
+def test_a_number_too_large_for_float16(tmp_path: Path) -> None:
     good, bad = recording(0), recording(1)
     bad.poses[0, 0, 2, 1] = 65_520
     with CacheWriter(
@@ -81,14 +81,14 @@ def test_a_number_that_float16_cannot_hold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("storage", STORAGES, ids=str)
-def test_prepare_stores_so_and_reports_it(tmp_path: Path, storage: Storage) -> None:
-    bytes_of = []
+def test_prepare_uses_and_reports_the_storage(tmp_path: Path, storage: Storage) -> None:
+    contents = []
     for workers in (1, 2):
         out = tmp_path / f"{workers}.h5"
         report = prepare(FakeSource(count=60), out, workers=workers, storage=storage)
         assert report.storage == storage
         assert f'"float16": {str(storage.float16).lower()}' in report.to_json()
-        bytes_of.append(out.read_bytes())
-    assert bytes_of[0] == bytes_of[1]
+        contents.append(out.read_bytes())
+    assert contents[0] == contents[1]
     with Cache.open(out) as cache:
         assert cache.storage == storage
