@@ -10,19 +10,19 @@ from skelnas.data.readers.bodies import MAX_WIDTH_TO_HEIGHT, MIN_TRACK_FRAMES, c
 from skelnas.data.readers.files import packaged_names
 from skelnas.data.readers.ntu import Ntu
 from skelnas.data.readers.ntu_file import parse, parse_by_line
-from skelnas.data.readers.stage.kinematics import ANGLES, SKELETON, mirror, pose, proportioned
-from skelnas.data.readers.stage.motions import ACTIONS, sides
-from skelnas.data.readers.synthetic import SUBJECTS, Synthetic, takes, write_raw
+from skelnas.data.readers.simulation.kinematics import ANGLES, SKELETON, mirror, pose, scale_body
+from skelnas.data.readers.simulation.motions import ACTIONS, sides
+from skelnas.data.readers.synthetic import SUBJECTS, Synthetic, clip_names, write_raw
 from skelnas.errors import InputError, UsageError
 
 NUM_ACTIONS = len(ACTIONS)
 """Clips in one round, in which every action is played once."""
 TWO_PERSONS = {action.number for action in ACTIONS if action.partner is not None}
-AVERAGE = proportioned(dict.fromkeys([bone.part for bone in SKELETON], 1.0))
+AVERAGE = scale_body(dict.fromkeys([bone.part for bone in SKELETON], 1.0))
 
 
 def names_of(num_clips):
-    return [str(take) for take in takes(num_clips)]
+    return [str(name) for name in clip_names(num_clips)]
 
 
 def action_of(name):

@@ -1,9 +1,9 @@
-"""A synthetic source: labelled recordings of bodies that forward kinematics moves, not people.
+"""A synthetic source, to try, test and demonstrate every step without a download.
 
-Sixteen actions of NTU RGB+D 60 are played by twelve actors before three cameras, and reported by a
-sensor with faults like those of the real one. The files have NTU's form and names; the motion in
-them is made from the table in `stage.motions` and says nothing about how well a network does on
-recordings of people. It serves to try, test and demonstrate every step without a download.
+Twelve simulated actors perform sixteen actions of NTU RGB+D 60 in front of three cameras, and a
+simulated sensor with realistic faults records them. The files have NTU's format and names. The
+motions come from the table in `simulation.motions`; accuracy on them says nothing about accuracy on
+recordings of people.
 """
 
 from __future__ import annotations
@@ -26,98 +26,40 @@ from skelnas.data.readers.ntu_facts import (
     official_splits,
     parse_name,
 )
-from skelnas.data.readers.stage.actors import draw_actor, play
-from skelnas.data.readers.stage.motions import ACTIONS
-from skelnas.data.readers.stage.sensor import CAMERAS, Footage, film, skeleton_text, view
+from skelnas.data.readers.simulation.actors import draw_actor, perform
+from skelnas.data.readers.simulation.motions import ACTIONS
+from skelnas.data.readers.simulation.sensor import (
+    CAMERAS,
+    SensorData,
+    format_skeleton,
+    record,
+    to_camera,
+)
 from skelnas.errors import InputError, UsageError
 
 SUBJECTS = (1, 3, 2, 6, 4, 7, 5, 10, 8, 11, 9, 12)
-"""Numbers of the actors, in the order of the clips: by NTU's xsub, training and test alternate."""
-FACINGS = {1: 45.0, 2: -45.0}
-"""Where a performer looks in each replication [degrees]: at camera 2, then at camera 3."""
+"""Numbers of the actors in the order of the clips; training and test subjects of xsub alternate."""
+FACINGS_DEGREES = {1: 45.0, 2: -45.0}
+"""Where the performer looks in each replication: at camera 2, then at camera 3."""
 FIRST_SETUP = 101
-"""NTU has the setups 1 to 32, so that no clip can be taken for a recording of people."""
-LAPS_OF_A_SITE = len(CAMERAS) * len(FACINGS)
-MAX_CLIPS = (1000 - FIRST_SETUP) // 2 * LAPS_OF_A_SITE * len(SUBJECTS) * len(ACTIONS)
-"""Where the three digits of the setup end."""
+"""NTU has the setups 1 to 32, so no clip can be mistaken for a recording of people."""
+LAPS_PER_SITE = len(CAMERAS) * len(FACINGS_DEGREES)
+MAX_CLIPS = (1000 - FIRST_SETUP) // 2 * LAPS_PER_SITE * len(SUBJECTS) * len(ACTIONS)
+"""The setup has three digits."""
 
 _ACTIONS = {action.number: action for action in ACTIONS}
 
 
-def takes(num_clips: int) -> list[ClipName]:
-    """List the first clips, in a fixed order of which every beginning is balanced.
-
-    The action changes from clip to clip; the subject, and with it the camera, from one round of all
-    actions to the next. So after 2 rounds (32 clips) xsub and xview have training and test clips,
-    and after 12 every subject has played. After 72 rounds (1152 clips) every subject has played
-    every action in both replications before all cameras, at one of two setups; from then on the
-    same is played again at two further setups.
-    """
-    return [_take(index) for index in range(num_clips)]
-
-
-def _take(index: int) -> ClipName:
-    turn, row = divmod(index, len(ACTIONS))
-    lap, place = divmod(turn, len(SUBJECTS))
-    return ClipName(
-        setup=FIRST_SETUP + place // 2 % 2 + 2 * (lap // LAPS_OF_A_SITE),
-        camera=1 + (place + lap) % len(CAMERAS),
-        subject=SUBJECTS[place],
-        replication=1 + (place // 4 + lap) % len(FACINGS),
-        action=ACTIONS[row].number,
-    )
-
-
-def shoot(take: ClipName, seed: int) -> Footage:
-    """Make the footage of one clip: a pure function of its name and the seed.
-
-    As in NTU, the cameras see one and the same performance; each has noise and faults of its own.
-    """
-
-    def rng(purpose: int, *numbers: int) -> Generator:
-        return np.random.default_rng([seed, purpose, *numbers])
-
-    performer = draw_actor(rng(1, take.subject))
-    performance = rng(2, take.setup, take.subject, take.replication, take.action)
-    people = play(_ACTIONS[take.action], performer, FACINGS[take.replication], performance)
-    seen = view(np.stack(people), take.camera, site=rng(3, take.setup))
-    return film(list(seen), rng(4, *take))
-
-
-def write_raw(folder: Path, *, num_clips: int, seed: int = 0) -> list[Path]:
-    """Write the clips of `takes` as raw NTU files.
-
-    Args:
-        folder: where to; it is made if it does not exist, and files of the same name are replaced.
-        num_clips: how many; more clips of the same seed begin with the same ones.
-        seed: decides about everything that is drawn.
-
-    Returns:
-        The paths of the files, in the order of `takes`.
-
-    Raises:
-        UsageError: if `num_clips` or `seed` is out of range.
-    """
-    _check(num_clips, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for take in takes(num_clips):
-        path = folder / f"{take}{ENDING}"
-        path.write_bytes(skeleton_text(shoot(take, seed)).encode("ascii"))
-        paths.append(path)
-    return paths
-
-
 @dataclass(frozen=True)
 class Synthetic:
-    """Clips that are made when they are read, as if `Ntu` read what `write_raw` writes.
+    """Clips that are generated when read, identical to what `Ntu` reads after `write_raw`.
 
     Attributes:
-        num_clips: how many.
-        seed: decides about everything that is drawn.
+        num_clips: number of clips.
+        seed: seed of all random numbers.
 
     Raises:
-        UsageError: if `num_clips` or `seed` is out of range.
+        UsageError: `num_clips` or `seed` is out of range.
     """
 
     num_clips: int
@@ -132,7 +74,7 @@ class Synthetic:
 
     @property
     def rule(self) -> dict[str, Any]:
-        """How the clips were made and persons chosen."""
+        """How the clips were generated and persons chosen."""
         return {
             "body_rule": "denoise",
             "seed": self.seed,
@@ -140,29 +82,94 @@ class Synthetic:
         }
 
     def classes(self, labels: NDArray[np.int32]) -> list[str]:
-        """Names of the 60 classes of NTU RGB+D 60, most of which have no clip here."""
+        """Return all 60 class names of NTU RGB+D 60; only 16 classes have clips."""
         return class_names(labels)
 
     def catalogue(self) -> Catalogue:
-        """List the clips; an item is the name of a clip, not of a file that exists."""
-        return Catalogue([Path(str(take)) for take in takes(self.num_clips)])
+        """List the clips; an item is the name of a clip, not an existing file."""
+        return Catalogue([Path(str(name)) for name in clip_names(self.num_clips)])
 
     def read(self, item: Path) -> Recording:
-        """Make one clip and choose its persons.
+        """Generate one clip and choose its persons.
 
         Raises:
-            InputError: if this source has no clip of that name.
+            InputError: this source has no clip of that name.
         """
-        take = _parse(item.name)
-        detections = shoot(take, self.seed).detections
+        name = _parse(item.name)
+        detections = simulate(name, self.seed).detections
         poses, present = choose_persons(detections, "denoise", item.name)
         return Recording(
-            item.name, take.action - 1, poses, present, take.subject, take.camera, take.setup
+            item.name, name.action - 1, poses, present, name.subject, name.camera, name.setup
         )
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
-        """NTU RGB+D 60's protocols, `xsub` and `xview`."""
+        """Return `xsub` and `xview`, as in NTU RGB+D 60."""
         return official_splits(clips)
+
+
+def write_raw(folder: Path, *, num_clips: int, seed: int = 0) -> list[Path]:
+    """Write the first clips as raw NTU files.
+
+    Args:
+        folder: where to write them; created if missing. Files of the same name are replaced.
+        num_clips: number of clips; a larger number adds clips without changing the first ones.
+        seed: seed of all random numbers.
+
+    Returns:
+        The paths of the files, in the order of `clip_names`.
+
+    Raises:
+        UsageError: `num_clips` or `seed` is out of range.
+    """
+    _check(num_clips, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name in clip_names(num_clips):
+        path = folder / f"{name}{ENDING}"
+        path.write_bytes(format_skeleton(simulate(name, seed)).encode("ascii"))
+        paths.append(path)
+    return paths
+
+
+def clip_names(num_clips: int) -> list[ClipName]:
+    """List the first clips, in a fixed order of which every beginning is balanced.
+
+    The action changes from clip to clip; the subject, and with it the camera, from one round of
+    all actions to the next. So after 2 rounds (32 clips) xsub and xview have training and test
+    clips, and after 12 rounds every subject has appeared. After 72 rounds (1152 clips) every
+    subject has performed every action in both replications in front of all cameras, at one of two
+    setups; then the same starts again at two further setups.
+    """
+    return [_clip_name(index) for index in range(num_clips)]
+
+
+def _clip_name(index: int) -> ClipName:
+    round_index, row = divmod(index, len(ACTIONS))
+    lap, actor = divmod(round_index, len(SUBJECTS))
+    return ClipName(
+        setup=FIRST_SETUP + actor // 2 % 2 + 2 * (lap // LAPS_PER_SITE),
+        camera=1 + (actor + lap) % len(CAMERAS),
+        subject=SUBJECTS[actor],
+        replication=1 + (actor // 4 + lap) % len(FACINGS_DEGREES),
+        action=ACTIONS[row].number,
+    )
+
+
+def simulate(name: ClipName, seed: int) -> SensorData:
+    """Simulate the recording of one clip: a pure function of its name and the seed.
+
+    As in NTU, all cameras see the same performance; noise and faults differ from camera to camera.
+    """
+
+    def rng(purpose: int, *numbers: int) -> Generator:
+        return np.random.default_rng([seed, purpose, *numbers])
+
+    performer = draw_actor(rng(1, name.subject))
+    performance = rng(2, name.setup, name.subject, name.replication, name.action)
+    facing = FACINGS_DEGREES[name.replication]
+    people = perform(_ACTIONS[name.action], performer, facing, performance)
+    seen = to_camera(np.stack(people), name.camera, site=rng(3, name.setup))
+    return record(list(seen), rng(4, *name))
 
 
 def _check(num_clips: int, seed: int) -> None:
@@ -173,14 +180,14 @@ def _check(num_clips: int, seed: int) -> None:
 
 
 def _parse(name: str) -> ClipName:
-    take = parse_name(name)
+    clip_name = parse_name(name)
     if (
-        take is None
-        or take.setup < FIRST_SETUP
-        or take.camera not in CAMERAS
-        or take.subject not in SUBJECTS
-        or take.replication not in FACINGS
-        or take.action not in _ACTIONS
+        clip_name is None
+        or clip_name.setup < FIRST_SETUP
+        or clip_name.camera not in CAMERAS
+        or clip_name.subject not in SUBJECTS
+        or clip_name.replication not in FACINGS_DEGREES
+        or clip_name.action not in _ACTIONS
     ):
-        raise InputError(f"{name}: expected the name of a synthetic clip, such as {_take(0)}")
-    return take
+        raise InputError(f"{name}: expected the name of a synthetic clip, such as {_clip_name(0)}")
+    return clip_name

@@ -1,7 +1,7 @@
-"""Forward kinematics of a body with the 25 joints of Kinect v2, on its feet.
+"""Forward kinematics of a standing body with the 25 joints of Kinect v2.
 
 Shapes: T frames, V = 25 joints in NTU order. Body axes: x to the body's left, y up, z ahead;
-metres. Angles are in degrees and are zero where the body stands with its arms hanging down.
+metres. Angles are in degrees; all are zero when the body stands with its arms hanging down.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 class Bone(NamedTuple):
-    """What joins a joint to its parent: the offset from it [m], and the part of the body."""
+    """The bone from a joint's parent to the joint: its offset [m] and its part of the body."""
 
     joint: int
     parent: int
@@ -56,12 +56,12 @@ SKELETON: tuple[Bone, ...] = (
     *_leg(+1, hip=12),
     *_leg(-1, hip=16),
 )
-"""The bones of a body of average stature, every parent before its children."""
+"""The bones of a body of average stature, parents before children."""
 
 NUM_JOINTS = 1 + len(SKELETON)
 _SWAPPED = (*range(8, 12), *range(4, 8), *range(16, 20), *range(12, 16))
 MIRRORED = [0, 1, 2, 3, *_SWAPPED, 20, 23, 24, 21, 22]
-"""For each joint, the joint on the other side."""
+"""For each joint, its counterpart on the other side."""
 
 ANGLES: dict[str, tuple[int, tuple[int, int, int]]] = {
     "turn": (0, (0, 1, 0)),
@@ -89,11 +89,11 @@ ANGLES: dict[str, tuple[int, tuple[int, int, int]]] = {
     "right knee": (18, (1, 0, 0)),
     "right foot": (19, (1, 0, 0)),
 }
-"""Each angle: the joint whose bone it turns against the parent's bone, and the axis of the turn.
+"""Each angle: the joint whose bone it rotates relative to the parent's bone, and the axis.
 
-Left and trunk lean, head tilt and twist count positive to the body's left. Two more rows of a
-motion are no turns: ``left/right arm inward`` rolls the upper arm, so that a bent forearm
-points across the body, and ``jump`` lifts the body off the floor [m].
+Trunk lean, head tilt and twists are positive towards the body's left. Two more rows of a motion
+are not angles: ``left/right arm inward`` rolls the upper arm, so that a bent forearm points across
+the body, and ``jump`` lifts the body off the floor [m].
 """
 
 _ELBOWS = {"left": (6, 1), "right": (10, -1)}
@@ -101,8 +101,8 @@ _FEET = ((14, 15), (18, 19))
 _STANCE_M = 0.015
 
 
-def proportioned(scales: Mapping[str, float]) -> Array:
-    """Offsets of all joints from their parents, [V, 3] m, each part scaled by its factor."""
+def scale_body(scales: Mapping[str, float]) -> Array:
+    """Return the offsets of all joints from their parents, scaled by part, [V, 3] m."""
     offsets = np.zeros((NUM_JOINTS, 3))
     for bone in SKELETON:
         offsets[bone.joint] = np.multiply(bone.offset, scales[bone.part])
@@ -110,28 +110,28 @@ def proportioned(scales: Mapping[str, float]) -> Array:
 
 
 def pose(offsets: Array, angles: Mapping[str, Array]) -> Array:
-    """Pose a body through time and walk it over the floor.
+    """Pose a body over time and move it across the floor.
 
     Args:
-        offsets: [V, 3] m, of `proportioned`.
+        offsets: [V, 3] m, from `scale_body`.
         angles: [T] degrees for any of `ANGLES` and ``arm inward``, [T] m for ``jump``.
 
     Returns:
-        [T, V, 3] m. The floor is y = 0; the body starts with its pelvis above the origin and is
-        carried by the foot that bears it, which does not slide.
+        [T, V, 3] m. The floor is at y = 0; the body starts with its pelvis above the origin, and
+        the standing foot does not slide.
     """
     (num_frames,) = np.broadcast_shapes(*(values.shape for values in angles.values()))
-    turns = rotations(_turns(angles, num_frames))
+    turns = rotations(_rotation_vectors(angles, num_frames))  # [V, T, 3, 3]
     frames = {0: turns[0]}
     joints = np.zeros((num_frames, NUM_JOINTS, 3))
     for bone in SKELETON:
         frames[bone.joint] = frames[bone.parent] @ turns[bone.joint]
         joints[:, bone.joint] = joints[:, bone.parent] + frames[bone.joint] @ offsets[bone.joint]
-    return joints + _carried(joints, angles.get("jump", np.zeros(num_frames)))[:, None]
+    return joints + _pelvis_path(joints, angles.get("jump", np.zeros(num_frames)))[:, None]
 
 
-def _turns(angles: Mapping[str, Array], num_frames: int) -> Array:
-    """Rotation vectors of all bones, [V, T, 3] rad."""
+def _rotation_vectors(angles: Mapping[str, Array], num_frames: int) -> Array:
+    """Return the rotation vectors of all bones, [V, T, 3] rad."""
     turns = np.zeros((NUM_JOINTS, num_frames, 3))
     for name, (joint, axis) in ANGLES.items():
         if name in angles:
@@ -145,7 +145,7 @@ def _turns(angles: Mapping[str, Array], num_frames: int) -> Array:
 
 
 def rotations(vectors: Array) -> Array:
-    """Rotation matrices [..., 3, 3] of rotation vectors [..., 3] rad (Rodrigues)."""
+    """Return the rotation matrices [..., 3, 3] of rotation vectors [..., 3] rad (Rodrigues)."""
     angle = np.linalg.norm(vectors, axis=-1, keepdims=True)
     x, y, z = np.moveaxis(vectors / np.where(angle > 0, angle, 1), -1, 0)
     zero = np.zeros_like(x)
@@ -155,14 +155,14 @@ def rotations(vectors: Array) -> Array:
     return result
 
 
-def _carried(joints: Array, jump: Array) -> Array:
-    """Where the pelvis is [T, 3], given `joints` [T, V, 3] around it and the height of a jump."""
+def _pelvis_path(joints: Array, jump: Array) -> Array:
+    """Return the positions of the pelvis [T, 3], given joints relative to it and jump heights."""
     feet = np.stack([joints[:, foot].mean(1) for foot in _FEET], axis=1)  # [T, 2, 3]
     lowest = np.stack([joints[:, foot, 1].min(1) for foot in _FEET], axis=1)
     floor = lowest.min(axis=1)
-    burden = np.exp((floor[:, None] - lowest) / _STANCE_M)
-    burden /= burden.sum(axis=1, keepdims=True)
-    steps = ((burden[1:] + burden[:-1]) / 2)[..., None] * np.diff(feet, axis=0)
+    load = np.exp((floor[:, None] - lowest) / _STANCE_M)  # on each foot, [T, 2]
+    load /= load.sum(axis=1, keepdims=True)
+    steps = ((load[1:] + load[:-1]) / 2)[..., None] * np.diff(feet, axis=0)  # [T - 1, 2, 3]
     pelvis = np.zeros((len(joints), 3))
     pelvis[1:] = -np.cumsum(steps.sum(axis=1), axis=0)
     pelvis[:, 1] = jump - floor
@@ -170,5 +170,5 @@ def _carried(joints: Array, jump: Array) -> Array:
 
 
 def mirror(joints: Array) -> Array:
-    """Swap left and right: [..., V, 3] seen in a mirror across x = 0."""
+    """Mirror joints [..., V, 3] across x = 0, swapping left and right."""
     return joints[..., MIRRORED, :] * (-1, 1, 1)

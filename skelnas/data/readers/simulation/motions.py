@@ -1,9 +1,9 @@
-"""The actions of the synthetic source: for each, how the angles of a body run over time.
+"""The actions of the synthetic source, as curves of body angles over time.
 
-A curve is a function of progress u [T], which runs from 0 (the action starts) to 1 (it has
-ended), and of pace, a factor on the number of its cycles. It yields degrees [T], or metres for
-``jump``; the angles are those of `kinematics.ANGLES`. A plural stands for both sides:
-``arms spread`` is ``left arm spread`` and ``right arm spread``.
+A curve is a function of progress u [T], from 0 (the start of the action) to 1 (its end), and of
+pace, a factor on its number of cycles. It returns degrees [T], or metres for ``jump``; the angles
+are those of `kinematics.ANGLES`. A plural stands for both sides: ``arms spread`` is ``left arm
+spread`` and ``right arm spread``.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Part = Mapping[str, Curve]
 
 @dataclass(frozen=True)
 class Action:
-    """One row of the table of actions.
+    """An action.
 
     Attributes:
         number: as in NTU's file names; the label is one less.
         meaning: NTU's name of the class.
-        seconds: how long it takes at the usual tempo.
-        performer: the curves of the one who acts.
-        partner: the curves of the other person, if there is one.
-        gap: distance between the two pelvises, in metres, when they are nearest.
-        nearest: when that is.
-        face: whether the two look at each other or away from each other.
+        seconds: duration at average tempo.
+        performer: curves of the performer.
+        partner: curves of the second person, if there is one.
+        gap: distance between the two pelvises when nearest, in metres.
+        nearest: when the two are nearest.
+        face: whether the two look towards each other or away from each other.
     """
 
     number: int
@@ -46,13 +46,13 @@ class Action:
 
 
 def path(*points: tuple[float, float]) -> Curve:
-    """Pass smoothly through (progress, value) points, with rest at each of them."""
+    """Pass smoothly through (progress, value) points, resting at each of them."""
     times, values = np.array(points).T
 
     def curve(u: Array, pace: float) -> Array:
         after = np.clip(np.searchsorted(times, u), 1, len(times) - 1)
-        share = np.clip((u - times[after - 1]) / (times[after] - times[after - 1]), 0, 1)
-        eased = share * share * (3 - 2 * share)
+        fraction = np.clip((u - times[after - 1]) / (times[after] - times[after - 1]), 0, 1)
+        eased = fraction * fraction * (3 - 2 * fraction)
         result: Array = values[after - 1] + (values[after] - values[after - 1]) * eased
         return result
 
@@ -60,51 +60,51 @@ def path(*points: tuple[float, float]) -> Curve:
 
 
 def hold(value: float, rise: float = 0.25, fall: float = 0.75) -> Curve:
-    """Rise to a value until `rise`, keep it until `fall`, and return."""
+    """Rise to a value until `rise`, hold it until `fall`, and return to rest."""
     return path((0, 0), (rise, value), (fall, value), (1, 0))
 
 
-def peak(value: float, at: float, width: float = 0.3) -> Curve:
-    """Reach a value at one moment, within `width` of progress before and after it."""
-    return path((at - width, 0), (at, value), (at + width, 0))
+def peak(value: float, moment: float, width: float = 0.3) -> Curve:
+    """Reach a value at one moment, rising and falling within `width` of progress."""
+    return path((moment - width, 0), (moment, value), (moment + width, 0))
 
 
 def reach(value: float, start: float, stop: float) -> Curve:
-    """Go from rest to a value, and stay."""
+    """Go from rest to a value, and stay there."""
     return path((start, 0), (stop, value))
 
 
 def leave(value: float, start: float, stop: float) -> Curve:
-    """Go from a value, kept until `start`, to rest."""
+    """Hold a value until `start`, and return to rest."""
     return path((start, value), (stop, 0))
 
 
 def swing(value: float, cycles: float, around: float = 0.0, phase: float = 0.0) -> Curve:
-    """Swing by +-value around a value that is held; phase is in cycles."""
-    held = hold(1, rise=0.2, fall=0.8)
+    """Swing by +-value around another; `phase` is in cycles."""
+    envelope = hold(1, rise=0.2, fall=0.8)
 
     def curve(u: Array, pace: float) -> Array:
         wave = np.sin(2 * np.pi * (cycles * pace * u + phase))
-        result: Array = held(u, pace) * (around + value * wave)
+        result: Array = envelope(u, pace) * (around + value * wave)
         return result
 
     return curve
 
 
 def beat(value: float, cycles: float, phase: float = 0.0, sharp: int = 1) -> Curve:
-    """Go from rest to a value and back, again and again; a sharp beat is a short one."""
-    held = hold(1, rise=0.2, fall=0.8)
+    """Go from rest to a value and back repeatedly; a sharp beat is short."""
+    envelope = hold(1, rise=0.2, fall=0.8)
 
     def curve(u: Array, pace: float) -> Array:
         wave = (1 - np.cos(2 * np.pi * (cycles * pace * u + phase))) / 2
-        result: Array = held(u, pace) * value * wave**sharp
+        result: Array = envelope(u, pace) * value * wave**sharp
         return result
 
     return curve
 
 
 def walk(steps: float) -> Part:
-    """Walk ahead: thighs and arms swing crosswise, and a knee bends while its leg swings ahead."""
+    """Walk ahead: thighs and arms swing in opposition; a knee bends while its leg swings."""
     cycles = steps / 2
     return {
         "left thigh": swing(24, cycles, around=4),
@@ -246,7 +246,7 @@ ACTIONS: tuple[Action, ...] = (
             "thighs": path((0.1, 0), (0.38, 50), (0.5, 0), (0.62, 8), (0.74, 38), (1, 0)),
             "knees": path((0.1, 0), (0.38, 75), (0.5, 4), (0.62, 15), (0.74, 58), (1, 0)),
             "trunk bend": path((0.1, 0), (0.38, 38), (0.52, -2), (0.76, 24), (1, 0)),
-            "jump": peak(0.34, at=0.6, width=0.12),
+            "jump": peak(0.34, moment=0.6, width=0.12),
             "arms forward": path((0.1, 0), (0.36, -40), (0.56, 120), (0.78, 20), (1, 0)),
             "elbows": hold(30, 0.5, 0.6),
         },
@@ -332,11 +332,11 @@ ACTIONS: tuple[Action, ...] = (
         face="apart",
     ),
 )
-"""What the synthetic source can play, in the order of its clips."""
+"""All actions, in the order of the clips."""
 
 
 def sides(row: str) -> tuple[str, ...]:
-    """Name the angles that a row of a motion drives: both sides where it is a plural."""
+    """Return the angles that a row of a motion drives: both sides if it is a plural."""
     first, *rest = row.split(" ")
     if not first.endswith("s"):
         return (row,)

@@ -1,4 +1,4 @@
-"""Actors: bodies that differ in build, posture and manner, and what they make of an action.
+"""Actors who differ in build, posture and manner, and how they perform an action.
 
 Shapes: T frames, V = 25 joints. Room axes: y up, the floor at y = 0, the middle camera on +z.
 """
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from skelnas.data.readers.stage.kinematics import Array, mirror, pose, proportioned, rotations
-from skelnas.data.readers.stage.motions import Action, Part, sides
+from skelnas.data.readers.simulation.kinematics import Array, mirror, pose, rotations, scale_body
+from skelnas.data.readers.simulation.motions import Action, Part, sides
 
 FRAME_RATE_HZ = 30
 
@@ -34,21 +34,21 @@ POSTURE: dict[str, tuple[float, float]] = {
     "left knee": (3, 1),
     "right knee": (3, 1),
 }
-"""How people stand when they do nothing: mean and spread of each angle, in degrees."""
+"""Angles of a body at rest: mean and standard deviation over actors, in degrees."""
 
 SWAY_DEGREES = 1.2
 
 
 @dataclass(frozen=True)
 class Actor:
-    """One person's build and manner.
+    """The build and manner of a person.
 
     Attributes:
         offsets: [V, 3] m, the bones.
-        posture: the angles at rest, in degrees.
-        energy: factor on how far the actor moves.
-        tempo: factor on how long an action takes.
-        left_handed: whether the actor tends to use the left side.
+        posture: angles at rest, in degrees.
+        energy: factor on the amplitude of motions.
+        tempo: factor on the duration of actions.
+        left_handed: whether the actor usually acts with the left side.
     """
 
     offsets: Array
@@ -59,11 +59,11 @@ class Actor:
 
 
 def draw_actor(rng: Generator) -> Actor:
-    """Draw a person: a stature, proportions around it, a posture and a manner."""
+    """Draw a person: stature, proportions, posture and manner."""
     stature = 1 + 0.06 * _spread(rng)
     parts = ("trunk", "head", "shoulders", "arms", "hips", "legs")
     return Actor(
-        offsets=proportioned({part: stature * (1 + 0.035 * _spread(rng)) for part in parts}),
+        offsets=scale_body({part: stature * (1 + 0.035 * _spread(rng)) for part in parts}),
         posture={name: mean + std * _spread(rng) for name, (mean, std) in POSTURE.items()},
         energy=1 + 0.08 * _spread(rng),
         tempo=1 + 0.12 * _spread(rng),
@@ -71,35 +71,35 @@ def draw_actor(rng: Generator) -> Actor:
     )
 
 
-def play(action: Action, performer: Actor, facing: float, rng: Generator) -> list[Array]:
-    """Play an action once, in the room.
+def perform(action: Action, performer: Actor, facing: float, rng: Generator) -> list[Array]:
+    """Perform an action once.
 
     Args:
-        action: what to play; its partner, if it has one, is a stranger drawn anew.
-        performer: who acts.
-        facing: where the performer looks, in degrees to the left of the middle camera; two
-            persons turn twice as far, so that none hides the other from a camera.
-        rng: decides tempo, delays, amplitudes, the place and the side that acts.
+        action: the action; its partner, if it has one, is a newly drawn actor.
+        performer: the actor.
+        facing: where the performer looks, in degrees to the left of the middle camera; two persons
+            turn twice as far, so that neither hides the other.
+        rng: for tempo, delays, amplitudes, position and the side that acts.
 
     Returns:
-        For each person [T, V, 3] m; the performer comes first.
+        For each person [T, V, 3] m in room axes; the performer comes first.
     """
     progress = _progress(action.seconds * performer.tempo, rng)
     people = [_act(performer, action.performer, progress, rng)]
     if action.partner is not None:
         delay = rng.normal(0, 0.02)
         people.append(_act(draw_actor(rng), action.partner, progress - delay, rng))
-        people = _place_both(people, action, action.gap + rng.normal(0, 0.05))
+        people = _position_both(people, action, action.gap + rng.normal(0, 0.05))
         facing *= 2
     if rng.random() < (0.9 if performer.left_handed else 0.06):
         people = [mirror(person) for person in people]
     turn = rotations(np.radians([0.0, facing + rng.normal(0, 8), 0.0]))
-    place = [rng.normal(0, 0.15), 0.0, rng.normal(0, 0.2)]
-    return [person @ turn.T + place for person in people]
+    position = [rng.normal(0, 0.15), 0.0, rng.normal(0, 0.2)]
+    return [person @ turn.T + position for person in people]
 
 
 def _progress(seconds: float, rng: Generator) -> Array:
-    """Progress of the action in each frame, [T]: below 0 before it starts, above 1 after it."""
+    """Draw the progress of an action in each frame, [T]: < 0 before it starts, > 1 after it."""
     seconds *= np.exp(0.1 * _spread(rng))
     before, after = rng.uniform(0.05, 0.5, 2)
     num_frames = round((before + seconds + after) * FRAME_RATE_HZ)
@@ -111,7 +111,7 @@ def _progress(seconds: float, rng: Generator) -> Array:
 
 
 def _act(actor: Actor, part: Part, progress: Array, rng: Generator) -> Array:
-    """Poses of one actor, [T, V, 3] m, who starts at the origin and looks along +z."""
+    """Return the poses of an actor who starts at the origin and looks along +z, [T, V, 3] m."""
     angles = {name: angle + _sway(len(progress), rng) for name, angle in actor.posture.items()}
     pace = 1 + 0.12 * _spread(rng)
     energy = actor.energy * (1 + 0.06 * _spread(rng))
@@ -123,15 +123,15 @@ def _act(actor: Actor, part: Part, progress: Array, rng: Generator) -> Array:
 
 
 def _sway(num_frames: int, rng: Generator) -> Array:
-    """Draw the small slow motion that nobody can help, [T] degrees."""
+    """Draw the small, slow motion of a standing body, [T] degrees."""
     seconds = np.arange(num_frames) / FRAME_RATE_HZ
     cycles, phase = rng.uniform(0.1, 0.5), rng.uniform(0, 1)
     result: Array = SWAY_DEGREES * rng.random() * np.sin(2 * np.pi * (cycles * seconds + phase))
     return result
 
 
-def _place_both(people: list[Array], action: Action, gap: float) -> list[Array]:
-    """Place two persons on the z axis, so that they are `gap` apart when they are nearest."""
+def _position_both(people: list[Array], action: Action, gap: float) -> list[Array]:
+    """Arrange two persons on the z axis, so that they are `gap` apart when nearest."""
     frame = 0 if action.nearest == "start" else -1
     sign = 1 if action.face == "together" else -1
     first, second = (person - [0, 0, person[frame, 0, 2] + sign * gap / 2] for person in people)
@@ -139,5 +139,5 @@ def _place_both(people: list[Array], action: Action, gap: float) -> list[Array]:
 
 
 def _spread(rng: Generator) -> float:
-    """Draw from a normal distribution of deviation 1 that is cut at twice the deviation."""
+    """Draw from a standard normal distribution, clipped at two standard deviations."""
     return float(np.clip(rng.standard_normal(), -2, 2))

@@ -1,0 +1,1 @@
+"""The simulation behind the synthetic source: bodies, motions, actors and a sensor."""

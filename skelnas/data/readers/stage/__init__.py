@@ -1,1 +1,0 @@
-"""The stage of the synthetic source: bodies, their motions, actors who play, and a sensor."""
