@@ -155,7 +155,7 @@ class Trained:
         torch.manual_seed(settings.seed)
         self.clips, self.settings, self.steps = clips, settings, 0
         supernet = Supernet.of(settings, clips.dataset.shape[0], len(clips.classes))
-        devices.place(supernet, clips.dataset.device)
+        devices.move(supernet, clips.dataset.device)
         self.bilevel = Bilevel(supernet, settings)
 
     def pair(self, number: int) -> tuple[Batch, Batch]:
@@ -252,14 +252,15 @@ def main() -> None:
 
     settings = SearchSettings(
         order="first",
+        protocol="xsub",
         **{name: chosen[name] for name in SearchSettings.model_fields if name in chosen},
     )
     with tempfile.TemporaryDirectory() as folder:
         cache = options.cache or Path(folder, "synthetic.h5")
         if not options.cache:
             prepare(Synthetic(576), cache)
-        clips = load_search_clips(cache, settings, devices.choose(settings))
         with Cache.open(cache) as opened:
+            clips = load_search_clips(opened, settings, devices.choose(settings))
             source = opened.source
     trained = Trained(clips, settings)
     moments = []

@@ -42,14 +42,14 @@ def work(cache: Path, out: Path, precision: str) -> None:
 
 
 def compute_in_float64() -> None:
-    make, place = Dataset.batch, devices.place
+    make, move = Dataset.batch, devices.move
 
     def batch(self: Dataset, *args: Any, **named: Any) -> Batch:
         coarse = make(self, *args, **named)
         return replace(coarse, x=coarse.x.double())
 
     Dataset.batch = batch  # type: ignore[method-assign]
-    devices.place = lambda model, device: place(model.double(), device)
+    devices.move = lambda model, device: move(model.double(), device)
 
 
 def compare(cache: Path) -> None:

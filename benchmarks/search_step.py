@@ -74,7 +74,7 @@ class Trial:
             channels=args.channels,
             engine=engine.split(",")[0],
         )
-        devices.place(supernet, self.device)
+        devices.move(supernet, self.device)
         self.settings = SearchSettings(order=order, cuda_graphs=engine.endswith(RECORDED))
         self.bilevel = Bilevel(supernet, self.settings)
         shape = (batch_size, 3, args.frames, args.joints)

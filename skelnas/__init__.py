@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from skelnas.reporting.report import report as report
     from skelnas.training.saved_model import Model as Model
     from skelnas.training.saved_model import load_model as load_model
+    from skelnas.training.train import TrainedModel as TrainedModel
     from skelnas.training.train import train as train
 
 _EXPORTS = {
@@ -50,7 +51,7 @@ _EXPORTS = {
     "skelnas.nas.search": ("search",),
     "skelnas.reporting.report": ("report",),
     "skelnas.training.saved_model": ("Model", "load_model"),
-    "skelnas.training.train": ("train",),
+    "skelnas.training.train": ("TrainedModel", "train"),
 }
 _MODULES = {name: module for module, names in _EXPORTS.items() for name in names}
 

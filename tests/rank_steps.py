@@ -151,13 +151,15 @@ def talk() -> Tensors:
         distributed.check_same([torch.ones(3), torch.tensor(rank)], "in epoch 3")
     except SkelnasError as error:
         apart = str(error)
-    assert distributed.is_new(f"rank {rank} alone")
+    assert distributed.is_unreported(f"rank {rank} alone")
     return {
-        "wishes": torch.tensor(distributed.agree(rank == 1, False)),
+        "wishes": torch.tensor(distributed.any_rank(rank == 1, False)),
         "rows": distributed.all_gather(torch.tensor([rank + 1.0, 7.0])),
         "shared": shared,
         "apart": torch.tensor(list(apart.encode())),
-        "told": distributed.all_reduce([torch.tensor(int(distributed.is_new("by both")))])[0],
+        "told": distributed.all_reduce([torch.tensor(int(distributed.is_unreported("by both")))])[
+            0
+        ],
     }
 
 
@@ -176,7 +178,7 @@ def verbs(cache: Path, folder: Path) -> None:
     """Search, train and evaluate in `folder`; what is printed is what each rank returns."""
     search(cache, folder / "run", SEARCH)
     stop_and_go_on(cache, folder / "stopped")
-    with pytest.raises(SkelnasError, match="have come apart at the start: rank 1 holds other"):
+    with pytest.raises(SkelnasError, match="disagree at the start: rank 1 holds other"):
         search(cache, folder / "apart", SEARCH.model_copy(update={"seed": int(os.environ["RANK"])}))
     distributed.leave()
     train(cache, BUILT_IN["ntu_cs112se30"], folder / "model", TRAIN)

@@ -125,7 +125,7 @@ def test_a_search_in_bfloat16_is_near_and_keeps_all_in_float32(
 
 def test_training_and_evaluation_in_bfloat16(tiny_cache: Path, tmp_path: Path) -> None:
     settings = TRAIN.model_copy(update={"precision": "bf16"})
-    model = load_file(train(tiny_cache, GENOTYPE, tmp_path / "model", settings))
+    model = load_file(train(tiny_cache, GENOTYPE, tmp_path / "model", settings).path)
     floating = {tensor.dtype for tensor in model.values() if tensor.is_floating_point()}
     assert floating == {torch.float32}
     exact, rounded = (

@@ -27,17 +27,17 @@ SMALL = SearchSettings(
 def float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let searches count in float64."""
     batch = Dataset.batch
-    place = devices.place
+    move = devices.move
 
     def exact_batch(self: Dataset, *args: Any, **named: Any) -> Batch:
         coarse = batch(self, *args, **named)
         return replace(coarse, x=coarse.x.double())
 
-    def exact_place(model: torch.nn.Module, device: torch.device) -> None:
-        place(model.double(), device)
+    def move_exact(model: torch.nn.Module, device: torch.device) -> None:
+        move(model.double(), device)
 
     monkeypatch.setattr(Dataset, "batch", exact_batch)
-    monkeypatch.setattr(devices, "place", exact_place)
+    monkeypatch.setattr(devices, "move", move_exact)
 
 
 def alphas(run: Path) -> torch.Tensor:

@@ -11,7 +11,7 @@ from rich.console import Console
 from skelnas.genotype import BUILT_IN, Edge, Genotype
 from skelnas.runtime import console
 from skelnas.training import progress
-from skelnas.training.progress import Reading, View, figure, watch
+from skelnas.training.progress import Reading, View, format_metric, watch
 
 FIGURES = {"train_loss": 1.35, "train_top1": 0.474, "validation_loss": 1.53, "lr": 0.01372}
 SEARCH = Reading(FIGURES, BUILT_IN["ntu_cs112se30"], {"normal": 0.982, "reduction": 0.9})
@@ -138,4 +138,4 @@ def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     [("train_loss", 1.23456, "1.235"), ("train_top1", 0.4321, "43.2%"), ("lr", 1e-6, "1e-06")],
 )
 def test_figures(name: str, value: float, text: str) -> None:
-    assert figure(name, value) == text
+    assert format_metric(name, value) == text

@@ -106,7 +106,7 @@ def test_what_ranks_say_to_each_other(pair: Pair) -> None:
     assert said["shared"].tolist() == [[0, 0], [0, 0]]
     assert said["told"].item() == 1
     apart = bytes(said["apart"].tolist()).decode()
-    assert apart == "the ranks have come apart in epoch 3: rank 1 holds other numbers than rank 0"
+    assert apart == "the ranks disagree in epoch 3: rank 1 holds other numbers than rank 0"
 
 
 def test_a_search_of_two_ranks_is_that_of_one(tiny_cache: Path, pair: Pair, tmp_path: Path) -> None:
@@ -117,8 +117,8 @@ def test_a_search_of_two_ranks_is_that_of_one(tiny_cache: Path, pair: Pair, tmp_
 def test_a_training_of_two_ranks_is_that_of_one(
     tiny_cache: Path, pair: Pair, tmp_path: Path
 ) -> None:
-    model = train(tiny_cache, BUILT_IN["ntu_cs112se30"], tmp_path / "model", TRAIN)
-    one, two = load_file(model), load_file(pair.folder / "model" / run_dir.MODEL)
+    trained = train(tiny_cache, BUILT_IN["ntu_cs112se30"], tmp_path / "model", TRAIN)
+    one, two = load_file(trained.path), load_file(pair.folder / "model" / run_dir.MODEL)
     torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
 
 
@@ -141,7 +141,7 @@ def test_a_rank_that_dies_ends_all_and_one_process_goes_on(
     ranks[1].kill()
     codes, _, messages = finish(ranks)
     assert codes == [1, -signal.SIGKILL]
-    assert "skelnas: another rank has gone\n  hint: " in messages[0]
+    assert "skelnas: another rank is gone\n  hint: " in messages[0]
     assert "Traceback" not in messages[0]
     search(tiny_cache, out, SEARCH, resume=True)
     assert_close(outcome(out), outcome(pair.folder / "run"))
@@ -192,5 +192,5 @@ def test_without_other_ranks_nothing_happens() -> None:
     with distributed.joined(1):
         assert distributed.all_reduce(tensors)[0] is tensors[0]
         assert distributed.rank_slice(5) == slice(0, 5)
-        assert distributed.agree(True, False) == [True, False]
-        assert distributed.on_first(lambda: 3) == 3
+        assert distributed.any_rank(True, False) == [True, False]
+        assert distributed.run_on_first(lambda: 3) == 3

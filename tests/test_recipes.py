@@ -19,6 +19,7 @@ from skelnas.config import RECIPES, EvaluateSettings, TrainSettings
 from skelnas.errors import DeviceError, InputError, Interrupted, UsageError
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import BUILT_IN
+from skelnas.reporting.model_card import write_card
 from skelnas.training import run_dir
 from skelnas.training.loop import cosine
 from skelnas.training.saved_model import load_model
@@ -39,7 +40,7 @@ STEPS = 4
 
 
 def trained(cache: Path, out: Path, **settings: Any) -> dict[str, torch.Tensor]:
-    return load_file(train(cache, GENOTYPE, out, TrainSettings(**TINY | settings)))
+    return load_file(train(cache, GENOTYPE, out, TrainSettings(**TINY | settings)).path)
 
 
 def test_what_is_given_wins_over_the_recipe_and_the_recipe_over_the_default() -> None:
@@ -71,7 +72,7 @@ def test_only_the_flip_of_the_recipe_is_left_out_where_there_are_no_sides(
     tiny_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained(tiny_cache, tmp_path / "m", recipe="strong", epochs=1)
-    assert "--flip 0, for a clip cannot be mirrored (joints cannot" in capsys.readouterr().err
+    assert "--flip 0, because a clip cannot be mirrored (joints cannot" in capsys.readouterr().err
     assert run_dir.read_config(tmp_path / "m")["settings"]["flip"] == 0
     with pytest.raises(InputError, match="joints cannot be mirrored"):
         trained(tiny_cache, tmp_path / "n", recipe="strong", epochs=1, flip=0.3)
@@ -88,7 +89,7 @@ def test_a_run_says_what_is_not_as_in_its_recipe(
     assert config["settings"]["recipe"] == "strong"
     assert config["settings"]["ema"] == RECIPES["strong"]["ema"]
     assert config["settings"]["precision"] == "fp32"  # what 'auto' is on a CPU
-    assert "by the strong recipe, but for --batch-size, --epochs, --flip" in capsys.readouterr().err
+    assert "the strong recipe, except --batch-size, --epochs, --flip" in capsys.readouterr().err
     other = TrainSettings(**TINY | {"epochs": 1})
     with pytest.raises(UsageError, match="started with recipe = 'strong', now it is 'paper'"):
         train(tiny_cache, GENOTYPE, tmp_path / "m", other, resume=True)
@@ -115,7 +116,7 @@ def test_baselines_follow_a_recipe_too(
     config = run_dir.read_config(tmp_path / "m")
     assert config["settings"]["label_smoothing"] == 0.1
     assert (config["settings"]["lr"], "lr" in config["beside_recipe"]) == (0.01, True)
-    assert "--lr 0.01, for hcn does not learn at the recipe's 0.1" in capsys.readouterr().err
+    assert "--lr 0.01, because hcn does not learn at the recipe's 0.1" in capsys.readouterr().err
     train(tiny_cache, "hcn", tmp_path / "o", TrainSettings(**settings | {"lr": 0.02}))
     assert run_dir.read_config(tmp_path / "o")["settings"]["lr"] == 0.02
     with pytest.raises(UsageError, match="--drop-path is a setting of cells"):
@@ -142,7 +143,7 @@ def test_a_strong_training_goes_on_to_the_same_bytes(
         with pytest.raises(Interrupted):
             trained(tiny_cache, tmp_path / "parts", recipe="strong")
     settings = TrainSettings(**TINY | {"recipe": "strong"})
-    parts = load_file(train(tiny_cache, GENOTYPE, tmp_path / "parts", settings, resume=True))
+    parts = load_file(train(tiny_cache, GENOTYPE, tmp_path / "parts", settings, resume=True).path)
     assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
     ends = [load_file(tmp_path / run / run_dir.CHECKPOINT) for run in ("whole", "parts")]
     assert [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])] == []
@@ -181,6 +182,7 @@ def test_held_out_clips_choose_the_epoch(
     assert (found.top1, -found.nll) == pytest.approx(ranks[best - 1])
 
     assert load_model(tmp_path / "m").card.epoch == best
+    write_card(tmp_path / "m", load_model(tmp_path / "m"))
     text = (tmp_path / "m" / "README.md").read_text()
     assert f"| epoch, chosen by what was held out | {best} |" in text
 
@@ -200,7 +202,7 @@ def test_held_out_clips_choose_the_epoch(
         with pytest.raises(Interrupted):
             trained(tiny_cache, tmp_path / "parts", **SELECT, ema=0.5)
     settings = TrainSettings(**TINY | SELECT | {"ema": 0.5})
-    parts = load_file(train(tiny_cache, GENOTYPE, tmp_path / "parts", settings, resume=True))
+    parts = load_file(train(tiny_cache, GENOTYPE, tmp_path / "parts", settings, resume=True).path)
     assert [name for name in chosen if not torch.equal(chosen[name], parts[name])] == []
 
 

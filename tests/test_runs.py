@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from skelnas.config import SearchSettings, TrainSettings
 from skelnas.errors import InputError, SkelnasError, UsageError
+from skelnas.nas.search import search
 from skelnas.runtime import files, seed, signals
 from skelnas.training import run_dir
+from skelnas.training.train import train
 
 CONFIG = {"verb": "search", "settings": {"epochs": 3, "lr": 0.1}}
 
@@ -34,7 +39,7 @@ def test_a_folder_that_is_not_empty_is_refused_and_untouched(tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_force_forgets_the_run_and_nothing_else(tmp_path: Path) -> None:
+def test_force_deletes_the_run_and_nothing_else(tmp_path: Path) -> None:
     with run_dir.start(tmp_path, CONFIG, resume=False, force=False) as run:
         run.log({"epoch": 1})
     (tmp_path / "notes.txt").write_text("mine")
@@ -71,22 +76,60 @@ def test_resume_of_nothing_starts(tmp_path: Path) -> None:
 
 def test_resume_refuses_a_folder_of_other_things(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text("precious")
-    with pytest.raises(
-        UsageError, match=r"holds no run to go on with: .* no config\.json"
-    ) as caught:
+    with pytest.raises(UsageError, match=r"holds no run to resume: .* no config\.json") as caught:
         run_dir.start(tmp_path, CONFIG, resume=True, force=False)
     assert caught.value.hint == "--out names the folder that the run was started in"
     assert (tmp_path / "data.jsonl").read_text() == "precious"
 
 
-def test_two_runs_cannot_be_at_work_in_one_folder(tmp_path: Path) -> None:
+def test_two_runs_cannot_use_one_folder(tmp_path: Path) -> None:
     with run_dir.start(tmp_path, CONFIG, resume=False, force=False) as run:
         run.log({"epoch": 1})
         for resume, force in ((True, False), (False, True)):
-            with pytest.raises(UsageError, match="another run is at work"):
+            with pytest.raises(UsageError, match="another run is using it"):
                 run_dir.start(tmp_path, CONFIG, resume=resume, force=force)
         assert (tmp_path / run_dir.METRICS).exists()
     run_dir.start(tmp_path, CONFIG, resume=True, force=False).close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fcntl")
+def test_a_folder_that_cannot_be_locked_is_not_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(SkelnasError, match=r"cannot be locked \(No locks available\)") as caught:
+        run_dir.start(tmp_path, CONFIG, resume=False, force=False)
+    assert caught.value.exit_code == 1
+
+
+def test_a_check_changes_nothing(tmp_path: Path) -> None:
+    run_dir.check(tmp_path / "new", resume=True, force=False)
+    assert not (tmp_path / "new").exists()
+    run_dir.start(tmp_path / "run", CONFIG, resume=False, force=False).close()
+    before = (tmp_path / "run" / run_dir.CONFIG).read_bytes()
+    run_dir.check(tmp_path / "run", resume=False, force=True)
+    assert (tmp_path / "run" / run_dir.CONFIG).read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", ["search", "train"])
+@pytest.mark.parametrize("reason", ["is not empty", "another run is using it"])
+def test_a_folder_is_refused_before_anything_is_loaded_or_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, reason: str
+) -> None:
+    cache, out = tmp_path / "missing.h5", tmp_path / "run"
+    with run_dir.start(out, CONFIG, resume=False, force=False) as run:
+        if reason == "is not empty":
+            run.close()
+        start = {
+            "search": partial(search, cache, out, SearchSettings()),
+            "train": partial(train, cache, "hcn", out, TrainSettings()),
+        }[verb]
+        with pytest.raises(UsageError, match=reason):
+            start(resume=reason != "is not empty")
+    assert capsys.readouterr().err == ""
 
 
 def test_resume_of_another_verb_says_so(tmp_path: Path) -> None:
@@ -114,11 +157,11 @@ def test_folder_without_config(tmp_path: Path) -> None:
         run_dir.read_config(tmp_path)
 
 
-def test_lines_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
+def test_lines_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     with run_dir.start(tmp_path, CONFIG, resume=False, force=False) as run:
         for epoch in (1, 2, 3):
             run.log({"epoch": epoch})
-        run.keep_epochs(2)
+        run.drop_epochs_after(2)
     assert [line["epoch"] for line in run_dir.read_lines(tmp_path / run_dir.METRICS)] == [1, 2]
 
 
@@ -149,12 +192,12 @@ def test_a_line_too_deep_to_be_read(tmp_path: Path) -> None:
 def test_lines_of_others_are_left_alone(tmp_path: Path) -> None:
     with run_dir.start(tmp_path, CONFIG, resume=False, force=False) as run:
         (tmp_path / "own.jsonl").write_text("[1]\nno JSON\n")
-        run.keep_epochs(0)
+        run.drop_epochs_after(0)
     assert (tmp_path / "own.jsonl").read_text() == "[1]\nno JSON\n"
 
 
-def test_going_on_and_starting_anew_exclude_each_other(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--resume goes on with a run, --force forgets it"):
+def test_resume_and_force_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--resume continues a run, --force deletes it"):
         run_dir.start(tmp_path / "run", CONFIG, resume=True, force=True)
     assert not (tmp_path / "run").exists()
 

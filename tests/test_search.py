@@ -242,7 +242,7 @@ def test_resume_of_a_finished_run_changes_nothing(
 ) -> None:
     before = outcome(whole_run)
     search(tiny_cache, whole_run, SMALL, resume=True)
-    assert "search has ended already, after epoch 2" in capsys.readouterr().err
+    assert "search has already ended after epoch 2" in capsys.readouterr().err
     assert outcome(whole_run)[1:] == before[1:]
 
 
@@ -296,7 +296,7 @@ def test_an_early_end(
     assert f"--{rule.replace('_', '-')} {most}" in text
 
     search(tiny_cache, out, settings, resume=True)
-    assert f"search has ended already, after epoch {last}: the " in capsys.readouterr().err
+    assert f"search has already ended after epoch {last}: the " in capsys.readouterr().err
     again = outcome(out)
     assert again[1:] == (metrics, alphas)
     assert [name for name in tensors if not torch.equal(tensors[name], again[0][name])] == []
@@ -433,15 +433,16 @@ def test_test_part_is_never_loaded(
 
 
 def test_what_is_held_out_is_in_neither_half(tiny_cache: Path, tmp_path: Path) -> None:
-    settings = SMALL.model_copy(update={"epochs": 1, "hold_out": 0.3, "validation": "subject"})
+    changes = {"epochs": 1, "hold_out": 0.3, "validation": "subject", "protocol": "xsub"}
+    settings = SMALL.model_copy(update=changes)
     search(tiny_cache, tmp_path / "run", settings)
     config = run_dir.read_config(tmp_path / "run")
     assert config["clips"] == {"weights": 12, "alphas": 12}
     (subject,) = config["hold_out"]["subjects"]
 
     device = torch.device("cpu")
-    clips = load_search_clips(tiny_cache, settings, device)
     with Cache.open(tiny_cache) as cache:
+        clips = load_search_clips(cache, settings, device)
         part = split_training_part(cache, "xsub", 0.3)
         subjects = cache.clips.subjects
         halves = [subjects[part.train[half]] for half in (clips.weight_half, clips.alpha_half)]

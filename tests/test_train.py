@@ -24,9 +24,10 @@ from skelnas.evaluation.export import export
 from skelnas.evaluation.scores import write
 from skelnas.genotype import BUILT_IN, Genotype
 from skelnas.models.branches import parts
+from skelnas.reporting.model_card import write_card
 from skelnas.training import run_dir
 from skelnas.training.saved_model import load_model, save_model
-from skelnas.training.train import OF_CELLS, train
+from skelnas.training.train import CELL_SETTINGS, train
 
 GENOTYPE = BUILT_IN["ntu_cs112se30"]
 SMALL = TrainSettings(
@@ -173,7 +174,7 @@ def test_branches_from_training_to_evaluation(
 ) -> None:
     more = {"streams": "joint,motion", "branches": True, "epochs": 2, "ema": 0.5, "drop_path": 0.3}
     if isinstance(architecture, str):  # which has none of the settings of cells
-        more |= {name: TrainSettings(recipe="paper").by_recipe(name) for name in OF_CELLS}
+        more |= {name: TrainSettings(recipe="paper").by_recipe(name) for name in CELL_SETTINGS}
     settings = SMALL.model_copy(update=more)
     train(tiny_cache, architecture, tmp_path / "model", settings)
     with monkeypatch.context() as patch:
@@ -186,6 +187,7 @@ def test_branches_from_training_to_evaluation(
 
     model = load_model(tmp_path / "model")
     assert model.card.branches
+    write_card(tmp_path / "model", model)
     assert "| branches | 3: one for each stream" in (tmp_path / "model" / "README.md").read_text()
     assert len(parts(model.network)) == 3
     result = evaluate(tiny_cache, tmp_path / "model", EvaluateSettings(input_size="24x10"))
@@ -214,7 +216,7 @@ def test_where_clips_are_kept_does_not_matter(
     models = []
     for kept in ("float32", "host"):
         settings = SMALL.model_copy(update=short | {"store": kept})
-        models.append(load_file(train(tiny_cache, GENOTYPE, tmp_path / kept, settings)))
+        models.append(load_file(train(tiny_cache, GENOTYPE, tmp_path / kept, settings).path))
     assert [name for name in models[0] if not torch.equal(models[0][name], models[1][name])] == []
 
     exact = evaluate(tiny_cache, model).to_dict()
@@ -363,9 +365,8 @@ def test_costs_at_another_input_size(tiny_cache: Path, model: Path) -> None:
 def test_two_models_are_compared_on_the_same_clips(
     tiny_cache: Path, model: Path, tmp_path: Path
 ) -> None:
-    other = train(
-        tiny_cache, GENOTYPE, tmp_path / "other", SMALL.model_copy(update={"epochs": 1})
-    ).parent
+    other = tmp_path / "other"
+    train(tiny_cache, GENOTYPE, other, SMALL.model_copy(update={"epochs": 1}))
     ours, theirs = evaluate(tiny_cache, model), evaluate(tiny_cache, other)
     comparison = evaluate(tiny_cache, model, other_path=other).to_dict()["comparison"]
     write(tmp_path / "other.npz", theirs.scores)

@@ -97,7 +97,7 @@ def _interrupt_on_signals() -> list[int]:
 def _fail(message: str, hint: str | None, exit_code: int) -> None:
     distributed: Any = sys.modules.get("skelnas.runtime.distributed")
     if distributed and distributed.world_size() > 1:
-        if not distributed.is_new(message):  # print once what fails on all ranks
+        if not distributed.is_unreported(message):  # print once what fails on all ranks
             sys.exit(exit_code)
         sys.stderr = sys.__stderr__
     if os.environ.get("SKELNAS_DEBUG") and sys.exc_info()[1] is not None:

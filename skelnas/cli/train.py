@@ -54,15 +54,14 @@ def train(
         console.result(settings.model_dump_json(indent=2))
         return
     from skelnas.reporting.model_card import write_card
-    from skelnas.training.saved_model import load_model
     from skelnas.training.train import train as run
 
-    path = run(
+    trained = run(
         cache, architecture, out, settings, resume=resume, force=force, tensorboard=tensorboard
     )
     if console.IS_MAIN_RANK:
-        write_card(out, load_model(out))
-    console.note(f"done: {path}; `skelnas evaluate {cache} {out}` scores it")
+        write_card(out, trained.model)
+    console.note(f"done: {trained.path}; `skelnas evaluate {cache} {out}` scores it")
 
 
 def _read_architecture(genotype: str | None, model: BaselineName | None) -> Genotype | BaselineName:

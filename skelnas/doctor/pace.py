@@ -18,7 +18,7 @@ from skelnas.nas.bilevel import NUM_WARMUP_STEPS, Bilevel
 from skelnas.nas.search import STREAM_SPLIT
 from skelnas.nas.supernet import Supernet
 from skelnas.runtime import devices
-from skelnas.runtime.memory import free_bytes, largest_share, measured
+from skelnas.runtime.memory import free_bytes, peak_memory, usable_fraction
 from skelnas.runtime.seed import random_seed
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def measure_pace(settings: SearchSettings, size: Size, device: torch.device) -> 
     """
     torch.manual_seed(random_seed(settings.seed))
     supernet = Supernet.of(settings, size.shape[0], size.classes)
-    devices.place(supernet, device)
+    devices.move(supernet, device)
     bilevel = Bilevel(supernet, settings)
     batch_size = min(settings.batch_size, size.clips)
     clips = min(2, batch_size)
@@ -136,7 +136,7 @@ def check_memory(pace: Pace, device: torch.device) -> str:
     need = f"a step of {pace.batch_size} clips takes about {_gib(pace.step_peak_bytes)}"
     if free is None:
         return need
-    limit = largest_share(device) * free
+    limit = usable_fraction(device) * free
     if pace.step_peak_bytes > limit:
         raise DeviceError(
             f"{need}, but only {_gib(limit)} of the {_gib(free)} free may be used",
@@ -155,7 +155,7 @@ def _measure(
     """Return the median seconds of a step with `num_clips` clips, and its peak bytes."""
     training, validation = (_noise(size, num_clips, device, part) for part in range(2))
     with devices.precision(bilevel.settings.precision):
-        with measured(device) as footprint:
+        with peak_memory(device) as peak:
             bilevel.step(training, validation, bilevel.settings.lr)
         if device.type == "cuda":
             for _ in range(NUM_WARMUP_STEPS):  # the last one is recorded
@@ -166,7 +166,7 @@ def _measure(
             # The result is on the device: reading it waits for the whole step.
             bilevel.step(training, validation, bilevel.settings.lr).tolist()
             times.append(time.perf_counter() - start)
-    return statistics.median(times), footprint.peak
+    return statistics.median(times), peak.num_bytes
 
 
 def _noise(size: Size, num_clips: int, device: torch.device, part: int) -> Batch:

@@ -94,7 +94,7 @@ def evaluate(
     """
     with distributed.joined(settings.rank_timeout):
         device = devices.choose(settings)
-        settings = devices.settle(settings, device)
+        settings = devices.resolve_precision(settings, device)
         if settings.latency and distributed.world_size() > 1:
             raise UsageError("--latency times one process, not several ranks side by side")
         model = load_model(model_path)
@@ -139,7 +139,7 @@ def _score(
         clips = cache.load(_held_out(cache, protocol, card, path))
     layout, persons = cache.layout, cache.max_persons
     dataset = Dataset(clips, layout, persons, card.make_clip_settings(), device, settings.store)
-    devices.place(network, device)
+    devices.move(network, device)
     exactly = devices.precision(settings.precision)
     with exactly, progress("evaluate", len(dataset)) as meter:
         how = (settings.batch_size, meter.advance, settings.precision, settings.views)

@@ -142,7 +142,7 @@ def _to_safetensors(model: Model) -> tuple[bytes, Run]:
 
 
 def _to_torchscript(model: Model) -> tuple[bytes, Run]:
-    devices.place(model, torch.device("cpu"))  # the order of the weights is kept in the file
+    devices.move(model, torch.device("cpu"))  # the order of the weights is kept in the file
     with _deprecated(DeprecationWarning, r"`torch\.jit\.\w+` is deprecated"):
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             model.network, _example(model), check_trace=False

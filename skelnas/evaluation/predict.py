@@ -160,8 +160,8 @@ class _Watcher:
         self.origin = model.card.find_origin()
         self._model = model
         self._device = devices.choose(settings)
-        self._settings = devices.settle(settings, self._device)
-        devices.place(model, self._device)
+        self._settings = devices.resolve_precision(settings, self._device)
+        devices.move(model, self._device)
         if model.card.rule is None and self.origin.source in ("ntu", "kinetics"):
             note("the model does not say how persons were chosen: the default rule is taken")
 

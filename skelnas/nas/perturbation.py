@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from skelnas.config import Device, SearchSettings
+from skelnas.data.cache import Cache
 from skelnas.data.dataset import shuffled_batches
 from skelnas.errors import InputError
 from skelnas.nas.search import STREAM_VALIDATION, SearchClips, load_search_clips
@@ -26,7 +27,7 @@ from skelnas.nas.supernet import Supernet
 from skelnas.runtime import devices
 from skelnas.runtime.console import note, progress
 from skelnas.runtime.seed import random_seed
-from skelnas.training.checkpoint import load_checkpoint, part_of
+from skelnas.training.checkpoint import load_checkpoint, select
 from skelnas.training.run_dir import CHECKPOINT, CONFIG
 
 
@@ -151,7 +152,9 @@ def _load(
         raise InputError(
             f"{cache}: the cache of the search is missing", hint="--cache gives its new path"
         )
-    clips = load_search_clips(cache, settings, devices.choose(settings))
+    device = devices.choose(settings)
+    with Cache.open(cache) as opened:
+        clips = load_search_clips(opened, settings, device)
     if clips.fingerprint != config.get("fingerprint"):
         raise InputError(
             f"{cache}: not the clips that {run} was searched on",
@@ -160,11 +163,11 @@ def _load(
     tensors, _ = load_checkpoint(run / CHECKPOINT)
     supernet = Supernet.of(settings, clips.dataset.shape[0], len(clips.classes))
     try:
-        supernet.load_state_dict(part_of(tensors, "model"))
+        supernet.load_state_dict(select(tensors, "model"))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{run / CHECKPOINT}: not a checkpoint of this search ({reason})"
         ) from None
-    devices.place(supernet, clips.dataset.device)
+    devices.move(supernet, clips.dataset.device)
     return supernet, clips

@@ -23,6 +23,7 @@ from skelnas.nas.search import search
 from skelnas.runtime import files
 from skelnas.runtime.console import note
 from skelnas.training import run_dir
+from skelnas.training.saved_model import Model
 from skelnas.training.train import train
 
 HOLD_OUT = 0.2
@@ -41,7 +42,7 @@ def repeat(
     resume: bool = False,
     force: bool = False,
     tensorboard: bool = False,
-    after_train: Callable[[Path], object] | None = None,
+    after_train: Callable[[Path, Model], object] | None = None,
 ) -> dict[str, Any]:
     """Search with `count` seeds and compare the results with as many random genotypes.
 
@@ -58,7 +59,7 @@ def repeat(
         resume: continue; finished parts are not repeated.
         force: discard what is in the folder.
         tensorboard: also write TensorBoard events.
-        after_train: called with each model folder once it is trained.
+        after_train: called with each model folder and its trained model.
 
     Returns:
         The content of ``repeats.json``.
@@ -91,9 +92,10 @@ def repeat(
         else:
             genotype = random_genotype(seed, settings.space, settings.nodes)
         model = out / f"{kind}-{seed}"
-        train(cache, genotype, model, training.model_copy(update=seeded), **options(model))
+        seeded_training = training.model_copy(update=seeded)
+        trained = train(cache, genotype, model, seeded_training, **options(model))
         if after_train is not None:
-            after_train(model)
+            after_train(model, trained.model)
         return {"name": model.name, "kind": kind, "seed": seed, **_score(cache, model, training)}
 
     with run_dir.start(out, config, resume=resume, force=force):
@@ -126,7 +128,7 @@ def _forget(out: Path) -> None:
     """Discard the runs of all seeds, so that none with other settings is resumed."""
     for kind in ("seed", *KINDS):
         for config in out.glob(f"{kind}-*/{run_dir.CONFIG}"):
-            run_dir.forget(config.parent)
+            run_dir.delete(config.parent)
 
 
 def _score(cache: Path, model: Path, training: TrainSettings) -> dict[str, Any]:

@@ -18,20 +18,21 @@ from skelnas.config import SearchSettings
 from skelnas.data.cache import Cache
 from skelnas.data.dataset import Dataset, num_batches, shuffled_batches
 from skelnas.data.splits import HoldOut, halve, split_training_part
-from skelnas.engine.norm import over_ranks
+from skelnas.engine.choice import EngineChoice
 from skelnas.errors import InputError
 from skelnas.genotype import Genotype, count_skips, count_stable, entropy, from_alphas
 from skelnas.nas.bilevel import Bilevel
 from skelnas.nas.supernet import Supernet, choose_engine
 from skelnas.primitives import candidates
-from skelnas.runtime import devices, distributed, seed
+from skelnas.runtime import devices, distributed
 from skelnas.runtime.console import note
-from skelnas.runtime.memory import making
+from skelnas.runtime.memory import explaining_network_too_large
 from skelnas.runtime.seed import random_seed
-from skelnas.training import run_dir
 from skelnas.training.checkpoint import OptimizerState
-from skelnas.training.loop import Item, TrainLoop, open_run
+from skelnas.training.loop import Item, TrainLoop
 from skelnas.training.progress import Reading
+from skelnas.training.run_dir import ALPHAS, RunDir, read_lines
+from skelnas.training.setup import open_setup
 from skelnas.training.tensorboard import EventWriter
 
 STREAM_INIT, STREAM_SPLIT, STREAM_TRAIN, STREAM_VALIDATION = range(4)
@@ -45,7 +46,6 @@ class SearchClips:
     Attributes:
         dataset: the training part of the protocol, without held-out clips.
         weight_half, alpha_half: indices of the clips that train w and that drive alpha.
-        protocol: the chosen split.
         classes: names of all classes.
         hold_out: what was held out of the training part, or None.
         fingerprint: of the clips in the dataset.
@@ -54,39 +54,32 @@ class SearchClips:
     dataset: Dataset
     weight_half: NDArray[np.int64]
     alpha_half: NDArray[np.int64]
-    protocol: str
     classes: list[str]
     hold_out: HoldOut | None
     fingerprint: str
 
 
-def load_search_clips(
-    cache_path: Path, settings: SearchSettings, device: torch.device
-) -> SearchClips:
+def load_search_clips(cache: Cache, settings: SearchSettings, device: torch.device) -> SearchClips:
     """Load the training part of the protocol and split it in half; never reads the test part.
 
     Raises:
         InputError: the cache is broken, or its training part is too small to split.
     """
-    with Cache.open(cache_path) as cache:
-        protocol = cache.choose_protocol(settings.protocol)
-        part = split_training_part(cache, protocol, settings.hold_out)
-        weight_half, alpha_half = halve(
-            cache.clips.subjects[part.train],
-            random_seed(settings.seed, STREAM_SPLIT),
-            by_subject=settings.validation == "subject",
-        )
-        clips = cache.load(part.train)
-        dataset = Dataset(clips, cache.layout, cache.max_persons, settings, device, settings.store)
-        return SearchClips(
-            dataset=dataset,
-            weight_half=weight_half,
-            alpha_half=alpha_half,
-            protocol=protocol,
-            classes=cache.classes,
-            hold_out=part.hold_out,
-            fingerprint=clips.fingerprint(),
-        )
+    part = split_training_part(cache, settings.protocol, settings.hold_out)
+    weight_half, alpha_half = halve(
+        cache.clips.subjects[part.train],
+        random_seed(settings.seed, STREAM_SPLIT),
+        by_subject=settings.validation == "subject",
+    )
+    clips = cache.load(part.train)
+    return SearchClips(
+        dataset=Dataset(clips, cache.layout, cache.max_persons, settings, device, settings.store),
+        weight_half=weight_half,
+        alpha_half=alpha_half,
+        classes=cache.classes,
+        hold_out=part.hold_out,
+        fingerprint=clips.fingerprint(),
+    )
 
 
 def search(
@@ -114,47 +107,48 @@ def search(
 
     Raises:
         InputError: the cache is broken, or its training part is too small to split.
-        UsageError: the folder holds another run.
+        UsageError: the folder is not empty, in use, or holds another run.
         DeviceError: the device is missing or out of memory.
         Interrupted: stopped by a signal; the run can be resumed.
     """
     events = EventWriter(out, candidates(settings.space)) if tensorboard else None
-    with distributed.joined(settings.rank_timeout), over_ranks(settings.batch_norm == "sync"):
-        device = devices.choose(settings)
-        settings = devices.settle(settings, device)
-        clips = load_search_clips(cache_path, settings, device)
-        settings = settings.model_copy(update={"protocol": clips.protocol})
+    with open_setup(cache_path, out, settings, resume=resume, force=force, mirror=events) as setup:
+        settings = setup.settings
+        engine = choose_engine(settings)  # refuses what it cannot do before the folder is made
+        with setup.cache as cache:
+            clips = load_search_clips(cache, settings, setup.device)
         config: dict[str, Any] = {
             "verb": "search",
-            "cache": str(cache_path.resolve()),
             "settings": settings.asked(),
-            "ranks": distributed.world_size() if settings.batch_norm == "rank" else "any",
             "primitives": list(candidates(settings.space)),
             "classes": clips.classes,
             "clips": {"weights": len(clips.weight_half), "alphas": len(clips.alpha_half)},
             "hold_out": clips.hold_out and asdict(clips.hold_out),
             "fingerprint": clips.fingerprint,
         }
-        held_out = f", {clips.hold_out.clips} are held out" if clips.hold_out else ""
-        engine = choose_engine(settings)
+        with setup.start(config) as run_dir:
+            _announce(settings, clips, engine)
+            with explaining_network_too_large("search", setup.device):
+                loop = _Search(run_dir, settings, clips)
+            loop.run()
+
+
+def _announce(settings: SearchSettings, clips: SearchClips, engine: EngineChoice) -> None:
+    """Print what is searched on and how."""
+    held_out = f", {clips.hold_out.clips} are held out" if clips.hold_out else ""
+    note(
+        f"search: {len(clips.weight_half)} clips train w, {len(clips.alpha_half)} drive alpha"
+        f"{held_out} ({settings.protocol}); {settings.order} order, "
+        f"{engine.name} engine on {clips.dataset.device}"
+    )
+    on_cuda = clips.dataset.device.type == "cuda"
+    if on_cuda and engine.name == "fused" and engine.why_not_faster:
+        note(f"the Triton engine is not used: {engine.why_not_faster}")
+    if settings.layers < 3:
         note(
-            f"search: {len(clips.weight_half)} clips train w, {len(clips.alpha_half)} drive alpha"
-            f"{held_out} ({clips.protocol}); {settings.order} order, "
-            f"{engine.name} engine on {clips.dataset.device}"
+            "with fewer than 3 layers the supernet has no normal cell: "
+            "that of the genotype stays random"
         )
-        on_cuda = clips.dataset.device.type == "cuda"
-        if on_cuda and engine.name == "fused" and engine.why_not_faster:
-            note(f"the Triton engine is not used: {engine.why_not_faster}")
-        if settings.layers < 3:
-            note(
-                "with fewer than 3 layers the supernet has no normal cell: "
-                "that of the genotype stays random"
-            )
-        with open_run(out, config, resume=resume, force=force, mirror=events) as run:
-            with making("search", device):
-                job = _Search(run, settings, clips)
-            with devices.precision(settings.precision):
-                job.work()
 
 
 class _Search(TrainLoop):
@@ -162,23 +156,23 @@ class _Search(TrainLoop):
 
     verb = "search"
     metrics = ("train_loss", "train_top1", "validation_loss")
-    lighter = "; --checkpoint-cells takes less, too, and a run can go on with it"
+    memory_hint = "; --checkpoint-cells takes less, too, and a run can be resumed with it"
 
     def __init__(
         self,
-        run: run_dir.RunDir,
+        run_dir: RunDir,
         settings: SearchSettings,
         clips: SearchClips,
     ) -> None:
         self.settings = settings
         self.dataset = clips.dataset
         self.halves = (clips.weight_half, clips.alpha_half)
-        torch.manual_seed(seed.random_seed(settings.seed, STREAM_INIT))
+        torch.manual_seed(random_seed(settings.seed, STREAM_INIT))
         supernet = Supernet.of(settings, self.dataset.shape[0], len(clips.classes))
-        devices.place(supernet, self.dataset.device)
+        devices.move(supernet, self.dataset.device)
         self.bilevel = Bilevel(supernet, settings)
         super().__init__(
-            run,
+            run_dir,
             supernet,
             {
                 "weight_optimizer": self.bilevel.weight_optimizer,
@@ -195,22 +189,22 @@ class _Search(TrainLoop):
     def restore(self) -> None:
         """Restore the checkpoint and the genotypes of the finished epochs."""
         super().restore()
-        path = self.run.folder / run_dir.ALPHAS
-        lines = run_dir.read_lines(path) if path.exists() else []
+        path = self.run_dir.folder / ALPHAS
+        lines = read_lines(path) if path.exists() else []
         primitives = candidates(self.settings.space)
         try:
             self.genotypes = [
                 from_alphas(line["normal"], line["reduction"], primitives) for line in lines
             ]
         except InputError as error:
-            raise InputError(f"{path}: {error}", hint="--force starts the run again") from None
+            raise InputError(f"{path}: {error}", hint="--force starts over") from None
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise InputError(f"{path}: unexpected content ({error!r})") from None
         done = self.epoch + 1 if self.steps_done else 0
         if [line["epoch"] for line in lines] != list(range(done)):
             raise InputError(
                 f"{path}: expected one line of alphas for each of the epochs 0 to {self.epoch}",
-                hint="--force starts the run again",
+                hint="--force starts over",
             )
 
     def genotype(self) -> Genotype:
@@ -229,11 +223,7 @@ class _Search(TrainLoop):
         if self.epoch == 0 and self.step == 0:
             self._log_alphas()
         training, validation = (
-            list(
-                shuffled_batches(
-                    half, self.settings.batch_size, self.random_seed(stream, self.epoch)
-                )
-            )
+            list(shuffled_batches(half, self.settings.batch_size, self.random_seed(stream, self.epoch)))
             for half, stream in zip(self.halves, (STREAM_TRAIN, STREAM_VALIDATION), strict=True)
         )
         return zip(training, itertools.cycle(validation), strict=False)
@@ -256,7 +246,7 @@ class _Search(TrainLoop):
         record["stable"] = count_stable(self.genotypes)
         return f"skips {record['skips']}  stable {record['stable']}"
 
-    def why_stop(self) -> str:
+    def stop_reason(self) -> str:
         """Return why ``--stop-skips`` or ``--stop-stable`` ends the search, or ""."""
         max_skips, num_stable = self.settings.stop_skips, self.settings.stop_stable
         if len(self.genotypes) < 2:  # only the initial ones
@@ -274,5 +264,5 @@ class _Search(TrainLoop):
 
     def _log_alphas(self) -> None:
         values = {cell: alpha.tolist() for cell, alpha in self.bilevel.supernet.alphas.items()}
-        self.run.log({"epoch": self.epoch, **values}, run_dir.ALPHAS)
+        self.run_dir.log({"epoch": self.epoch, **values}, ALPHAS)
         self.genotypes.append(self.genotype())

@@ -104,7 +104,7 @@ def read_results(
         complexity = measure(network, shape)
         if time_on is not None:
             device = devices.choose(EvaluateSettings(device=time_on))
-            devices.place(network, device)
+            devices.move(network, device)
             passes = EvaluateSettings().passes
             latency = tuple(
                 time_passes(network, shape, device, size, passes) for size in TIMED_BATCH_SIZES

@@ -1,4 +1,4 @@
-"""The device that a verb runs on."""
+"""The device that a command runs on, and its arithmetic."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ AnySettings = TypeVar("AnySettings", bound=DeviceSettings)
 
 
 def choose(settings: DeviceSettings) -> torch.device:
-    """Return the device that is asked for, and set the number of CPU threads.
+    """Return the requested device, and set the number of CPU threads.
 
-    Of several ranks each has a GPU of its own.
+    Each of several ranks gets a different GPU.
 
     Raises:
-        DeviceError: the device is not there, or cannot compute as it is asked.
+        DeviceError: the device is missing, or cannot compute with the requested precision.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -31,24 +31,24 @@ def choose(settings: DeviceSettings) -> torch.device:
         "mps": torch.backends.mps.is_available() and distributed.world_size() == 1,
         "cpu": True,
     }
-    usable = [name for name, there in available.items() if there]
+    usable = [name for name, is_available in available.items() if is_available]
     name = usable[0] if settings.device == "auto" else settings.device
     if name not in usable:
         raise DeviceError(
             f"device {name} is not available", hint=f"usable here: {', '.join(usable)}, auto"
         )
-    several = name == "cuda" and distributed.world_size() > 1
-    device = _own_gpu() if several else torch.device(name)
+    is_shared = name == "cuda" and distributed.world_size() > 1
+    device = _gpu_of_this_rank() if is_shared else torch.device(name)
     _check_precision(settings.precision, device)
     return device
 
 
-def _own_gpu() -> torch.device:
-    """Return the GPU of this rank: the one with its number on its machine."""
-    number, there = distributed.local_rank(), torch.cuda.device_count()
-    if number >= there:
+def _gpu_of_this_rank() -> torch.device:
+    """Return the GPU with the number of the local rank."""
+    number, count = distributed.local_rank(), torch.cuda.device_count()
+    if number >= count:
         raise DeviceError(
-            f"rank {distributed.rank()} is number {number} on its machine, which has {there} GPUs",
+            f"rank {distributed.rank()} is number {number} on its machine, which has {count} GPUs",
             hint="--nproc-per-node of torchrun is at most the number of GPUs",
         )
     device = torch.device("cuda", number)
@@ -56,72 +56,74 @@ def _own_gpu() -> torch.device:
     return device
 
 
-def settle(settings: AnySettings, device: torch.device) -> AnySettings:
-    """Return the settings with the precision that 'auto' stands for on a device."""
+def resolve_precision(settings: AnySettings, device: torch.device) -> AnySettings:
+    """Return the settings with the precision that 'auto' means on a device."""
     if settings.precision != "auto":
         return settings
-    return settings.model_copy(update={"precision": "bf16" if _is_capable(device) else "fp32"})
+    return settings.model_copy(
+        update={"precision": "bf16" if _has_tensor_cores(device) else "fp32"}
+    )
 
 
-def _is_capable(device: torch.device) -> bool:
+def _has_tensor_cores(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def _check_precision(wanted: Precision, device: torch.device) -> None:
-    everywhere = wanted in ("fp32", "auto") or (wanted, device.type) == ("bf16", "cpu")
-    if not (everywhere or _is_capable(device)):
+def _check_precision(precision: Precision, device: torch.device) -> None:
+    is_universal = precision in ("fp32", "auto") or (precision, device.type) == ("bf16", "cpu")
+    if not (is_universal or _has_tensor_cores(device)):
         raise DeviceError(
-            f"--precision {wanted} needs a CUDA device of capability 8.0 or more"
-            f"{' or a CPU' if wanted == 'bf16' else ''}, not {device}",
+            f"--precision {precision} needs a CUDA device of capability 8.0 or more"
+            f"{' or a CPU' if precision == 'bf16' else ''}, not {device}",
             hint="--precision fp32 works everywhere",
         )
 
 
-def place(model: nn.Module, device: torch.device) -> None:
-    """Move a model to a device, in channels-last order: faster there, and much so on a CPU."""
+def move(model: nn.Module, device: torch.device) -> None:
+    """Move a model to a device, in channels-last format: faster, above all on a CPU."""
     model.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @contextmanager
-def precision(wanted: Precision) -> Iterator[None]:
-    """Let products of float32 be rounded as it is asked, for a while.
+def precision(precision: Precision) -> Iterator[None]:
+    """Allow or forbid TF32 in matrix products and convolutions inside the context.
 
-    On CUDA PyTorch itself would take TF32 for convolutions and float32 for matrices. Nothing
-    is done here for bfloat16: that is `autocast`.
+    PyTorch's default on CUDA is TF32 for convolutions and float32 for matrices. For bfloat16
+    see `autocast`.
     """
-    matrices, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matrices.allow_tf32, convolutions.allow_tf32
-    matrices.allow_tf32 = convolutions.allow_tf32 = wanted == "tf32"
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
-        matrices.allow_tf32, convolutions.allow_tf32 = before
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
-def autocast(wanted: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Let a forward pass compute in bfloat16 where that is asked and safe.
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Compute one forward pass in bfloat16, if the precision says so.
 
-    For one pass only: rounded weights are kept until it ends, and then they have changed.
+    One pass only: autocast caches rounded weights until it ends, and a step changes the weights.
     """
-    return torch.autocast(device.type, torch.bfloat16) if wanted == "bf16" else nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 @contextmanager
-def compiling(wanted: bool) -> Iterator[None]:
-    """Say in one line, where a model is compiled, that PyTorch's compiler cannot do it here.
+def explaining_compile_errors(compiles: bool) -> Iterator[None]:
+    """Turn a failure of torch.compile into a one-line error.
 
     Raises:
-        DeviceError: it cannot; most often it finds no C++ compiler, or not one that suits it.
+        DeviceError: compilation failed; usually there is no suitable C++ compiler.
     """
     try:
         yield
     except Exception as error:
-        if not wanted or not type(error).__module__.startswith(
+        if not compiles or not type(error).__module__.startswith(
             ("torch._dynamo", "torch._inductor")
         ):
             raise
         raise DeviceError(
             f"torch.compile failed ({str(error).splitlines()[0]})",
-            hint="leave out --compile; with SKELNAS_DEBUG=1 all that the compiler said is shown",
+            hint="leave out --compile; SKELNAS_DEBUG=1 shows the full output of the compiler",
         ) from error

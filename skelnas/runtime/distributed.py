@@ -1,7 +1,7 @@
-"""Several processes that do one piece of work: PyTorch's ranks, as `torchrun` starts them.
+"""Data parallelism over PyTorch's ranks, as `torchrun` starts them.
 
-Every rank holds all weights and takes its share of every batch; what the ranks find is summed.
-Without other ranks every function here returns at once, and what it is given.
+Every rank holds all weights and takes its slice of every batch; gradients and metrics are summed.
+In a single process every function here returns at once, with its input as the result.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class _Group:
 
     Attributes:
         rank, size: which of them this process is, and how many there are.
-        store: small messages, kept by `torchrun` or by the first rank.
-        decisions: how many calls of `on_first` there have been.
+        store: passes small messages; hosted by `torchrun` or by the first rank.
+        num_calls: of `run_on_first` so far; they number the messages in the store.
     """
 
     rank: int
     size: int
     store: Store
-    decisions: int = 0
+    num_calls: int = 0
 
 
 _group: _Group | None = None
@@ -51,50 +51,50 @@ _joins = itertools.count()
 
 
 def rank() -> int:
-    """Return which rank this process is, from 0."""
+    """Return the rank of this process, from 0."""
     return _group.rank if _group else 0
 
 
 def world_size() -> int:
-    """Return how many ranks there are."""
+    """Return the number of ranks."""
     return _group.size if _group else 1
 
 
 def local_rank() -> int:
-    """Return which of the ranks of its machine this process is: the number of its GPU."""
+    """Return the rank within this machine, which is also the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0")) if _group else 0
 
 
 def is_first() -> bool:
-    """Say whether this rank is the one that writes and speaks."""
+    """Return whether this is the rank that writes files and messages."""
     return rank() == 0
 
 
 @contextmanager
 def joined(timeout: float) -> Iterator[None]:
-    """Join the other ranks for a while, if `torchrun` has started any.
+    """Join the other ranks inside the context, if `torchrun` has started any.
 
-    Tensors of a GPU travel by NCCL, those of a CPU by Gloo.
+    GPU tensors travel by NCCL, CPU tensors by Gloo.
 
     Args:
         timeout: seconds that a rank waits for the others before it gives up.
 
     Raises:
-        UsageError: WORLD_SIZE says that there are other ranks, but not where they are.
-        SkelnasError: another rank has gone or does not answer.
+        UsageError: WORLD_SIZE announces other ranks, but their address is missing.
+        SkelnasError: another rank is gone or does not answer.
     """
     global _group
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    with _talking():
+    with _explaining_failures():
         _group = _join(timedelta(seconds=timeout))
     yield
-    leave()  # not after a failure: then the process ends, and `is_new` needs the store
+    leave()  # not after a failure: the process ends then, and `is_unreported` needs the store
 
 
 def leave() -> None:
-    """Leave the other ranks, in one's own time."""
+    """Leave the other ranks, without waiting for them."""
     global _group
     if _group is not None:
         dist.destroy_process_group()
@@ -103,14 +103,14 @@ def leave() -> None:
 
 def _join(timeout: timedelta) -> _Group:
     try:
-        store, rank, size = _meeting_place(timeout)
+        store, rank, size = _rendezvous(timeout)
     except ValueError as error:
         raise UsageError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {str(error).split(': ')[-1]}",
             hint="`torchrun --nproc-per-node 2 -m skelnas ...` starts two ranks; "
             "unset WORLD_SIZE for one process",
         ) from None
-    store = PrefixStore(f"skelnas {next(_joins)}", store)  # apart from what was said before
+    store = PrefixStore(f"skelnas {next(_joins)}", store)  # apart from earlier messages
     store.set_timeout(timeout)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
@@ -118,16 +118,16 @@ def _join(timeout: timedelta) -> _Group:
 
 
 @cache
-def _meeting_place(timeout: timedelta) -> tuple[Store, int, int]:
-    """Find the store that all ranks know; returns it, this rank, and how many there are."""
-    place: tuple[Store, int, int] = next(rendezvous("env://", timeout=timeout))
-    return place
+def _rendezvous(timeout: timedelta) -> tuple[Store, int, int]:
+    """Return the store that all ranks share, this rank, and the number of ranks."""
+    found: tuple[Store, int, int] = next(rendezvous("env://", timeout=timeout))
+    return found
 
 
 def rank_slice(count: int) -> slice:
-    """Return which of the `count` clips of a batch are this rank's: neighbours, equally many.
+    """Return this rank's slice of a batch of `count` clips.
 
-    Where they cannot be equally many, the first ranks have one more.
+    The slices are as equal as possible; the first ranks may have one clip more.
 
     Raises:
         UsageError: there are fewer clips than ranks.
@@ -143,70 +143,70 @@ def rank_slice(count: int) -> slice:
 
 
 def all_reduce(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Sum each tensor over the ranks; all travel together. The same bits on every rank.
+    """Sum each tensor over the ranks, in one message; every rank gets the same bits.
 
-    The sums can be differentiated, twice too: what all ranks make of them flows back to each.
+    Differentiable, also twice: each rank receives the gradients of all ranks.
     """
     if _group is None or not tensors:
         return list(tensors)
-    return _unpacked(_Sum.apply(_packed(tensors)), tensors)  # type: ignore[no-untyped-call]
+    return _unpack(_Sum.apply(_pack(tensors)), tensors)  # type: ignore[no-untyped-call]
 
 
 def all_gather(row: Tensor) -> Tensor:
-    """Return [ranks, n], the row [n] of every rank. It can be differentiated, twice too."""
+    """Return [ranks, n], the row [n] of every rank. Differentiable, also twice."""
     rows = [row if number == rank() else torch.zeros_like(row) for number in range(world_size())]
     table = torch.stack(rows)
     return table if _group is None else _Sum.apply(table)  # type: ignore[no-untyped-call]
 
 
 def broadcast(tensors: Sequence[Tensor]) -> None:
-    """Give every rank the values of the first."""
+    """Copy the values of the first rank to all others."""
     if _group is None:
         return
     with torch.no_grad():
-        values = _packed(tensors)
-        with _talking():
+        values = _pack(tensors)
+        with _explaining_failures():
             dist.broadcast(values, src=0)
-        for tensor, value in zip(tensors, _unpacked(values, tensors), strict=True):
+        for tensor, value in zip(tensors, _unpack(values, tensors), strict=True):
             tensor.copy_(value)
 
 
-def agree(*wishes: bool) -> list[bool]:
-    """Say of each wish whether any rank has it, so that all ranks do the same."""
+def any_rank(*flags: bool) -> list[bool]:
+    """Return for each flag whether any rank has set it, so that all ranks do the same."""
     if _group is None:
-        return list(wishes)
-    return (_sum(torch.tensor(wishes, dtype=torch.int32)) > 0).tolist()
+        return list(flags)
+    return (_sum(torch.tensor(flags, dtype=torch.int32)) > 0).tolist()
 
 
 def check_same(tensors: Sequence[Tensor], where: str) -> None:
     """Check that all ranks hold the same numbers, bit for bit.
 
     Raises:
-        SkelnasError: they do not; on all ranks alike.
+        SkelnasError: they do not; raised on all ranks.
     """
     if _group is None:
         return
     mine = torch.zeros(_group.size, dtype=torch.int64)
     mine[_group.rank] = _fingerprint(tensors)
-    prints = _sum(mine)
-    others = [number for number in range(_group.size) if prints[number] != prints[0]]
-    if others:
+    fingerprints = _sum(mine)
+    differing = [rank for rank in range(_group.size) if fingerprints[rank] != fingerprints[0]]
+    if differing:
         raise SkelnasError(
-            f"the ranks have come apart {where}: rank {others[0]} holds other numbers than rank 0",
+            f"the ranks disagree {where}: rank {differing[0]} holds other numbers than rank 0",
             hint="all ranks need the same cache, run folder, versions and kind of device",
         )
 
 
-def on_first(work: Callable[[], T]) -> T | None:
-    """Do something on the first rank, while the others wait; if it fails, it fails on all.
+def run_on_first(work: Callable[[], T]) -> T | None:
+    """Call a function on the first rank while the others wait; if it fails, all ranks fail.
 
     Returns:
-        What it has returned, on the first rank; None on the others.
+        On the first rank, what the function returned; None on the others.
     """
     if _group is None:
         return work()
-    _group.decisions += 1
-    key = f"decision {_group.decisions}"
+    _group.num_calls += 1
+    key = f"call {_group.num_calls}"
     if is_first():
         try:
             outcome = work()
@@ -217,51 +217,51 @@ def on_first(work: Callable[[], T]) -> T | None:
             raise
         _group.store.set(key, "done")
         return outcome
-    with _talking():
-        said = _group.store.get(key).decode()
-    if said != "done":
-        kind, message, hint = json.loads(said)
+    with _explaining_failures():
+        answer = _group.store.get(key).decode()
+    if answer != "done":
+        kind, message, hint = json.loads(answer)
         raise getattr(errors, kind)(message, hint=hint)
     return None
 
 
-def is_new(message: str) -> bool:
-    """Say whether no other rank has said this: what fails on all ranks is told once."""
+def is_unreported(message: str) -> bool:
+    """Return whether no other rank has reported this, so that a common failure appears once."""
     if _group is None:
         return True
     digest = hashlib.sha256(message.encode()).hexdigest()
     try:
-        return _group.store.add(f"said {digest}", 1) == 1
-    except RuntimeError:  # whoever kept the store has gone
+        return _group.store.add(f"reported {digest}", 1) == 1
+    except RuntimeError:  # the process that hosts the store is gone
         return True
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the ranks; its gradient is the sum of theirs."""
+    """Sum over the ranks; the gradient is the sum of the ranks' gradients."""
 
     @staticmethod
     def forward(ctx: object, x: Tensor) -> Tensor:
         return _sum(x.clone())
 
     @staticmethod
-    def backward(ctx: object, *gradients: Tensor) -> Tensor:
-        summed: Tensor = _Sum.apply(gradients[0].contiguous())  # type: ignore[no-untyped-call]
+    def backward(ctx: object, *grads: Tensor) -> Tensor:
+        summed: Tensor = _Sum.apply(grads[0].contiguous())  # type: ignore[no-untyped-call]
         return summed
 
 
 def _sum(values: Tensor) -> Tensor:
     """Sum over the ranks, in place."""
-    with _talking():
+    with _explaining_failures():
         dist.all_reduce(values)
     return values
 
 
-def _packed(tensors: Sequence[Tensor]) -> Tensor:
+def _pack(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors])
 
 
-def _unpacked(values: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Cut values into tensors with the shapes and memory layouts of others."""
+def _unpack(values: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Split values into tensors with the shapes and memory formats of others."""
     pieces = torch.split(values, [tensor.numel() for tensor in like])
     return [
         torch.empty_like(tensor).copy_(piece.view(tensor.shape))
@@ -277,20 +277,20 @@ def _fingerprint(tensors: Sequence[Tensor]) -> int:
 
 
 @contextmanager
-def _talking() -> Iterator[None]:
-    """Turn what goes wrong between ranks into one line.
+def _explaining_failures() -> Iterator[None]:
+    """Turn a communication failure into a one-line error.
 
     Raises:
-        SkelnasError: another rank has gone or does not answer.
+        SkelnasError: another rank is gone or does not answer.
     """
     try:
         yield
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:  # of Gloo, of NCCL, of the store
-        late = re.search("timed out|timeout", str(error), re.IGNORECASE)
+    except RuntimeError as error:  # from Gloo, NCCL or the store
+        is_late = re.search("timed out|timeout", str(error), re.IGNORECASE)
         raise SkelnasError(
-            "another rank does not answer in time" if late else "another rank has gone",
-            hint="the messages of the other ranks and of torchrun say why; a search or a training "
-            "goes on from its last checkpoint with --resume",
+            "another rank does not answer in time" if is_late else "another rank is gone",
+            hint="the messages of the other ranks and of torchrun say why; `search` and `train` "
+            "continue from their last checkpoint with --resume",
         ) from error

@@ -1,4 +1,4 @@
-"""Write files so that a kill at any moment leaves the last good content."""
+"""Atomic writes: a kill at any moment leaves the last complete file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from skelnas.errors import SkelnasError
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part.
+    """Write a file so that readers see either the old content or the new, never a part.
 
-    A link is followed; a pipe or a device, which cannot be replaced, is written to.
+    Links are followed. A pipe or a device, which cannot be replaced, is written to directly.
 
     Raises:
-        SkelnasError: the file cannot be written; the old content, if any, is still there.
+        SkelnasError: the file cannot be written; the old content, if any, is intact.
     """
     target = path.resolve()
     content = data.encode() if isinstance(data, str) else data
@@ -36,19 +36,19 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     except OSError as error:
         raise SkelnasError(
             f"{path}: cannot be written ({error.strerror})",
-            hint="what was there before is untouched; make room or choose another place",
+            hint="the old content is intact; free some space or write elsewhere",
         ) from error
     finally:
-        with suppress(OSError):  # such as that its folder is none
+        with suppress(OSError):  # it does not exist, or its folder is a file
             part.unlink()
 
 
 def to_json(value: object) -> str:
-    """Format plain containers for a file: sorted, indented, with a final newline."""
+    """Format plain containers as JSON: sorted, indented, with a final newline."""
     return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
+    """Return the versions of the software that results depend on."""
     packages = {name: metadata.version(name) for name in ("torch", "numpy")}
     return {"skelnas": __version__, "python": platform.python_version(), **packages}

@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes, and how many clips would fit where too many did not."""
+"""Peak memory of a piece of work, and the batch size that would fit when memory runs out."""
 
 from __future__ import annotations
 
@@ -22,47 +22,47 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-SHARE = 0.7
-"""Of the memory that is free, what tensors may take. The rest is for what kernels take beside
-them: measured on a CPU, 0.35 times as much with the reference and 0.1 with the fused engine."""
+USABLE_FRACTION = 0.7
+"""Of the free memory, for tensors. The rest is for the workspaces of kernels: measured on a CPU,
+0.35 times as much as the tensors with the reference engine and 0.1 with the fused one."""
 
-SHARE_OF_CUDA = 0.9
-"""There the allocator counts everything, and the rest is for its fragments."""
+USABLE_FRACTION_OF_CUDA = 0.9
+"""The CUDA allocator counts workspaces too; the rest is for fragmentation."""
 
 
 @dataclass
-class Footprint:
-    """The most bytes that tensors took at one moment, beyond those that were there before."""
+class PeakMemory:
+    """The most bytes that new tensors took at one moment."""
 
-    peak: int = 0
+    num_bytes: int = 0
 
 
 @contextmanager
-def measured(device: torch.device) -> Iterator[Footprint]:
-    """Measure the work in this block; where it fails, up to there.
+def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
+    """Measure the peak memory of a block, also of one that fails.
 
-    On CUDA the allocator keeps the figures; elsewhere each tensor that is made is counted for
-    as long as its memory lives.
+    On CUDA the allocator has the numbers; elsewhere each new tensor is counted as long as its
+    memory lives.
     """
-    footprint = Footprint()
+    peak = PeakMemory()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         try:
-            yield footprint
+            yield peak
         finally:
-            footprint.peak = torch.cuda.max_memory_allocated(device) - before
+            peak.num_bytes = torch.cuda.max_memory_allocated(device) - before
     else:
-        with _Counting(footprint):
-            yield footprint
+        with _TensorCounter(peak):
+            yield peak
 
 
-class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of new tensors until their memory is given back."""
+class _TensorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of new tensors until their memory is freed."""
 
-    def __init__(self, footprint: Footprint) -> None:
+    def __init__(self, peak: PeakMemory) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._footprint = footprint
+        self._peak = peak
         self._alive: set[int] = set()
         self._bytes = 0
 
@@ -70,9 +70,9 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        known = {storage._cdata for storage in _storages((args, kwargs))}
+        inputs = {storage._cdata for storage in _storages((args, kwargs))}
         for storage in _storages(out):
-            if storage._cdata not in known and storage._cdata not in self._alive:
+            if storage._cdata not in inputs and storage._cdata not in self._alive:
                 self._count(storage._cdata, storage.nbytes())
                 weakref.finalize(storage, self._count, storage._cdata, -storage.nbytes())
         return out
@@ -80,7 +80,7 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _count(self, key: int, num_bytes: int) -> None:
         self._alive ^= {key}
         self._bytes += num_bytes
-        self._footprint.peak = max(self._footprint.peak, self._bytes)
+        self._peak.num_bytes = max(self._peak.num_bytes, self._bytes)
 
 
 def _storages(values: object) -> list[torch.UntypedStorage]:
@@ -88,11 +88,11 @@ def _storages(values: object) -> list[torch.UntypedStorage]:
 
 
 @contextmanager
-def making(work: str, device: torch.device) -> Iterator[None]:
-    """Say what takes less memory where a network alone is too large, whatever the batches are.
+def explaining_network_too_large(verb: str, device: torch.device) -> Iterator[None]:
+    """Say what takes less memory if the network alone does not fit, whatever the batch size.
 
     Raises:
-        DeviceError: memory was spent in this block.
+        DeviceError: memory ran out inside the context.
     """
     try:
         yield
@@ -100,86 +100,85 @@ def making(work: str, device: torch.device) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise DeviceError(
-            f"{work} ran out of memory on {device} while it made the network",
+            f"{verb} ran out of memory on {device} while building the network",
             hint="fewer --channels or --layers take less",
         ) from None
 
 
-def too_large(
-    work: str,
+def batch_too_large(
+    verb: str,
     step: Callable[[int], object],
-    asked: int,
+    batch_size: int,
     free: float | None,
     device: torch.device,
-    lighter: str,
+    more_hints: str,
 ) -> DeviceError:
-    """Say that a step of `asked` clips ran out of memory, and what `largest_batch` says.
+    """Return the error for a step that ran out of memory, with the batch size that would fit.
 
-    `lighter` is added to the hint.
+    See `estimate_max_batch`; `more_hints` is appended to the hint.
     """
-    message = f"{work} ran out of memory on {device} with batches of {asked} clips"
+    message = f"{verb} ran out of memory on {device} with batches of {batch_size} clips"
     hint = "a smaller --batch-size takes less"
-    fits = largest_batch(step, asked, free, device)
+    fits = estimate_max_batch(step, batch_size, free, device)
     if fits:
         message, hint = f"{message}; {fits} should fit", f"--batch-size {fits}, with --force"
     elif fits == 0:
         message, hint = f"{message}; not even one fits", "fewer --channels take less"
-    return DeviceError(message, hint=hint + lighter)
+    return DeviceError(message, hint=hint + more_hints)
 
 
-def largest_batch(
-    step: Callable[[int], object], asked: int, free: float | None, device: torch.device
+def estimate_max_batch(
+    step: Callable[[int], object], batch_size: int, free: float | None, device: torch.device
 ) -> int | None:
-    """Estimate how many clips fit, where a step of `asked` clips ran out of memory.
+    """Estimate how many clips fit, after a step of `batch_size` clips ran out of memory.
 
-    A step of one clip and one of two are measured. What a step takes is taken to be a line
-    through the two: so many bytes in any case, and so many for each clip. It may take a share
-    of what was free before the first step, `SHARE` or `SHARE_OF_CUDA`.
+    Measures a step of one clip and one of two, and extrapolates linearly up to the usable
+    fraction of the memory that was free before the first step.
 
     Args:
-        step: takes a step of so many clips. What it changes is changed: the run is over.
-        asked: how many were too many.
+        step: takes a step of that many clips; its side effects do not matter, the run is over.
+        batch_size: the number of clips that did not fit.
         free: bytes before the first step; None if unknown, and then nothing is tried. After
-            a failure the figures of the system say little: allocators keep what they get back.
-        device: that it runs on.
+            a failure the system's figures mean little, because allocators cache memory.
+        device: of the step.
 
     Returns:
         0 if not even one clip fits; None if unknown.
     """
     if free is None:
         return None
-    _give_back(device)
+    _release_cached_memory(device)
     peaks: list[int] = []
-    for clips in (1, 2):
+    for num_clips in (1, 2):
         try:
-            with measured(device) as footprint:
-                step(clips)
+            with peak_memory(device) as peak:
+                step(num_clips)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             return len(peaks)
-        peaks.append(footprint.peak)
+        peaks.append(peak.num_bytes)
     one, two = peaks
-    room = free * largest_share(device)
-    fits = 1 + int((room - one) / max(two - one, 1))
-    return max(1, min(fits, asked - 1))
+    usable = free * usable_fraction(device)
+    fits = 1 + int((usable - one) / max(two - one, 1))
+    return max(1, min(fits, batch_size - 1))
 
 
-def largest_share(device: torch.device) -> float:
-    """Return which part of the free memory of a device tensors may take."""
-    return SHARE_OF_CUDA if device.type == "cuda" else SHARE
+def usable_fraction(device: torch.device) -> float:
+    """Return the fraction of a device's free memory that tensors may take."""
+    return USABLE_FRACTION_OF_CUDA if device.type == "cuda" else USABLE_FRACTION
 
 
-def _give_back(device: torch.device) -> None:
-    """Let the allocator return what it keeps: kernels for other shapes get theirs elsewhere."""
+def _release_cached_memory(device: torch.device) -> None:
+    """Return cached memory to the system: kernels for other shapes do not reuse it."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    with suppress(OSError, TypeError, AttributeError):  # only the GNU C library has it
+    with suppress(OSError, TypeError, AttributeError):  # only glibc has malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_bytes(device: torch.device) -> float | None:
-    """Return the bytes that a device could still give to this process; None if unknown."""
+    """Return the bytes that this process can still allocate on a device; None if unknown."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -189,19 +188,19 @@ def free_bytes(device: torch.device) -> float | None:
 
 
 def _free_host_bytes() -> float | None:
-    """Take the tightest of what Linux says of the machine, the container and the process."""
+    """Return the tightest of Linux's limits: of the machine, the container and the process."""
     try:
         meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
     except OSError:
         return None
     fields = dict(line.split(":") for line in meminfo.splitlines())
-    bounds = [1024.0 * int(fields["MemAvailable"].split()[0])]
+    limits = [1024.0 * int(fields["MemAvailable"].split()[0])]
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
-        bounds.append(limit - int(pages[0]) * resource.getpagesize())
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of groups, version 2 and 1
-        with suppress(OSError, ValueError):  # there is no such file, or no limit
+        limits.append(limit - int(pages[0]) * resource.getpagesize())
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups, version 2 and 1
+        with suppress(OSError, ValueError):  # no such file, or no limit in it
             group_limit = int(Path("/sys/fs/cgroup", name).read_text(encoding="ascii"))
-            bounds.append(group_limit - int(pages[1]) * resource.getpagesize())
-    return min(bounds)
+            limits.append(group_limit - int(pages[1]) * resource.getpagesize())
+    return min(limits)

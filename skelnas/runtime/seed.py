@@ -1,10 +1,10 @@
-"""Randomness as a function of the seed and of the place in a run."""
+"""Random seeds as a function of the run's seed and the position in the run."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def random_seed(*place: int) -> int:
-    """Turn (seed, stream, epoch, step, ...) into a seed that no other place shares."""
-    return int(np.random.SeedSequence((len(place), *place)).generate_state(1, np.uint32)[0])
+def random_seed(*position: int) -> int:
+    """Hash (seed, stream, epoch, step, ...) into the seed of this position."""
+    return int(np.random.SeedSequence((len(position), *position)).generate_state(1, np.uint32)[0])

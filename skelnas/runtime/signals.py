@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that is honoured between two steps."""
+"""Ctrl-C and SIGTERM as requests to stop, honoured between steps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from types import FrameType
 
 
 class StopFlag:
-    """Whether the user or the system has asked the run to stop. Made by `stop_on_signal`."""
+    """Whether a signal has requested a stop. Made by `stop_on_signal`."""
 
     requested = False
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopFlag]:
-    """Turn the first Ctrl-C or SIGTERM into a request that the loop honours between steps.
+    """Turn the first Ctrl-C or SIGTERM into a request to stop.
 
     A second Ctrl-C interrupts at once.
     """

@@ -1,4 +1,4 @@
-"""The best epoch of a training, by clips that it has not learned from."""
+"""Best epoch of a training, by the held-out clips."""
 
 from __future__ import annotations
 
@@ -7,56 +7,56 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-FIGURES = "figures"
-"""Stands beside the names of the network: epoch, top-1 and loss."""
+SCORES = "figures"
+"""Name of the tensor (epoch, top-1, loss) in checkpoints, part of the file format."""
 
 
 class BestEpoch:
-    """The network as it was after the best of the epochs so far.
+    """State of a network after the best epoch so far.
 
-    The best is that of the highest top-1; of equal ones that of the lowest negative
-    log-likelihood, and then the first.
+    The best epoch has the highest top-1; of equal ones, the lowest negative log-likelihood, and
+    then it is the first.
 
     Args:
-        network: the one that learns.
+        network: the network in training.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
-        self._figures = torch.zeros(0, dtype=torch.float64)
+        self._scores = torch.zeros(0, dtype=torch.float64)
         self._state: dict[str, Tensor] = {}
 
     @property
     def epoch(self) -> int:
-        """Which epoch it is, counted from 1."""
-        return int(self._figures[0])
+        """The best epoch, counted from 1."""
+        return int(self._scores[0])
 
-    def offer(self, epoch: int, top1: float, nll: float) -> None:
-        """Keep the network as it is now, if it is better than what is kept."""
+    def update(self, epoch: int, top1: float, nll: float) -> None:
+        """Copy the network's state if it is better than the best so far."""
         if self._state:
-            _, best_top1, best_nll = self._figures.tolist()
+            _, best_top1, best_nll = self._scores.tolist()
             if (top1, -nll) <= (best_top1, -best_nll):
                 return
-        self._figures = torch.tensor([epoch, top1, nll], dtype=torch.float64)
+        self._scores = torch.tensor([epoch, top1, nll], dtype=torch.float64)
         self._state = {name: value.clone() for name, value in self.network.state_dict().items()}
 
-    def give(self) -> None:
-        """Let the network be the best one."""
+    def apply(self) -> None:
+        """Load the best state into the network."""
         self.network.load_state_dict(self._state)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the best network and its figures; nothing before the end of an epoch."""
-        return {FIGURES: self._figures, **self._state} if self._state else {}
+        """Return the best state and its scores; empty before the end of the first epoch."""
+        return {SCORES: self._scores, **self._state} if self._state else {}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Be as `tensors` said.
+        """Restore from what `tensors` returned.
 
         Raises:
-            KeyError, ValueError: they are those of another network.
+            KeyError, ValueError: the tensors are of another network.
         """
         if not tensors:
             return
-        self._figures = tensors[FIGURES]
+        self._scores = tensors[SCORES]
         for name, value in self.network.state_dict().items():
             if tensors[name].shape != value.shape:
                 raise ValueError(f"best/{name} has the shape {list(tensors[name].shape)}")

@@ -1,9 +1,9 @@
-"""Checkpoints: everything that the next step of a run depends on, as one safetensors file.
+"""Checkpoints: everything that the next step of a run depends on, in one safetensors file.
 
-The tensors are those of the model (``model/NAME``), of each optimiser
-(``OPTIMISER/PARAMETER/KEY``), of a running average of the model (``average/NAME``) where there is
-one, and the sums of the metrics so far (``sums``). The metadata hold the place in the run: epoch,
-step, and the number of clips that the sums are over.
+The tensors are those of the model (``model/NAME``), of each other state, such as an optimizer
+(``OPTIMIZER/PARAMETER/KEY``) or a running average (``average/NAME``), and the sums of the metrics
+in this epoch (``sums``). The metadata holds the position in the run: epoch, step, and the number
+of clips that the sums are over.
 """
 
 from __future__ import annotations
@@ -21,37 +21,43 @@ from torch import Tensor
 from skelnas.errors import InputError
 from skelnas.runtime.files import atomic_write
 
-PLACE = ("epoch", "step", "count")
+POSITION = ("epoch", "step", "count")
+"""Fields of the position in a run."""
+
+METADATA_KEY = "place"
+"""Of the position; the name is part of the file format."""
 
 
-def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], place: Mapping[str, int]) -> None:
-    """Write tensors by name, and the place in the run, atomically."""
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], position: Mapping[str, int]) -> None:
+    """Write tensors by name, and the position in the run, atomically."""
     contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    metadata = {"place": json.dumps(place, sort_keys=True)}
+    metadata = {METADATA_KEY: json.dumps(position, sort_keys=True)}
     atomic_write(path, safetensors.torch.save(contiguous, metadata))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Read a checkpoint: its tensors by name, and the place in the run.
+    """Read a checkpoint: its tensors by name, and the position in the run.
 
     Raises:
-        InputError: it is none.
+        InputError: the file is not a checkpoint.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            place = json.loads(file.metadata()["place"])
-            if not all(isinstance(place[name], int) and place[name] >= 0 for name in PLACE):
-                raise ValueError("its place in the run is no count")
-            return {name: file.get_tensor(name) for name in file.keys()}, place  # noqa: SIM118
+            position = json.loads(file.metadata()[METADATA_KEY])
+            if not all(
+                isinstance(position[name], int) and position[name] >= 0 for name in POSITION
+            ):
+                raise ValueError("its position in the run is not a count")
+            return {name: file.get_tensor(name) for name in file.keys()}, position  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: not a checkpoint of skelnas ({error})",
-            hint="--force starts the run anew",
+            hint="--force starts over",
         ) from None
 
 
-def part_of(tensors: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
-    """Pick out of a checkpoint what belongs to the model or to a state, under its own names."""
+def select(tensors: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
+    """Return the tensors named ``OWNER/NAME`` as ``NAME``."""
     prefix = f"{owner}/"
     return {
         name.removeprefix(prefix): tensor
@@ -61,24 +67,24 @@ def part_of(tensors: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
 
 
 class State(Protocol):
-    """What else than a model the next step depends on: that of an optimiser, say."""
+    """What the next step depends on besides the model, such as an optimizer."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all its numbers by name."""
+        """Return the state as tensors by name."""
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Be as `tensors` said.
+        """Restore the state from what `tensors` returned.
 
         Raises:
-            KeyError, ValueError: they are of something else.
+            KeyError, ValueError: the tensors are of something else.
         """
 
 
 class OptimizerState:
-    """The state of an optimiser of PyTorch, its tensors named ``PARAMETER/KEY``.
+    """The state of a PyTorch optimizer, its tensors named ``PARAMETER/KEY``.
 
     Args:
-        optimizer: with one group of parameters.
+        optimizer: has one parameter group.
         names: of its parameters.
     """
 
@@ -87,7 +93,7 @@ class OptimizerState:
         self.names = names
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of each parameter that has taken a step."""
+        """Return the state of each parameter that has taken a step."""
         state = self.optimizer.state_dict()["state"]
         return {
             f"{name}/{key}": value
@@ -97,19 +103,19 @@ class OptimizerState:
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Give the optimiser back what `tensors` named.
+        """Restore the state from what `tensors` returned.
 
         Raises:
             KeyError, ValueError: it is the state of other parameters.
         """
         state: dict[int, dict[str, Tensor]] = {}
-        places = {name: index for index, name in enumerate(self.names)}
+        indices = {name: index for index, name in enumerate(self.names)}
         (group,) = self.optimizer.param_groups
         for name, tensor in tensors.items():
             parameter, key = name.split("/")
-            place = places[parameter]
-            if tensor.dim() and tensor.shape != group["params"][place].shape:
+            index = indices[parameter]
+            if tensor.dim() and tensor.shape != group["params"][index].shape:
                 raise ValueError(f"{name} has the shape {list(tensor.shape)}")
-            state.setdefault(place, {})[key] = tensor
+            state.setdefault(index, {})[key] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})

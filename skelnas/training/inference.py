@@ -1,4 +1,4 @@
-"""Scores of a network on clips."""
+"""Scoring clips with a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skelnas.models.branches import AnyNetwork
 from skelnas.runtime import devices, distributed
 
 VIEW_LENGTH = 0.9
-"""Length of each of several views of a clip, as a fraction of the clip."""
+"""Length of each of several views, as a fraction of the clip (ours)."""
 
 
 @torch.no_grad()
@@ -27,38 +27,46 @@ def score(
     precision: Precision = "fp32",
     views: int = 1,
 ) -> Tensor:
-    """Return the logits [N, classes] of every clip of a dataset, in its order, on the CPU.
+    """Return the logits [N, classes] of every clip of a dataset, in order, on the CPU.
 
-    Of several views, see `temporal_crops`, they are logarithms of the mean of the softmax shares.
-    The ranks score whole batches in turn, so that each is what one process would have scored.
-    The network is left in the mode that it came in. `advance` is told how many clips are done.
+    The ranks score whole batches in turn, so that batches are the same as in a single process.
+
+    Args:
+        network: left in the mode, training or evaluation, that it was in.
+        dataset: the clips.
+        batch_size: clips per batch.
+        advance: called with the number of clips that were just scored.
+        precision: of the forward pass.
+        views: number of views of a clip, see `temporal_crops`. The result for several is the logarithm
+            of their mean softmax probabilities.
     """
-    distributed.check_same([dataset.labels], "before they score")
-    training = network.training
+    distributed.check_same([dataset.labels], "before scoring")
+    was_training = network.training
     network.eval()
     logits = torch.zeros(len(dataset), network.num_classes)
     batches = torch.split(torch.arange(len(dataset)), batch_size)
     ranks = distributed.world_size()
     try:
         for start in range(0, len(batches), ranks):
-            turn = batches[start : start + ranks]
+            turn = batches[start : start + ranks]  # a batch for each rank, fewer at the end
             for indices in turn[distributed.rank() :][:1]:
-                seen = []
+                logits_of_views = []
                 for crop in temporal_crops(views):
                     x = dataset.batch(indices, crop=crop).x
                     with devices.autocast(precision, dataset.device):
-                        seen.append(network(x).float())
-                logits[indices] = _mean(seen).cpu()
+                        logits_of_views.append(network(x).float())
+                logits[indices] = _mean(logits_of_views).cpu()
             advance(sum(map(len, turn)))
     finally:
-        network.train(training)
+        network.train(was_training)
     return distributed.all_reduce([logits])[0]
 
 
 def temporal_crops(views: int) -> list[TemporalCrop | None]:
-    """Return the crops to score: with one view, the whole clip (None).
+    """Return the crop of a clip that each view shows.
 
-    Several views are crops of nine tenths of the clip, evenly spaced from start to end (ours).
+    A single view shows the whole clip (None); several show nine tenths of it, evenly spaced from
+    start to end (ours).
     """
     if views == 1:
         return [None]
@@ -66,7 +74,7 @@ def temporal_crops(views: int) -> list[TemporalCrop | None]:
 
 
 def _mean(logits: list[Tensor]) -> Tensor:
-    """Return logarithms of the mean of the shares; a single view as it is."""
+    """Return the log of the mean softmax probabilities; the logits of a single view unchanged."""
     if len(logits) == 1:
         return logits[0]
     return torch.stack(logits).log_softmax(2).logsumexp(0) - math.log(len(logits))

@@ -1,6 +1,6 @@
-"""The live view of a search or a training, on a terminal: how far it is, and how it goes.
+"""The progress of a run on the terminal: a live view, or plain lines where that is impossible.
 
-Reading a figure waits for the device. So figures are read once in a while, not at each step.
+Reading a metric waits for the device, so metrics are read once a second, not at each step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from skelnas.runtime import console
 SECONDS_BETWEEN_READINGS = 1.0
 REFRESHES_PER_SECOND = 2
 SECONDS_OF_SPEED = 600.0
-"""The remaining time is told from the steps of so long."""
+"""The remaining time is estimated from the steps of this period."""
 
 STYLES = {
     "convolution": "blue",
@@ -35,26 +35,26 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Reading:
-    """What a job says of itself.
+    """What a run shows of itself.
 
     Attributes:
-        figures: of this epoch so far, by name.
-        cells: what the alphas stand for now; None where there are none.
-        entropy: how undecided each cell is, by its name, from 0 to 1.
+        metrics: of this epoch so far, by name.
+        cells: the genotype that the alphas encode now; None in training.
+        entropy: normalized entropy of each cell's alphas, by cell, from 0 to 1.
     """
 
-    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     cells: Genotype | None = None
     entropy: Mapping[str, float] = field(default_factory=dict)
 
 
 class View:
-    """Shows how a job goes. Made by `watch`."""
+    """A live view: progress bar, metrics and cells. Made by `watch`."""
 
     def __init__(self, verb: str, epochs: int, steps_per_epoch: int, screen: Console) -> None:
         self._epochs, self._steps = epochs, steps_per_epoch
         self._bar = Progress(
-            TextColumn(f"{verb}  {{task.fields[place]}}"),
+            TextColumn(f"{verb}  {{task.fields[position]}}"),
             BarColumn(bar_width=None),
             TimeElapsedColumn(),
             TextColumn("eta"),
@@ -63,41 +63,42 @@ class View:
             expand=True,
             speed_estimate_period=SECONDS_OF_SPEED,
         )
-        self._task = self._bar.add_task("", total=epochs * steps_per_epoch, place="")
+        self._task = self._bar.add_task("", total=epochs * steps_per_epoch, position="")
         self._reading = Reading()
-        self._read = time.monotonic()
+        self._read_at = time.monotonic()
 
     def show(self, epoch: int, step: int, read: Callable[[], Reading] | None = None) -> None:
-        """Say that so many epochs are done, and so many steps of the next.
+        """Show that `epoch` epochs and `step` steps of the next one are done.
 
         `read` is called only if the last reading is old.
         """
-        place = f"epoch {min(epoch + 1, self._epochs)}/{self._epochs}  step {step}/{self._steps}"
-        self._bar.update(self._task, completed=epoch * self._steps + step, place=place)
-        if read is not None and time.monotonic() - self._read > SECONDS_BETWEEN_READINGS:
+        position = f"epoch {min(epoch + 1, self._epochs)}/{self._epochs}  step {step}/{self._steps}"
+        self._bar.update(self._task, completed=epoch * self._steps + step, position=position)
+        if read is not None and time.monotonic() - self._read_at > SECONDS_BETWEEN_READINGS:
             self._reading = read()
-            self._read = time.monotonic()  # after it, so that slow readings are rare ones
+            self._read_at = time.monotonic()  # after reading, so that slow readings stay rare
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         reading = self._reading
         yield self._bar.get_renderable()
-        if reading.figures:
-            yield _row({name: figure(name, value) for name, value in reading.figures.items()})
+        if reading.metrics:
+            yield _row({n: format_metric(n, value) for n, value in reading.metrics.items()})
         if reading.cells is not None:
-            entropy = {f"{cell} entropy": f"{part:.1%}" for cell, part in reading.entropy.items()}
+            entropy = {f"{cell} entropy": f"{value:.1%}" for cell, value in reading.entropy.items()}
             yield _row({**entropy, "skips": str(count_skips(reading.cells))})
             cells = {"normal": reading.cells.normal, "reduction": reading.cells.reduction}
-            yield _beside(_cell(name, cell) for name, cell in cells.items())
+            yield _in_columns(_cell(name, cell) for name, cell in cells.items())
 
 
-class _Lines:
-    """Instead of a `View`, where no terminal is: a plain line now and then."""
+class PlainLines:
+    """A plain line from time to time, instead of a `View`. Made by `watch`."""
 
     def __init__(self, meter: console.Meter, epochs: int, steps_per_epoch: int) -> None:
         self._meter, self._epochs, self._steps = meter, epochs, steps_per_epoch
         self._done = 0
 
     def show(self, epoch: int, step: int, read: Callable[[], Reading] | None = None) -> None:
+        """Show that `epoch` epochs and `step` steps of the next one are done."""
         done = epoch * self._steps + step
         self._meter.advance(
             done - self._done, f"epoch {min(epoch + 1, self._epochs)}/{self._epochs}"
@@ -105,12 +106,15 @@ class _Lines:
         self._done = done
 
 
+Display = View | PlainLines
+
+
 @contextmanager
-def watch(verb: str, epochs: int, steps_per_epoch: int) -> Iterator[View | _Lines]:
-    """Show a job of so many epochs of so many steps; the view vanishes when it ends."""
+def watch(verb: str, epochs: int, steps_per_epoch: int) -> Iterator[Display]:
+    """Show the progress of a run; a live view vanishes when the run ends."""
     if not console.err.is_interactive:
         with console.progress(verb, epochs * steps_per_epoch) as meter:
-            yield _Lines(meter, epochs, steps_per_epoch)
+            yield PlainLines(meter, epochs, steps_per_epoch)
         return
     view = View(verb, epochs, steps_per_epoch, console.err)
     with Live(
@@ -123,22 +127,22 @@ def watch(verb: str, epochs: int, steps_per_epoch: int) -> Iterator[View | _Line
         yield view
 
 
-def figure(name: str, value: float) -> str:
-    """Format a figure of a job by what its name says that it is."""
+def format_metric(name: str, value: float) -> str:
+    """Format a metric as its name suggests."""
     if name == "lr":
         return f"{value:.3g}"
     return f"{value:.1%}" if name.endswith("top1") else f"{value:.3f}"
 
 
-def _row(figures: Mapping[str, str]) -> RenderableType:
-    return _beside(
+def _row(values: Mapping[str, str]) -> RenderableType:
+    return _in_columns(
         Text.assemble((name.replace("_", " ").replace("top1", "top-1"), "dim"), " ", value)
-        for name, value in figures.items()
+        for name, value in values.items()
     )
 
 
-def _beside(parts: Iterable[RenderableType]) -> RenderableType:
-    """Set parts beside each other, as many as fit into a line."""
+def _in_columns(parts: Iterable[RenderableType]) -> RenderableType:
+    """Set parts side by side, as many as fit into a line."""
     return Columns(parts, padding=(0, 3, 0, 0))
 
 

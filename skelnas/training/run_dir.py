@@ -1,4 +1,4 @@
-"""A folder that is worked in: started, locked, gone on with, forgotten."""
+"""Run folders: opened by one run at a time, resumed or cleared, and read back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, Self
+from typing import Any, Protocol, Self
+
+from filelock import FileLock, Timeout
 
 from skelnas._version import __version__
 from skelnas.errors import InputError, SkelnasError, UsageError, shown
@@ -22,130 +24,32 @@ REPEATS = "repeats.json"
 LOCK = ".lock"
 TENSORBOARD = "tensorboard"
 
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read a folder's ``config.json``.
-
-    Raises:
-        InputError: there is none, or it is not JSON.
-    """
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"{folder}: is no run or model folder: it has no {CONFIG}",
-            hint="`skelnas search --out RUN` and `skelnas train --out MODEL` make them",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return config
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a file of one JSON object an epoch; a last line cut off by a kill is left out.
-
-    Raises:
-        InputError: the file is missing, or a line other than the last is no JSON, or one is no
-            object with an epoch.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not text") from None
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # too long a number, too deep a nesting
-            if number < len(lines):
-                raise InputError(f"{path}, line {number}: is not JSON") from None
-            continue
-        epoch = record.get("epoch") if isinstance(record, dict) else None
-        if isinstance(epoch, bool) or not isinstance(epoch, int):
-            raise InputError(f"{path}, line {number}: expected an object with an epoch")
-        records.append(record)
-    return records
-
-
-@dataclass(frozen=True)
-class SearchRun:
-    """What the folder of a search says of it, as far as its cells depend on that.
-
-    Attributes:
-        primitives: the operation ids.
-        stop_skips: ``--stop-skips``, the most skips that it was to go on with, or None.
-        lines: of ``alphas.jsonl``, by epoch.
-    """
-
-    primitives: list[str]
-    stop_skips: int | None
-    lines: dict[int, dict[str, Any]]
-
-
-def read_search(folder: Path, config: dict[str, Any]) -> SearchRun:
-    """Read what the cells of a search follow from; one that has only begun has no lines.
-
-    Args:
-        folder: the run folder.
-        config: its ``config.json``.
-
-    Raises:
-        InputError: a file is broken, or epochs were done and the alphas are gone.
-    """
-    primitives, settings = config.get("primitives"), config.get("settings")
-    if not isinstance(primitives, list) or not all(isinstance(op, str) for op in primitives):
-        raise InputError(f"{folder / CONFIG}: expected primitives, a list of operations")
-    most = settings.get("stop_skips") if isinstance(settings, dict) else ""
-    if most is not None and (isinstance(most, bool) or not isinstance(most, int)):
-        raise InputError(f"{folder / CONFIG}: expected settings with a number stop_skips or null")
-    path = folder / ALPHAS
-    lines = {line["epoch"]: line for line in _lines(path)}
-    if not lines and _lines(folder / METRICS):
-        raise InputError(
-            f"{path}: is missing or empty, though epochs were done",
-            hint="put it back; --select perturbation derives from the checkpoint, without it",
-        )
-    return SearchRun(primitives, most, dict(sorted(lines.items())))
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return read_lines(path) if path.exists() else []
-
-
-try:
-    import fcntl
-except ImportError:  # where there are no such locks, two runs have to keep apart by themselves
-    fcntl = None  # type: ignore[assignment]
-
-DECISIVE = ("verb", "settings", "recipe")
-"""What explains other differences between two configurations, and so is told first."""
+COMPARED_FIRST = ("verb", "settings", "recipe")
+"""Where two configurations differ in these, the other differences follow from them."""
 
 
 class Mirror(Protocol):
-    """What is told of everything that a run logs, to show it elsewhere."""
+    """Receives everything that a run logs, to show it elsewhere."""
 
     def log(self, record: Mapping[str, Any], file: str) -> None:
-        """Take one line of a file of JSON lines."""
+        """Receive one line of a JSON-lines file."""
 
-    def keep_epochs(self, epochs: int) -> None:
-        """Go on after so many epochs; -1 before anything is logged."""
+    def drop_epochs_after(self, epoch: int) -> None:
+        """Drop what was logged after an epoch; -1 before anything is logged."""
 
     def close(self) -> None:
-        """Take no more."""
+        """Finish; nothing more is logged."""
 
 
 class RunDir:
-    """A run folder that is being worked in, locked against other runs. Made by `start`.
+    """A run folder that this process works in, locked against other runs.
+
+    Made by `start`.
 
     Args:
-        folder: where everything is kept.
-        mirror: told of everything that the run logs.
-        writes: False for a rank that leaves all writing to the first, which holds the lock.
+        folder: holds all files of the run.
+        mirror: receives everything that the run logs.
+        writes: False on all ranks but the first, which holds the lock and writes for all.
     """
 
     def __init__(self, folder: Path, mirror: Mirror | None = None, *, writes: bool = True) -> None:
@@ -161,14 +65,14 @@ class RunDir:
         self.close()
 
     def close(self) -> None:
-        """Let other runs into the folder."""
+        """Release the lock."""
         if self._mirror is not None:
             self._mirror.close()
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
 
     def log(self, record: Mapping[str, Any], file: str = METRICS) -> None:
-        """Add one line to a file of JSON lines."""
+        """Append one line to a JSON-lines file."""
         if not self.writes:
             return
         path = self.folder / file
@@ -176,26 +80,27 @@ class RunDir:
             with path.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(record) + "\n")
                 lines.flush()
-                os.fsync(lines.fileno())  # before the checkpoint that says this epoch is done
+                os.fsync(lines.fileno())  # before the checkpoint that counts this epoch as done
         except OSError as error:
             raise SkelnasError(
                 f"{path}: cannot be written ({error.strerror})",
-                hint="make room; the same command with --resume goes on from the last checkpoint",
+                hint="free some space; the same command with --resume continues from the last "
+                "checkpoint",
             ) from error
         if self._mirror is not None:
             self._mirror.log(record, file)
 
-    def keep_epochs(self, epochs: int) -> None:
-        """Forget lines of epochs after the checkpoint: they are about to be made again."""
+    def drop_epochs_after(self, epoch: int) -> None:
+        """Drop the lines of epochs after the checkpoint's: they are about to be logged again."""
         if not self.writes:
             return
         for path in (self.folder / METRICS, self.folder / ALPHAS):
             if not path.exists():
                 continue
-            kept = [line for line in read_lines(path) if line["epoch"] <= epochs]
-            atomic_write(path, "".join(json.dumps(line) + "\n" for line in kept))
+            lines = [line for line in read_lines(path) if line["epoch"] <= epoch]
+            atomic_write(path, "".join(json.dumps(line) + "\n" for line in lines))
         if self._mirror is not None:
-            self._mirror.keep_epochs(epochs)
+            self._mirror.drop_epochs_after(epoch)
 
 
 def start(
@@ -206,115 +111,120 @@ def start(
     force: bool,
     mirror: Mirror | None = None,
 ) -> RunDir:
-    """Open a run folder for work, new or to go on with.
+    """Open a run folder, either for a new run or to resume the one in it.
 
     Args:
-        folder: created where it does not exist.
-        config: what is asked; kept in ``config.json`` together with the versions.
-        resume: go on with the run in the folder, which must have been asked the same.
-        force: forget the run in the folder. Files that a run did not write stay.
-        mirror: told of everything that the run logs.
+        folder: created if it does not exist.
+        config: what defines the run; written to ``config.json`` together with the versions.
+        resume: resume the run in the folder, which must have the same config.
+        force: delete the run in the folder. Files that no run wrote stay.
+        mirror: receives everything that the run logs.
 
     Raises:
-        UsageError: the folder is not empty and neither was asked, or resume asks for
-            something else than the run was started with.
+        UsageError: see `check`; or the run to be resumed has another config.
     """
-    if resume and force:
-        raise UsageError(
-            "--resume goes on with a run, --force forgets it", hint="leave one of them out"
-        )
+    check(folder, resume=resume, force=force)
     config_path = folder / CONFIG
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file, expected a folder", hint="choose another --out")
     if resume and config_path.exists():
         run = RunDir(folder, mirror)
         try:
-            _check_same(read_config(folder), config, folder)
+            _check_same_config(read_config(folder), config, folder)
         except BaseException:
             run.close()
             raise
         return run
-    if folder.exists() and any(path.name != LOCK for path in folder.iterdir()) and not force:
-        if resume:
-            raise UsageError(
-                f"{folder}: holds no run to go on with: it is not empty, but has no {CONFIG}",
-                hint="--out names the folder that the run was started in",
-            )
-        raise UsageError(
-            f"{folder}: is not empty",
-            hint="--resume goes on with the run in it, --force starts anew, or choose another",
-        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SkelnasError(f"{folder}: cannot be made ({error.strerror})") from None
+        raise SkelnasError(f"{folder}: cannot be created ({error.strerror})") from None
     run = RunDir(folder, mirror)
-    _forget(folder)
+    _delete_run(folder)
     atomic_write(config_path, to_json({**config, "versions": versions()}))
     return run
 
 
-def forget(folder: Path) -> None:
-    """Remove a run from a folder; files that a run did not write stay.
+def check(folder: Path, *, resume: bool, force: bool) -> None:
+    """Check that `start` could open a folder, without changing anything.
 
     Raises:
-        UsageError: it is at work.
+        UsageError: both `resume` and `force` are set, or neither and the folder is not empty;
+            it is a file, holds no run to resume, or another run is using it.
+    """
+    if resume and force:
+        raise UsageError(
+            "--resume continues a run, --force deletes it", hint="leave one of them out"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file, expected a folder", hint="choose another --out")
+    if not folder.exists():
+        return
+    is_empty = all(path.name == LOCK for path in folder.iterdir())
+    if resume and not is_empty and not (folder / CONFIG).exists():
+        raise UsageError(
+            f"{folder}: holds no run to resume: it is not empty, but has no {CONFIG}",
+            hint="--out names the folder that the run was started in",
+        )
+    if not (is_empty or resume or force):
+        raise UsageError(
+            f"{folder}: is not empty",
+            hint="--resume continues the run in it, --force starts over; or choose another --out",
+        )
+    if (folder / LOCK).exists():
+        _lock(folder).release()
+
+
+def delete(folder: Path) -> None:
+    """Delete the run in a folder; files that no run wrote stay.
+
+    Raises:
+        UsageError: another run is using the folder.
     """
     with RunDir(folder):
-        _forget(folder)
+        _delete_run(folder)
         (folder / CONFIG).unlink(missing_ok=True)
 
 
-def _forget(folder: Path) -> None:
+def _delete_run(folder: Path) -> None:
     for name in (METRICS, ALPHAS, CHECKPOINT, MODEL, REPEATS):
         (folder / name).unlink(missing_ok=True)
     for events in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
         events.unlink()
 
 
-def _lock(folder: Path) -> IO[bytes] | None:
-    """Keep other runs out of a folder for as long as this process works in it."""
-    if fcntl is None:
-        return None
+def _lock(folder: Path) -> FileLock:
+    """Lock a folder until the lock is released or this process ends."""
+    lock = FileLock(folder / LOCK)
     try:
-        handle = (folder / LOCK).open("ab")
-    except OSError as error:
-        raise SkelnasError(f"{folder}: cannot be written to ({error.strerror})") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.close()
+        lock.acquire(blocking=False)
+    except Timeout:
         raise UsageError(
-            f"{folder}: another run is at work in it",
+            f"{folder}: another run is using it",
             hint="wait for it to end, or choose another --out",
         ) from None
-    return handle
+    except OSError as error:
+        raise SkelnasError(f"{folder}: cannot be locked ({error.strerror})") from None
+    return lock
 
 
-def _check_same(old: dict[str, Any], new: Mapping[str, Any], folder: Path) -> None:
-    """See that a run goes on as it began.
-
-    Raises:
-        UsageError: it was started with something else.
-    """
-    hint = "repeat the command of the start with --resume"
-    versions_then = old.get("versions")
-    if isinstance(versions_then, dict) and "skelnas" in versions_then:
-        then, now = versions_then["skelnas"], __version__
-        if then != now:  # its settings and defaults may be others, whatever was asked
-            hint = f"go on with skelnas {then}, which started it (this is {now})"
-    asked = json.loads(json.dumps(new))  # as it would have been read
-    _compare(old, asked, folder, f"{hint}, or choose another --out")
+def _check_same_config(old: dict[str, Any], new: Mapping[str, Any], folder: Path) -> None:
+    hint = "repeat the original command with --resume"
+    old_versions = old.get("versions")
+    if isinstance(old_versions, dict) and "skelnas" in old_versions:
+        version = old_versions["skelnas"]
+        if version != __version__:  # whose settings and defaults may differ
+            hint = f"resume with skelnas {version}, which started it (this is {__version__})"
+    as_read = json.loads(json.dumps(new))
+    _compare(old, as_read, folder, f"{hint}, or choose another --out")
 
 
 def _compare(old: dict[str, Any], new: Mapping[str, Any], folder: Path, hint: str) -> None:
-    for key in sorted(new, key=lambda key: (key not in DECISIVE, key)):
+    for key in sorted(new, key=lambda key: (key not in COMPARED_FIRST, key)):
         if isinstance(new[key], dict) and isinstance(old.get(key), dict):
             _compare(old[key], new[key], folder, hint)
         elif key == "fingerprint" and key in old and old[key] != new[key]:
             raise UsageError(
                 f"{folder}: was started with other clips than the cache has now",
-                hint="prepare the cache as it was, or start anew with --force",
+                hint="prepare the cache as it was, or start over with --force",
             )
         elif old.get(key) != new[key]:
             raise UsageError(
@@ -322,3 +232,97 @@ def _compare(old: dict[str, Any], new: Mapping[str, Any], folder: Path, hint: st
                 f"now it is {shown(new[key])}",
                 hint=hint,
             )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a folder's ``config.json``.
+
+    Raises:
+        InputError: it is missing or not a JSON object.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{folder}: is not a run or model folder: it has no {CONFIG}",
+            hint="`skelnas search --out RUN` and `skelnas train --out MODEL` create them",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return config
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file with one JSON object per epoch; a last line cut off by a kill is skipped.
+
+    Raises:
+        InputError: the file is missing, a line other than the last is not JSON, or one is not
+            an object with an epoch.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not text") from None
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):  # also too long a number, too deep a nesting
+            if number < len(lines):
+                raise InputError(f"{path}, line {number}: is not JSON") from None
+            continue
+        epoch = record.get("epoch") if isinstance(record, dict) else None
+        if isinstance(epoch, bool) or not isinstance(epoch, int):
+            raise InputError(f"{path}, line {number}: expected an object with an epoch")
+        records.append(record)
+    return records
+
+
+@dataclass(frozen=True)
+class SearchRun:
+    """What a search has logged that its genotypes are derived from.
+
+    Attributes:
+        primitives: ids of the candidate operations.
+        stop_skips: ``--stop-skips``, or None.
+        lines: of ``alphas.jsonl``, by epoch.
+    """
+
+    primitives: list[str]
+    stop_skips: int | None
+    lines: dict[int, dict[str, Any]]
+
+
+def read_search(folder: Path, config: dict[str, Any]) -> SearchRun:
+    """Read what genotypes are derived from; a search that has just begun has no lines.
+
+    Args:
+        folder: the run folder.
+        config: its ``config.json``.
+
+    Raises:
+        InputError: a file is broken, or epochs were done and the alphas are gone.
+    """
+    primitives, settings = config.get("primitives"), config.get("settings")
+    if not isinstance(primitives, list) or not all(isinstance(op, str) for op in primitives):
+        raise InputError(f"{folder / CONFIG}: expected primitives, a list of operations")
+    stop_skips = settings.get("stop_skips") if isinstance(settings, dict) else ""
+    if stop_skips is not None and (isinstance(stop_skips, bool) or not isinstance(stop_skips, int)):
+        raise InputError(f"{folder / CONFIG}: expected settings with a number stop_skips or null")
+    path = folder / ALPHAS
+    lines = {line["epoch"]: line for line in _read_lines_if_any(path)}
+    if not lines and _read_lines_if_any(folder / METRICS):
+        raise InputError(
+            f"{path}: is missing or empty, though epochs were done",
+            hint="restore it; --select perturbation derives from the checkpoint, without it",
+        )
+    return SearchRun(primitives, stop_skips, dict(sorted(lines.items())))
+
+
+def _read_lines_if_any(path: Path) -> list[dict[str, Any]]:
+    return read_lines(path) if path.exists() else []

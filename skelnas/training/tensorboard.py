@@ -1,4 +1,4 @@
-"""Event files for TensorBoard: what a run logs, again, as curves that it can show."""
+"""TensorBoard event files of what a run logs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class EventWriter:
-    """Mirrors a run into event files; the step of an event is its epoch.
+    """Mirrors a run's logs to event files; the step of an event is its epoch.
 
     Args:
         run: the run folder.
@@ -38,26 +38,27 @@ class EventWriter:
         self._run = run
         self._primitives = primitives
 
-    def keep_epochs(self, epochs: int) -> None:
-        """Go on after so many epochs; what was written of later ones is hidden."""
+    def drop_epochs_after(self, epoch: int) -> None:
+        """Open an event file that hides the events of epochs after this one."""
         folder = self._run / TENSORBOARD
         is_new = not any(folder.glob("*"))
-        self._writer = self._make_writer(folder, purge_step=epochs + 1)
-        if is_new and epochs > 0:  # epochs from before the run had event files
+        self._writer = self._make_writer(folder, purge_step=epoch + 1)
+        if is_new and epoch > 0:  # earlier epochs ran without --tensorboard
             for file in (METRICS, ALPHAS):
                 path = self._run / file
-                for record in read_lines(path) if path.exists() else []:  # a training has no alphas
+                for record in read_lines(path) if path.exists() else []:  # only a search has alphas
                     self.log(record, file)
 
     def log(self, record: Mapping[str, Any], file: str) -> None:
-        """Write one line of a run's file as events."""
+        """Write one line of a JSON-lines file as events."""
         if self._writer is None:
-            raise RuntimeError("keep_epochs comes first")
+            raise RuntimeError("drop_epochs_after must be called first")
         epoch = record["epoch"]
         if file == ALPHAS:
             for cell in ("normal", "reduction"):
-                shares = [softmax(edge) for edge in record[cell]]
-                for op, column in zip(self._primitives, zip(*shares, strict=True), strict=True):
+                weights = [softmax(edge) for edge in record[cell]]
+                for op, column in zip(self._primitives, zip(*weights, strict=True), strict=True):
+                    # The tag "share" is what earlier event files have.
                     self._writer.add_scalar(f"{cell}_share/{op}", sum(column) / len(column), epoch)
             genotype = from_alphas(record["normal"], record["reduction"], self._primitives)
             self._writer.add_text("genotype", f"```\n{genotype.to_json()}```", epoch)
@@ -68,12 +69,12 @@ class EventWriter:
         self._writer.flush()
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the event file."""
         if self._writer is not None:
             self._writer.close()
 
 
 def _tag(name: str) -> str:
-    """Put what TensorBoard shows together under one heading: ``train_loss`` is ``loss/train``."""
-    part, _, kind = name.rpartition("_")
-    return f"{kind}/{part}" if part else kind
+    """Turn ``train_loss`` into ``loss/train``: TensorBoard groups by what is before the slash."""
+    prefix, _, kind = name.rpartition("_")
+    return f"{kind}/{prefix}" if prefix else kind

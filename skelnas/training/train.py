@@ -1,9 +1,9 @@
-"""`skelnas train`: genotype or baseline → model folder, from scratch."""
+"""`skelnas train`: cache and genotype, or baseline, to a model folder."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,37 @@ from skelnas.config import ClipSettings, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.data.dataset import Dataset
 from skelnas.data.splits import HoldOut, split_training_part
-from skelnas.engine.norm import over_ranks
+from skelnas.data.transforms import find_mirrored_joints
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype
 from skelnas.models.baselines import find_baseline
-from skelnas.runtime import devices, distributed, files
+from skelnas.runtime import devices, files
 from skelnas.runtime.console import note
-from skelnas.runtime.memory import making
-from skelnas.training import run_dir
-from skelnas.training.loop import open_run
-from skelnas.training.saved_model import ModelCard, save_model
+from skelnas.runtime.memory import explaining_network_too_large
+from skelnas.training.run_dir import MODEL
+from skelnas.training.saved_model import Model, ModelCard, save_model
+from skelnas.training.setup import open_setup
 from skelnas.training.tensorboard import EventWriter
 from skelnas.training.trainer import Trainer
 
-OF_THE_CACHE = ("layout", "rule", "versions")
-"""What a model says and nobody has asked for: how the clips were read, and by what."""
+CARD_FIELDS_NOT_COMPARED = ("layout", "rule", "versions")
+"""Fields of the model card that do not define the run: how the clips were read, and by what."""
 
-OF_CELLS = ("channels", "layers", "drop_path", "input_norm")
+CELL_SETTINGS = ("channels", "layers", "drop_path", "input_norm")
 """Settings that a baseline does not have."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What `train` returns.
+
+    Attributes:
+        path: of ``model.safetensors``.
+        model: what was saved there, on the CPU and in evaluation mode.
+    """
+
+    path: Path
+    model: Model
 
 
 def train(
@@ -40,45 +53,37 @@ def train(
     resume: bool = False,
     force: bool = False,
     tensorboard: bool = False,
-) -> Path:
+) -> TrainedModel:
     """Train the network of a genotype, or a baseline, on the training part of a protocol.
 
-    The test part is never read, and what is held out is not learned from. The model is the last
-    epoch's, unless what is held out is asked to choose the epoch.
+    The test part is never read, and held-out clips are not learned from. The model is that of
+    the last epoch, unless held-out clips choose the epoch.
 
     Args:
         cache_path: a skeleton cache.
-        architecture: the cells, or the name of a baseline.
+        architecture: a genotype, or the name of a baseline.
         out: the model folder.
         settings: see `TrainSettings`.
-        resume: go on with the run in the folder.
-        force: forget the run in the folder.
+        resume: resume the run in the folder.
+        force: delete the run in the folder.
         tensorboard: also write events for TensorBoard.
 
-    Returns:
-        The path of ``model.safetensors``.
-
     Raises:
-        InputError: the cache is broken, has no training clips, no bones and the baseline needs
-            them, or its clips cannot be mirrored and that is asked for beside the recipe.
-        UsageError: the folder holds another run, or there is no such baseline, or a setting of
-            cells is asked of it, or an epoch is to be chosen and nothing is held out, or branches
-            are asked of one stream.
+        InputError: the cache is broken, has no training clips, lacks the bones that the baseline
+            needs, or its clips cannot be mirrored though --flip differs from the recipe's.
+        UsageError: the folder is not empty or holds another run; there is no such baseline; or
+            settings contradict each other.
         DeviceError: the device is missing or out of memory.
-        Interrupted: asked to stop; the run can be resumed.
+        Interrupted: a signal stopped it; the run can be resumed.
     """
-    _check_asked(settings)
-    about_network, unused = _describe(architecture, settings)
-    if isinstance(architecture, str):
-        settings = _slow_down_if_needed(settings, architecture)
+    _check_settings(settings)
+    network_fields, unused_settings = _describe_network(architecture, settings)
     events = EventWriter(out) if tensorboard else None
-    with distributed.joined(settings.rank_timeout), over_ranks(settings.batch_norm == "sync"):
-        device = devices.choose(settings)
-        settings = devices.settle(settings, device)
-        with Cache.open(cache_path) as cache:
-            protocol = cache.choose_protocol(settings.protocol)
-            settings = settings.model_copy(update={"protocol": protocol})
-            part = split_training_part(cache, protocol, settings.hold_out)
+    with open_setup(cache_path, out, settings, resume=resume, force=force, mirror=events) as setup:
+        device = setup.device
+        with setup.cache as cache:
+            settings = _adapt_settings(setup.settings, architecture, cache)
+            part = split_training_part(cache, settings.protocol, settings.hold_out)
             clips = cache.load(part.train)
             layout, persons = cache.layout, cache.max_persons
             dataset = Dataset(clips, layout, persons, settings, device, settings.store)
@@ -86,37 +91,33 @@ def train(
             if settings.select_epoch:
                 others = cache.load(part.held_out)
                 held_out = Dataset(others, layout, persons, settings, device, settings.store)
-            if settings.flip:
-                settings = _mirror_if_possible(settings, dataset, cache.classes, cache_path)
-            card = _make_card(cache, part.hold_out, dataset.shape, settings, about_network)
+            card = _make_card(cache, part.hold_out, dataset.shape, settings, network_fields)
         config = {
             "verb": "train",
-            "cache": str(cache_path.resolve()),
-            "settings": {k: v for k, v in settings.asked().items() if k not in unused},
-            "beside_recipe": [name for name in settings.beside_recipe() if name not in unused],
-            "ranks": distributed.world_size() if settings.batch_norm == "rank" else "any",
-            "model": {k: v for k, v in card.to_dict().items() if k not in OF_THE_CACHE},
+            "settings": {k: v for k, v in settings.asked().items() if k not in unused_settings},
+            "beside_recipe": [n for n in settings.beside_recipe() if n not in unused_settings],
+            "model": {k: v for k, v in card.to_dict().items() if k not in CARD_FIELDS_NOT_COMPARED},
             "clips": len(dataset),
             "fingerprint": clips.fingerprint(),
         }
-        with open_run(out, config, resume=resume, force=force, mirror=events) as run:
-            with making("train", device):
-                job = Trainer(run, settings, dataset, card, held_out)
-            with devices.precision(settings.precision), devices.compiling(settings.compile):
-                job.work()
-            job.finish()
+        with setup.start(config) as run:
+            with explaining_network_too_large("train", device):
+                trainer = Trainer(run, settings, dataset, card, held_out)
+            with devices.explaining_compile_errors(settings.compile):
+                trainer.run()
+            network, epoch = trainer.load_result()
+            card = replace(card, epoch=epoch)
             if run.writes:
-                chosen = job.best.epoch if job.best is not None else None
-                save_model(out, job.network, replace(card, epoch=chosen))
-            return out / run_dir.MODEL
+                save_model(out, network, card)
+    return TrainedModel(out / MODEL, Model(network.cpu(), card).eval())
 
 
-def _check_asked(settings: TrainSettings) -> None:
-    """See that settings do not ask for what others rule out."""
+def _check_settings(settings: TrainSettings) -> None:
+    """Check that no setting rules out another."""
     if settings.select_epoch and not settings.hold_out:
         raise UsageError(
-            "--select-epoch chooses by clips that are held out, and there are none",
-            hint="--hold-out 0.2 holds a fifth of the subjects out of the training part",
+            "--select-epoch chooses by held-out clips, and there are none",
+            hint="--hold-out 0.2 holds out a fifth of the training part's subjects",
         )
     if settings.branches and "," not in settings.streams:
         raise UsageError(
@@ -125,36 +126,83 @@ def _check_asked(settings: TrainSettings) -> None:
         )
 
 
-def _describe(
+def _describe_network(
     architecture: Genotype | str, settings: TrainSettings
 ) -> tuple[dict[str, Any], set[str]]:
-    """Return what the card says of a network, and the settings that it has no use for."""
+    """Return the network's fields of the model card, and the settings that do not apply to it."""
     if isinstance(architecture, Genotype):
-        form = settings.model_dump(include={"channels", "layers", "input_norm"})
-        return {"genotype": architecture.to_dict(), **form}, set()
+        sizes = settings.model_dump(include={"channels", "layers", "input_norm"})
+        return {"genotype": architecture.to_dict(), **sizes}, set()
     find_baseline(architecture)
-    for name in OF_CELLS:
+    for name in CELL_SETTINGS:
         if getattr(settings, name) != settings.by_recipe(name):
             raise UsageError(
                 f"--{name.replace('_', '-')} is a setting of cells, and {architecture} has none",
                 hint="leave it out: a baseline has the sizes and the dropout of its paper",
             )
-    return {"baseline": architecture}, set(OF_CELLS)
+    return {"baseline": architecture}, set(CELL_SETTINGS)
+
+
+def _adapt_settings(
+    settings: TrainSettings, architecture: Genotype | str, cache: Cache
+) -> TrainSettings:
+    """Replace what the recipe asks for where this architecture or these clips rule it out.
+
+    Raises:
+        InputError: --flip was given, but clips cannot be mirrored.
+    """
+    if isinstance(architecture, str):
+        settings = _lower_lr_if_needed(settings, architecture)
+    if settings.flip:
+        settings = _disable_flip_if_needed(settings, cache)
+    return settings
+
+
+def _lower_lr_if_needed(settings: TrainSettings, baseline: str) -> TrainSettings:
+    """Lower the recipe's --lr to the highest at which the baseline learns; keep another --lr."""
+    highest = find_baseline(baseline).highest_lr
+    recipe_lr = settings.by_recipe("lr")
+    if settings.lr != recipe_lr or recipe_lr <= highest:
+        return settings
+    note(f"train: --lr {highest}, because {baseline} does not learn at the recipe's {recipe_lr}")
+    return settings.model_copy(update={"lr": highest})
+
+
+def _disable_flip_if_needed(settings: TrainSettings, cache: Cache) -> TrainSettings:
+    """Disable the recipe's --flip if clips cannot be mirrored; another --flip is refused."""
+    try:
+        find_mirrored_joints(cache.layout.joints)
+        _check_classes_have_no_side(cache)
+    except InputError as error:
+        if settings.flip != settings.by_recipe("flip"):
+            raise
+        note(f"train: --flip 0, because a clip cannot be mirrored ({error})")
+        return settings.model_copy(update={"flip": 0.0})
+    return settings
+
+
+def _check_classes_have_no_side(cache: Cache) -> None:
+    for name in cache.classes:
+        if {"left", "right"} & set(re.split(r"[\W_]+", name.lower())):
+            raise InputError(
+                f"{cache.path}: a mirrored clip of the class {name!r} would be of another class",
+                hint="--flip 0 leaves clips as they are",
+            )
 
 
 def _make_card(
     cache: Cache,
     hold_out: HoldOut | None,
-    shape: tuple[int, int, int],
+    input_shape: tuple[int, int, int],
     settings: TrainSettings,
-    about_network: dict[str, Any],
+    network_fields: dict[str, Any],
 ) -> ModelCard:
-    """Say what is trained on which clips.
+    """Describe the model to be trained.
 
     Raises:
         InputError: a baseline needs bones, and the cache has none.
     """
-    baseline = about_network.get("baseline")
+    baseline = network_fields.get("baseline")
     needs_bones = baseline is not None and find_baseline(baseline).needs_bones
     if needs_bones and not cache.layout.bones:
         raise InputError(
@@ -163,7 +211,7 @@ def _make_card(
         )
     return ModelCard(
         classes=cache.classes,
-        input_shape=shape,
+        input_shape=input_shape,
         joints=list(cache.layout.joints),
         clip_settings=settings.model_dump(include=set(ClipSettings.model_fields)),
         source=cache.source,
@@ -174,40 +222,5 @@ def _make_card(
         versions=files.versions(),
         branches=settings.branches,
         bones=cache.layout.bones if needs_bones else (),
-        **about_network,
+        **network_fields,
     )
-
-
-def _slow_down_if_needed(settings: TrainSettings, baseline: str) -> TrainSettings:
-    """Lower the recipe's --lr to what a baseline can learn at; another is left as it is."""
-    highest = find_baseline(baseline).highest_lr
-    recipes = settings.by_recipe("lr")
-    if settings.lr != recipes or recipes <= highest:
-        return settings
-    note(f"train: --lr {highest}, for {baseline} does not learn at the recipe's {recipes}")
-    return settings.model_copy(update={"lr": highest})
-
-
-def _mirror_if_possible(
-    settings: TrainSettings, dataset: Dataset, classes: list[str], cache_path: Path
-) -> TrainSettings:
-    """Leave out the recipe's --flip where clips cannot be mirrored; another is refused."""
-    try:
-        dataset.check_augmentation(settings)
-        _check_sides(classes, cache_path)
-    except InputError as error:
-        if settings.flip != settings.by_recipe("flip"):
-            raise
-        note(f"train: --flip 0, for a clip cannot be mirrored ({error})")
-        return settings.model_copy(update={"flip": 0.0})
-    return settings
-
-
-def _check_sides(classes: list[str], cache_path: Path) -> None:
-    """See that a mirrored clip is still of its class."""
-    for name in classes:
-        if {"left", "right"} & set(re.split(r"[\W_]+", name.lower())):
-            raise InputError(
-                f"{cache_path}: a mirrored clip of the class {name!r} would be of another class",
-                hint="--flip 0 leaves clips as they are",
-            )

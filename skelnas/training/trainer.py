@@ -1,4 +1,4 @@
-"""A training at work: what a step and the end of an epoch are."""
+"""Trains a network: its steps, and what happens at the end of an epoch."""
 
 from __future__ import annotations
 
@@ -14,35 +14,37 @@ from torch import Tensor
 from skelnas.config import TrainSettings
 from skelnas.data.dataset import Batch, Dataset, num_batches, shuffled_batches
 from skelnas.models.baselines import Baseline
-from skelnas.models.branches import parts
+from skelnas.models.branches import AnyNetwork, parts
 from skelnas.models.complexity import measure
 from skelnas.models.norm import BatchNorm
-from skelnas.runtime import devices, distributed, seed
+from skelnas.runtime import devices, distributed
 from skelnas.runtime.console import note
-from skelnas.training import metrics, run_dir
-from skelnas.training.averaging import Average
+from skelnas.runtime.seed import random_seed
+from skelnas.training import metrics
+from skelnas.training.averaging import WeightAverage
 from skelnas.training.best_epoch import BestEpoch
 from skelnas.training.checkpoint import OptimizerState, State
 from skelnas.training.inference import score
 from skelnas.training.loop import Item, TrainLoop, descend
+from skelnas.training.run_dir import RunDir
 from skelnas.training.saved_model import ModelCard
 
 STREAM_INIT, STREAM_ORDER, STREAM_DROP, STREAM_AUGMENT = range(4)
-"""What is drawn at random, told apart so that each has a seed of its own."""
+"""Random streams, each with its own seeds."""
 
-SCORED_TOGETHER = 64
-"""Clips of a batch where an epoch is scored; it changes rounding only."""
+SCORING_BATCH_SIZE = 64
+"""For the held-out clips after each epoch; it affects rounding only."""
 
 
 class Trainer(TrainLoop):
-    """A network that learns.
+    """Trains the network that a model card describes.
 
     Args:
-        run: the folder.
+        run_dir: the model folder.
         settings: see `TrainSettings`.
         dataset: the clips to learn from.
-        card: what the network is.
-        held_out: clips that choose the epoch, or None for the last one.
+        card: describes the network.
+        held_out: clips that choose the epoch; None for the last epoch.
     """
 
     verb = "train"
@@ -50,7 +52,7 @@ class Trainer(TrainLoop):
 
     def __init__(
         self,
-        run: run_dir.RunDir,
+        run_dir: RunDir,
         settings: TrainSettings,
         dataset: Dataset,
         card: ModelCard,
@@ -59,37 +61,28 @@ class Trainer(TrainLoop):
         self.settings = settings
         self.dataset = dataset
         self.held_out = held_out
-        torch.manual_seed(seed.random_seed(settings.seed, STREAM_INIT))
+        torch.manual_seed(random_seed(settings.seed, STREAM_INIT))
         self.network = card.make_network()
-        complexity = measure(self.network, dataset.shape)
-        aside = f", {card.hold_out.clips} are held out" if card.hold_out else ""
-        others = [f"--{name.replace('_', '-')}" for name in settings.beside_recipe()]
-        beside = f", but for {', '.join(others)}" if others else ""
-        note(f"train: by the {settings.recipe} recipe{beside}")
-        note(
-            f"train: {len(dataset)} clips{aside} ({card.protocol}), "
-            f"{complexity.parameters:,} parameters, "
-            f"{complexity.macs / 1e6:,.1f} million MACs a clip, on {dataset.device}"
-        )
-        devices.place(self.network, dataset.device)
+        self._announce(card)
+        devices.move(self.network, dataset.device)
         self.forward = torch.compile(self.network) if settings.compile else self.network
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
             lr=settings.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
-            nesterov=settings.nesterov and settings.momentum > 0,  # without any they are the same
+            nesterov=settings.nesterov and settings.momentum > 0,  # PyTorch refuses it without
         )
         names = [name for name, _ in self.network.named_parameters()]
         states: dict[str, State] = {"optimizer": OptimizerState(self.optimizer, names)}
-        self.average = Average(self.network, settings.ema) if settings.ema else None
+        self.average = WeightAverage(self.network, settings.ema) if settings.ema else None
         if self.average is not None:
             states["average"] = self.average
         self.best = BestEpoch(self.network) if held_out is not None else None
         if self.best is not None:
             states["best"] = self.best
         super().__init__(
-            run,
+            run_dir,
             self.network,
             states,
             epochs=settings.epochs,
@@ -99,25 +92,39 @@ class Trainer(TrainLoop):
             warmup=settings.warmup,
         )
 
+    def _announce(self, card: ModelCard) -> None:
+        """Print what is trained, on what and how."""
+        flags = [f"--{name.replace('_', '-')}" for name in self.settings.beside_recipe()]
+        exceptions = f", except {', '.join(flags)}" if flags else ""
+        note(f"train: the {self.settings.recipe} recipe{exceptions}")
+        held_out = f", {card.hold_out.clips} held out" if card.hold_out else ""
+        complexity = measure(self.network, self.dataset.shape)
+        note(
+            f"train: {len(self.dataset)} clips{held_out} ({card.protocol}), "
+            f"{complexity.parameters:,} parameters, "
+            f"{complexity.macs / 1e6:,.1f} million MACs a clip, on {self.dataset.device}"
+        )
+
     def plan_epoch(self) -> Iterator[tuple[Tensor]]:
-        """Yield for each step the clips that it learns from."""
-        everything = np.arange(len(self.dataset))
+        """Yield the clips of each step."""
+        indices = np.arange(len(self.dataset))
         seed = self.random_seed(STREAM_ORDER, self.epoch)
-        return zip(shuffled_batches(everything, self.settings.batch_size, seed), strict=True)
+        return zip(shuffled_batches(indices, self.settings.batch_size, seed), strict=True)
 
     def take_step(self, item: Item) -> tuple[Tensor, int]:
         """Learn from one batch."""
         (indices,) = item
-        count = len(indices)
-        share = distributed.rank_slice(count)
-        self._settle_drops(count, share)
-        batch = self.dataset.batch(indices, self.settings, self._generator(STREAM_AUGMENT), share)
+        num_clips = len(indices)
+        rank_slice = distributed.rank_slice(num_clips)
+        self._draw_drops(num_clips, rank_slice)
+        generator = self._generator(STREAM_AUGMENT)
+        batch = self.dataset.batch(indices, self.settings, generator, rank_slice)
 
         with devices.autocast(self.settings.precision, self.dataset.device):
-            logits = self.forward(batch.x)
+            logits = self.forward(batch.x)  # [N, classes], or [N, classes, branches]
         branches = logits.float().unbind(2) if logits.dim() == 3 else [logits.float()]
-        losses = torch.stack([self._loss(of_branch, batch) for of_branch in branches])
-        # All of each loss, so that a branch learns at the rate at which it would alone.
+        losses = torch.stack([self._loss(branch, batch) for branch in branches])
+        # The sum, not the mean, so that each branch learns at the rate at which it would alone.
         descend(self.optimizer, losses.sum(), self.lr(self.steps_done), self.settings.grad_clip)
         if self.settings.batch_norm == "rank":
             self._average_statistics(batch.fraction)
@@ -125,49 +132,25 @@ class Trainer(TrainLoop):
             self.average.update(self.steps_done + 1)
 
         hits = (torch.stack(branches).mean(0).detach().argmax(1) == batch.labels).sum()
-        return torch.stack([losses.detach().mean() * count, hits]), count
+        return torch.stack([losses.detach().mean() * num_clips, hits]), num_clips
 
-    def _settle_drops(self, count: int, share: slice) -> None:
-        """Draw what is dropped in the next batch, in each branch by itself."""
+    def _draw_drops(self, num_clips: int, rank_slice: slice) -> None:
+        """Draw what is dropped in the next batch, separately for each branch."""
         generator = self._generator(STREAM_DROP)
-        chance = self.settings.drop_path * self.epoch / self.epochs
+        probability = self.settings.drop_path * self.epoch / self.epochs
         for part in parts(self.network):
             if isinstance(part, Baseline):
-                part.draw_dropout(count, generator, share)
-            elif self.settings.drop_path:  # at a chance of 0 too, or the second epoch compiles anew
-                part.drop_paths(chance, count, generator, share)
+                part.draw_dropout(num_clips, generator, rank_slice)
+            elif self.settings.drop_path:  # at 0 too, or the second epoch would compile again
+                part.drop_paths(probability, num_clips, generator, rank_slice)
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Return the cross-entropy of this rank's share of a batch."""
+        """Return this rank's part of the mean cross-entropy of a batch."""
         smoothing = self.settings.label_smoothing
         return F.cross_entropy(logits, batch.labels, label_smoothing=smoothing) * batch.fraction
 
-    def end_epoch(self, record: dict[str, Any]) -> str:
-        """See how good the network is on what was held out, if that chooses the epoch."""
-        if self.best is None or self.held_out is None:
-            return ""
-        with self.average.given() if self.average is not None else nullcontext():
-            precision = self.settings.precision
-            logits = score(self.network, self.held_out, SCORED_TOGETHER, precision=precision)
-            found = metrics.measure(logits, self.held_out.labels.cpu())
-            self.best.offer(self.epoch, found.top1, found.nll)
-        record |= {"held_out_top1": found.top1, "held_out_nll": found.nll}
-        return f"held_out_top1 {found.top1:.1%}"
-
-    def finish(self) -> None:
-        """Let the network be what the training has come to."""
-        if self.best is not None:
-            note(f"train: the model is that of epoch {self.best.epoch}, by the held-out clips")
-            self.best.give()
-        elif self.average is not None:
-            self.average.give()
-
-    def _generator(self, stream: int) -> torch.Generator:
-        """Return what one step draws from, the same on every rank."""
-        return torch.Generator().manual_seed(self.random_seed(stream, self.epoch, self.step))
-
-    def _average_statistics(self, share: float) -> None:
-        """Let all ranks have the mean of the running statistics that each has of its clips."""
+    def _average_statistics(self, fraction: float) -> None:
+        """Average the running statistics over the ranks, weighted by their clips."""
         running = [
             statistic
             for module in self.network.modules()
@@ -175,5 +158,35 @@ class Trainer(TrainLoop):
             for statistic in (module.running_mean, module.running_var)
             if statistic is not None
         ]
-        averages = distributed.all_reduce([value * share for value in running])
+        averages = distributed.all_reduce([value * fraction for value in running])
         torch._foreach_copy_(running, averages)
+
+    def _generator(self, stream: int) -> torch.Generator:
+        """Return the random generator of this step, the same on every rank."""
+        return torch.Generator().manual_seed(self.random_seed(stream, self.epoch, self.step))
+
+    def end_epoch(self, record: dict[str, Any]) -> str:
+        """Score the network on the held-out clips, if they choose the epoch."""
+        if self.best is None or self.held_out is None:
+            return ""
+        with self.average.applied() if self.average is not None else nullcontext():
+            precision = self.settings.precision
+            logits = score(self.network, self.held_out, SCORING_BATCH_SIZE, precision=precision)
+            measured = metrics.measure(logits, self.held_out.labels.cpu())
+            self.best.update(self.epoch, measured.top1, measured.nll)
+        record |= {"held_out_top1": measured.top1, "held_out_nll": measured.nll}
+        return f"held_out_top1 {measured.top1:.1%}"
+
+    def load_result(self) -> tuple[AnyNetwork, int | None]:
+        """Load the final weights into the network: of the best epoch, or the running average.
+
+        Returns:
+            The network; and its epoch if held-out clips chose it, else None.
+        """
+        if self.best is not None:
+            note(f"train: the model is that of epoch {self.best.epoch}, by the held-out clips")
+            self.best.apply()
+            return self.network, self.best.epoch
+        if self.average is not None:
+            self.average.apply()
+        return self.network, None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from skelnas.genotype import random_genotype
 from skelnas.models.network import Network
-from skelnas.training.averaging import Average
+from skelnas.training.averaging import WeightAverage
 
 STATISTIC = "stem.1.running_mean"
 COUNTER = "stem.1.num_batches_tracked"
@@ -20,7 +20,9 @@ def make_network() -> Network:
     return Network(random_genotype(0), **shape).double()
 
 
-def walk(network: Network, average: Average, first: int, last: int) -> list[dict[str, Tensor]]:
+def walk(
+    network: Network, average: WeightAverage, first: int, last: int
+) -> list[dict[str, Tensor]]:
     """Move all numbers in steps; returns what they were after each."""
     states = []
     for step in range(first, last + 1):
@@ -34,7 +36,7 @@ def walk(network: Network, average: Average, first: int, last: int) -> list[dict
 
 def test_the_average_is_the_weighted_sum_of_what_the_network_was() -> None:
     network = make_network()
-    average = Average(network, decay=0.3)
+    average = WeightAverage(network, decay=0.3)
     states = walk(network, average, 1, 4)
     for name in (STATISTIC, "classifier.weight"):
         expected = states[0][name]
@@ -43,7 +45,7 @@ def test_the_average_is_the_weighted_sum_of_what_the_network_was() -> None:
         torch.testing.assert_close(average.tensors()[name], expected)
 
     kept = average.tensors()
-    average.give()
+    average.apply()
     assert torch.equal(network.state_dict()[STATISTIC], kept[STATISTIC])
     assert network.state_dict()[COUNTER] == 4  # a counter is none to average
     assert COUNTER not in kept
@@ -51,7 +53,11 @@ def test_the_average_is_the_weighted_sum_of_what_the_network_was() -> None:
 
 def test_an_average_goes_on_to_the_same_bits() -> None:
     whole, parts = make_network(), make_network()
-    through, before, after = Average(whole, 0.9), Average(parts, 0.9), Average(parts, 0.9)
+    through, before, after = (
+        WeightAverage(whole, 0.9),
+        WeightAverage(parts, 0.9),
+        WeightAverage(parts, 0.9),
+    )
     walk(whole, through, 1, 5)
     walk(parts, before, 1, 2)
     kept = before.tensors()

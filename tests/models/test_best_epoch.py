@@ -15,10 +15,10 @@ def test_the_best_is_kept_until_a_better_one_comes() -> None:
     kept = []
     for epoch, offer in enumerate(offers, start=1):
         torch.nn.init.constant_(network.weight, epoch)
-        best.offer(epoch, *offer)
+        best.update(epoch, *offer)
         kept.append(best.epoch)
     assert kept == [1, 1, 3, 3, 5, 5]
-    best.give()
+    best.apply()
     assert network.weight.item() == 5
 
 
@@ -26,9 +26,9 @@ def test_a_best_epoch_goes_on() -> None:
     network = torch.nn.Linear(2, 2)
     best, other = BestEpoch(network), BestEpoch(network)
     assert best.tensors() == {}
-    best.offer(3, 0.5, 1.0)
+    best.update(3, 0.5, 1.0)
     other.restore(best.tensors())
-    other.offer(4, 0.5, 1.0)
+    other.update(4, 0.5, 1.0)
     assert other.epoch == 3
     assert torch.equal(other.tensors()["weight"], network.weight)
     with pytest.raises(ValueError, match="best/weight has the shape"):

@@ -1,4 +1,4 @@
-"""What tensors take, and what is said where they take too much."""
+"""Peak memory of tensors, and the advice when memory runs out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skelnas.errors import DeviceError
 from skelnas.models.network import Network
 from skelnas.nas.search import search
 from skelnas.nas.supernet import Supernet
-from skelnas.runtime.memory import SHARE, free_bytes, largest_batch, measured
+from skelnas.runtime.memory import USABLE_FRACTION, estimate_max_batch, free_bytes, peak_memory
 from skelnas.training import run_dir
 from skelnas.training.train import train
 
@@ -24,10 +24,10 @@ CPU = torch.device("cpu")
 SPENT = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
 
-def peak(work: Callable[[], object]) -> int:
-    with measured(CPU) as footprint:
+def peak_of(work: Callable[[], object]) -> int:
+    with peak_memory(CPU) as peak:
         work()
-    return footprint.peak
+    return peak.num_bytes
 
 
 def test_tensors_count_for_as_long_as_they_live() -> None:
@@ -40,7 +40,7 @@ def test_tensors_count_for_as_long_as_they_live() -> None:
         c = [b.double(), b.view(10, 100), before[5:], before.add_(1)]  # 12000
         assert len(c) == 4
 
-    assert peak(work) == 12_000
+    assert peak_of(work) == 12_000
 
 
 def test_what_backward_needs_counts_until_then() -> None:
@@ -49,14 +49,14 @@ def test_what_backward_needs_counts_until_then() -> None:
     def work() -> None:
         (w.exp().exp().exp().sum()).backward()  # three results, and later a gradient
 
-    assert 3 * 4000 < peak(work) < 6 * 4000
+    assert 3 * 4000 < peak_of(work) < 6 * 4000
 
 
 def test_measuring_ends_with_the_work_also_if_it_fails() -> None:
-    with pytest.raises(ZeroDivisionError), measured(CPU) as footprint:
+    with pytest.raises(ZeroDivisionError), peak_memory(CPU) as peak:
         torch.zeros(100 + 1 // len(torch.zeros(100)[100:]))
     torch.zeros(1000)
-    assert footprint.peak == 400
+    assert peak.num_bytes == 400
 
 
 @pytest.mark.cuda
@@ -64,9 +64,9 @@ def test_measuring_ends_with_the_work_also_if_it_fails() -> None:
 def test_cuda_keeps_the_figures_itself() -> None:
     device = torch.device("cuda")
     before = torch.zeros(2**20, device=device)
-    with measured(device) as footprint:
+    with peak_memory(device) as peak:
         _ = before + 1 + 1
-    assert footprint.peak == 2 * 4 * 2**20
+    assert peak.num_bytes == 2 * 4 * 2**20
     free = free_bytes(device)
     assert free is not None
     assert 0 < free <= torch.cuda.get_device_properties(device).total_memory
@@ -82,11 +82,11 @@ def step(num_clips: int) -> None:
     [(4000 + 400 * 50, 50), (4000 + 400 * 50 - 1, 49), (1e12, 63), (4000, 1)],
 )
 def test_a_line_through_one_clip_and_two(free: float, fits: int) -> None:
-    assert largest_batch(step, 64, free / SHARE, CPU) == fits
+    assert estimate_max_batch(step, 64, free / USABLE_FRACTION, CPU) == fits
 
 
 def test_where_free_memory_is_not_known_nothing_is_tried() -> None:
-    assert largest_batch(lambda clips: 1 // 0, 64, None, CPU) is None
+    assert estimate_max_batch(lambda clips: 1 // 0, 64, None, CPU) is None
 
 
 @pytest.mark.parametrize("limit", [0, 1])
@@ -95,12 +95,12 @@ def test_where_one_or_two_clips_do_not_fit(limit: int) -> None:
         if num_clips > limit:
             raise SPENT
 
-    assert largest_batch(spend, 64, 1e12, CPU) == limit
+    assert estimate_max_batch(spend, 64, 1e12, CPU) == limit
 
 
 def test_other_failures_are_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
-        largest_batch(lambda clips: 1 // 0, 64, 1e12, CPU)
+        estimate_max_batch(lambda clips: 1 // 0, 64, 1e12, CPU)
 
 
 @pytest.mark.parametrize("verb", ["search", "train"])
@@ -152,12 +152,12 @@ def test_a_network_that_is_too_large_asks_for_a_smaller_one(
     def spend(model: torch.nn.Module, device: torch.device) -> None:
         raise SPENT
 
-    monkeypatch.setattr("skelnas.runtime.devices.place", spend)
+    monkeypatch.setattr("skelnas.runtime.devices.move", spend)
     start = {
         "search": partial(search, tiny_cache, tmp_path / "run", SEARCH),
         "train": partial(train, tiny_cache, GENOTYPE, tmp_path / "run", TRAIN),
     }[verb]
-    with pytest.raises(DeviceError, match="while it made the network") as e:
+    with pytest.raises(DeviceError, match="while building the network") as e:
         start()
     assert "--channels" in str(e.value.hint)
     assert "--batch-size" not in str(e.value.hint)
