@@ -164,7 +164,7 @@ def test_a_checkpoint_without_the_average_is_of_another_run(
     checkpoint = (tmp_path / "n" / run_dir.CHECKPOINT).read_bytes()
     (tmp_path / "m" / run_dir.CHECKPOINT).write_bytes(checkpoint)
     settings = TrainSettings(**TINY | {"ema": 0.5, "epochs": 1})
-    with pytest.raises(InputError, match="is not of this run"):
+    with pytest.raises(InputError, match="does not belong to this run"):
         train(tiny_cache, GENOTYPE, tmp_path / "m", settings, resume=True)
 
 

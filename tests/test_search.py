@@ -347,10 +347,10 @@ def rewrite(checkpoint: Path, *, drop: str = "", **place: object) -> None:
     ("change", "words"),
     [
         ({"epoch": 9}, "epoch 9, step 0 is after the end"),
-        ({"epoch": -1}, "its place in the run is no count"),
-        ({"epoch": "1"}, "its place in the run is no count"),
-        ({"drop": "sums"}, "is not of this run"),
-        ({"drop": "model/stem"}, "is not of this run"),
+        ({"epoch": -1}, "its position in the run is not a count"),
+        ({"epoch": "1"}, "its position in the run is not a count"),
+        ({"drop": "sums"}, "does not belong to this run"),
+        ({"drop": "model/stem"}, "does not belong to this run"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit(
@@ -367,7 +367,7 @@ def test_a_checkpoint_of_another_network(tiny_cache: Path, whole_run: Path, tmp_
     search(tiny_cache, tmp_path / "other", other)
     shutil.copytree(whole_run, tmp_path / "run")
     shutil.copy(tmp_path / "other" / run_dir.CHECKPOINT, tmp_path / "run")
-    with pytest.raises(InputError, match="is not of this run"):
+    with pytest.raises(InputError, match="does not belong to this run"):
         search(tiny_cache, tmp_path / "run", SMALL, resume=True)
 
 

@@ -223,7 +223,11 @@ class _Search(TrainLoop):
         if self.epoch == 0 and self.step == 0:
             self._log_alphas()
         training, validation = (
-            list(shuffled_batches(half, self.settings.batch_size, self.random_seed(stream, self.epoch)))
+            list(
+                shuffled_batches(
+                    half, self.settings.batch_size, self.random_seed(stream, self.epoch)
+                )
+            )
             for half, stream in zip(self.halves, (STREAM_TRAIN, STREAM_VALIDATION), strict=True)
         )
         return zip(training, itertools.cycle(validation), strict=False)

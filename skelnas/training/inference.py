@@ -37,8 +37,8 @@ def score(
         batch_size: clips per batch.
         advance: called with the number of clips that were just scored.
         precision: of the forward pass.
-        views: number of views of a clip, see `temporal_crops`. The result for several is the logarithm
-            of their mean softmax probabilities.
+        views: of each clip, see `temporal_crops`. For several, the result is the logarithm of
+            their mean softmax probabilities.
     """
     distributed.check_same([dataset.labels], "before scoring")
     was_training = network.training
