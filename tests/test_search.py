@@ -163,7 +163,7 @@ def test_small_shapes_and_own_spaces_go_the_whole_way(
     genotype = derive(tmp_path / "run", keep=5)
     assert [len(node) for node in (*genotype.normal, *genotype.reduction)] == [2, 2]
     small = TrainSettings(frames=6, layers=layers, channels=1, epochs=1, batch_size=6, device="cpu")
-    assert train(tiny_cache, genotype, tmp_path / "model", small).exists()
+    assert train(tiny_cache, genotype, tmp_path / "model", small).path.exists()
 
 
 def test_another_seed_another_run(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:
@@ -458,7 +458,7 @@ def test_derive_reads_any_epoch(whole_run: Path) -> None:
     assert all(len(node) == 1 for node in derive(whole_run, keep=1).normal)
     with pytest.raises(UsageError, match="no alphas of epoch 3") as caught:
         derive(whole_run, epoch=3)
-    assert caught.value.hint == "epochs 0 to 2 are there"
+    assert caught.value.hint == "it has epochs 0 to 2"
 
 
 def test_derive_wants_a_search(tmp_path: Path) -> None:

@@ -103,7 +103,6 @@ def _repeat(
         console.result(json.dumps(both, indent=2))
         return
     from skelnas.reporting.model_card import write_card
-    from skelnas.training.saved_model import load_model
 
     comparison = repeat(
         cache,
@@ -111,7 +110,7 @@ def _repeat(
         settings,
         training,
         count=count,
-        after_train=lambda folder: write_card(folder, load_model(folder)),
+        after_train=write_card,
         **options,
     )
     print_repeats(comparison)
