@@ -178,7 +178,7 @@ def _measure_at(size: str, network: AnyNetwork, card: ModelCard) -> tuple[str, C
             f"{known_joints} that it was trained with",
             hint=f"any number of frames will do, such as 224x{known_joints}",
         )
-    resized = copy.deepcopy(network).to("meta")
+    resized = copy.deepcopy(network)
     for part in parts(resized):
         if isinstance(part, Network):
             part.input_norm = nn.Identity()  # knows its joints, and is not counted

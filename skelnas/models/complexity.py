@@ -1,25 +1,23 @@
-"""How large a network is and how much it computes for one clip."""
+"""The size of a network and its cost for one clip."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from skelnas.models.baselines.graph import GraphSum
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """Size and cost of a network for one clip.
+    """The size of a network and its cost for one clip.
 
     Attributes:
-        parameters: learned numbers.
-        macs: multiply-adds of convolutions, linear layers and sums over the bones of a graph,
-            as dense products; normalisation, pools and other sums are not counted, as usual
-            in the field.
+        parameters: number of learned values.
+        macs: multiply-adds of convolutions and matrix products. As usual in the field, those of
+            normalisation, pooling and element-wise operations are not counted.
     """
 
     parameters: int
@@ -27,32 +25,14 @@ class Complexity:
 
     @property
     def flops(self) -> int:
-        """Floating-point operations: two a multiply-add."""
+        """Floating-point operations, two for each multiply-add."""
         return 2 * self.macs
 
 
-def measure(model: nn.Module, input_shape: tuple[int, int, int]) -> Complexity:
-    """Count parameters, and multiply-adds of one clip of shape (C, T, V)."""
-    macs = 0
-
-    def count(module: nn.Module, _: Any, output: Tensor) -> None:
-        nonlocal macs
-        if isinstance(module, nn.Conv2d):
-            macs += output.numel() * module.weight[0].numel()
-        elif isinstance(module, nn.Linear):
-            macs += output.numel() * module.in_features
-        elif isinstance(module, GraphSum):
-            macs += output.numel() * module.macs_per_number
-
-    hooks = [module.register_forward_hook(count) for module in model.modules()]
-    training = model.training
-    model.eval()
-    try:
-        parameter = next(model.parameters())
-        with torch.no_grad():
-            model(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    return Complexity(sum(p.numel() for p in model.parameters()), macs)
+def measure(network: nn.Module, input_shape: tuple[int, int, int]) -> Complexity:
+    """Count the parameters of a network and its multiply-adds for a clip of shape (C, T, V)."""
+    network = copy.deepcopy(network).to("meta").eval()  # shapes without values
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *input_shape, device="meta"))
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Complexity(num_parameters, counter.get_total_flops() // 2)

@@ -71,9 +71,6 @@ class GraphSum(nn.Module):
     Args:
         num_joints: V.
         bones: pairs of joints.
-
-    Attributes:
-        macs_per_number: multiply-adds of each number that comes out: a dense product.
     """
 
     edges: Tensor
@@ -83,7 +80,6 @@ class GraphSum(nn.Module):
         edges = torch.from_numpy(partition(num_joints, bones))  # on the CPU, also under "meta"
         self.register_buffer("edges", edges, persistent=False)
         self.importance = nn.Parameter(torch.ones(edges.shape))
-        self.macs_per_number = SUBSETS * num_joints
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, K x C, T, V] to [N, C, T, V]; each subset of neighbours has own channels."""
