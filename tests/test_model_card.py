@@ -61,7 +61,7 @@ def test_a_new_card_has_no_results(trained: Path) -> None:
     for words in (
         "| data set | tiny |",
         "| how it was read | rule: none |",
-        "| clips learned from | 36 |",
+        "| training clips | 36 |",
         "| epochs | 1 |",
         "batch size 9",
         "clips [N, 3, 6, 10] to logits [N, 3]",
@@ -113,7 +113,7 @@ def test_a_folder_without_a_card_gets_one_with_its_results(model: Path, tiny_cac
     add_results(model, scores)
     text = (model / README).read_text()
     assert "| xsub | test | 12 |" in text
-    assert "clips learned from" not in text
+    assert "training clips" not in text
 
 
 def test_a_card_belongs_to_its_weights(model: Path, tiny_cache: Path) -> None:
@@ -174,6 +174,6 @@ def test_a_baseline_has_no_cells(tiny_cache: Path, tmp_path: Path) -> None:
     train(tiny_cache, "temporal-conv", tmp_path / "m", plain)
     write_card(tmp_path / "m", load_model(tmp_path / "m"))
     text = (tmp_path / "m" / README).read_text()
-    assert "a temporal-conv, trained by skelnas" in text
+    assert "a temporal-conv, trained with skelnas" in text
     assert "## Genotype" not in text
     assert not (tmp_path / "m" / PICTURE).exists()

@@ -216,7 +216,7 @@ def test_a_confusion_matrix_names_classes_and_counts_where_there_is_room(tmp_pat
     path = tmp_path / "c.svg"
     draw_confusion(["sit", "x" * 60], np.array([[5, 1], [0, 70]]), path)
     cut = "x" * 39 + "…"
-    axes = ["taken for", "true class"]
+    axes = ["predicted class", "true class"]
     assert sorted(texts(path)) == sorted(["sit", "sit", cut, cut, "5", "1", "70", *axes])
     names = [f"class {number}" for number in range(60)]
     draw_confusion(names, 7 * np.eye(60, dtype=np.int64), path)

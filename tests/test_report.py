@@ -136,7 +136,7 @@ def test_the_theme_decides_every_colour(page: Page) -> None:
 
 
 def test_the_page_has_every_part(page: Page, searched: Path) -> None:
-    headings = ["Learning curves", "Cells", "Shares of the operations", "Settings", "Versions"]
+    headings = ["Learning curves", "Cells", "Operation weights", "Settings", "Versions"]
     assert [text for text in page.texts if text in headings] == headings
     for title in ("Loss (cross-entropy)", "Top-1 accuracy", "Learning rate"):
         assert title in page.texts
@@ -207,7 +207,7 @@ def test_curves_are_grouped_by_what_they_measure(searched: Path) -> None:
     entropy = charts["Entropy of the alphas"]
     assert list(entropy.epochs) == [0, 1, 2, 3, 4]
     assert entropy.curves[1].values[1:] == [line["reduction_entropy"] for line in lines]
-    skips = charts["Skips of the normal cell"]
+    skips = charts["Skips in the normal cell"]
     assert skips.curves[0].values[1:] == [line["skips"] for line in lines]
     assert skips.limits == pytest.approx((-0.16, 4.16))
 
@@ -221,7 +221,7 @@ def test_the_same_run_gives_the_same_page_beside_it(copy: Path, page: Page) -> N
 def test_a_training_has_its_cells_and_no_alphas(trained: Path, tmp_path: Path) -> None:
     page = Page(report(trained, tmp_path / "page.html"))
     assert "Training trained" in page.texts
-    assert "Shares of the operations" not in page.texts
+    assert "Operation weights" not in page.texts
     assert page.source.count("Normal cell</figcaption>") == 1
     for edge in random_genotype(0).normal[0]:
         assert edge.op in page.texts
@@ -229,9 +229,9 @@ def test_a_training_has_its_cells_and_no_alphas(trained: Path, tmp_path: Path) -
 
 def test_before_the_first_epoch(copy: Path) -> None:
     page = Page(report(cut(copy, 0, 1)))
-    assert "No epoch is done yet." in page.texts
+    assert "No epoch is finished yet." in page.texts
     assert "At the start" in page.texts
-    assert "Shares of the operations" not in page.texts
+    assert "Operation weights" not in page.texts
     for name in (run_dir.METRICS, run_dir.ALPHAS):
         (copy / name).unlink()
     page = Page(report(copy))

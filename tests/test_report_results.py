@@ -1,4 +1,4 @@
-"""What a report says of a model: its cost, its classes, and what it takes for what."""
+"""What a report says about a model: its cost, its classes and its confusions."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_strip_shows_known_joints_the_head_up() -> None:
 def test_numbers_stand_in_small_matrices_only() -> None:
     few = matrix_svg(["a", "b<"], np.array([[3, 1], [0, 0]]))
     assert few.count("<rect") == 2
-    assert "a taken for b&lt;: 1 of 4 clips" in few
+    assert "a classified as b&lt;: 1 of 4 clips" in few
     assert 'fill-opacity="0.87"' in few  # the root of 3/4
     assert ">3</text>" in few
     many = matrix_svg([str(n) for n in range(21)], np.eye(21, dtype=np.int64))
@@ -161,7 +161,7 @@ def test_numbers_stand_in_small_matrices_only() -> None:
 
 def test_latency_is_timed_where_it_is_asked(model: Path) -> None:
     timed = dict(cost_facts(read_results(model, None, time_on="cpu")))
-    assert {"A clip takes", "64 clips take", "Timed on"} <= timed.keys()
+    assert {"Time for 1 clip", "Time for 64 clips", "Timed on"} <= timed.keys()
     assert timed["Timed on"].startswith("cpu")
     assert "Timed on" not in dict(cost_facts(read_results(model, None)))
 
@@ -209,4 +209,4 @@ def test_a_search_that_skips_have_ended_shows_what_derive_takes(
     history = read_history(out)
     assert history.derived_epoch == len(lines) - 2
     assert history.genotypes[history.derived_epoch] == derive(out)
-    assert shown_epochs(history)[3] == "After epoch 3, the last that keeps to --stop-skips"
+    assert shown_epochs(history)[3] == "After epoch 3, the last within --stop-skips"

@@ -12,7 +12,7 @@ from skelnas.reporting.history import CELLS, History
 
 if TYPE_CHECKING:
     from skelnas.evaluation.scores import Scores
-    from skelnas.reporting.results import Confusion, Results
+    from skelnas.reporting.results import Confusion, Example, Results
 
 Facts = list[tuple[str, str]]
 """Key figures: name and value."""
@@ -30,7 +30,7 @@ def run_facts(history: History) -> Facts:
     facts = [("Epochs", f"{history.epochs[-1] if num_epochs else 0} of {history.planned_epochs}")]
     if history.seconds:
         facts.append(("Time", format_duration(history.seconds)))
-        facts.append(("An epoch takes", format_duration(history.seconds / num_epochs)))
+        facts.append(("Time per epoch", format_duration(history.seconds / num_epochs)))
     facts += _data_facts(history)
     for name, values in history.metrics.items():
         if name.endswith(("_loss", "_top1")) and math.isfinite(values[-1]):
@@ -41,7 +41,7 @@ def run_facts(history: History) -> Facts:
             entropy = history.entropy(cell)
             facts.append((f"Entropy, {cell}", f"{entropy[0]:.1%} → {entropy[-1]:.1%}"))
         genotypes = list(history.genotypes.values())
-        facts.append(("Skips of the normal cell", str(count_skips(genotypes[-1]))))
+        facts.append(("Skips in the normal cell", str(count_skips(genotypes[-1]))))
         num_stable = count_stable(genotypes)
         facts.append(("Cells unchanged for", f"{num_stable} epoch{_plural(num_stable)}"))
     return facts
@@ -74,10 +74,10 @@ def cost_facts(results: Results | None) -> Facts:
     facts = []
     if results.complexity:
         facts.append(("Parameters", f"{results.complexity.parameters:,}"))
-        facts.append(("Multiply-adds a clip", f"{results.complexity.macs:,}"))
+        facts.append(("Multiply-adds per clip", f"{results.complexity.macs:,}"))
     for latency in results.latency:
-        name = "A clip takes" if latency.batch_size == 1 else f"{latency.batch_size} clips take"
-        facts.append((name, f"{latency.median_ms:,.1f} ms"))
+        size = latency.batch_size
+        facts.append((f"Time for {size} clip{_plural(size)}", f"{latency.median_ms:,.1f} ms"))
     if results.latency:
         device, threads = results.latency[0].device, results.latency[0].threads
         facts.append(("Timed on", f"{device}, {threads} thread{_plural(threads)}"))
@@ -112,19 +112,20 @@ def describe_confusion(confusion: Confusion) -> tuple[str, str, str]:
     true, predicted = confusion.true, confusion.predicted
     fraction = confusion.num_clips / confusion.num_true_clips
     title = (
-        f"{true} taken for {predicted}: {confusion.num_clips} of {confusion.num_true_clips} "
+        f"{true} classified as {predicted}: {confusion.num_clips} of {confusion.num_true_clips} "
         f"clips ({fraction:.0%})"
     )
     wrong, right = confusion.wrong, confusion.right
     return (
         title,
-        f"{wrong.clip}: {true}, taken for {predicted}, {_sure(wrong.confidence)}",
-        f"{right.clip}: {predicted}, {_sure(right.confidence)}" if right else "",
+        f"{wrong.clip}: {true}, classified as {predicted} with {_confidence(wrong)}",
+        f"{right.clip}: {predicted}, with {_confidence(right)}" if right else "",
     )
 
 
-def _sure(confidence: float) -> str:
-    return f"{confidence:.0%} sure" if confidence > 0.095 else f"{confidence:.1%} sure"
+def _confidence(example: Example) -> str:
+    digits = 0 if example.confidence > 0.095 else 1
+    return f"{example.confidence:.{digits}%} confidence"
 
 
 def shown_epochs(history: History) -> dict[int, str]:
@@ -140,7 +141,7 @@ def shown_epochs(history: History) -> dict[int, str]:
     chosen = sorted({epochs[0], epochs[len(epochs) // 2], epochs[-1], derived})
     titles = {epoch: f"After epoch {epoch}" if epoch else "At the start" for epoch in chosen}
     if derived != epochs[-1]:
-        titles[derived] += ", the last that keeps to --stop-skips"
+        titles[derived] += ", the last within --stop-skips"
     return titles
 
 

@@ -29,7 +29,7 @@ from skelnas.training.saved_model import Model, find_file, load_model
 README = "README.md"
 PICTURE = "cells.svg"
 BEGIN, END = "<!-- results of skelnas -->", "<!-- end of results -->"
-NO_RESULTS = "None yet. `skelnas evaluate CACHE MODEL --card` writes them here."
+NO_RESULTS = "None yet. `skelnas evaluate CACHE MODEL --card` adds them here."
 
 METRICS = {
     "top1": "top-1",
@@ -217,7 +217,7 @@ def _facts(folder: Path, model: Model) -> list[tuple[str, str]]:
     rule = ", ".join(f"{key}: {value}" for key, value in (card.rule or {}).items())
     rows = [
         ("parameters", f"{complexity.parameters:,}"),
-        ("multiply-adds a clip", f"{complexity.macs:,}"),
+        ("multiply-adds per clip", f"{complexity.macs:,}"),
         ("input", f"{channels} channels, {frames} frames, {joints} joints of all persons"),
     ]
     if card.branches:
@@ -226,7 +226,7 @@ def _facts(folder: Path, model: Model) -> list[tuple[str, str]]:
     rows += [
         ("how a clip is made", clip),
         ("data set", card.source),
-        ("how it was read", rule or "not known"),
+        ("how it was read", rule or "unknown"),
         ("protocol", card.protocol),
         (
             "held out of the training part",
@@ -234,7 +234,7 @@ def _facts(folder: Path, model: Model) -> list[tuple[str, str]]:
         ),
     ]
     if card.epoch is not None:
-        rows.append(("epoch, chosen by what was held out", str(card.epoch)))
+        rows.append(("epoch, chosen on held-out clips", str(card.epoch)))
     versions = ", ".join(f"{name} {number}" for name, number in card.versions.items())
     return [*rows, *_training_facts(folder), ("versions", versions)]
 
@@ -251,7 +251,7 @@ def _training_facts(folder: Path) -> list[tuple[str, str]]:
     settings = settings if isinstance(settings, dict) else {}
     names = [name for name in ("recipe", "batch_size", "lr", "seed") if name in settings]
     return [
-        ("clips learned from", str(config.get("clips"))),
+        ("training clips", str(config.get("clips"))),
         ("epochs", str(last["epoch"])),
         ("settings", ", ".join(f"{name.replace('_', ' ')} {settings[name]}" for name in names)),
         ("training loss and top-1 of the last epoch", f"{loss:.4f}, {top1:.2%}"),

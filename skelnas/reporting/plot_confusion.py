@@ -105,7 +105,7 @@ def _draw_labels(axes: Axes, names: Sequence[str], font_size: float) -> None:
     axes.set_xticks(middles, names, rotation=90)
     axes.set_yticks(middles, names)
     axes.tick_params(labelsize=font_size, labelcolor=INK, length=0, pad=LABEL_GAP)
-    axes.set_xlabel("taken for", size=font_size, color=QUIET)
+    axes.set_xlabel("predicted class", size=font_size, color=QUIET)
     axes.set_ylabel("true class", size=font_size, color=QUIET)
     for line in range(1, num_classes):
         is_tenth = line % 10 == 0 and num_classes > MAX_NUMBERED_CLASSES

@@ -100,7 +100,7 @@ def learning_curves(history: History) -> list[Chart]:
         num_edges = sum(map(len, next(iter(genotypes.values())).normal))
         charts.append(
             Chart(
-                "Skips of the normal cell",
+                "Skips in the normal cell",
                 list(genotypes),
                 _curves({"skips": [float(count_skips(g)) for g in genotypes.values()]}),
                 is_count=True,

@@ -141,7 +141,7 @@ def matrix_svg(classes: Sequence[str], confusion: NDArray[np.int64]) -> str:
                 "fill-opacity": f"{fraction**0.5:.2f}",
             },
         )
-        words = f"{classes[row]} taken for {classes[column]}"
+        words = f"{classes[row]} classified as {classes[column]}"
         if row == column:
             words = f"{classes[row]} recognised"
         tooltip = f"{words}: {confusion[row, column]} of {totals[row]} clips"
