@@ -1,4 +1,4 @@
-"""Clips of any length, and the batches [N, C, T, V] made of them on the training device.
+"""Clips of any length, and the batches [N, C, T, V] made from them on the training device.
 
 All clips of a batch are sampled to T frames, centred, aligned, augmented and turned into streams
 at once, on the device.
@@ -60,12 +60,12 @@ class Batch:
 
     @property
     def fraction(self) -> float:
-        """N / num_clips, by which a mean over these clips counts in that over the whole batch."""
+        """N / num_clips, the weight of a mean over this slice in the mean over the whole batch."""
         return len(self.labels) / self.num_clips
 
 
 class Dataset:
-    """Clips, and how they are made into batches on a device.
+    """Clips that are made into batches on a device.
 
     Args:
         clips: the clips, as loaded from a cache.
@@ -76,8 +76,8 @@ class Dataset:
         store: where and how the clips are stored; the attribute holds what 'auto' resolves to.
 
     Raises:
-        InputError: alignment needs hips, a spine and depth, or the bone stream needs bones, that
-            the layout does not have, or a coordinate is too large for float16.
+        InputError: the layout lacks the joints or depth for alignment, or the bones for the bone
+            stream, or a coordinate is too large for float16.
     """
 
     def __init__(
