@@ -143,7 +143,7 @@ def _cpu_info() -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("caches", nargs="*", type=Path, help="caches to measure the float16 error on")
+    parser.add_argument("caches", nargs="*", type=Path, help="for the error of float16")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clips", type=int, default=2000, help="clips to choose from")
