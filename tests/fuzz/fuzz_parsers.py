@@ -1,12 +1,12 @@
-"""Fuzz the parsers of raw data: broken files, made by the thousand, must be refused cleanly.
+"""Fuzz the parsers of raw data: thousands of broken files must be refused cleanly.
 
     python tests/fuzz/fuzz_parsers.py ntu pyskl --count 1000000 --seconds 3600 --keep findings/
     python tests/fuzz/fuzz_parsers.py ntu --seed 0 --only 4711
 
-Every input is a pure function of the parser, the seed and its number, so that a finding can be had
-again. A file has to give recordings that pass `check_recording`, or an InputError. Anything else is
-a finding: another exception, a warning, a hang, too much memory, and acceptance of what the slow
-and obvious reader of a format refuses. The exit code is 1 if there is one.
+Every input is a pure function of the parser, the seed and its number, so that findings can be
+reproduced. A file must yield recordings that pass `check_recording`, or an InputError. Any other
+outcome is a finding: an exception, a warning, a hang, too much memory, or accepting what the slow
+reference reader of a format refuses. The exit code is 1 if there are findings.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from skelnas.errors import InputError
 
 HANG_SECONDS = 5.0
 MEMORY_BYTES = 6 << 30
-LONGEST_MESSAGE = 4000
+MAX_MESSAGE_CHARS = 4000
 IN_MEMORY = next((folder for folder in ("/dev/shm",) if Path(folder).is_dir()), None)
-"""Where files are written fast."""
+"""A folder in memory, if there is one."""
 
 
 @dataclass
 class Tally:
-    """What became of the inputs of a parser.
+    """The outcome of fuzzing a parser.
 
     Attributes:
-        parser: which.
-        inputs: how many there were; each was accepted, refused or is a finding.
-        slowest: seconds of the slowest.
-        findings: number of the input, and what happened.
+        parser: its name.
+        inputs: number of inputs; each was accepted, refused or is a finding.
+        slowest: seconds of the slowest input.
+        findings: (number of the input, what happened).
     """
 
     parser: str
@@ -64,7 +64,7 @@ class HangError(Exception):
 
 
 def make_input(parser: str, target: Target, seed: int, number: int) -> bytes:
-    """Make an input: the first ones are the good files."""
+    """Make an input; the first ones are the valid files."""
     random = Random(f"{parser} {seed} {number}")
     if number < len(target.seeds):
         return target.wrap(target.seeds[number], random)
@@ -72,14 +72,14 @@ def make_input(parser: str, target: Target, seed: int, number: int) -> bytes:
 
 
 def judge(target: Target, data: bytes) -> str:
-    """Read a file and return `accepted`, `refused` or what is wrong."""
+    """Read a file and return `accepted`, `refused` or a description of the finding."""
     try:
         for recording, source in target.read(data):
             check_recording(recording, source.layout, source.max_persons)
     except InputError as error:
         message = str(error)
-        good = message and "\n" not in message and len(message) < LONGEST_MESSAGE
-        return "refused" if good else f"a message that is none: {message[:300]!r}"
+        is_valid = message and "\n" not in message and len(message) < MAX_MESSAGE_CHARS
+        return "refused" if is_valid else f"an invalid message: {message[:300]!r}"
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:300]}"
     return "accepted"
@@ -88,7 +88,7 @@ def judge(target: Target, data: bytes) -> str:
 def run(
     parser: str, *, count: int, seed: int = 0, seconds: float = 1e9, keep: Path | None = None
 ) -> Tally:
-    """Fuzz a parser with so many inputs, or as many as there is time for."""
+    """Fuzz a parser with `count` inputs, or fewer if the time runs out."""
     tally = Tally(parser)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder, _strict():
@@ -102,7 +102,7 @@ def run(
             tally.inputs += 1
             tally.slowest = max(tally.slowest, time.perf_counter() - start)
             if number < len(target.seeds) and verdict == "refused":
-                verdict = "a good file is refused"
+                verdict = "a valid file is refused"
             if verdict in ("accepted", "refused"):
                 setattr(tally, verdict, getattr(tally, verdict) + 1)
             else:
@@ -118,7 +118,7 @@ def run(
 
 @contextmanager
 def _strict() -> Iterator[None]:
-    """Make warnings and hangs exceptions."""
+    """Turn warnings and hangs into exceptions."""
 
     def stop(*_: Any) -> None:
         raise HangError(f"more than {HANG_SECONDS:g} s")

@@ -1,4 +1,4 @@
-"""Broken files made of good ones: a change is a pure function of the random numbers given."""
+"""Make broken files from valid ones; a change is a pure function of the random generator."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ TOKENS = (
     *(b"c", b"R", b"b", b"\x93", b"\x94", b"]", b"}", b")", b"\x85", b"h\x00", b"q\x00", b"K\x01"),
     *(b"cos\nsystem\n", b"\x8c\x02os\x8c\x06system\x93", b"\xff\xff\xff\xff", b"\x00\x00\x00\x80"),
 )
-"""Pieces that mean something to one format or another, or are at the edge of what it can say."""
-MOST_CHANGES = 4
+"""Tokens with a meaning in some format, and values at its limits."""
+MAX_CHANGES = 4
 
 
 def mutate(seeds: Sequence[bytes], random: Random) -> bytes:
-    """Make a broken file: one of the seeds, changed once or a few times."""
+    """Make a broken file: one of the seeds with a few changes."""
     data = random.choice(seeds)
-    for _ in range(random.randint(1, MOST_CHANGES)):
+    for _ in range(random.randint(1, MAX_CHANGES)):
         data = random.choice(_CHANGES)(data, seeds, random)
     return data
 
 
 def _span(data: bytes, random: Random) -> tuple[int, int]:
-    """A short stretch, or now and then a long one."""
+    """Draw a span, usually a short one."""
     begin = random.randint(0, len(data))
-    longest = random.choice((1, 4, 30, max(1, len(data))))
-    return begin, min(len(data), begin + random.randint(0, longest))
+    max_length = random.choice((1, 4, 30, max(1, len(data))))
+    return begin, min(len(data), begin + random.randint(0, max_length))
 
 
 def _flip(data: bytes, _: Sequence[bytes], random: Random) -> bytes:

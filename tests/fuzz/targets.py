@@ -1,7 +1,7 @@
-"""What is fuzzed: for each parser some small good files, and how a changed one is read.
+"""The parsers to fuzz: some small valid files for each, and a function that reads a changed one.
 
-A target is made in a folder of its own. `read` takes the bytes of a file and returns the recordings
-that come of it, each with what its source promises, or raises InputError.
+Every target has its own folder. `read` takes the bytes of a file and yields its recordings, each
+with its source, or raises InputError.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ RNG = np.random.default_rng(0)
 
 @dataclass(frozen=True)
 class Target:
-    """A parser: its good files, and how one is read.
+    """A parser to fuzz.
 
     Attributes:
-        seeds: good files; every one must be accepted.
+        seeds: valid files, which must all be accepted.
         read: reads a file.
-        wrap: puts a changed file into something, such as an archive with a right checksum.
+        wrap: wraps a changed file, as in an archive with a valid checksum.
     """
 
     seeds: list[bytes]
@@ -52,7 +52,7 @@ class Target:
 
 
 class WrongAcceptanceError(Exception):
-    """Something is accepted, or read differently, that the slow and obvious reader refuses."""
+    """A file is accepted that the reference reader refuses or reads differently."""
 
 
 def ntu(folder: Path) -> Target:
@@ -97,7 +97,7 @@ def archive(folder: Path) -> Target:
     methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
     def read(data: bytes) -> Outcome:
-        path.unlink(missing_ok=True)  # a new file has a new time, or else the old one is still open
+        path.unlink(missing_ok=True)  # archives are cached by modification time
         path.write_bytes(data)
         source = Ntu(path)
         for item in source.catalogue().items:
@@ -141,7 +141,7 @@ def pyskl(folder: Path) -> Target:
     path = folder / "clips.pkl"
 
     def read(data: bytes) -> Outcome:
-        path.unlink(missing_ok=True)  # the last one is mapped into memory still
+        path.unlink(missing_ok=True)  # the previous one is still memory-mapped
         path.write_bytes(data)
         read_annotations.cache_clear()
         source = Pyskl(path)
@@ -165,7 +165,7 @@ def ctrgcn(folder: Path) -> Target:
             yield source.read(item), source
 
     def wrap(data: bytes, random: Random) -> bytes:
-        """Take it for an archive, or for one of the arrays in one."""
+        """Return an archive as it is, and put anything else into one as an array."""
         if data.startswith(b"PK"):
             return data
         name = "x_train.npy" if data in seeds else random.choice(list(members))
@@ -177,7 +177,7 @@ def ctrgcn(folder: Path) -> Target:
 
 
 def npy(folder: Path) -> Target:
-    """Clips of a manifest as `.npy`; NumPy's own reader is the slow one."""
+    """Clips of a manifest as `.npy`; NumPy's reader is the reference."""
     arrays = (np.ones((2, 3, 3), "f4"), np.ones((1, 2, 3, 3), ">f8"), np.ones((2, 3, 3), "i2"))
     seeds = [_npy(array) for array in (*arrays, np.asfortranarray(arrays[0]))]
     target = _clip(folder, "one.npy", seeds)
@@ -229,7 +229,7 @@ def clip_csv(folder: Path) -> Target:
 
 
 def frame(folder: Path) -> Target:
-    """A line of a stream."""
+    """One line of a stream of frames."""
     one, other = RNG.normal(0, 1, (2, 3, 3)).round(2).tolist()
     contents = (one, [one, other], {"poses": [one], "time": 3}, [[1, None, 2], *one[1:]], None, [])
     manifest = folder / "clips.csv"

@@ -1,4 +1,4 @@
-"""A short run of the fuzzer, the same inputs every time."""
+"""A short run of the fuzzer, with the same inputs every time."""
 
 from __future__ import annotations
 

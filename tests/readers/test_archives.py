@@ -1,4 +1,4 @@
-"""Zip archives read like folders, and what is wrong with some of them."""
+"""Zip archives are read like folders, and bad ones are refused."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def message(call, *arguments):
     return str(caught.value)
 
 
-def test_members_are_found_below_the_archive_and_read(tmp_path):
+def test_members_are_found_and_read(tmp_path):
     root = pack(tmp_path / "a.zip", [("x/2.txt", b"two"), ("1.txt", b"one"), ("x/3.csv", b"3")])
     assert find_files(root, ".txt") == [root / "1.txt", root / "x" / "2.txt"]
     assert find_files(root / "x", ".txt") == [root / "x" / "2.txt"]
@@ -43,7 +43,7 @@ def test_members_are_found_below_the_archive_and_read(tmp_path):
 
 
 def test_members_stay_below_the_archive(tmp_path):
-    """Names that lead out of the archive, which unpacking would not follow either."""
+    """Names that point outside the archive are resolved inside, as when unpacking."""
     (tmp_path / "secret.txt").write_text("secret")
     absolute = str(tmp_path / "secret.txt")
     names = ["../secret.txt", absolute, "./b//c.txt"]
@@ -56,12 +56,12 @@ def test_members_stay_below_the_archive(tmp_path):
     assert {read_bytes(path) for path in find_files(root, ".txt")} == {b"inside"}
 
 
-def test_what_a_mac_adds_is_left_out(tmp_path):
+def test_files_added_by_macos_are_ignored(tmp_path):
     root = pack(tmp_path / "a.zip", [("x/1.txt", b""), ("__MACOSX/x/._1.txt", b"")])
     assert find_files(root, ".txt") == [root / "x" / "1.txt"]
 
 
-def test_archives_in_a_folder_are_searched_if_it_has_no_files_itself(tmp_path):
+def test_archives_in_a_folder_without_clips_are_searched(tmp_path):
     for number in "12":
         pack(tmp_path / f"{number}.zip", [(f"{number}.txt", b"")])
     assert [path.name for path in find_files(tmp_path, ".txt")] == ["1.txt", "2.txt"]
@@ -69,7 +69,7 @@ def test_archives_in_a_folder_are_searched_if_it_has_no_files_itself(tmp_path):
     assert [path.name for path in find_files(tmp_path, ".txt")] == ["3.txt"]
 
 
-def test_an_archive_that_changes_is_opened_again(tmp_path):
+def test_a_changed_archive_is_reopened(tmp_path):
     root = pack(tmp_path / "a.zip", [("1.txt", b"one")])
     assert read_bytes(root / "1.txt") == b"one"
     pack(root, [("1.txt", b"another")])
@@ -82,7 +82,7 @@ def flip(path, offset):
     path.write_bytes(data)
 
 
-def test_damaged_members_are_told(tmp_path):
+def test_damaged_members_are_refused(tmp_path):
     root = pack(tmp_path / "a.zip", [("1.txt", b"one"), ("2.txt", b"two")], zipfile.ZIP_STORED)
     flip(root, root.read_bytes().index(b"one"))
     expected = f"{root / '1.txt'}: cannot be read from the archive: Bad CRC-32"
@@ -90,10 +90,10 @@ def test_damaged_members_are_told(tmp_path):
     assert read_bytes(root / "2.txt") == b"two"
 
 
-@pytest.mark.parametrize("kept", [0, 10, 60])
-def test_damaged_archives_are_bad_input(tmp_path, kept):
+@pytest.mark.parametrize("num_bytes", [0, 10, 60])
+def test_damaged_archives_are_bad_input(tmp_path, num_bytes):
     root = pack(tmp_path / "a.zip", [("1.txt", b"one")])
-    root.write_bytes(root.read_bytes()[:kept])
+    root.write_bytes(root.read_bytes()[:num_bytes])
     assert message(find_files, root, ".txt").startswith(f"{root}: expected a zip archive: ")
     assert message(Ntu(root).catalogue).startswith(f"{root}: expected a zip archive: ")
 
@@ -102,7 +102,7 @@ def directory(path):
     return path.read_bytes().index(b"PK\x01\x02")
 
 
-def test_encrypted_members_are_told(tmp_path):
+def test_encrypted_members_are_refused(tmp_path):
     root = pack(tmp_path / "a.zip", [("1.txt", b"one")])
     flip(root, directory(root) + 8)
     assert "it is encrypted, expected an archive without a password" in message(
@@ -110,12 +110,12 @@ def test_encrypted_members_are_told(tmp_path):
     )
 
 
-def test_other_compression_is_told(tmp_path):
+def test_unsupported_compression_is_refused(tmp_path):
     root = pack(tmp_path / "a.zip", [("1.txt", b"one")], zipfile.ZIP_LZMA)
     assert message(read_bytes, root / "1.txt").endswith("expected deflate: unpack the archive")
 
 
-def test_zip_bombs_are_refused_unread(tmp_path, monkeypatch):
+def test_zip_bombs_are_refused_before_reading(tmp_path, monkeypatch):
     root = pack(tmp_path / "a.zip", [("1.txt", bytes(3 << 20)), ("2.txt", bytes(1000))])
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was read"))
     found = message(read_bytes, root / "1.txt")
@@ -125,19 +125,19 @@ def test_zip_bombs_are_refused_unread(tmp_path, monkeypatch):
     )
 
 
-def test_members_that_are_larger_than_they_say_are_cut_and_told(tmp_path):
+def test_members_larger_than_declared_are_refused(tmp_path):
     root = pack(tmp_path / "a.zip", [("1.txt", bytes(10_000))])
     data = bytearray(root.read_bytes())
-    for place in (22, directory(root) + 24):
-        data[place : place + 4] = struct.pack("<I", 100)
+    for offset in (22, directory(root) + 24):
+        data[offset : offset + 4] = struct.pack("<I", 100)
     root.write_bytes(data)
     assert "cannot be read from the archive: Bad CRC-32" in message(read_bytes, root / "1.txt")
 
 
-def test_large_files_pipes_and_devices_are_refused_unread(tmp_path):
+def test_large_files_pipes_and_devices_are_refused_before_reading(tmp_path):
     path = tmp_path / "large.skeleton"
     with path.open("wb") as file:
-        file.truncate(2 << 30)  # takes no room on the disk
+        file.truncate(2 << 30)  # a sparse file
     assert message(read_bytes, path).endswith("2,147,483,648 bytes, expected at most 67,108,864")
     assert message(read_bytes, Path("/dev/zero")).endswith("found a device or a pipe")
 
@@ -154,7 +154,7 @@ def archive_of(folder, path):
     [(Ntu, "ntu-raw", 33), (Kinetics, "kinetics-skeleton", 8)],
 )
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real clips in {SHARED}")
-def test_an_archive_gives_the_cache_that_its_folder_gives(tmp_path, make, name, count):
+def test_an_archive_and_its_folder_give_the_same_cache(tmp_path, make, name, count):
     archive = archive_of(SHARED / name, tmp_path / name)
     reports = [
         prepare(make(root), tmp_path / f"{number}.h5", workers=number)
@@ -172,7 +172,7 @@ def test_nw_ucla_in_an_archive(tmp_path):
     assert source.read(item).label == 6
 
 
-def test_a_second_member_of_one_name_is_skipped(tmp_path):
+def test_a_second_member_of_the_same_name_is_skipped(tmp_path):
     name = "S001C001P001R001A001.skeleton"
     with pytest.warns(UserWarning, match="Duplicate name"):
         root = pack(tmp_path / "a.zip", [(name, b"1"), (name, b"2")])

@@ -1,4 +1,4 @@
-"""The three rules for which bodies of a clip are its persons."""
+"""The three rules that choose the persons among the bodies of a clip."""
 
 import numpy as np
 import pytest
@@ -13,17 +13,17 @@ CHAIR = STANDING[:, [1, 0, 2]]
 
 
 def track(body_id, frames, shape=STANDING, swing=0.1, x=0.0):
-    """One body in some frames: (frame, id, joints) each, moving sideways by `swing`."""
+    """One body in some frames, as (frame, id, joints), moving sideways by `swing`."""
     return [
         (frame, body_id, shape + np.float32([x + swing * np.sin(frame), 0, 0])) for frame in frames
     ]
 
 
 def detect(num_frames, *tracks):
-    """Detections of tracks; in a frame, in the order of the tracks."""
+    """Detections of several tracks, by frame and then in the order of the tracks."""
     rows = sorted(
         (row for body in tracks for row in body), key=lambda row: row[0]
-    )  # stable, so that the order of the tracks is kept
+    )  # stable, to preserve the order of the tracks
     frames = np.array([row[0] for row in rows], np.int64)
     slots = np.arange(len(rows)) - np.searchsorted(frames, frames)
     ids = np.array([row[1] for row in rows], np.int64)
@@ -94,14 +94,14 @@ def test_denoise_drops_bodies_of_eleven_frames_or_fewer():
         assert len(poses) == persons
 
 
-def test_denoise_keeps_short_bodies_where_there_is_nothing_else():
+def test_denoise_keeps_short_bodies_if_there_are_no_others():
     poses, _ = choose_persons(detect(5, track(5, range(5))), "denoise", "clip")
     assert poses.shape[:2] == (1, 5)
     both = detect(5, track(5, range(5)), track(6, range(5), x=1))
     assert len(choose_persons(both, "denoise", "clip")[0]) == 2
 
 
-def test_denoise_drops_a_body_that_is_wider_than_tall_even_if_it_comes_first_and_moves_most():
+def test_denoise_drops_a_body_wider_than_tall_even_if_it_is_first_and_moves_most():
     person, chair = track(6, range(30)), track(5, range(30), CHAIR, swing=2)
     poses, present = choose_persons(detect(30, chair, person), "denoise", "clip")
     np.testing.assert_array_equal(poses, joints_of(person)[None])
@@ -109,14 +109,14 @@ def test_denoise_drops_a_body_that_is_wider_than_tall_even_if_it_comes_first_and
 
 
 @pytest.mark.parametrize(("num_wide", "persons"), [(69, 2), (70, 1)])
-def test_denoise_allows_a_share_of_implausible_frames(num_wide, persons):
-    """The share from which on a body is dropped is 0.69754."""
+def test_denoise_allows_a_fraction_of_implausible_frames(num_wide, persons):
+    """A body is dropped from a fraction of 0.69754 on."""
     person = track(6, range(100))
     other = track(5, range(num_wide), CHAIR) + track(5, range(num_wide, 100))
     assert len(choose_persons(detect(100, person, other), "denoise", "clip")[0]) == persons
 
 
-def test_denoise_takes_a_frame_for_plausible_up_to_a_width_of_eight_tenths():
+def test_a_frame_is_plausible_up_to_a_width_of_eight_tenths():
     just = STANDING * np.float32([3.2, 1, 1])  # 1.28 m wide, 1.6 m high
     person = track(6, range(30), swing=0)
     for widening, persons in ((0.999, 2), (1.001, 1)):
@@ -124,8 +124,8 @@ def test_denoise_takes_a_frame_for_plausible_up_to_a_width_of_eight_tenths():
         assert len(choose_persons(detect(30, person, other), "denoise", "clip")[0]) == persons
 
 
-def test_denoise_keeps_implausible_bodies_where_there_is_nothing_else():
-    """Such as two who lie; each is ranked by its motion in all frames."""
+def test_denoise_keeps_implausible_bodies_if_there_are_no_others():
+    """As when two persons lie; they are ranked by their motion in all frames."""
     still, moving = track(5, range(30), CHAIR), track(6, range(30), CHAIR, swing=1)
     poses, _ = choose_persons(detect(30, still, moving), "denoise", "clip")
     np.testing.assert_array_equal(poses, [joints_of(moving), joints_of(still)])
@@ -145,7 +145,7 @@ def test_denoise_keeps_the_two_who_move_most():
     np.testing.assert_array_equal(poses, [joints_of(tracks[1]), joints_of(tracks[2])])
 
 
-def test_denoise_joins_what_one_person_left_in_pieces():
+def test_denoise_joins_the_tracks_of_one_person():
     """The tracker lost one of two people for three frames and found them under a new id."""
     before, after = track(5, range(20), swing=0.5), track(9, range(23, 50), swing=0.3)
     other = track(6, range(50), swing=0.4, x=1)
@@ -156,19 +156,19 @@ def test_denoise_joins_what_one_person_left_in_pieces():
     np.testing.assert_array_equal(poses[1], joints_of(other))
 
 
-def test_denoise_joins_any_number_of_pieces_to_one_person():
+def test_denoise_joins_any_number_of_tracks():
     pieces = [track(body, range(20 * body, 20 * body + 15)) for body in range(4)]
     poses, present = choose_persons(detect(80, *pieces), "denoise", "clip")
     assert present.shape == (1, 60)
     np.testing.assert_array_equal(poses[0], np.concatenate([*map(joints_of, pieces)]))
 
 
-def test_denoise_takes_times_that_share_a_frame_for_two_people():
+def test_denoise_does_not_join_tracks_that_share_a_frame():
     pieces = track(5, range(20)), track(6, range(19, 40))
     assert len(choose_persons(detect(40, *pieces), "denoise", "clip")[0]) == 2
 
 
-def test_denoise_takes_the_first_of_two_bodies_with_one_id():
+def test_denoise_uses_the_first_of_two_bodies_with_the_same_id():
     first, second = track(5, range(20)), track(5, range(20), x=3)
     poses, _ = choose_persons(detect(20, first, second), "denoise", "clip")
     np.testing.assert_array_equal(poses, joints_of(first)[None])
@@ -177,8 +177,8 @@ def test_denoise_takes_the_first_of_two_bodies_with_one_id():
 # energy and first
 
 
-def test_energy_takes_slots_and_not_ids_for_people():
-    """In the last ten frames the id in slot 0 is another; no frame is dropped."""
+def test_energy_follows_slots_and_not_ids():
+    """In the last ten frames slot 0 has another id; no frame is dropped."""
     calm = track(5, range(10), swing=0.1) + track(7, range(20, 30), swing=0.1)
     lively = track(6, [*range(10), *range(20, 30)], swing=1, x=1)
     poses, present = choose_persons(detect(30, calm, lively), "energy", "clip")
@@ -197,7 +197,7 @@ def test_energy_looks_at_four_slots_and_first_at_two():
     np.testing.assert_array_equal(poses, [joints_of(tracks[0]), joints_of(tracks[1])])
 
 
-def test_first_is_deceived_by_a_false_body():
+def test_first_accepts_a_false_body():
     person, chair = track(6, range(30)), track(5, range(30), CHAIR)
     poses, _ = choose_persons(detect(30, chair, person), "first", "clip")
     np.testing.assert_array_equal(poses, [joints_of(chair), joints_of(person)])

@@ -1,4 +1,4 @@
-"""Arrays in files: what is read, and how what cannot be read is told."""
+"""Arrays in files are read in every format, and bad files are refused with a reason."""
 
 import io
 import json
@@ -45,7 +45,7 @@ def write(tmp_path, text, name="clip.csv"):
     ),
     st.booleans(),
 )
-def test_arrays_are_read_as_numpy_reads_them(array, fortran_order):
+def test_arrays_are_read_like_numpy(array, fortran_order):
     array = np.asfortranarray(array) if fortran_order else array
     data = npy(array)
     read = read_npy(data, "file")
@@ -55,8 +55,8 @@ def test_arrays_are_read_as_numpy_reads_them(array, fortran_order):
 
 @settings(deadline=None, max_examples=200)
 @given(st.data())
-def test_what_is_accepted_numpy_reads_alike(data):
-    """A few bytes of a good file are changed."""
+def test_changed_arrays_are_refused_or_read_like_numpy(data):
+    """A few bytes of a valid file are changed."""
     text = bytearray(npy(POSES))
     for _ in range(data.draw(st.integers(1, 3))):
         text[data.draw(st.integers(0, 130))] = data.draw(st.integers(0, 255))
@@ -93,13 +93,13 @@ def patched(old, new):
         (b"\x93NUMPY\x09\x00\x10\x00" + b" " * 100, "its version is (9, 0)"),
     ],
 )
-def test_other_files_are_no_arrays(data, expected):
+def test_files_without_an_array_of_numbers_are_refused(data, expected):
     found = message(read_npy, data, "clip.npy")
     assert found.startswith("clip.npy: ")
     assert expected in found
 
 
-def test_arrays_of_one_person_get_the_axis_of_persons(tmp_path):
+def test_arrays_of_one_person_get_an_axis_of_persons(tmp_path):
     clip = read_clip(write(tmp_path, npy(POSES), "clip.npy"))
     np.testing.assert_array_equal(clip.poses, POSES[None])
     clip = read_clip(write(tmp_path, npy(POSES[None]), "CLIP.NPY"))
@@ -107,7 +107,7 @@ def test_arrays_of_one_person_get_the_axis_of_persons(tmp_path):
     assert clip.joints == clip.channels == ()
 
 
-def test_arrays_of_other_shapes_and_files_of_other_endings_are_told(tmp_path):
+def test_wrong_shapes_and_extensions_are_refused(tmp_path):
     path = write(tmp_path, npy(POSES[0]), "clip.npy")
     expected = "an array of the shape (2, 3), expected [frames, joints, channels] or [persons, "
     assert message(read_clip, path).startswith(f"{path}: {expected}")
@@ -153,7 +153,7 @@ def test_json(tmp_path):
         np.testing.assert_array_equal(clip.poses, POSES[None])
 
 
-def test_a_signalling_nan_is_a_number_that_is_not_known(tmp_path):
+def test_a_signalling_nan_is_an_unknown_number(tmp_path):
     array = np.ones((2, 1, 1), np.float32)
     array.view(np.uint32)[0] = 0x7F800001
     np.save(tmp_path / "clip.npy", array)
@@ -161,7 +161,7 @@ def test_a_signalling_nan_is_a_number_that_is_not_known(tmp_path):
     np.testing.assert_array_equal(poses, [[[[np.nan]], [[1]]]])
 
 
-def test_numbers_that_are_not_known_in_json(tmp_path):
+def test_unknown_numbers_in_json(tmp_path):
     clip = read_clip(write(tmp_path, "[[[1, null], [NaN, 2]]]", "clip.json"))
     np.testing.assert_array_equal(clip.poses, [[[[1, np.nan], [np.nan, 2]]]])
 
@@ -174,7 +174,7 @@ def test_numbers_that_are_not_known_in_json(tmp_path):
         f"[[[{10**400}, null]]]",
     ],
 )
-def test_json_that_is_no_array_of_numbers(tmp_path, text):
+def test_json_without_an_array_of_numbers_is_refused(tmp_path, text):
     path = write(tmp_path, text, "clip.json")
     assert message(read_clip, path).startswith(f"{path}: ")
 
@@ -192,13 +192,13 @@ def test_csv_with_a_header(tmp_path, line_end, delimiter):
     np.testing.assert_array_equal(clip.poses, [[[[1, 2], [3, 4]], [[5, 6], [np.nan, -8]]]])
 
 
-def test_csv_columns_may_stand_in_any_order(tmp_path):
+def test_csv_columns_may_be_in_any_order(tmp_path):
     clip = read_clip(write(tmp_path, "a_x,b_x,frame,a_y,b_y\n1,2,7,3,4\n"))
     assert (clip.joints, clip.channels) == (("a", "b"), ("x", "y"))
     np.testing.assert_array_equal(clip.poses, [[[[1, 3], [2, 4]]]])
 
 
-def test_csv_with_persons_and_frames_that_are_left_out(tmp_path):
+def test_csv_with_missing_persons_and_frames(tmp_path):
     text = "frame,person,a_x,a_y\n10,3,1,1\n12,3,2,2\n10,9,3,3\n"
     poses = read_clip(write(tmp_path, text)).poses
     assert poses.shape == (2, 3, 1, 2)
@@ -240,7 +240,7 @@ def test_csv_without_a_header_needs_the_number_of_joints(tmp_path):
         ("a_x,a_y\n1,\0\n", "line 2, column 2: expected plain text of at most 1000"),
     ],
 )
-def test_bad_csv_is_told_by_line_and_column(tmp_path, text, expected):
+def test_bad_csv_is_refused_with_line_and_column(tmp_path, text, expected):
     path = write(tmp_path, text)
     found = message(read_clip, path)
     assert found.startswith(f"{path}: ")
@@ -249,9 +249,9 @@ def test_bad_csv_is_told_by_line_and_column(tmp_path, text, expected):
 
 @settings(deadline=None, max_examples=60)
 @given(st.data())
-def test_tables_and_lists_give_the_array_that_was_written(tmp_path_factory, data):
-    """Written in every form, with numbers missing, frames left out and columns in disorder."""
-    shape = tuple(data.draw(st.integers(1, most)) for most in (2, 4, 3, 3))
+def test_every_format_gives_back_the_array_written(tmp_path_factory, data):
+    """With missing numbers, missing frames and shuffled columns."""
+    shape = tuple(data.draw(st.integers(1, length)) for length in (2, 4, 3, 3))
     numbers = st.one_of(st.floats(allow_infinity=False, allow_nan=False), st.just(float("nan")))
     poses = data.draw(hnp.arrays(np.float64, shape, elements=numbers))
     folder = tmp_path_factory.mktemp("clip")
@@ -268,10 +268,10 @@ def test_tables_and_lists_give_the_array_that_was_written(tmp_path_factory, data
     seen = np.zeros(shape[:2], bool)
     order = data.draw(st.permutations([(m, t) for m in range(shape[0]) for t in range(shape[1])]))
     for m, t in order:
-        known = ["" if np.isnan(n := poses[m, t, j, c]) else repr(float(n)) for j, c in columns]
-        # The first and the last frame stay, so that the clip is as long.
+        cells = ["" if np.isnan(n := poses[m, t, j, c]) else repr(float(n)) for j, c in columns]
+        # The first and the last frame stay, so that the length is the same.
         if t in (0, shape[1] - 1) or data.draw(st.booleans()):
-            rows.append(",".join([str(m * 5), *known, str(t + 3)]))
+            rows.append(",".join([str(m * 5), *cells, str(t + 3)]))
             seen[m, t] = True
     (folder / "clip.csv").write_text("\n".join(rows))
 

@@ -1,4 +1,4 @@
-"""CTR-GCN: clips of its archives, and what is wrong with some of them."""
+"""CTR-GCN: clips of its archives are read, and bad archives are refused."""
 
 import tracemalloc
 import zipfile
@@ -15,7 +15,7 @@ FRAMES = 6
 
 
 def clips(count, seed=0):
-    """Clips of one and of two persons in turn, of 1 to 6 frames, padded with zeros."""
+    """Clips of alternately one and two persons, of 1 to 6 frames, padded with zeros."""
     x = np.random.default_rng(seed).standard_normal((count, FRAMES, 2, 25, 3)).astype(np.float32)
     for index, clip in enumerate(x):
         clip[1 + index % FRAMES :] = 0
@@ -29,7 +29,7 @@ def one_hot(count, classes=60):
 
 @pytest.fixture(params=[np.savez, np.savez_compressed])
 def save(request, tmp_path):
-    """A function that writes the archive, with some arrays changed or left out."""
+    """A function that writes the archive, with some arrays changed or omitted."""
 
     def write(**changes):
         arrays = {
@@ -53,7 +53,7 @@ def message(call, *arguments):
     return str(caught.value)
 
 
-def test_clips_are_cut_where_the_padding_begins(save):
+def test_padding_is_cut_off(save):
     source = CtrGcn(save())
     items = source.catalogue().items
     assert [item.name for item in items[7:9]] == ["train_000007", "test_000000"]
@@ -67,7 +67,7 @@ def test_clips_are_cut_where_the_padding_begins(save):
         assert (recording.label, recording.subject) == (index, -1)
 
 
-def test_absence_between_and_numbers_that_are_not_finite(save):
+def test_absent_frames_and_numbers_that_are_not_finite(save):
     x = clips(2).reshape(2, FRAMES, 2, 25, 3)
     x[1] = 1
     x[1, 2, 0] = 0
@@ -93,7 +93,7 @@ def test_sixty_or_120_classes_are_those_of_ntu(save, count, first):
     assert source.classes(np.int32([0])) == ["class 0", "class 1"]
 
 
-def test_labels_that_are_not_one_hot_and_clips_without_anybody_are_told(save):
+def test_labels_not_one_hot_and_empty_clips_are_refused(save):
     labels, x = one_hot(8), clips(8)
     labels[2], labels[3, :2], x[4] = 0, 1, 0
     source = CtrGcn(save(y_train=labels, x_train=x))
@@ -122,29 +122,29 @@ def test_labels_that_are_not_one_hot_and_clips_without_anybody_are_told(save):
         ),
     ],
 )
-def test_other_arrays_are_told_by_name(save, changes, expected):
+def test_wrong_arrays_are_refused_by_name(save, changes, expected):
     path = save(**changes)
     found = message(CtrGcn(path).catalogue)
     assert found.startswith(f"{path}: ")
     assert expected in found
 
 
-def test_files_that_are_no_archives_are_told(tmp_path):
+def test_other_files_are_refused(tmp_path):
     path = tmp_path / "clips.npz"
     assert "expected a zip archive: " in message(CtrGcn(path).catalogue)
     path.write_bytes(b"\x93NUMPY")
     assert "expected a zip archive: " in message(CtrGcn(path).catalogue)
 
 
-def test_a_damaged_stream_is_told_and_not_searched_again(save, monkeypatch):
+def test_a_damaged_stream_is_reported_and_not_read_again(save, monkeypatch):
     path = save()
     with zipfile.ZipFile(path) as archive:
         member = archive.getinfo("x_train.npy")
     if member.compress_type == zipfile.ZIP_STORED:
         pytest.skip("without compression only the clips themselves are damaged")
     data = bytearray(path.read_bytes())
-    place = member.header_offset + 100 + member.compress_size // 2
-    data[place : place + 40] = bytes(40)
+    middle = member.header_offset + 100 + member.compress_size // 2
+    data[middle : middle + 40] = bytes(40)
     path.write_bytes(data)
     source = CtrGcn(path)
     items = source.catalogue().items
@@ -154,7 +154,7 @@ def test_a_damaged_stream_is_told_and_not_searched_again(save, monkeypatch):
     assert "x_train: row 7: the array is damaged" in message(source.read, items[7])
 
 
-def test_a_clip_at_a_time_is_in_memory(tmp_path):
+def test_only_one_clip_at_a_time_is_in_memory(tmp_path):
     path = tmp_path / "clips.npz"
     x = np.ones((200, 300, 150), np.float32)
     np.savez(path, x_train=x, y_train=one_hot(200), x_test=x[:1], y_test=one_hot(1))

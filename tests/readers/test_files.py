@@ -1,4 +1,4 @@
-"""Finding and reading files where the system or the disk is in the way."""
+"""Finding and reading files despite links, permissions and sizes."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def file(tmp_path):
         (OSError(5, "Input/output error"), "cannot be read: Input/output error"),
     ],
 )
-def test_files_that_the_system_does_not_give_are_told(file, monkeypatch, error, expected):
+def test_unreadable_files_are_reported(file, monkeypatch, error, expected):
     def refuse(self):
         raise error
 
@@ -47,13 +47,13 @@ def test_loops_of_links_end(file):
     assert message(read_bytes, loop) == f"{loop}: cannot be read: Too many levels of symbolic links"
 
 
-def test_links_that_lead_nowhere_are_found_and_told(file):
+def test_broken_links_are_found_and_reported(file):
     link = file.with_name("gone.txt")
     link.symlink_to(file.with_name("nothing"))
     assert find_files(file.parent, ".txt") == [file, link]
     assert message(read_bytes, link) == f"{link}: cannot be read: No such file or directory"
 
 
-def test_the_limit_is_the_largest_size_that_is_read(file):
+def test_a_file_of_exactly_the_limit_is_read(file):
     assert read_bytes(file, 4) == b"clip"
     assert message(read_bytes, file, 3) == f"{file}: 4 bytes, expected at most 3"

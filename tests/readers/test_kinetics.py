@@ -1,4 +1,4 @@
-"""Kinetics-Skeleton: its label files, its folders and who is kept of a clip."""
+"""Kinetics-Skeleton: label files, folders and the choice of persons."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ OFFICIAL = packaged_names("kinetics_classes.txt")
 
 
 def person(score, x=0.25):
-    """A person with all joints at (x, 0.75), but for the last, which was not found."""
+    """A person with all joints at (x, 0.75), except for the last, which was not detected."""
     return {"pose": [x, 0.75] * 17 + [0.0, 0.0], "score": [score] * 17 + [0.0]}
 
 
@@ -34,7 +34,7 @@ def entry(label, index, has_skeleton=True):
 
 @pytest.fixture
 def root(tmp_path):
-    """Two parts with one clip each, besides clips without a skeleton and without an entry."""
+    """Two parts with one clip each, plus clips without a skeleton and without an entry."""
     labels = {
         "train": {"one": entry("zumba", 399), "none": entry("yoga", 398, has_skeleton=False)},
         "val": {"two": entry("abseiling", 0)},
@@ -68,7 +68,7 @@ def message(call, *arguments):
 
 
 def left_edges(recording):
-    """For each person and frame x of the nose as it was written, or None."""
+    """For each person and frame, the original x of the nose, or None."""
     return [
         [
             round(float(pose[0, 0]) + 0.5, 3) if seen else None
@@ -82,7 +82,7 @@ def left_edges(recording):
 
 
 @pytest.mark.parametrize("prefix", ["", "kinetics_"])
-def test_catalogue_lists_both_parts_and_says_what_it_skips(root, prefix):
+def test_catalogue_lists_both_parts_and_skipped_files(root, prefix):
     for part in ("train", "val"):
         (root / part).rename(root / f"{prefix}{part}")
     catalogue = Kinetics(root).catalogue()
@@ -110,7 +110,7 @@ def test_clips_of_both_parts_are_skipped(root):
     assert ("one.json", "it is in both label files") in catalogue.skipped
 
 
-def test_splits_go_by_the_part(root):
+def test_splits_follow_the_parts(root):
     zeros = np.zeros(3, np.int32)
     clips = ClipTable(["two", "one", "gone"], zeros, zeros, zeros, zeros)
     splits = Kinetics(root).splits(clips)
@@ -135,13 +135,13 @@ def test_indices_of_the_release_give_its_400_classes(root):
     assert Kinetics(root).classes(np.int32([0])) == list(OFFICIAL)
 
 
-def test_label_files_with_classes_of_their_own_keep_their_indices(root):
+def test_label_files_with_other_classes_keep_their_indices(root):
     classes, labels = relabel(root, train={"one": ("zumba", 0)}, val={"two": ("my move", 2)})
     assert classes == ("zumba", "class 1", "my move")
     assert labels == {"one": 0, "two": 2}
 
 
-def test_where_the_files_contradict_each_other_official_names_decide(root):
+def test_if_label_files_contradict_each_other_official_names_decide(root):
     classes, labels = relabel(root, train={"one": ("zumba", 0)}, val={"two": ("abseiling", 0)})
     assert classes == OFFICIAL
     assert labels == {"one": 399, "two": 0}
@@ -196,7 +196,7 @@ def test_coordinates_are_centred_and_zero_where_the_score_is(root):
     np.testing.assert_array_equal(recording.poses[0, 0, 17], 0)
 
 
-def test_coordinates_of_a_joint_that_is_not_found_are_dropped(root):
+def test_coordinates_of_an_undetected_joint_are_dropped(root):
     one = person(0.5)
     one["pose"][4:6], one["score"][2] = [0.9, 0.9], 0
     one["pose"][6:8] = [float("nan"), 0.9]
@@ -205,21 +205,21 @@ def test_coordinates_of_a_joint_that_is_not_found_are_dropped(root):
     assert recording.poses[0, 0, 4].any()
 
 
-def test_empty_frames_are_cut_at_both_ends_and_absent_between(root):
+def test_empty_frames_are_cut_at_both_ends_and_absent_in_between(root):
     data = frames([], [], [person(0.5)], [], [person(0.5), person(0)], [person(0)], [])
     recording = read(root, data)
     assert recording.present.tolist() == [[True, False, True]]
     assert not recording.poses[0, 1].any()
 
 
-def test_frames_that_are_left_out_count_as_empty(root):
+def test_missing_frames_count_as_empty(root):
     data = frames([person(0.5)], [person(0.5)])
     data[1]["frame_index"] = 4
     assert read(root, data).present.tolist() == [[True, False, False, True]]
 
 
 def test_clip_rule_keeps_the_slots_with_the_highest_confidence_over_the_clip(root):
-    """Slot 2 is the surest when it is there, but that is once."""
+    """Slot 2 is the most confident when present, but it is present only once."""
     data = frames(
         [person(0.4, 0.1), person(0.5, 0.2)],
         [person(0.4, 0.1), person(0.5, 0.2), person(0.8, 0.3)],
@@ -263,13 +263,13 @@ def change(**members):
         (change(skeleton=[{**person(1), "pose": [10**400] * 36}]), "expected numbers from 0 to 1"),
     ],
 )
-def test_bad_clips_are_told_by_frame(root, data, expected):
+def test_bad_clips_are_refused_with_the_frame(root, data, expected):
     found = message(read, root, data)
     assert found.startswith(f"{root / 'train' / 'one.json'}: ")
     assert expected in found
 
 
-def test_clips_have_to_agree_with_the_label_file(root):
+def test_clips_must_agree_with_the_label_file(root):
     path = root / "train" / "one.json"
     write_clip(path, "yoga", frames([person(0.5)]))
     assert "expected the label 'zumba' of the label file, found 'yoga'" in message(
@@ -293,7 +293,7 @@ def test_clips_have_to_agree_with_the_label_file(root):
         (b"[]", "expected an object with a list of frames"),
     ],
 )
-def test_files_that_are_no_json_are_told_by_line(root, content, expected):
+def test_files_that_are_not_json_are_refused_with_the_line(root, content, expected):
     path = root / "train" / "one.json"
     path.write_bytes(content)
     found = message(Kinetics(root).read, path)
@@ -301,7 +301,7 @@ def test_files_that_are_no_json_are_told_by_line(root, content, expected):
     assert expected in found
 
 
-# Facts of the data set
+# Facts about the dataset
 
 
 def test_layout_is_a_tree_of_all_joints():
@@ -327,18 +327,18 @@ def test_real_clips_are_read(rule):
 
 
 @needs_real_files
-def test_real_label_file_names_as_many_clips_as_published():
+def test_real_label_file_has_the_published_number_of_clips():
     clips = [facts for facts in read_labels(REAL).clips.values() if facts.part == "val"]
     assert len(clips) == 19906
     assert sum(facts.has_skeleton for facts in clips) == 19796
     assert {facts.class_name for facts in clips} == set(OFFICIAL)
 
 
-# Against a slow and obvious reader
+# Against a slow reference
 
 
 def slow_choice(data, rule):
-    """Who is kept: by frame, the slots of the lists, most confident first; None if nobody."""
+    """The chosen slots by frame, most confident first; None if nobody is chosen."""
 
     def confidence(person):
         return sum(np.float32(score) for score in person["score"])
@@ -357,10 +357,10 @@ def slow_choice(data, rule):
     slots = {slot for _, slot in seen}
     total = {slot: sum(s for (_, other), s in seen.items() if other == slot) for slot in slots}
     best = sorted(slots, key=lambda slot: (-total[slot], slot))[:2]
-    kept = [t for t, slot in seen if slot in best]
+    chosen = [t for t, slot in seen if slot in best]
     return [
         [slot if (t, slot) in seen else None for slot in best]
-        for t in range(min(kept, default=0), max(kept, default=-1) + 1)
+        for t in range(min(chosen, default=0), max(chosen, default=-1) + 1)
     ]
 
 
@@ -371,7 +371,7 @@ def slow_choice(data, rule):
     st.lists(st.lists(st.sampled_from([0, 0.125, 0.25, 0.5, 1]), max_size=4), max_size=5),
     st.sampled_from(["clip", "frame"]),
 )
-def test_persons_are_those_of_a_slow_and_obvious_reader(root, scores, rule):
+def test_persons_equal_those_of_the_reference(root, scores, rule):
     data = frames(*[[person(s, i / 8 + 0.125) for i, s in enumerate(row)] for row in scores])
     expected = slow_choice(data, rule)
     if not expected:
@@ -383,5 +383,5 @@ def test_persons_are_those_of_a_slow_and_obvious_reader(root, scores, rule):
 
 
 def pair(places):
-    """Two places; None where there is no second person."""
+    """Pad to two slots with None."""
     return [*places, None][:2]

@@ -1,4 +1,4 @@
-"""Own recordings: the table, the file of joints, the protocols, and what is wrong with them."""
+"""Your own recordings: the table, the file of joints and the protocols."""
 
 import json
 import os
@@ -19,7 +19,7 @@ HEADER = "path,label,subject,camera,split"
 
 @pytest.fixture
 def folder(tmp_path):
-    """Clips of two joints in three files, in a subfolder."""
+    """Three clips of two joints, in a subfolder."""
     (tmp_path / "clips").mkdir()
     for name, value in (("a", 1), ("b", 2), ("c", 3)):
         np.save(tmp_path / "clips" / f"{name}.npy", np.full((4, 2, 3), value, np.float32))
@@ -63,7 +63,7 @@ def splits(source):
 # The table
 
 
-def test_clips_come_in_the_order_of_the_table_with_their_facts(folder):
+def test_clips_are_in_the_order_of_the_table_with_their_metadata(folder):
     source = Manifest(table(folder, LINES[2], *LINES[:2]))
     third, first, second = read_all(source)
     assert (first.name, first.subject, first.camera, first.setup) == ("clips/a", 3, 1, -1)
@@ -81,7 +81,7 @@ def test_numbers_as_labels_are_class_indices(folder):
     assert source.classes(np.int32([])) == ["class 0", "class 1", "class 2", "class 3"]
 
 
-def test_names_blank_facts_and_protocols_of_the_table(folder):
+def test_names_blank_metadata_and_protocols_of_the_table(folder):
     path = table(
         folder,
         "clips/a.npy,wave,one,,7,TRAIN,test",
@@ -105,7 +105,7 @@ def test_protocols_by_subject_and_camera(folder):
     assert source.rule["test_subjects"] == [3, 5]
 
 
-def test_protocols_that_cannot_be(folder):
+def test_impossible_protocols_are_refused(folder):
     path = table(folder, "clips/a.npy,wave,", header="path,label,subject")
     source = Manifest(path, test_subjects=(3,))
     assert "no clip has the subject 3 to test on" in message(source.catalogue)
@@ -142,14 +142,14 @@ def test_protocols_that_cannot_be(folder):
         (HEADER + ",name", ["a.npy,1,,,,x", "b.npy,2,,,,x"], "line 3: the name 'x' is in line 2"),
     ],
 )
-def test_bad_tables_are_told_by_line_and_column(tmp_path, header, lines, expected):
+def test_bad_tables_are_refused_with_line_and_column(tmp_path, header, lines, expected):
     path = table(tmp_path, *lines, header=header)
     found = message(Manifest(path).catalogue)
     assert found.startswith(f"{path}: ")
     assert expected in found
 
 
-def test_a_table_with_crlf_semicolons_and_a_mark_of_order(folder):
+def test_a_table_with_crlf_semicolons_and_byte_order_mark(folder):
     path = table(folder)
     text = "\r\n".join([HEADER, *LINES]).replace(",", ";")
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
@@ -159,7 +159,7 @@ def test_a_table_with_crlf_semicolons_and_a_mark_of_order(folder):
 # Clips
 
 
-def test_absent_persons_and_joints_that_are_not_known(folder):
+def test_absent_persons_and_unknown_joints(folder):
     poses = np.ones((2, 3, 2, 3))
     poses[0, 1] = 0
     poses[1, 2] = np.nan
@@ -194,14 +194,14 @@ def test_joints_and_channels_of_the_header_are_kept_and_compared(folder):
         ((0, 2, 3), "1 persons in 0 frames, expected 1 to 1 persons"),
     ],
 )
-def test_clips_of_another_shape_are_told(folder, shape, expected):
+def test_clips_of_another_shape_are_refused(folder, shape, expected):
     np.save(folder / "clips" / "b.npy", np.ones(shape))
     source = Manifest(table(folder, *LINES))
     item = source.catalogue().items[1]
     assert message(source.read, item).startswith(f"{item}: {expected}")
 
 
-def test_a_broken_clip_is_left_out_and_the_next_gives_the_joints(folder):
+def test_joints_come_from_the_first_clip_that_can_be_read(folder):
     (folder / "clips" / "a.npy").write_bytes(b"")
     (folder / "clips" / "c.npy").unlink()
     report = prepare(Manifest(table(folder, *LINES)), folder / "own.h5")
@@ -214,14 +214,14 @@ def test_a_broken_clip_is_left_out_and_the_next_gives_the_joints(folder):
         assert cache.layout.joints == ("joint_0", "joint_1")
 
 
-def test_where_no_clip_can_be_read_the_first_is_told(folder):
+def test_if_no_clip_can_be_read_the_first_is_reported(folder):
     source = Manifest(table(folder, "x.npy,1,,,", "y.npy,1,,,"))
     assert message(lambda: source.layout) == (
         f"{folder / 'x.npy'}: cannot be read: No such file or directory"
     )
 
 
-def test_a_clip_that_is_a_loop_of_links_is_told(folder):
+def test_a_clip_that_is_a_loop_of_links_is_reported(folder):
     loop = folder / "clips" / "a.npy"
     loop.unlink()
     loop.symlink_to(loop)
@@ -230,7 +230,7 @@ def test_a_clip_that_is_a_loop_of_links_is_told(folder):
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="the superuser may read everything")
-def test_a_clip_that_may_not_be_read_is_told(folder):
+def test_a_clip_without_read_permission_is_reported(folder):
     path = folder / "clips" / "a.npy"
     path.chmod(0)
     assert "Permission denied" in message(Manifest(table(folder, *LINES)).read, path)
@@ -274,7 +274,7 @@ def test_joints_give_the_layout_and_pictures_the_scale(folder):
     assert source.rule["coordinates"].startswith("x / 100 - 0.5, y / 50 - 0.5")
 
 
-def test_rows_without_a_header_are_read_by_the_file_of_joints(folder):
+def test_rows_without_a_header_need_the_file_of_joints(folder):
     (folder / "clips" / "a.csv").write_text("1,2,3,4\n5,6,7,8\n")
     path = table(folder, "clips/a.csv,wave,1,1,train")
     source = Manifest(path, joints(folder, {"joints": ["hip", "head"]}))
@@ -282,7 +282,7 @@ def test_rows_without_a_header_are_read_by_the_file_of_joints(folder):
     assert read_all(source)[0].poses.shape == (1, 2, 2, 2)
 
 
-def test_numbers_of_a_joint_that_have_no_names_are_told(folder):
+def test_unnamed_channels_are_reported(folder):
     np.save(folder / "clips" / "a.npy", np.ones((2, 2, 4)))
     path = table(folder, *LINES)
     assert "4 numbers per joint, expected 2 or 3" in message(lambda: Manifest(path).layout)
@@ -308,14 +308,14 @@ def test_numbers_of_a_joint_that_have_no_names_are_told(folder):
         ({"picture": 50}, "expected 'picture' to be [width, height] in pixels"),
     ],
 )
-def test_bad_files_of_joints_are_told(tmp_path, change, expected):
+def test_bad_files_of_joints_are_refused(tmp_path, change, expected):
     path = joints(tmp_path, {**FULL, **change})
     found = message(read_skeleton, path)
     assert found.startswith(f"{path}: ")
     assert expected in found
 
 
-def test_files_of_joints_that_are_no_json_or_toml_are_told(tmp_path):
+def test_files_of_joints_that_are_not_json_or_toml_are_refused(tmp_path):
     assert "line 1, column 1: expected JSON" in message(read_skeleton, joints(tmp_path, "hip"))
     assert "expected TOML" in message(read_skeleton, joints(tmp_path, "hip", "joints.toml"))
     assert "expected an object" in message(read_skeleton, joints(tmp_path, "[]"))
@@ -325,11 +325,11 @@ def test_files_of_joints_that_are_no_json_or_toml_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["x", "3,", "3;5", "-1", "²", "1" * 20])
-def test_numbers_that_are_none_are_a_matter_of_usage(text):
+def test_invalid_numbers_are_usage_errors(text):
     with pytest.raises(UsageError, match=r"--test-subjects .*expected numbers such as 3,5"):
         parse_numbers(text, "--test-subjects")
 
 
-def test_numbers_are_divided_by_commas():
+def test_numbers_are_separated_by_commas():
     assert parse_numbers("", "--test-subjects") == ()
     assert parse_numbers("3, 05", "--test-subjects") == (3, 5)

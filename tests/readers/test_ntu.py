@@ -1,4 +1,4 @@
-"""NTU RGB+D: its files, its catalogue and its protocols."""
+"""NTU RGB+D: files, catalogue and protocols."""
 
 import gzip
 from pathlib import Path
@@ -33,7 +33,7 @@ def body_lines(body_id=7, points=None):
 
 
 def file_lines(frames):
-    """Lines of a file, given a list of bodies for each frame, a body being its lines."""
+    """The lines of a file with the given bodies in each frame; a body is a list of lines."""
     lines = [str(len(frames))]
     for bodies in frames:
         lines += [str(len(bodies)), *(line for body in bodies for line in body)]
@@ -75,19 +75,19 @@ def test_reads_bodies_by_frame(read, line_end):
     np.testing.assert_array_equal(detections.joints, np.float32([near, far, near]))
 
 
-def test_ordinary_files_are_read_in_bulk():
+def test_ordinary_files_are_parsed_in_bulk():
     assert _parse_in_bulk(file_bytes([[body_lines()]])) is not None
     assert _parse_in_bulk(file_bytes([[body_lines()]]).rstrip()) is not None
 
 
 @pytest.mark.parametrize("end", ["", "\n\n", "\r\n \r\n", "   "])
-def test_blanks_at_the_end_are_no_error(end):
+def test_blanks_at_the_end_are_allowed(end):
     data = "\n".join(file_lines([[body_lines()]])).encode() + end.encode()
     assert outcome(parse, data) == outcome(parse, file_bytes([[body_lines()]]))
 
 
 @pytest.mark.parametrize("number", ["NaN", "nan", "inf", "-Infinity", "1e39", "1e999"])
-def test_a_joint_that_is_not_finite_is_zero_and_its_body_stays(number):
+def test_a_joint_that_is_not_finite_becomes_zero_and_its_body_stays(number):
     points = [["1", "2", "3"] for _ in range(25)]
     points[4][1] = number
     detections = parse(file_bytes([[body_lines(7, points)]]), "file")
@@ -114,7 +114,7 @@ SPELLINGS = st.one_of(
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(PLAIN, min_size=75, max_size=75))
-def test_bulk_gives_the_same_numbers_to_the_bit(numbers):
+def test_numbers_parsed_in_bulk_equal_those_of_float(numbers):
     data = file_bytes([[body_lines(7, np.reshape(numbers, (25, 3)))]])
     expected = np.float32([float(number) for number in numbers])
     np.testing.assert_array_equal(_parse_in_bulk(data).joints.ravel(), expected)
@@ -122,8 +122,8 @@ def test_bulk_gives_the_same_numbers_to_the_bit(numbers):
 
 @settings(deadline=None, max_examples=150)
 @given(st.data())
-def test_parse_does_what_reading_by_line_does(data):
-    """Numbers of every spelling, ragged blanks, and then a few bytes changed anywhere."""
+def test_parse_equals_parsing_by_line(data):
+    """With numbers in every notation, irregular blanks, and a few changed bytes."""
     points = [["0.25", "-1.5", "3.75"] for _ in range(25)]
     for spelling in data.draw(st.lists(SPELLINGS, max_size=4)):
         points[data.draw(st.integers(0, 24))][data.draw(st.integers(0, 2))] = spelling
@@ -140,7 +140,7 @@ def test_parse_does_what_reading_by_line_does(data):
 
 
 @needs_real_files
-def test_parse_does_what_reading_by_line_does_on_real_files():
+def test_parse_equals_parsing_by_line_on_real_files():
     for path in sorted(REAL.glob("*.skeleton"))[::4]:
         data = path.read_bytes()
         assert _parse_in_bulk(data) is not None, path.name
@@ -151,7 +151,7 @@ def test_parse_does_what_reading_by_line_does_on_real_files():
 
 
 def changed(number, line):
-    """A file of two frames in which one line is another; lines are numbered from 1."""
+    """A file of two frames with one line replaced; lines are numbered from 1."""
     lines = file_lines([[body_lines()], [body_lines()]])
     lines[number - 1] = line
     return "\n".join(lines).encode()
@@ -187,7 +187,7 @@ def changed(number, line):
         (file_bytes([[body_lines()]]) + b"\0" * 64, "line 30: expected the end of the file"),
     ],
 )
-def test_bad_files_are_told_by_line(data, expected):
+def test_bad_files_are_refused_with_the_line(data, expected):
     found = message(parse, data, "clip.skeleton")
     assert found.startswith("clip.skeleton: line ")
     assert expected in found
@@ -200,7 +200,7 @@ def test_bad_files_are_told_by_line(data, expected):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Clips in a subfolder, of which one is listed as missing and two have other names."""
+    """Clips in a subfolder; one is listed as missing and two have other names."""
     (tmp_path / "nturgb+d_skeletons").mkdir()
     names = ("S017C003P008R002A060", "S001C002P005R002A008", "S001C001P001R001A001", "notes")
     for name in (*names, "S001C001P001R001A121"):
@@ -210,7 +210,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_catalogue_sorts_by_name_and_says_what_it_skips(folder):
+def test_catalogue_sorts_by_name_and_lists_skipped_files(folder):
     catalogue = Ntu(folder).catalogue()
     assert [path.stem for path in catalogue.items] == [
         "S001C001P001R001A001",
@@ -224,7 +224,7 @@ def test_catalogue_sorts_by_name_and_says_what_it_skips(folder):
     assert len(Ntu(folder, keep_missing=True).catalogue().items) == 3
 
 
-def test_catalogue_follows_links_and_leaves_loops(folder, tmp_path_factory):
+def test_catalogue_follows_links_but_not_loops(folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("links") / "root"
     root.symlink_to(folder)
     inner = folder / "nturgb+d_skeletons"
@@ -234,7 +234,7 @@ def test_catalogue_follows_links_and_leaves_loops(folder, tmp_path_factory):
     assert names == ["S001", "S002", "S017"]
 
 
-def test_a_second_file_of_one_name_is_skipped(folder):
+def test_a_second_file_of_the_same_name_is_skipped(folder):
     copy = folder / "S001C001P001R001A001.skeleton"
     copy.write_bytes(b"")
     catalogue = Ntu(folder).catalogue()
@@ -251,7 +251,7 @@ def test_a_folder_without_clips_is_bad_input(tmp_path):
     assert "it is not a folder" in message(Ntu(tmp_path / "notes.skeleton").catalogue)
 
 
-def test_a_folder_that_may_not_be_listed_is_bad_input(folder, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_bad_input(folder, monkeypatch):
     def scandir(path):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -259,7 +259,7 @@ def test_a_folder_that_may_not_be_listed_is_bad_input(folder, monkeypatch):
     assert message(Ntu(folder).catalogue) == f"{folder}: cannot be listed: Permission denied"
 
 
-def test_read_takes_facts_from_the_name(folder):
+def test_metadata_come_from_the_name(folder):
     source = Ntu(folder)
     recording = source.read(source.catalogue().items[1])
     check_recording(recording, source.layout, source.max_persons)
@@ -269,7 +269,7 @@ def test_read_takes_facts_from_the_name(folder):
     assert recording.poses.shape == (1, 2, 25, 3)
 
 
-def test_read_names_the_file(folder):
+def test_errors_name_the_file(folder):
     path = folder / "S001C001P001R001A001.skeleton"
     assert message(Ntu(folder).read, path).startswith(f"{path}: cannot be read: No such file")
     path.write_bytes(b"1\n0\n")
@@ -280,7 +280,7 @@ def test_read_names_the_file(folder):
     assert message(Ntu(folder).read, path) == f"{path}: cannot be read: Is a directory"
 
 
-# Facts of the data set
+# Facts about the dataset
 
 
 def test_layout_is_a_tree_of_all_joints():
@@ -342,11 +342,11 @@ def test_splits_have_the_published_numbers_of_clips(file, protocol, before, afte
     missing = set(packaged_names("ntu_missing.txt"))
     source = Ntu(Path("unused"))
     assert counts(source.splits(clip_table(names))[protocol]) == before
-    kept = [name for name in names if name not in missing]
-    assert counts(source.splits(clip_table(kept))[protocol]) == after
+    complete = [name for name in names if name not in missing]
+    assert counts(source.splits(clip_table(complete))[protocol]) == after
 
 
-def test_clips_of_ntu60_give_its_two_protocols_only():
+def test_clips_of_ntu60_have_only_its_two_protocols():
     clips = clip_table(["S001C001P001R001A001", "S001C002P003R001A060"])
     splits = Ntu(Path("unused")).splits(clips)
     assert {name: split.tolist() for name, split in splits.items()} == {

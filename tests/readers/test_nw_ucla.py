@@ -1,4 +1,4 @@
-"""Northwestern-UCLA: its files, its names and its protocol."""
+"""Northwestern-UCLA: files, names and protocol."""
 
 import json
 from collections import Counter
@@ -31,7 +31,7 @@ def message(call, *arguments):
 
 
 def read_slowly(skeletons):
-    """Read joint by joint: one that is not finite is zero, and a frame of zeros is absence."""
+    """Read joint by joint: a joint that is not finite is zero, and a frame of zeros absent."""
     poses, present = [], []
     for frame in skeletons:
         joints = [
@@ -54,7 +54,7 @@ frames = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(frames, min_size=1, max_size=4))
-def test_reading_equals_a_slow_reader(tmp_path_factory, skeletons):
+def test_clips_equal_those_of_the_reference(tmp_path_factory, skeletons):
     poses, present = read_slowly(skeletons)
     folder = tmp_path_factory.mktemp("clips")
     path = write(folder / "a08_s10_e00_v03.json", skeletons=skeletons)
@@ -67,7 +67,7 @@ def test_reading_equals_a_slow_reader(tmp_path_factory, skeletons):
 
 
 @pytest.mark.parametrize("subfolder", ["", "all_sqe"])
-def test_catalogue_sorts_by_name_and_says_what_it_skips(tmp_path, subfolder):
+def test_catalogue_sorts_by_name_and_lists_skipped_files(tmp_path, subfolder):
     folder = tmp_path / subfolder
     folder.mkdir(exist_ok=True)
     for name in ("a08_s10_e00_v03", "a01_s01_e00_v01", "a07_s01_e00_v01", "labels"):
@@ -80,7 +80,7 @@ def test_catalogue_sorts_by_name_and_says_what_it_skips(tmp_path, subfolder):
     ]
 
 
-def test_a_second_file_of_one_name_is_skipped(tmp_path):
+def test_a_second_file_of_the_same_name_is_skipped(tmp_path):
     (tmp_path / "copy").mkdir()
     for folder in (tmp_path, tmp_path / "copy"):
         write(folder / "a08_s10_e00_v03.json")
@@ -93,7 +93,7 @@ def test_a_folder_without_clips_is_bad_input(tmp_path):
     assert "expected files such as a01_s01_e00_v01.json" in message(NwUcla(tmp_path).catalogue)
 
 
-def test_read_takes_facts_from_the_name(tmp_path):
+def test_metadata_come_from_the_name(tmp_path):
     source = NwUcla(tmp_path)
     recording = source.read(write(tmp_path / "a08_s10_e00_v03.json"))
     check_recording(recording, source.layout, source.max_persons)
@@ -103,7 +103,7 @@ def test_read_takes_facts_from_the_name(tmp_path):
     assert recording.present.tolist() == [[True, True]]
 
 
-def test_joints_that_are_not_finite_are_zero_and_empty_frames_absent(tmp_path):
+def test_joints_that_are_not_finite_become_zero_and_empty_frames_absent(tmp_path):
     skeletons = [POSES[0], [[0, 0, 0]] * 20, [[float("nan"), 1, 2], *POSES[1][1:]]]
     recording = NwUcla(tmp_path).read(write(tmp_path / "a08_s10_e00_v03.json", 7, skeletons))
     assert recording.present.tolist() == [[True, False, True]]
@@ -127,12 +127,12 @@ def test_joints_that_are_not_finite_are_zero_and_empty_frames_absent(tmp_path):
         ([[[0, 0, 0]] * 20], "no body in any frame"),
     ],
 )
-def test_bad_clips_are_told_by_frame(tmp_path, skeletons, expected):
+def test_bad_clips_are_refused_with_the_frame(tmp_path, skeletons, expected):
     path = write(tmp_path / "a08_s10_e00_v03.json", 7, skeletons)
     assert message(NwUcla(tmp_path).read, path) == f"{path}: {expected}"
 
 
-def test_other_bad_files_are_bad_input(tmp_path):
+def test_other_bad_files_are_refused(tmp_path):
     source, path = NwUcla(tmp_path), tmp_path / "a08_s10_e00_v03.json"
     found = message(source.read, write(path, label=8))
     assert found == f"{path}: expected the label 7 of action 8 in the name, found 8"

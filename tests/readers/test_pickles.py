@@ -1,4 +1,4 @@
-"""Pickles that are data are read; those that are programs run nothing."""
+"""Pickles of data are read; pickles of programs are refused and run nothing."""
 
 import builtins
 import collections
@@ -42,13 +42,13 @@ ARRAYS = st.sampled_from(["f2", ">f4", "f8", "i1", "u2", ">i8", "?"]).flatmap(
 
 @settings(deadline=None, max_examples=100)
 @given(NESTED, st.sampled_from(PROTOCOLS))
-def test_plain_data_come_back(value, protocol):
+def test_plain_data_round_trip(value, protocol):
     assert load(pickle.dumps(value, protocol)) == value
 
 
 @settings(deadline=None, max_examples=100)
 @given(ARRAYS, st.sampled_from(PROTOCOLS), st.booleans())
-def test_arrays_come_back(array, protocol, fortran_order):
+def test_arrays_round_trip(array, protocol, fortran_order):
     array = np.asfortranarray(array) if fortran_order else array
     read = load(pickle.dumps([array, array], protocol))[1]
     assert isinstance(read, Array)
@@ -57,14 +57,14 @@ def test_arrays_come_back(array, protocol, fortran_order):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_large_arrays_and_single_numbers_come_back(protocol):
+def test_large_arrays_and_scalars_round_trip(protocol):
     large = np.random.default_rng(0).random((100, 50))
     read = load(pickle.dumps({"a": large, "b": np.float32(0.5), "c": np.int64(7)}, protocol))
     np.testing.assert_array_equal(read["a"].read(), large)
     assert (read["b"], read["c"]) == (0.5, 7)
 
 
-def test_names_of_old_and_new_numpy_are_one():
+def test_module_names_of_old_and_new_numpy_are_equivalent():
     data = pickle.dumps(np.arange(3), 2)
     for module in (b"numpy.core", b"numpy._core"):
         renamed = data.replace(b"numpy._core", b"numpy.core").replace(b"numpy.core", module)
@@ -188,7 +188,7 @@ def test_arrays_of_objects_records_and_text_are_refused():
 @pytest.mark.parametrize(
     "shape", [(10**15,), (-1,), (2**70,), ("3",), (3, 0, 2**61, 2**61), tuple([1] * 9)]
 )
-def test_arrays_of_other_shapes_than_their_data_are_refused(shape):
+def test_arrays_whose_shape_does_not_fit_their_data_are_refused(shape):
     def state(array):
         version, _, *rest = array.__reduce__()[2]
         return (version, shape, *rest)
@@ -205,11 +205,11 @@ def test_arrays_of_other_shapes_than_their_data_are_refused(shape):
 @pytest.mark.parametrize(
     "program",
     [
-        b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"a.",  # bytes of a terabyte
+        b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"a.",  # a terabyte of bytes
         b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"a.",  # text
         b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b"a.",
         b"\x80\x02\x8b" + struct.pack("<I", 2**31 - 1) + b"1.",  # an integer
-        b"\x80\x02N" + b"r" + struct.pack("<I", 2**32 - 1) + b"h",  # place 2**32 of the memory
+        b"\x80\x02N" + b"r" + struct.pack("<I", 2**32 - 1) + b"h",  # memo slot 2**32 - 1
     ],
 )
 def test_nothing_is_allocated_that_the_file_does_not_hold(program):
@@ -220,14 +220,14 @@ def test_nothing_is_allocated_that_the_file_does_not_hold(program):
 
 
 @pytest.mark.parametrize("step", [b"]", b"(", b"}", b")\x85", b"]\x85"])
-def test_deep_nesting_is_no_recursion(step):
+def test_deep_nesting_does_not_recurse(step):
     data = b"\x80\x02" + step * 100_000
     refused(data)
     nested = load(b"\x80\x02]" + b"\x85" * 100_000 + b".")
     assert len(nested) == 1
 
 
-def test_a_list_in_itself_is_read():
+def test_a_list_that_contains_itself_is_read():
     value = []
     value.append(value)
     assert load(pickle.dumps(value, 4))[0] is not None
@@ -235,7 +235,7 @@ def test_a_list_in_itself_is_read():
 
 @settings(deadline=None, max_examples=300)
 @given(st.data())
-def test_a_changed_pickle_is_data_or_refused(data):
+def test_a_changed_pickle_is_read_or_refused(data):
     value = {"split": {"a_train": ["x"]}, "annotations": [{"keypoint": np.ones((1, 2, 3, 2))}]}
     text = bytearray(pickle.dumps(value, data.draw(st.sampled_from(PROTOCOLS))))
     for _ in range(data.draw(st.integers(1, 4))):

@@ -1,4 +1,4 @@
-"""PYSKL: splits, persons and coordinates of its pickles, and what is wrong with some of them."""
+"""PYSKL: splits, persons and coordinates of its pickles."""
 
 import os
 import pickle
@@ -17,7 +17,7 @@ NAMES = ("S001C002P003R001A010", "S002C001P008R001A060", "S003C003P001R002A001")
 
 
 def flat(name, label=0, persons=1, **changes):
-    """A clip of 2-D poses, all at the same place of a picture."""
+    """A clip of 2-D poses, all joints at the same point of the picture."""
     keypoint = np.tile(np.float16([480, 540]), (persons, 4, 17, 1))
     score = np.full((persons, 4, 17), 0.5, np.float16)
     facts = {"frame_dir": name, "label": label, "img_shape": (1080, 1920), "total_frames": 4}
@@ -59,7 +59,7 @@ def message(call, *arguments):
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_coordinates_become_shares_of_the_picture(tmp_path, protocol):
+def test_coordinates_become_relative_to_the_picture(tmp_path, protocol):
     clip = flat(NAMES[0], 9)
     clip["keypoint_score"][0, 1] = 0
     clip["keypoint"][0, 2, 3] = 0
@@ -74,7 +74,7 @@ def test_coordinates_become_shares_of_the_picture(tmp_path, protocol):
     assert not recording.poses[0, 2, 3:5].any()
 
 
-def test_three_dimensions_are_kept_as_they_are(tmp_path):
+def test_3d_poses_are_unchanged(tmp_path):
     clip = deep(NAMES[0])
     clip["keypoint"][1, 1:] = 0
     source = Pyskl(write(tmp_path, [clip, deep("own-1")]))
@@ -85,14 +85,14 @@ def test_three_dimensions_are_kept_as_they_are(tmp_path):
     assert (second.name, second.subject) == ("own-1", -1)
 
 
-def test_two_persons_are_kept_the_surest_first(tmp_path):
+def test_the_two_most_confident_persons_are_chosen(tmp_path):
     clip = flat("a", persons=4)
     clip["keypoint_score"][:] = np.float16([0, 0.25, 0.75, 0.5])[:, None, None]
     (recording,) = read_all(Pyskl(write(tmp_path, [clip])))
     assert recording.poses[:, 0, 0, 2].tolist() == [0.75, 0.5]
 
 
-def test_without_scores_joints_count_that_are_not_zero(tmp_path):
+def test_without_scores_joints_other_than_zero_count(tmp_path):
     clip = flat("a", keypoint_score=None, img_shape=None)
     clip["keypoint"] = np.full((1, 4, 17, 2), 0.75)
     clip["keypoint"][0, 0] = 0
@@ -101,7 +101,7 @@ def test_without_scores_joints_count_that_are_not_zero(tmp_path):
     assert recording.poses[0, 1, 0].tolist() == [0.25, 0.25, 1]
 
 
-def test_classes_are_those_of_ntu_where_the_names_are(tmp_path):
+def test_clips_with_ntu_names_have_ntu_classes(tmp_path):
     source = Pyskl(write(tmp_path, [flat(NAMES[0], 9)]))
     assert source.classes(np.int32([9]))[9] == "clapping"
     assert len(source.classes(np.int32([60]))) == 120
@@ -120,7 +120,7 @@ def protocols(tmp_path, split):
     return {name: parts.tolist() for name, parts in splits.items()}, dict(catalogue.skipped)
 
 
-def test_pairs_of_splits_are_protocols(tmp_path):
+def test_pairs_of_splits_become_protocols(tmp_path):
     found, skipped = protocols(
         tmp_path,
         {
@@ -143,7 +143,7 @@ def test_pairs_of_splits_are_protocols(tmp_path):
     assert skipped == {"split cs": "1 of its clips have no annotation"}
 
 
-def test_splits_that_make_no_protocol_are_told(tmp_path):
+def test_splits_without_a_counterpart_are_skipped(tmp_path):
     found, skipped = protocols(
         tmp_path,
         {
@@ -164,7 +164,7 @@ def test_splits_that_make_no_protocol_are_told(tmp_path):
     }
 
 
-def test_annotations_without_or_with_the_same_name_are_skipped(tmp_path):
+def test_annotations_without_a_unique_name_are_skipped(tmp_path):
     source = Pyskl(write(tmp_path, [flat("a"), flat("a"), {"label": 1}, 7]))
     catalogue = source.catalogue()
     assert [item.name for item in catalogue.items] == ["a"]
@@ -195,7 +195,7 @@ def test_annotations_without_or_with_the_same_name_are_skipped(tmp_path):
         ({"img_shape": "large"}, "expected 'img_shape' to be (height, width) in pixels"),
     ],
 )
-def test_bad_annotations_are_told_by_name(tmp_path, changes, expected):
+def test_bad_annotations_are_refused_by_name(tmp_path, changes, expected):
     source = Pyskl(write(tmp_path, [flat("a"), flat("b", **changes)]))
     item = source.catalogue().items[1]
     found = message(source.read, item)
@@ -220,19 +220,19 @@ def test_bad_annotations_are_told_by_name(tmp_path, changes, expected):
         ),
     ],
 )
-def test_pickles_of_something_else_are_told(tmp_path, content, expected):
+def test_other_pickles_are_refused(tmp_path, content, expected):
     path = tmp_path / "clips.pkl"
     path.write_bytes(pickle.dumps(content))
     assert message(Pyskl(path).catalogue).startswith(f"{path}: {expected}")
 
 
-def test_joints_that_are_not_known_are_told(tmp_path):
+def test_unknown_joints_are_refused(tmp_path):
     source = Pyskl(write(tmp_path, [flat("a", keypoint=np.ones((1, 4, 9, 2)))]))
     assert "as many joints as 17 in 2-D, 25 in 3-D" in message(lambda: source.layout)
 
 
 @pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps({})[:-1]])
-def test_files_that_are_no_pickles_are_told(tmp_path, data):
+def test_files_that_are_not_pickles_are_refused(tmp_path, data):
     path = tmp_path / "clips.pkl"
     path.write_bytes(data)
     assert message(Pyskl(path).catalogue).startswith(f"{path}: expected a pickle of PYSKL: ")

@@ -16,7 +16,7 @@ from skelnas.data.readers.synthetic import SUBJECTS, Synthetic, clip_names, writ
 from skelnas.errors import InputError, UsageError
 
 NUM_ACTIONS = len(ACTIONS)
-"""Clips in one round, in which every action is played once."""
+"""Clips in one round, in which every action occurs once."""
 TWO_PERSONS = {action.number for action in ACTIONS if action.partner is not None}
 AVERAGE = scale_body(dict.fromkeys([bone.part for bone in SKELETON], 1.0))
 
@@ -31,7 +31,7 @@ def action_of(name):
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """A folder with six rounds of all actions, and the paths that were returned."""
+    """A folder with six rounds of all actions, and the paths of its files."""
     folder = tmp_path_factory.mktemp("raw")
     return folder, write_raw(folder, num_clips=6 * NUM_ACTIONS)
 
@@ -46,21 +46,21 @@ def recordings():
 # The table of actions
 
 
-def test_actions_carry_the_names_that_ntu_gave_them():
+def test_actions_have_their_names_in_ntu():
     names = packaged_names("ntu_classes.txt")
     assert [action.meaning for action in ACTIONS] == [names[a.number - 1] for a in ACTIONS]
     assert all(action.number <= 60 for action in ACTIONS)
 
 
 def test_every_row_of_a_motion_moves_something():
-    known = {*ANGLES, "left arm inward", "right arm inward", "jump"}
+    rows = {*ANGLES, "left arm inward", "right arm inward", "jump"}
     for action in ACTIONS:
         for part in filter(None, (action.performer, action.partner)):
             for row in part:
-                assert set(sides(row)) <= known, f"{action.meaning}: {row}"
+                assert set(sides(row)) <= rows, f"{action.meaning}: {row}"
 
 
-def test_every_action_has_a_motion_of_its_own():
+def test_no_two_actions_have_the_same_motion():
     progress = np.linspace(0, 1, 50)
     played = [
         {name: curve(progress, 1.0) for row, curve in part.items() for name in sides(row)}
@@ -98,7 +98,7 @@ def test_pose_keeps_the_length_of_every_bone():
         ("left leg apart", 14, 0, +1),
     ],
 )
-def test_an_angle_moves_its_joint_where_its_name_says(row, joint, axis, sign):
+def test_angles_move_their_joints_in_the_right_direction(row, joint, axis, sign):
     joints = pose(AVERAGE, {row: np.array([0.0, 40.0])})
     around_pelvis = joints - joints[:, :1]
     assert sign * (around_pelvis[1, joint, axis] - around_pelvis[0, joint, axis]) > 0.1
@@ -114,7 +114,7 @@ def test_arm_inward_points_a_bent_forearm_across_the_body(side, elbow, wrist):
 
 
 def test_the_lower_foot_stands_on_the_floor_and_does_not_slide():
-    """A leg that swings leaves the standing foot where it is; a jump lifts both."""
+    """Swinging one leg does not move the standing foot; a jump lifts both."""
     lift = np.linspace(0, 60, 30)
     joints = pose(AVERAGE, {"right thigh": lift, "right knee": lift})
     feet = joints[:, [14, 15]]
@@ -124,7 +124,7 @@ def test_the_lower_foot_stands_on_the_floor_and_does_not_slide():
     np.testing.assert_allclose(jumping[:, :, 1].min(axis=1), [0, 0.3])
 
 
-def test_walking_carries_the_body_ahead():
+def test_walking_moves_the_body_ahead():
     (action,) = (action for action in ACTIONS if action.number == 59)
     progress = np.linspace(0, 1, 80)
     angles = {
@@ -135,7 +135,7 @@ def test_walking_carries_the_body_ahead():
     assert np.abs(joints[:, 0, 0]).max() < 0.1
 
 
-def test_mirror_swaps_the_sides_and_undoes_itself():
+def test_mirror_swaps_sides_and_is_its_own_inverse():
     joints = pose(AVERAGE, {"left arm spread": np.array([30.0]), "right knee": np.array([50.0])})
     same = pose(AVERAGE, {"right arm spread": np.array([30.0]), "left knee": np.array([50.0])})
     np.testing.assert_allclose(mirror(joints), same, atol=1e-12)
@@ -157,18 +157,18 @@ def test_every_beginning_is_balanced(num_clips):
     names = names_of(num_clips)
     for part, values in ((slice(16, 20), NUM_ACTIONS), (slice(8, 12), len(SUBJECTS))):
         counts = Counter(name[part] for name in names)
-        most, least = max(counts.values()), min(counts.values())
-        assert most - least <= (1 if values == NUM_ACTIONS else NUM_ACTIONS)
+        difference = max(counts.values()) - min(counts.values())
+        assert difference <= (1 if values == NUM_ACTIONS else NUM_ACTIONS)
 
 
-def test_all_takes_of_a_block_are_different():
-    """72 rounds: each subject plays each action before each camera in both replications."""
+def test_all_clips_of_a_block_are_different():
+    """72 rounds: every subject, action, camera and replication."""
     shown = Counter(name[4:] for name in names_of(72 * NUM_ACTIONS))
     assert len(shown) == NUM_ACTIONS * 12 * 3 * 2
 
 
 @pytest.mark.parametrize("protocol", ["xsub", "xview"])
-def test_two_rounds_fill_both_sides_of_a_protocol(protocol):
+def test_two_rounds_fill_both_parts_of_a_protocol(protocol):
     names = names_of(2 * NUM_ACTIONS)
     facts = np.array([[int(name[i : i + 3]) for i in (17, 9, 5, 1)] for name in names], np.int32).T
     split = Synthetic(len(names)).splits(ClipTable(names, facts[0] - 1, *facts[1:]))[protocol]
@@ -178,7 +178,7 @@ def test_two_rounds_fill_both_sides_of_a_protocol(protocol):
 # The source
 
 
-def test_reading_is_deterministic_and_needs_no_order():
+def test_reading_is_deterministic_and_independent_of_order():
     source = Synthetic(num_clips=40, seed=3)
     items = source.catalogue().items
     again = Synthetic(num_clips=7, seed=3)
@@ -188,7 +188,7 @@ def test_reading_is_deterministic_and_needs_no_order():
     assert different.poses.shape != one.poses.shape or (different.poses != one.poses).any()
 
 
-def test_reading_gives_what_ntu_reads_from_the_raw_files(raw):
+def test_clips_equal_those_read_from_raw_files(raw):
     folder, paths = raw
     ntu, synthetic = Ntu(folder), Synthetic(len(paths))
     assert {path.stem for path in paths} == {item.name for item in synthetic.catalogue().items}
@@ -200,7 +200,7 @@ def test_reading_gives_what_ntu_reads_from_the_raw_files(raw):
         assert [getattr(here, fact) for fact in facts] == [getattr(there, fact) for fact in facts]
 
 
-def test_raw_files_are_plain_enough_for_both_parsers(raw):
+def test_raw_files_are_parsed_alike_in_bulk_and_by_line(raw):
     for path in raw[1][:8]:
         data = path.read_bytes()
         fast, slow = parse(data, "raw"), parse_by_line(data, "raw")
@@ -209,12 +209,12 @@ def test_raw_files_are_plain_enough_for_both_parsers(raw):
         assert {len(line.split()) for line in lines} == {1, 10, 12}
 
 
-def test_raw_files_do_not_change_with_their_number(raw, tmp_path):
+def test_raw_files_do_not_depend_on_the_number_of_clips(raw, tmp_path):
     (path,) = write_raw(tmp_path / "new folder", num_clips=1)
     assert path.read_bytes() == (raw[0] / path.name).read_bytes()
 
 
-def test_facts_come_from_the_name():
+def test_metadata_come_from_the_name():
     source = Synthetic(1)
     recording = source.read(Path("S101C002P003R001A058"))
     assert (recording.label, recording.subject, recording.camera, recording.setup) == (
@@ -235,14 +235,14 @@ def test_two_person_actions_have_two_persons(recordings):
         assert len(recording.poses) == (2 if action_of(recording.name) in TWO_PERSONS else 1)
 
 
-def test_persons_stand_before_the_camera(recordings):
+def test_persons_stand_in_front_of_the_camera(recordings):
     for recording in recordings:
         depth = recording.poses[recording.present][:, 0, 2]
         assert 1.5 < depth.min() < depth.max() < 5
 
 
 def test_bones_keep_their_length_but_for_noise(recordings):
-    """The median over time of what a bone differs from its median stays within the noise."""
+    """The median deviation of a bone from its median length stays within the noise."""
     for recording in recordings:
         for person, present in zip(recording.poses, recording.present, strict=True):
             seen = person[present]
@@ -267,8 +267,8 @@ def test_subjects_differ_in_size(recordings):
     assert np.std(means) > 3 * within
 
 
-def test_actions_can_be_told_apart_on_new_subjects(recordings):
-    """The nearest mean of heights over time: far better than chance, and far from perfect."""
+def test_actions_can_be_distinguished_on_new_subjects(recordings):
+    """Nearest class mean of heights over time: far better than chance, and not perfect."""
 
     def features(recording):
         first = recording.poses[0]
@@ -279,11 +279,11 @@ def test_actions_can_be_told_apart_on_new_subjects(recordings):
 
     x = np.array([features(recording) for recording in recordings])
     labels = np.array([recording.label for recording in recordings])
-    known = np.isin([recording.subject for recording in recordings], [1, 2, 4, 5, 8, 9])
+    is_train = np.isin([recording.subject for recording in recordings], [1, 2, 4, 5, 8, 9])
     classes = np.unique(labels)
-    means = np.array([x[known & (labels == label)].mean(axis=0) for label in classes])
-    nearest = np.linalg.norm(x[~known][:, None] - means, axis=-1).argmin(axis=1)
-    accuracy = np.mean(classes[nearest] == labels[~known])
+    means = np.array([x[is_train & (labels == label)].mean(axis=0) for label in classes])
+    nearest = np.linalg.norm(x[~is_train][:, None] - means, axis=-1).argmin(axis=1)
+    accuracy = np.mean(classes[nearest] == labels[~is_train])
     assert len(classes) == NUM_ACTIONS
     assert 0.6 < accuracy < 0.98
 
@@ -291,7 +291,7 @@ def test_actions_can_be_told_apart_on_new_subjects(recordings):
 # The faults of the sensor
 
 
-def test_furniture_is_taken_for_a_body_and_denoise_drops_it(raw):
+def test_furniture_is_detected_as_a_body_and_denoise_drops_it(raw):
     clips_with_furniture = 0
     for path in raw[1]:
         seen = parse(path.read_bytes(), path.name)
@@ -307,7 +307,7 @@ def test_furniture_is_taken_for_a_body_and_denoise_drops_it(raw):
     assert clips_with_furniture >= 3
 
 
-def test_bodies_and_joints_are_lost_now_and_then(raw):
+def test_bodies_and_joints_are_lost_occasionally(raw):
     clips = [parse(path.read_bytes(), path.name) for path in raw[1]]
     assert any(len(set(clip.frames.tolist())) < clip.num_frames for clip in clips)
     assert any((clip.joints == 0).all(axis=-1).any() for clip in clips)
@@ -335,6 +335,6 @@ def test_impossible_requests_are_refused(kwargs, tmp_path):
 @pytest.mark.parametrize(
     "name", ["S101C001P001R001A001", "S001C001P001R001A006", "S101C004P001R001A006", "clip"]
 )
-def test_a_clip_that_is_not_played_here_is_refused(name):
+def test_unknown_clips_are_refused(name):
     with pytest.raises(InputError, match=name):
         Synthetic(1).read(Path(name))

@@ -144,8 +144,10 @@ def is_folder(path: Path) -> bool:
 
 def is_file(path: Path) -> bool:
     """Whether this is a file, which may be inside an archive."""
-    found = None if path.is_file() else find_archive(path)
-    return path.is_file() or (found is not None and found[1] in found[0].members)
+    if path.is_file():
+        return True
+    found = find_archive(path)
+    return found is not None and found[1] in found[0].members
 
 
 def list_archive(root: Path, ending: str) -> list[Path] | None:

@@ -206,7 +206,7 @@ def _read_json(path: Path) -> NDArray[Any]:
 
 
 def _as_array(lists: Any) -> NDArray[Any] | None:
-    """Turn nested lists of numbers into an array, None into NaN; return None if they are not."""
+    """Turn nested lists into an array of numbers, None into NaN; return None on failure."""
     try:
         array = np.array(lists)
         if array.dtype == object and set(map(type, array.flat)) <= {int, float, type(None)}:

@@ -29,7 +29,7 @@ MAX_STEPS = 20_000_000
 MAX_LONG_BYTES = 16
 MAX_NAME_BYTES = 100
 MAX_DECODED_BYTES = 1000
-"""Longer text is assumed to be the content of an array, and not decoded."""
+"""Longer text is treated as the content of an array, and not decoded."""
 MAX_AXES = 8
 _NUMBER_CODE = re.compile(r"[fiub][1248]", re.ASCII)
 _BYTE_ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}
@@ -50,7 +50,7 @@ def load(data: Buffer) -> Any:
         None, bool, int, float, str, bytes, list, tuple, dict and `Array`, nested.
 
     Raises:
-        PickleError: says what is asked for that is not data, or where the file is damaged.
+        PickleError: names the step that needs more than data, or where the file is damaged.
     """
     machine = _Machine(data)
     try:

@@ -66,13 +66,13 @@ def read_all(
         pool.shutdown(cancel_futures=True)
 
 
-_source_of_worker: Source | None = None
+_worker_source: Source | None = None
 
 
 def _start_worker(source: Source) -> None:
     """Keep the source, leave Ctrl-C to the parent process, and exit with it."""
-    global _source_of_worker
-    _source_of_worker = source
+    global _worker_source
+    _worker_source = source
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
@@ -85,8 +85,8 @@ def _exit_with_parent() -> None:
 
 
 def _read_chunk(items: list[Path]) -> list[Recording | BrokenFile]:
-    assert _source_of_worker is not None
-    return [_read_one(_source_of_worker, item) for item in items]
+    assert _worker_source is not None
+    return [_read_one(_worker_source, item) for item in items]
 
 
 def _read_one(source: Source, item: Path) -> Recording | BrokenFile:

@@ -21,7 +21,7 @@ LAYOUTS = {
     "nw-ucla": nw_ucla.LAYOUT,
     "kinetics": kinetics.LAYOUT,
 }
-"""Sources with a fixed layout."""
+"""The layout of each source whose clips always have the same joints."""
 
 RAW = {"ntu": ".skeleton", "synthetic": ".skeleton", "nw-ucla": ".json", "kinetics": ".json"}
 """Sources with raw files, and their extension; the other sources read arrays."""
@@ -78,10 +78,10 @@ def _read(path: Path, origin: Origin) -> Poses:
     raw_ending = RAW.get(origin.source)
     if ending == raw_ending:
         if ending == ".skeleton":
-            body_rule = _choose(origin, "body_rule", get_args(BodyRule))
+            body_rule = _choose_rule(origin, "body_rule", get_args(BodyRule))
             return Ntu(path.parent, body_rule=body_rule).poses(path)
         if origin.source == "kinetics":
-            person_rule = _choose(origin, "person_rule", ("clip", "frame"))
+            person_rule = _choose_rule(origin, "person_rule", ("clip", "frame"))
             return Kinetics(path.parent, person_rule=person_rule).poses(path)
         return NwUcla(path.parent).poses(path)
     if ending not in ENDINGS:
@@ -99,8 +99,8 @@ def _read(path: Path, origin: Origin) -> Poses:
     )
 
 
-def _choose(origin: Origin, name: str, choices: tuple[Any, ...]) -> Any:
-    """Return the rule that chose the persons, by default the first choice."""
+def _choose_rule(origin: Origin, name: str, choices: tuple[Any, ...]) -> Any:
+    """Return the rule that chose the persons of the clips; the first choice if none is stored."""
     rule = origin.rule.get(name, choices[0])
     if rule not in choices:
         raise InputError(
