@@ -1,51 +1,48 @@
 """Write docs/cli.md, the command reference, from the commands themselves.
 
-Run it after a command has changed: ``python docs/make_cli.py``. The text depends on the
-signatures of the commands only, not on the terminal.
+Run ``python docs/make_cli.py`` after changing a command. The page depends on the signatures and
+docstrings of the commands only, not on the terminal.
 """
 
 from __future__ import annotations
 
 import inspect
-import types
-import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 import typer
+from typer.models import ArgumentInfo, ParamMeta
 from typer.utils import get_params_from_function
 
 from skelnas.cli.commands import SUMMARIES, load
+from skelnas.cli.prepare_common import PrepareOptions
 
 OUT = Path(__file__).with_name("cli.md")
 
 HEAD = """\
 # Commands
 
-Written by `python docs/make_cli.py` from the commands themselves; edit their texts, not this page.
+Written by `python docs/make_cli.py` from the commands; edit their texts, not this page.
 
-`skelnas COMMAND --help` says the same in the terminal. `python -m skelnas` is the same program. \
-Every command also has `-h`, `--help`; `skelnas` alone has `--version`, `--install-completion` \
-and `--show-completion`.
+`skelnas COMMAND --help` shows the same in a terminal, `skelnas --version` the version; \
+`skelnas --install-completion` installs tab completion. `python -m skelnas` is the same program.
 
-## Where a setting comes from
+## Precedence of settings
 
-The options under "Settings" can be given in four places. The first that has a value wins:
+Options under "Settings" take their value from the first of these sources:
 
 1. the flag: `--epochs 10`
-2. the environment: `SKELNAS_SEARCH_EPOCHS=10`, that is `SKELNAS_`, the command, the setting, in \
-capitals and with `_` for `-`; a switch such as `--center` takes `true` or `false`
-3. the file of `--config`, in TOML: `epochs = 10`, at the top level or in a table named as the \
-command, such as `[search]`, which wins over the top level. An unknown name is refused; tables of \
-other commands are theirs
-4. the default, in a training that of the recipe: `strong: 0.1` below means 0.1 with \
-`--recipe strong`
+2. the environment: `SKELNAS_SEARCH_EPOCHS=10`, that is `SKELNAS_`, the command, the setting; a \
+switch such as `--center` takes `true` or `false`
+3. the file of `--config`, in TOML: `epochs = 10`, in a table named after the command, such as \
+`[search]`, or else at the top level. Unknown names are refused
+4. the default, which for a training is that of its [recipe](recipes.md#the-two-recipes)
 
-The other options with a name can stand in the file too, but have no environment variable. \
-`--dry-run`, where a command has it, prints the settings that result, as JSON.
-
-A settings file for two commands:
+Other options have no environment variable, but can be set in the file, too. `--dry-run` prints \
+the result as JSON. One file can serve several commands:
 
 ```toml
 [search]
@@ -57,134 +54,146 @@ epochs = 60
 rotate = 15.0
 ```
 
-In the help texts "paper" is SAR-NAS, "release" the code that its authors published and "ours" \
-a choice of this project; [method.md](method.md) says why.
+[method.md](method.md#defaults-and-their-sources) says where each default comes from.
 
-## What goes where
+## Output
 
-The result goes to standard output: a genotype, a table, or JSON with `--json`. Notes, progress \
-and errors go to standard error. `search` and `train` show there how far they are, the figures of \
-the epoch so far and, in a search, the cells that would be derived now. Where that is no terminal, \
-or one that cannot redraw (`TERM=dumb`), progress is a plain line at most every 10 seconds and, in \
-a search or a training, one an epoch. `NO_COLOR=1` turns colours off.
+Results go to standard output: a genotype, a table, or JSON with `--json`. Notes, progress and \
+errors go to standard error. `search` and `train` show the metrics of the current epoch and the \
+cells that would be derived now. Without a terminal, or with `TERM=dumb`, progress is a plain line \
+every 10 seconds at most, and one per epoch. `NO_COLOR=1` turns colours off.
 
 ## Exit codes
 
 | code | meaning |
 |---|---|
 | 0 | done |
-| 1 | failed: a file cannot be written, or a bug |
-| 2 | usage: an unknown option, a value out of range, an output that is there already |
-| 3 | bad input: a cache, a genotype, a model or a recording is missing, broken or does not fit |
-| 4 | the device is missing, memory is spent, or a worker process died |
-| 130 | interrupted by Ctrl-C; `search` and `train` also end so on SIGTERM, and can be resumed |
+| 1 | failed: a file cannot be written, a check of `doctor` failed, or a bug |
+| 2 | usage: an unknown option, a value out of range, an output that exists |
+| 3 | bad input: a cache, genotype, model or recording is missing, broken or does not fit |
+| 4 | the device is missing, memory is exhausted, or a worker process died |
+| 130 | interrupted by Ctrl-C or SIGTERM; `search` and `train` can be resumed |
 
-`prepare` also ends with 3 when it wrote the cache but had to leave out broken files. \
-A known failure is one line and a hint. `SKELNAS_DEBUG=1` adds the traceback.
+`prepare` also exits with 3 if it wrote the cache but left out broken files. A failure is one line \
+with a hint; `SKELNAS_DEBUG=1` adds the traceback.
 """
 
 Function = Callable[..., Any]
+Settings = dict[str, ParamMeta]
+COMMON = {field.name for field in fields(PrepareOptions)}  # options of all prepare commands
+METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
 def make() -> str:
     """Return the whole page."""
-    commands = list(_commands())
-    index = ["## Commands", "", "| command | what it does |", "|---|---|"]
-    for name, function in commands:
-        summary = _paragraphs(function)[0]
-        index.append(f"| [`{name}`](#{name.replace(' ', '-')}) | {_cell(summary)} |")
-    sections = ["\n".join(_section(name, function)) for name, function in commands]
-    return "\n".join([HEAD, "\n".join(index), "", "\n\n".join(sections)]) + "\n"
+    commands = _commands()
+    lines = [HEAD, "## Commands", ""]
+    lines += [f"- [`{name}`]({_anchor(name)}): {_paragraphs(f)[0]}" for name, f in commands.items()]
+    lines += ["", "### Options of every source", "", "All `skelnas prepare` commands take:", ""]
+    lines += _table(p for p in _parameters(commands["skelnas prepare ntu"]) if p.name in COMMON)
+    shared = _shared_groups(commands.values())
+    for name, function in commands.items():
+        lines += ["", *_section(name, function, shared)]
+    lines += ["", "## Shared settings"]
+    for group, settings in shared.items():
+        lines += ["", f"### {group}", "", *_table(settings.values())]
+    return "\n".join(lines) + "\n"
 
 
-def _commands() -> Iterator[tuple[str, Function]]:
-    """Yield the full name and the function of every command, in the order of the help."""
+def _commands() -> dict[str, Function]:
+    """Return the full name and the function of every command, in the order of the help."""
+    commands = {}
     for name in SUMMARIES:
-        found = load(name)
-        if not isinstance(found, typer.Typer):
-            yield f"skelnas {name}", found
+        command = load(name)
+        if not isinstance(command, typer.Typer):
+            commands[f"skelnas {name}"] = command
             continue
-        for info in found.registered_commands:
-            if info.callback is not None and not info.hidden:
-                inner = info.name or info.callback.__name__.replace("_", "-")
-                yield f"skelnas {name} {inner}", info.callback
+        for info in command.registered_commands:
+            commands[f"skelnas {name} {info.name}"] = info.callback
+    return commands
 
 
-def _section(name: str, function: Function) -> list[str]:
-    parameters = list(get_params_from_function(function).values())
-    arguments = [p for p in parameters if isinstance(p.default, typer.models.ArgumentInfo)]
-    options = [p for p in parameters if isinstance(p.default, typer.models.OptionInfo)]
-    own = [p for p in options if not p.default.envvar]
-    settings = [p for p in options if p.default.envvar]
-
-    usage = [name, *(p.name.upper() for p in arguments)]
-    usage += [f"{_flags(p)} {p.name.upper()}" for p in options if _is_required(p)]
-    lines = [f"### {name}", "", "```", " ".join([*usage, "[OPTIONS]"]), "```"]
+def _section(name: str, function: Function, shared: dict[str, Settings]) -> list[str]:
+    lines = [f"### {name}"]
     for paragraph in _paragraphs(function):
         label, _, command = paragraph.partition(": ")
-        example = ["Example:", "", "```", command, "```"]
-        lines += ["", *(example if label == "Example" else [paragraph])]
-    if arguments:
-        rows = [(f"`{p.name.upper()}`", _type(p.annotation), _help(p)) for p in arguments]
-        lines += ["", *_table(("argument", "type", "meaning"), rows)]
-    for title, members in (("option", own), ("setting", settings)):
-        if members:
-            lines += ["", *(["#### Settings", ""] if title == "setting" else [])]
-            lines += _table((title, "type", "default", "meaning"), map(_option_row, members))
+        lines += ["", *(["```", command, "```"] if label == "Example" else [paragraph])]
+    is_prepare = name.startswith("skelnas prepare")
+    rows = [p for p in _parameters(function) if not p.default.envvar]
+    lines += ["", *_table(p for p in rows if not (is_prepare and p.name in COMMON))]
+    if name == "skelnas doctor":
+        return [*lines, "", "Settings: those of [`skelnas search`](#skelnas-search)."]
+    for group, settings in _groups(function).items():
+        if group not in shared:
+            lines += ["", "Settings:", "", *_table(settings.values())]
+            continue
+        flags = []
+        for setting, usual in ((settings[name], shared[group][name]) for name in settings):
+            differs = _default(setting) != _default(usual)
+            flags.append(f"`{_flag(setting)}`" + f" (default {_default(setting)})" * differs)
+        lines += ["", f"[{group}]({_anchor(group)}): {', '.join(flags)}"]
     return lines
 
 
-def _option_row(parameter: typer.models.ParamMeta) -> tuple[str, ...]:
-    flags = " / ".join(f"`{flag}`" for flag in _flags(parameter).split("/"))
-    return flags, _type(parameter.annotation), _default(parameter), _help(parameter)
+def _groups(function: Function) -> dict[str, Settings]:
+    """Return the settings of a command by group, its own group first."""
+    groups: dict[str, Settings] = {}
+    for parameter in _parameters(function):
+        if parameter.default.envvar:
+            groups.setdefault(parameter.default.rich_help_panel, {})[parameter.name] = parameter
+    return groups
 
 
-def _flags(parameter: typer.models.ParamMeta) -> str:
-    """Return how an option is written; the off switch, if there is one, after a slash."""
-    if parameter.default.param_decls:
-        return "/".join(parameter.default.param_decls)
-    flag = parameter.name.replace("_", "-")
-    return f"--{flag}/--no-{flag}" if parameter.annotation is bool else f"--{flag}"
+def _shared_groups(functions: Iterable[Function]) -> dict[str, Settings]:
+    """Return the settings that are in no command's own group, with the first defaults found."""
+    shared: dict[str, Settings] = {}
+    for function in functions:
+        for group, settings in list(_groups(function).items())[1:]:
+            shared[group] = {**settings, **shared.get(group, {})}
+    return shared
 
 
-def _is_required(parameter: typer.models.ParamMeta) -> bool:
-    return parameter.default.default in (..., inspect.Parameter.empty)
+def _parameters(function: Function) -> list[ParamMeta]:
+    """Return the arguments of a command, then its options."""
+    parameters = get_params_from_function(function).values()
+    described = [p for p in parameters if p.annotation is not typer.Context]
+    return sorted(described, key=lambda p: not isinstance(p.default, ArgumentInfo))
 
 
-def _default(parameter: typer.models.ParamMeta) -> str:
+def _table(parameters: Iterable[ParamMeta]) -> list[str]:
+    rows = [f"| `{_signature(p)}` | {_default(p)} | {p.default.help} |" for p in parameters]
+    return ["| option | default | meaning |", "|---|---|---|", *rows]
+
+
+def _signature(parameter: ParamMeta) -> str:
+    """Return an argument or option and its values: ``--order {first,second}``."""
+    if isinstance(parameter.default, ArgumentInfo):
+        return parameter.name.upper()
+    if parameter.annotation is bool:
+        return _flag(parameter)
+    annotation = parameter.annotation
+    if NoneType in get_args(annotation):
+        (annotation,) = (one for one in get_args(annotation) if one is not NoneType)
+    if get_origin(annotation) is Literal:
+        return f"{_flag(parameter)} {{{','.join(get_args(annotation))}}}"
+    return f"{_flag(parameter)} {METAVARS[annotation]}"
+
+
+def _flag(parameter: ParamMeta) -> str:
+    declared = parameter.default.param_decls
+    if declared:
+        return str(declared[0])
+    negation = "[no-]" if parameter.annotation is bool else ""
+    return f"--{negation}{parameter.name.replace('_', '-')}"
+
+
+def _default(parameter: ParamMeta) -> str:
     value = parameter.default.default
-    if _is_required(parameter):
+    if value in (..., inspect.Parameter.empty):
         return "required"
-    if value in (None, ""):
-        return ""
     if isinstance(value, bool):
-        on, _, off = _flags(parameter).partition("/")
-        return f"`{on if value else off}`" if off else "off"
-    return f"`{value}`"
-
-
-def _type(annotation: Any) -> str:
-    origin = typing.get_origin(annotation)
-    if origin in (types.UnionType, typing.Union):
-        (given,) = (a for a in typing.get_args(annotation) if a is not type(None))
-        return _type(given)
-    if origin is list:
-        (item,) = typing.get_args(annotation)
-        return f"{_type(item)}, one or more"
-    if origin is Literal:
-        return ", ".join(f"`{choice}`" for choice in typing.get_args(annotation))
-    names = {bool: "switch", int: "integer", float: "number", str: "text", Path: "path"}
-    return names[annotation]
-
-
-def _help(parameter: typer.models.ParamMeta) -> str:
-    info = parameter.default
-    bounds = {(True, True): "{min} to {max}", (True, False): "{min} or more"}
-    bounds[(False, True)] = "at most {max}"
-    limits = bounds.get((info.min is not None, info.max is not None), "")
-    limits = limits.format(min=info.min, max=info.max)
-    text = _cell(info.help or "")
-    return f"{text} ({limits})" if limits else text
+        return "on" if value else "off"
+    return "" if value in (None, "") else f"`{value}`"
 
 
 def _paragraphs(function: Function) -> list[str]:
@@ -192,13 +201,8 @@ def _paragraphs(function: Function) -> list[str]:
     return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
 
-def _table(head: tuple[str, ...], rows: Any) -> list[str]:
-    body = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
-    return [body[0], "|" + "---|" * len(head), *body[1:]]
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def _anchor(heading: str) -> str:
+    return "#" + heading.lower().replace(" ", "-")
 
 
 if __name__ == "__main__":

@@ -454,7 +454,7 @@ def test_version_and_help_need_no_torch(tmp_path: Path) -> None:
     assert run("skelnas --version", tmp_path).stdout == "0.1.0\n"
     text = " ".join(run("skelnas search --help", tmp_path).stdout.replace("│", "").split())
     assert "Example: skelnas search" in text
-    assert "paper: 35" in text
+    assert "Passes over the half that trains the weights. [default: 35]" in text
     assert "--protocol" in text
 
 

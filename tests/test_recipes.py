@@ -25,6 +25,7 @@ from skelnas.training.loop import cosine
 from skelnas.training.saved_model import load_model
 from skelnas.training.train import train
 
+DOCS = Path(__file__).parents[1] / "docs"
 GENOTYPE = BUILT_IN["ntu_cs112se30"]
 TINY: Any = {
     "frames": 6,
@@ -47,14 +48,14 @@ def test_what_is_given_wins_over_the_recipe_and_the_recipe_over_the_default() ->
     assert TrainSettings().recipe == "strong"
     paper = TrainSettings(recipe="paper")
     assert (paper.recipe, paper.epochs, paper.lr, paper.nesterov) == ("paper", 350, 0.01, False)
-    assert paper.beside_recipe() == []
+    assert paper.recipe_deviations() == []
 
     strong = TrainSettings(recipe="strong", lr=0.3, rotate=0, epochs=350)
     for name, value in RECIPES["strong"].items():
         if name not in ("lr", "rotate"):
             assert getattr(strong, name) == value != getattr(paper, name)
     assert (strong.lr, strong.rotate, strong.epochs) == (0.3, 0, 350)
-    assert strong.beside_recipe() == ["lr", "rotate"]
+    assert strong.recipe_deviations() == ["lr", "rotate"]
 
     like_paper = {name: getattr(paper, name) for name in RECIPES["strong"]}
     assert TrainSettings(recipe="strong", **like_paper).lr == 0.01
@@ -62,10 +63,30 @@ def test_what_is_given_wins_over_the_recipe_and_the_recipe_over_the_default() ->
         TrainSettings.model_validate({"recipe": "weak"})
 
 
-def test_the_help_says_what_the_default_recipe_has_and_what_the_paper() -> None:
+def test_the_help_shows_the_values_of_the_default_recipe() -> None:
     for name, value in RECIPES["strong"].items():
-        assert TrainSettings.initial(name) == getattr(TrainSettings(), name) == value
-        assert re.search(r"\((paper|release): ", TrainSettings.model_fields[name].description or "")
+        assert TrainSettings.default(name) == getattr(TrainSettings(), name) == value
+
+
+def means(text: str, value: object) -> bool:
+    """Whether the text of a table stands for a value."""
+    if text in ("on", "off"):
+        return value is (text == "on") or (text == "off" and value in (0.0, 1.0))
+    return text == f"`{value}`" if isinstance(value, str) else float(text) == value
+
+
+def test_the_documentation_lists_the_values_of_both_recipes() -> None:
+    section = (DOCS / "recipes.md").read_text(encoding="utf-8").split("\n## ")[1]
+    rows = [row.split(" | ") for row in re.findall(r"^\| (`--.*) \|$", section, re.MULTILINE)]
+    paper = TrainSettings(recipe="paper")
+    documented = set()
+    for options, of_paper, of_strong, _ in rows:
+        names = [name.replace("-", "_") for name in re.findall(r"`--([\w-]+)`", options)]
+        for name, text in zip(names, of_strong.split(", "), strict=True):
+            assert means(text, RECIPES["strong"][name]), name
+            assert means(of_paper, getattr(paper, name)), name
+            documented.add(name)
+    assert documented == RECIPES["strong"].keys()
 
 
 def test_only_the_flip_of_the_recipe_is_left_out_where_there_are_no_sides(

@@ -174,7 +174,7 @@ def test_branches_from_training_to_evaluation(
 ) -> None:
     more = {"streams": "joint,motion", "branches": True, "epochs": 2, "ema": 0.5, "drop_path": 0.3}
     if isinstance(architecture, str):  # which has none of the settings of cells
-        more |= {name: TrainSettings(recipe="paper").by_recipe(name) for name in CELL_SETTINGS}
+        more |= {name: TrainSettings(recipe="paper").recipe_value(name) for name in CELL_SETTINGS}
     settings = SMALL.model_copy(update=more)
     train(tiny_cache, architecture, tmp_path / "model", settings)
     with monkeypatch.context() as patch:

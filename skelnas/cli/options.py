@@ -108,7 +108,7 @@ def _setting_options(model: type[Settings], command: str) -> Iterator[Parameter]
             yield Parameter(
                 name,
                 Parameter.KEYWORD_ONLY,
-                default=model.initial(name),
+                default=model.default(name),
                 annotation=Annotated[field.annotation, option],
             )
 

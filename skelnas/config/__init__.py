@@ -1,10 +1,11 @@
-"""Settings of each verb: name, default, meaning and where the default comes from.
+"""Settings of each command, with the sources of their defaults.
 
-The text of a field is also the help of its flag. "Paper" is SAR-NAS, "release" the code that
-its authors published, "ours" a choice of this project.
+The description of a field is its help. In the comments, "paper" is SAR-NAS, "release" the code that
+its authors published, and "ours" a choice of this project.
 """
 
 from skelnas.config.clips import STREAMS, AugmentSettings, ClipSettings
+from skelnas.config.evaluation import EvaluateSettings, ExportFormat, PredictSettings, ScoredPart
 from skelnas.config.machine import (
     Device,
     DeviceSettings,
@@ -16,7 +17,6 @@ from skelnas.config.machine import (
 from skelnas.config.search import Engine, Hessian, Order, SearchSettings
 from skelnas.config.settings import Settings
 from skelnas.config.train import RECIPES, SHORT_EPOCHS, BaselineName, TrainSettings
-from skelnas.config.use import EvaluateSettings, ExportFormat, PredictSettings, ScoredPart
 
 __all__ = [
     "RECIPES",

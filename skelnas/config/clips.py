@@ -1,4 +1,4 @@
-"""How a recording becomes the tensor that a network sees."""
+"""Settings that turn a recording into the input of a network."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from skelnas.config.settings import Settings
 Interpolation = Literal["linear", "nearest"]
 
 STREAMS = ("joint", "bone", "motion")
-"""What a network can see of a clip, in the order in which it sees them."""
+"""The input streams, in the order of their channels."""
 
 
 class ClipSettings(Settings):
-    """How a recording of any length becomes the tensor that a network sees."""
+    """Sampling, placing and streams of a clip."""
 
     group = "Clips"
 
     frames: int = Field(
-        112, ge=1, le=10_000, description="T, frames a clip is sampled to (paper: 112)"
+        112,  # paper
+        ge=1,
+        le=10_000,
+        description="Frames sampled from each clip (T).",
     )
     interpolation: Interpolation = Field(
-        "linear",
-        description="how frames are sampled: 'linear' in time, never across absence (ours), "
-        "or 'nearest', the paper's strict reading",
+        "linear",  # ours; "nearest" is the strict reading of the paper
+        description="Sample frames linearly in time, or take the nearest.",
     )
     center: bool = Field(
-        True,
-        description="put the origin at the first person's centre joint when first seen (ours)",
+        True,  # ours
+        description="Put the origin at the first person's centre joint.",
     )
     align: bool = Field(
-        False,
-        description="turn each clip so that the first person's spine and hips start along the "
-        "axes; helps across views (ours: off)",
+        False,  # ours
+        description="Rotate the first person's spine and hips onto the axes.",
     )
     streams: str = Field(
-        "joint",
-        description="what the network sees, with commas between: 'joint' positions (paper), 'bone' "
-        "vectors to them from their parents, 'motion' to the next frame",
+        "joint",  # paper
+        description="Inputs, separated by commas: joint, bone, motion.",
     )
 
     @field_validator("streams")
@@ -48,47 +48,29 @@ class ClipSettings(Settings):
     def _order_streams(cls, value: str) -> str:
         chosen = {name.strip() for name in value.split(",")}
         if not chosen <= set(STREAMS):
-            known = ", ".join(STREAMS)
-            raise PydanticCustomError("streams", f"some of {known}, with commas between")
+            names = ", ".join(STREAMS)
+            raise PydanticCustomError("streams", f"some of {names}, separated by commas")
         return ",".join(name for name in STREAMS if name in chosen)
 
 
 class AugmentSettings(Settings):
-    """Random changes to training clips; all off by default, as in the paper."""
+    """Random changes to training clips. All are off by default, as in the paper."""
 
     group = "Augmentation"
 
     rotate: float = Field(
-        0.0,
-        ge=0,
-        le=180,
-        description="rotate each clip by up to this many degrees an axis (paper: none)",
+        0.0, ge=0, le=180, description="Rotate by up to this many degrees per axis."
     )
     scale: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="scale each axis by up to this share, 0.1 for 0.9 to 1.1 (paper: none)",
+        0.0, ge=0, lt=1, description="Scale each axis by up to this fraction, such as 0.1."
     )
     crop: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="cut out a stretch of at least this share of the frames (paper: none)",
+        1.0, gt=0, le=1, description="Smallest fraction of a clip to sample frames from."
     )
     shear: float = Field(
-        0.0, ge=0, description="add up to this share of each axis to each other (paper: none)"
+        0.0, ge=0, description="Add up to this fraction of each axis to the others."
     )
-    flip: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="chance to mirror a clip: x is negated, left and right joints change places "
-        "(paper: none)",
-    )
+    flip: float = Field(0.0, ge=0, le=1, description="Probability of mirroring a clip.")
     jitter: float = Field(
-        0.0,
-        ge=0,
-        description="standard deviation of noise on every coordinate, in the unit of the data "
-        "(paper: none)",
+        0.0, ge=0, description="Standard deviation of noise per coordinate, in the data's unit."
     )

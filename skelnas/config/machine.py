@@ -1,4 +1,4 @@
-"""Where a verb runs and how it computes there, alone or as one of several ranks."""
+"""Settings of devices, memory and ranks."""
 
 from __future__ import annotations
 
@@ -15,44 +15,40 @@ Statistics = Literal["sync", "rank"]
 
 
 class DeviceSettings(Settings):
-    """Where a verb runs, and how it computes there."""
+    """Where a command runs, and with which arithmetic."""
 
     group = "Device"
 
-    device: Device = Field("auto", description="'auto' takes CUDA, then MPS, then the CPU")
-    threads: int = Field(
-        0, ge=0, le=1024, description="CPU threads; 0 leaves the choice to PyTorch"
-    )
+    device: Device = Field("auto", description="auto takes CUDA, then MPS, then the CPU.")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 lets PyTorch choose.")
     precision: Precision = Field(
-        "fp32",
-        description="arithmetic: 'fp32', 'tf32' for products on CUDA, or 'bf16' in forward passes, "
-        "with weights, alphas, statistics and loss in fp32; 'auto' takes bf16 on CUDA devices that "
-        "have it and fp32 elsewhere; see docs/method.md (paper: not said)",
+        "fp32",  # ours; the paper does not say
+        description="Arithmetic; auto is bf16 on CUDA if supported, else fp32.",
     )
 
 
 class WorkSettings(DeviceSettings):
-    """Where a verb keeps a whole cache, and how it gets on with other ranks."""
+    """How a command that works on a whole cache stores its clips and waits for other ranks."""
 
     group = "Device"
 
     store: Store = Field(
-        "auto",
-        description="how clips are kept: on the device as 'float32' or 'float16', or in the memory "
-        "of the 'host'; 'auto' takes the first that leaves enough of the device (ours)",
+        "auto",  # ours
+        description="Keep clips on the device as float32 or float16, or on the host.",
     )
     rank_timeout: int = Field(
-        300, ge=1, description="seconds that a rank waits for the others before it gives up (ours)"
+        300,  # ours
+        ge=1,
+        description="Seconds to wait for other ranks.",
     )
 
 
 class BatchSettings(Settings):
-    """How the batches of a search or a training are shared by several ranks."""
+    """How ranks share a batch."""
 
     group = "Several ranks"
 
     batch_norm: Statistics = Field(
-        "sync",
-        description="with several ranks, whose clips BatchNorm takes statistics of: 'sync', the "
-        "whole batch, as one process does, or 'rank', each rank its own (ours: sync)",
+        "sync",  # ours: the same result as one process
+        description="BatchNorm statistics: over all ranks, or of each rank.",
     )

@@ -19,7 +19,7 @@ ValidationPart = Literal["random", "subject"]
 
 def _expect_second_order(info: ValidationInfo) -> None:
     if info.data.get("order") == "first":
-        raise PydanticCustomError("order", "--order second: the first has no mixed term")
+        raise PydanticCustomError("order", "--order second: first order has no mixed term")
 
 
 class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
@@ -28,79 +28,79 @@ class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
     group = "Search"
     changeable = frozenset({"engine", "cuda_graphs", "checkpoint_cells", "rank_timeout"})
 
-    protocol: str = Field(
-        "", description="split to search on, its test part never touched; xsub or the only one"
-    )
-    seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
+    protocol: str = Field("", description="Protocol to search on; xsub or the only one by default.")
+    seed: int = Field(0, ge=0, description="Seed of all random numbers.")
     space: str = Field(
-        "sar",
-        description="candidate operations: 'sar' is Table I, 'sar-no-se' Table V's ablation, "
-        "'darts' that of DARTS (paper: these), or ids with commas between",
+        "sar",  # paper: Table I
+        description="Candidate ops: sar, sar-no-se, darts, or ids separated by commas.",
     )
     order: Order = Field(
-        "second", description="architecture gradient: Eq. (4) or without its second term (paper)"
+        "second",  # paper; release: first
+        description="Order of the architecture gradient, Eq. (4).",
     )
     engine: Engine = Field(
-        "auto",
-        description="what evaluates the supernet: 'reference', readable and slow; 'fused', the "
-        "same to rounding; 'triton', the same again as kernels for CUDA; 'auto' takes the last of "
-        "them that can do what is asked (ours). A run can change it when it goes on",
+        "auto", description="Implementation of the supernet; auto takes the fastest possible."
     )
-    cuda_graphs: bool = Field(
-        True,
-        description="on one GPU, record the steps as CUDA graphs and replay them (ours). A run "
-        "can change it when it goes on",
-    )
+    cuda_graphs: bool = Field(True, description="On a single GPU, record the steps as CUDA graphs.")
     validation: ValidationPart = Field(
-        "random",
-        description="the half of the training part that drives the alphas: random clips, or "
-        "clips of other subjects (ours: random)",
+        "random",  # ours; paper: "validation loss"; release: the test part
+        description="How to choose the half of the training part for the alphas.",
     )
     hold_out: float = Field(
-        0.0,
+        0.0,  # ours; 0.2 with --repeats
         ge=0,
         lt=1,
-        description="share of the training part's subjects that neither half has, kept to choose "
-        "between runs (ours: none, 0.2 with --repeats)",
+        description="Fraction of the training subjects to hold out, to compare runs.",
     )
-    layers: int = Field(6, ge=1, le=1_000, description="cells of the supernet (paper: 6)")
-    channels: int = Field(
-        16, ge=1, le=100_000, description="channels of the first cell (paper: 16)"
+    layers: int = Field(6, ge=1, le=1_000, description="Number of cells.")  # paper; release: 9
+    channels: int = Field(16, ge=1, le=100_000, description="Channels of the first cell.")  # paper
+    nodes: int = Field(4, ge=1, le=100, description="Intermediate nodes per cell.")  # paper
+    epochs: int = Field(
+        35,  # paper; release: 40
+        ge=1,
+        description="Passes over the half that trains the weights.",
     )
-    nodes: int = Field(4, ge=1, le=100, description="intermediate nodes of a cell (paper: 4)")
-    epochs: int = Field(35, ge=1, description="passes over the half that trains w (paper: 35)")
-    batch_size: int = Field(8, ge=1, description="clips a batch, of all ranks (release: 8)")
-    lr: float = Field(0.015, gt=0, description="learning rate of w at the start (paper: 0.015)")
-    lr_min: float = Field(0.001, ge=0, description="and at the end of its cosine (release: 0.001)")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of w (release: 0.9)")
-    weight_decay: float = Field(3e-4, ge=0, description="weight decay of w (release: 3e-4)")
-    grad_clip: float = Field(5.0, gt=0, description="largest norm of w's gradient (release: 5)")
-    alpha_lr: float = Field(3e-4, gt=0, description="Adam's rate for alpha (release: 3e-4)")
+    batch_size: int = Field(8, ge=1, description="Clips per batch, over all ranks.")  # release
+    lr: float = Field(0.015, gt=0, description="Initial learning rate of the weights.")  # paper
+    lr_min: float = Field(
+        0.001,  # release
+        ge=0,
+        description="Final learning rate of the weights (cosine).",
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of the weights.")  # release
+    weight_decay: float = Field(3e-4, ge=0, description="Weight decay of the weights.")  # release
+    grad_clip: float = Field(
+        5.0,  # release
+        gt=0,
+        description="Maximum norm of the weights' gradient.",
+    )
+    alpha_lr: float = Field(3e-4, gt=0, description="Learning rate of the alphas.")  # release
     alpha_weight_decay: float = Field(
-        1e-3, ge=0, description="weight decay of alpha (release: 1e-3)"
+        1e-3,  # release
+        ge=0,
+        description="Weight decay of the alphas.",
     )
     hessian: Hessian = Field(
-        "difference",
-        description="the second order's mixed term: by finite 'difference' (paper), or 'exact' by "
-        "double backward, which takes more memory (ours)",
+        "difference",  # paper
+        description="Mixed term of the second order: finite difference or exact.",
     )
     perturbation: float = Field(
-        0.01,
+        0.01,  # DARTS
         gt=0,
-        description="length of the finite-difference step of the second order (DARTS: 0.01); "
-        "see docs/method.md",
+        description="Length of the finite-difference step; see docs/method.md.",
     )
     stop_skips: int | None = Field(
-        None,
+        None,  # ours; DARTS+: 1
         ge=0,
-        description="end when the normal cell has more skip_connect than this (DARTS+: 1; "
-        "ours: never)",
+        description="Stop when the normal cell has more skip_connect than this.",
     )
     stop_stable: int | None = Field(
-        None,
+        None,  # ours; DARTS+: 10
         ge=1,
-        description="end when the genotype has been the same for so many epochs (DARTS+: 10; "
-        "ours: never)",
+        description="Stop when the genotype has been stable for this many epochs.",
+    )
+    checkpoint_cells: bool = Field(
+        False, description="Recompute cells in the backward pass: less memory, more time."
     )
 
     @field_validator("hessian")
@@ -129,10 +129,3 @@ class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
             return value if value in SPACES else ",".join(candidates(value))
         except ValueError as error:
             raise PydanticCustomError("space", "{expected}", {"expected": str(error)}) from None
-
-    checkpoint_cells: bool = Field(
-        False,
-        description="keep only the inputs of each cell for backward and compute the cell anew "
-        "there: the same numbers in less memory and more time (ours: off). A run can change it "
-        "when it goes on",
-    )

@@ -1,4 +1,4 @@
-"""What all settings have in common."""
+"""The base class of all settings."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Any, ClassVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-LARGEST = 1e18
-"""Numbers beyond it fit neither 64-bit integers nor, multiplied, float32."""
+MAX_NUMBER = 1e18
+"""Larger numbers overflow 64-bit integers or, squared, float32."""
 
 
 class Settings(BaseModel):
-    """Settings are frozen once made, and know no names but their own."""
+    """Immutable settings; unknown names are refused."""
 
     group: ClassVar[str]
-    """What the fields of this very class are about; a heading of the help."""
+    """Heading, in the help, of the fields that a class itself defines."""
 
     changeable: ClassVar[frozenset[str]] = frozenset()
-    """Fields that do not change what comes out, so that a run can change them when it goes on."""
+    """Fields that do not affect results, so that a resumed run may change them."""
 
     @classmethod
-    def initial(cls, name: str) -> Any:
-        """Return what a field is where nothing is said, for the help."""
+    def default(cls, name: str) -> Any:
+        """Return the default of a field, for the help."""
         return cls.model_fields[name].default
 
-    def asked(self) -> dict[str, Any]:
-        """Return the fields that a run is defined by, as plain containers."""
+    def fixed(self) -> dict[str, Any]:
+        """Return the fields that a resumed run may not change, as plain containers."""
         return self.model_dump(exclude=set(self.changeable))
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -34,18 +34,20 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _check_boolean(cls, value: object, info: ValidationInfo) -> object:
-        """Take true and false for switches alone: they would pass for 1 and 0."""
+        """Accept true and false for switches only; pydantic would take them as 1 and 0."""
         annotation = cls.model_fields[info.field_name or ""].annotation
-        kinds = {annotation, *get_args(annotation)}
-        if isinstance(value, bool) and kinds & {int, float}:
+        types = {annotation, *get_args(annotation)}
+        if isinstance(value, bool) and types & {int, float}:
             raise PydanticCustomError("boolean", "a number")
-        if not isinstance(value, bool) and bool in kinds:
+        if not isinstance(value, bool) and bool in types:
             raise PydanticCustomError("boolean", "true or false")
         return value
 
     @field_validator("*")
     @classmethod
     def _check_number(cls, value: object) -> object:
-        if isinstance(value, int | float) and abs(value) > LARGEST:
-            raise PydanticCustomError("size", "a number up to {most}", {"most": f"{LARGEST:g}"})
+        if isinstance(value, int | float) and abs(value) > MAX_NUMBER:
+            raise PydanticCustomError(
+                "size", "a number up to {limit}", {"limit": f"{MAX_NUMBER:g}"}
+            )
         return value

@@ -1,4 +1,4 @@
-"""Settings of `skelnas train`, and the recipes."""
+"""Settings and recipes of `skelnas train`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Recipe = Literal["paper", "strong"]
 BaselineName = Literal["hcn", "st-gcn", "temporal-conv"]
 
 SHORT_EPOCHS = 30
-"""Epochs of a training that compares genotypes, not the paper's 350 (ours)."""
+"""Epochs of a training that only compares genotypes (ours; the paper trains for 350)."""
 
 RECIPES: dict[Recipe, dict[str, Any]] = {
     "paper": {},
@@ -34,10 +34,10 @@ RECIPES: dict[Recipe, dict[str, Any]] = {
         "precision": "auto",
     },
 }
-"""What a recipe has for a setting in place of the field's own default, which is the paper's."""
+"""Defaults that each recipe overrides; those of the fields are the paper's."""
 
 DEFAULT_RECIPE: Recipe = "strong"
-"""What is learned by if nothing is said (ours, for the ablation in docs/results.md)."""
+"""Ours; docs/results.md has the ablation."""
 
 
 class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
@@ -47,100 +47,94 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
     changeable = frozenset({"rank_timeout"})
 
     recipe: Recipe = Field(
-        DEFAULT_RECIPE,
-        description="what all settings are that are not given: 'strong', with what has become "
-        "usual since (ours), or 'paper', as SAR-NAS was trained, which is what stands in "
-        "parentheses",
+        DEFAULT_RECIPE, description="Defaults: strong (current practice) or paper (SAR-NAS)."
     )
 
-    protocol: str = Field(
-        "", description="split whose training part is learned from; xsub or the only one"
-    )
-    seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
+    protocol: str = Field("", description="Protocol to train on; xsub or the only one by default.")
+    seed: int = Field(0, ge=0, description="Seed of all random numbers.")
     hold_out: float = Field(
-        0.0,
+        0.0,  # ours
         ge=0,
         lt=1,
-        description="share of the training part's subjects that are not learned from, for "
-        "`skelnas evaluate --part held-out` (ours: none)",
+        description="Fraction of the training subjects to hold out.",
     )
     select_epoch: bool = Field(
-        False,
-        description="let the model be that of the epoch that is best on what --hold-out keeps, "
-        "not that of the last (ours: the last)",
+        False,  # ours: the last epoch; release: the best on the test part
+        description="Keep the epoch that is best on the held-out clips, not the last.",
     )
-    layers: int = Field(9, ge=1, le=1_000, description="cells of the network (paper: 9)")
+    layers: int = Field(9, ge=1, le=1_000, description="Number of cells.")  # paper
     channels: int = Field(
-        36, ge=1, le=100_000, description="channels of the first cell (release: 36)"
+        36,  # release; matches the paper's 1.3 M parameters
+        ge=1,
+        le=100_000,
+        description="Channels of the first cell.",
     )
-    epochs: int = Field(350, ge=1, description="passes over the training part (paper: 350)")
-    batch_size: int = Field(46, ge=1, description="clips a batch, of all ranks (release: 46)")
-    lr: float = Field(0.01, gt=0, description="learning rate at the start (paper: 0.01)")
-    lr_min: float = Field(0.0, ge=0, description="and at the end of its cosine (release: 0)")
+    epochs: int = Field(350, ge=1, description="Passes over the training part.")  # paper
+    batch_size: int = Field(46, ge=1, description="Clips per batch, over all ranks.")  # release
+    lr: float = Field(0.01, gt=0, description="Peak learning rate.")  # paper
+    lr_min: float = Field(0.0, ge=0, description="Final learning rate (cosine).")  # release
     warmup: float = Field(
-        0.0,
+        0.0,  # paper: none
         ge=0,
         lt=1,
-        description="share of the training in which the rate rises to --lr, before its cosine "
-        "(paper: none)",
+        description="Fraction of the training over which the rate rises to --lr.",
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum (paper: 0.9)")
-    nesterov: bool = Field(False, description="momentum as Nesterov's (paper: plain)")
-    weight_decay: float = Field(3e-4, ge=0, description="weight decay (release: 3e-4)")
-    grad_clip: float = Field(5.0, gt=0, description="largest norm of the gradient (release: 5)")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum.")  # paper
+    nesterov: bool = Field(False, description="Use Nesterov momentum.")  # paper: plain
+    weight_decay: float = Field(3e-4, ge=0, description="Weight decay.")  # release
+    grad_clip: float = Field(5.0, gt=0, description="Maximum norm of the gradient.")  # release
     label_smoothing: float = Field(
-        0.0,
+        0.0,  # paper: none
         ge=0,
         lt=1,
-        description="share of a label that is spread over all classes (paper: none)",
+        description="Fraction of a label spread over all classes.",
     )
     drop_path: float = Field(
-        0.2, ge=0, lt=1, description="chance to drop an edge, reached in steps (release: 0.2)"
-    )
-    ema: float = Field(
-        0.0,
+        0.2,  # release
         ge=0,
         lt=1,
-        description="how much of a running average of the weights a step leaves, such as 0.999; "
-        "the average is the model then (paper: none)",
+        description="Probability of dropping an edge, reached at the end.",
+    )
+    ema: float = Field(
+        0.0,  # paper: none
+        ge=0,
+        lt=1,
+        description="Decay of a moving average of the weights; 0 for none.",
     )
     input_norm: bool = Field(
-        False,
-        description="normalise each number of each joint over clips and frames before the stem, "
-        "after ST-GCN (paper: none)",
+        False,  # paper: none; after ST-GCN
+        description="Normalise each coordinate of each joint before the stem.",
     )
     branches: bool = Field(
-        False,
-        description="a network for each of --streams and one for all of them, which learn side by "
-        "side and whose logits are averaged (paper: one network)",
+        False,  # paper: one network
+        description="Train a network per stream and one for all; average their logits.",
     )
     compile: bool = Field(
-        False,
-        description="let torch.compile make the training step; the first steps take long (ours: "
-        "off)",
+        False,  # ours
+        description="Compile the step with torch.compile; the first steps are slow.",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _follow_recipe(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Let the recipe say what is not given."""
-        chosen = values.get("recipe", DEFAULT_RECIPE)
-        return {**RECIPES.get(chosen, {}), **values}
+        """Take values that are not given from the recipe."""
+        recipe = values.get("recipe", DEFAULT_RECIPE)
+        return {**RECIPES.get(recipe, {}), **values}
 
     @classmethod
-    def initial(cls, name: str) -> Any:
-        """Return what a field is where nothing is said, for the help."""
-        return RECIPES[DEFAULT_RECIPE].get(name, super().initial(name))
+    def default(cls, name: str) -> Any:
+        """Return the default of a field under the default recipe."""
+        return RECIPES[DEFAULT_RECIPE].get(name, super().default(name))
 
-    def by_recipe(self, name: str) -> Any:
-        """Return what a setting is in the recipe."""
-        return RECIPES[self.recipe].get(name, super().initial(name))
+    def recipe_value(self, name: str) -> Any:
+        """Return the default of a field under the recipe of these settings."""
+        return RECIPES[self.recipe].get(name, super().default(name))
 
-    def beside_recipe(self) -> list[str]:
-        """Name the settings of how it learns that are not as in the recipe."""
+    def recipe_deviations(self) -> list[str]:
+        """Return the names of the learning settings that deviate from the recipe."""
         free = {"recipe", "protocol", "seed", "hold_out", "select_epoch", "compile"}
         free |= {"layers", "channels", "branches"}
         for other in (ClipSettings, DeviceSettings, BatchSettings):
             free |= set(other.model_fields)
         learning = [name for name in type(self).model_fields if name not in free]
-        return sorted(name for name in learning if getattr(self, name) != self.by_recipe(name))
+        return sorted(name for name in learning if getattr(self, name) != self.recipe_value(name))

@@ -73,8 +73,8 @@ def repeat(
     config = {
         "verb": "repeats",
         "cache": str(cache.resolve()),
-        "settings": settings.asked(),
-        "training": training.asked(),
+        "settings": settings.fixed(),
+        "training": training.fixed(),
     }
 
     def options(folder: Path) -> dict[str, bool]:

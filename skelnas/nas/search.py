@@ -119,7 +119,7 @@ def search(
             clips = load_search_clips(cache, settings, setup.device)
         config: dict[str, Any] = {
             "verb": "search",
-            "settings": settings.asked(),
+            "settings": settings.fixed(),
             "primitives": list(candidates(settings.space)),
             "classes": clips.classes,
             "clips": {"weights": len(clips.weight_half), "alphas": len(clips.alpha_half)},

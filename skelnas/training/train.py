@@ -94,8 +94,8 @@ def train(
             card = _make_card(cache, part.hold_out, dataset.shape, settings, network_fields)
         config = {
             "verb": "train",
-            "settings": {k: v for k, v in settings.asked().items() if k not in unused_settings},
-            "beside_recipe": [n for n in settings.beside_recipe() if n not in unused_settings],
+            "settings": {k: v for k, v in settings.fixed().items() if k not in unused_settings},
+            "beside_recipe": [n for n in settings.recipe_deviations() if n not in unused_settings],
             "model": {k: v for k, v in card.to_dict().items() if k not in CARD_FIELDS_NOT_COMPARED},
             "clips": len(dataset),
             "fingerprint": clips.fingerprint(),
@@ -135,7 +135,7 @@ def _describe_network(
         return {"genotype": architecture.to_dict(), **sizes}, set()
     find_baseline(architecture)
     for name in CELL_SETTINGS:
-        if getattr(settings, name) != settings.by_recipe(name):
+        if getattr(settings, name) != settings.recipe_value(name):
             raise UsageError(
                 f"--{name.replace('_', '-')} is a setting of cells, and {architecture} has none",
                 hint="leave it out: a baseline has the sizes and the dropout of its paper",
@@ -161,7 +161,7 @@ def _adapt_settings(
 def _lower_lr_if_needed(settings: TrainSettings, baseline: str) -> TrainSettings:
     """Lower the recipe's --lr to the highest at which the baseline learns; keep another --lr."""
     highest = find_baseline(baseline).highest_lr
-    recipe_lr = settings.by_recipe("lr")
+    recipe_lr = settings.recipe_value("lr")
     if settings.lr != recipe_lr or recipe_lr <= highest:
         return settings
     note(f"train: --lr {highest}, because {baseline} does not learn at the recipe's {recipe_lr}")
@@ -174,7 +174,7 @@ def _disable_flip_if_needed(settings: TrainSettings, cache: Cache) -> TrainSetti
         find_mirrored_joints(cache.layout.joints)
         _check_classes_have_no_side(cache)
     except InputError as error:
-        if settings.flip != settings.by_recipe("flip"):
+        if settings.flip != settings.recipe_value("flip"):
             raise
         note(f"train: --flip 0, because a clip cannot be mirrored ({error})")
         return settings.model_copy(update={"flip": 0.0})

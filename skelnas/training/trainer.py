@@ -94,7 +94,7 @@ class Trainer(TrainLoop):
 
     def _announce(self, card: ModelCard) -> None:
         """Print what is trained, on what and how."""
-        flags = [f"--{name.replace('_', '-')}" for name in self.settings.beside_recipe()]
+        flags = [f"--{name.replace('_', '-')}" for name in self.settings.recipe_deviations()]
         exceptions = f", except {', '.join(flags)}" if flags else ""
         note(f"train: the {self.settings.recipe} recipe{exceptions}")
         held_out = f", {card.hold_out.clips} held out" if card.hold_out else ""

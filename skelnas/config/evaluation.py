@@ -1,0 +1,72 @@
+"""Settings of the commands that use a trained model."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from skelnas.config.machine import DeviceSettings, WorkSettings
+
+ScoredPart = Literal["test", "held-out"]
+ExportFormat = Literal["onnx", "torchscript", "safetensors-fused"]
+
+
+class EvaluateSettings(WorkSettings):
+    """Settings of `skelnas evaluate`."""
+
+    group = "Evaluation"
+
+    protocol: str = Field("", description="Protocol to score on; the model's by default.")
+    part: ScoredPart = Field(
+        "test", description="Clips to score: test, or held out of the training part."
+    )
+    batch_size: int = Field(
+        64, ge=1, description="Clips per batch; changes results by rounding only."
+    )
+    views: int = Field(
+        1,  # ours
+        ge=1,
+        le=1_000,
+        description="Stretches of each clip to score and average; 1 is the whole.",
+    )
+    latency: bool = Field(False, description="Time the forward pass of 1 and --batch-size clips.")
+    passes: int = Field(
+        30,  # ours
+        ge=2,
+        description="Forward passes timed by --latency, after 5 to warm up.",
+    )
+    input_size: str = Field(
+        "", description="Count the cost at this size too: FRAMESxJOINTS, such as 224x224."
+    )
+
+    @field_validator("input_size")
+    @classmethod
+    def _check_size(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", value):
+            raise PydanticCustomError("size", "TxV, two whole numbers such as 224x224")
+        return value
+
+
+class PredictSettings(DeviceSettings):
+    """Settings of `skelnas predict`."""
+
+    group = "Prediction"
+
+    top: int = Field(5, ge=1, description="Classes to print, most probable first.")
+    batch_size: int = Field(
+        64, ge=1, description="Recordings per batch; changes results by rounding only."
+    )
+    window: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="For a stream: frames per prediction; 0 for the model's clip.",
+    )
+    stride: int = Field(
+        8,  # ours
+        ge=1,
+        description="For a stream: frames between predictions.",
+    )
