@@ -1,1 +1,1 @@
-"""Raw skeleton data in: one module a format, each a `Source` that yields recordings."""
+"""Readers of raw skeleton data: one module per format, each with a `Source`."""

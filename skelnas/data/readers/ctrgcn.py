@@ -112,7 +112,7 @@ def _open(path: Path) -> _File:
     archive = Archive(path)
     labels: dict[str, NDArray[np.int64]] = {}
     rows: dict[str, Rows] = {}
-    widths: set[int] = set()
+    num_classes: set[int] = set()
     for part in PARTS:
         for name in (f"x_{part}", f"y_{part}"):
             if f"{name}.npy" not in archive.members:
@@ -129,18 +129,23 @@ def _open(path: Path) -> _File:
                 f"{path}: x_{part} has the shape {shape}, expected at most {MAX_CLIPS} clips x "
                 f"{MAX_FRAMES} frames x {np.prod(CLIP_SHAPE)}"
             )
-        # One-hot rows compress to almost nothing, which looks like a zip bomb.
-        data = archive.read(f"y_{part}.npy", MAX_LABEL_BYTES, check_ratio=False)
-        one_hot = read_npy(data, f"{path}: y_{part}")
-        if one_hot.ndim != 2 or len(one_hot) != shape[0] or not one_hot.shape[1]:
-            raise InputError(
-                f"{path}: y_{part} has the shape {one_hot.shape}, expected {shape[0]} x classes"
-            )
-        single = np.count_nonzero(one_hot, axis=1) == 1
-        labels[part] = np.where(single, one_hot.argmax(axis=1), -1)
-        widths.add(one_hot.shape[1])
-    if len(widths) != 1:
+        one_hot = _read_one_hot(path, archive, part, shape[0])
+        is_one_hot = np.count_nonzero(one_hot, axis=1) == 1
+        labels[part] = np.where(is_one_hot, one_hot.argmax(axis=1), -1)
+        num_classes.add(one_hot.shape[1])
+    if len(num_classes) != 1:
         raise InputError(
-            f"{path}: y_train and y_test have {widths} classes, expected the same number"
+            f"{path}: y_train and y_test have {num_classes} classes, expected the same number"
         )
-    return _File(labels, rows, widths.pop())
+    return _File(labels, rows, num_classes.pop())
+
+
+def _read_one_hot(path: Path, archive: Archive, part: str, num_clips: int) -> NDArray[Any]:
+    # One-hot rows compress to almost nothing, which looks like a zip bomb.
+    data = archive.read(f"y_{part}.npy", MAX_LABEL_BYTES, check_ratio=False)
+    one_hot = read_npy(data, f"{path}: y_{part}")
+    if one_hot.ndim != 2 or len(one_hot) != num_clips or not one_hot.shape[1]:
+        raise InputError(
+            f"{path}: y_{part} has the shape {one_hot.shape}, expected {num_clips} x classes"
+        )
+    return one_hot

@@ -322,21 +322,11 @@ def _read_persons(data: list[Any], where: str) -> _Persons:
             poses.append(pose)
             scores.append(score)
 
-    joints = np.zeros((len(frames), NUM_JOINTS, 3))
-    try:
-        joints[..., :2] = np.reshape(poses, (-1, NUM_JOINTS, 2))
-        joints[..., 2] = np.reshape(scores, (-1, NUM_JOINTS))
-    except OverflowError:
-        raise InputError(
-            f"{where}: expected numbers from 0 to 1, found one of hundreds of digits"
-        ) from None
-    joints[..., :2] -= 0.5
-    joints[joints[..., 2] <= 0] = 0
-    points = as_joints(joints)
-    visible = np.flatnonzero(points.any(axis=(1, 2)))
+    joints = _to_joints(poses, scores, where)
+    visible = np.flatnonzero(joints.any(axis=(1, 2)))
     if not len(visible):
         raise InputError(f"{where}: no person in any of {len(data)} frames")
-    return _Persons(np.array(frames)[visible], np.array(slots)[visible], points[visible])
+    return _Persons(np.array(frames)[visible], np.array(slots)[visible], joints[visible])
 
 
 def _pair(value: Any, first: str, second: str) -> tuple[Any, Any]:
@@ -347,6 +337,23 @@ def _pair(value: Any, first: str, second: str) -> tuple[Any, Any]:
 def _are_numbers(value: Any, count: int) -> bool:
     """Whether this is a list of `count` numbers."""
     return isinstance(value, list) and len(value) == count and set(map(type, value)) <= {int, float}
+
+
+def _to_joints(
+    poses: list[list[float]], scores: list[list[float]], where: str
+) -> NDArray[np.float32]:
+    """Return the joints of P persons [P, V, 3], centred; zero where the score is 0."""
+    joints = np.zeros((len(poses), NUM_JOINTS, 3))
+    try:
+        joints[..., :2] = np.reshape(poses, (-1, NUM_JOINTS, 2))  # [P, 2V] -> [P, V, 2]
+        joints[..., 2] = np.reshape(scores, (-1, NUM_JOINTS))
+    except OverflowError:
+        raise InputError(
+            f"{where}: expected numbers from 0 to 1, found one of hundreds of digits"
+        ) from None
+    joints[..., :2] -= 0.5
+    joints[joints[..., 2] <= 0] = 0
+    return as_joints(joints)
 
 
 def _choose_persons(persons: _Persons, rule: Literal["clip", "frame"]) -> Poses:

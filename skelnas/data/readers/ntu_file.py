@@ -71,7 +71,7 @@ def parse_by_line(data: bytes, where: str) -> Detections:
             for joint in range(NUM_JOINTS):
                 joints.append(lines.take_point(f"12 numbers of joint {joint + 1} of {body}"))
     lines.take_end(f"the end of the file after {num_frames} frames")
-    return _detections(num_frames, frames, slots, bodies, joints)
+    return _to_detections(num_frames, frames, slots, bodies, joints)
 
 
 class _Lines:
@@ -162,7 +162,7 @@ def _parse_in_bulk(data: bytes) -> Detections | None:
         ]
     except (ValueError, OverflowError):
         return None
-    return _detections(counts[0], frames, slots, bodies, np.stack(axes, axis=1))
+    return _to_detections(counts[0], frames, slots, bodies, np.stack(axes, axis=1))
 
 
 def _locate_bodies(counts: dict[int, int], num_lines: int) -> list[tuple[int, int, int]]:
@@ -254,7 +254,7 @@ def _parse_decimals(
     return value
 
 
-def _detections(
+def _to_detections(
     num_frames: int, frames: ArrayLike, slots: ArrayLike, bodies: ArrayLike, joints: ArrayLike
 ) -> Detections:
     return Detections(
