@@ -23,7 +23,14 @@ from skelnas.data.readers.archives import Archive
 from skelnas.data.readers.base import Layout, Poses
 from skelnas.data.readers.files import MAX_BYTES, as_joints, read_bytes, read_json
 from skelnas.data.readers.npy import read_npy
-from skelnas.data.readers.tables import Row, parse_integer, parse_number, read_table
+from skelnas.data.readers.tables import (
+    Row,
+    cell_error,
+    check_widths,
+    parse_integer,
+    parse_number,
+    read_table,
+)
 from skelnas.errors import InputError, shown
 
 ENDINGS = (".npy", ".npz", ".json", ".csv")
@@ -296,19 +303,13 @@ def _read_numbers(
     path: Path, rows: list[Row], names: list[str], columns: list[int]
 ) -> list[list[float]]:
     """Read the numbers in some columns; an empty cell becomes NaN."""
+    check_widths(path, rows, len(names))
     table = []
     for row in rows:
-        if len(row.cells) != len(names):
-            raise InputError(
-                f"{path}: line {row.line}: expected {len(names)} cells, found {len(row.cells)}"
-            )
         values = [parse_number(row.cells[column] or "nan") for column in columns]
         if None in values:
             column = columns[values.index(None)]
-            raise InputError(
-                f"{path}: line {row.line}, column {names[column]}: "
-                f"expected a number, found {row.cells[column][:40]!r}"
-            )
+            raise cell_error(path, row.line, names[column], "a number", row.cells[column])
         table.append([value for value in values if value is not None])
     return table
 
@@ -324,9 +325,6 @@ def _read_integers(
     for row in rows:
         value = parse_integer(row.cells[column], 0, 2**31)
         if value is None:
-            raise InputError(
-                f"{path}: line {row.line}, column {name}: "
-                f"expected a whole number from 0, found {row.cells[column][:40]!r}"
-            )
+            raise cell_error(path, row.line, name, "a whole number from 0", row.cells[column])
         values.append(value)
     return values

@@ -22,7 +22,7 @@ from skelnas.data.readers.base import (
 )
 from skelnas.data.readers.clip_files import Picture, read_clip, read_poses
 from skelnas.data.readers.skeleton_file import MAX_JOINTS, Skeleton, read_skeleton
-from skelnas.data.readers.tables import Row, parse_integer, read_table
+from skelnas.data.readers.tables import Row, cell_error, check_widths, parse_integer, read_table
 from skelnas.errors import InputError
 
 METADATA = ("subject", "camera", "setup")
@@ -195,12 +195,7 @@ def read_manifest(path: Path) -> Table:
     """
     header, *rows = read_table(path)
     columns = _find_columns(path, header)
-    for row in rows:
-        if len(row.cells) != len(header.cells):
-            raise InputError(
-                f"{path}: line {row.line}: expected {len(header.cells)} cells, "
-                f"found {len(row.cells)}"
-            )
+    check_widths(path, rows, len(header.cells))
     if not rows:
         raise InputError(f"{path}: line {header.line}: expected a clip in each line below, found 0")
     labels, classes = _read_labels(path, rows, columns["label"])
@@ -210,7 +205,7 @@ def read_manifest(path: Path) -> Table:
     for row, label in zip(rows, labels, strict=True):
         file = row.cells[columns["path"]]
         if not Path(file).name or "\0" in file:
-            raise _error(path, row, "path", "the path of a clip", file)
+            raise cell_error(path, row.line, "path", "the path of a clip", file)
         name = row.cells[columns["name"]] if "name" in columns else ""
         name = name or Path(file).with_suffix("").as_posix()
         clip = path.parent / file
@@ -254,7 +249,7 @@ def _read_labels(path: Path, rows: list[Row], column: int) -> tuple[list[int], t
     texts = [row.cells[column] for row in rows]
     for row, text in zip(rows, texts, strict=True):
         if not text:
-            raise _error(path, row, "label", "a class name, or a class index from 0", text)
+            raise cell_error(path, row.line, "label", "a class name, or a class index from 0", text)
     if not all(text.lstrip("-").isdigit() for text in texts):
         names = tuple(sorted(set(texts)))
         index = {name: number for number, name in enumerate(names)}
@@ -263,7 +258,9 @@ def _read_labels(path: Path, rows: list[Row], column: int) -> tuple[list[int], t
     for row, text in zip(rows, texts, strict=True):
         label = parse_integer(text, 0, MAX_CLASSES)
         if label is None:
-            raise _error(path, row, "label", f"a class index from 0 to {MAX_CLASSES - 1}", text)
+            raise cell_error(
+                path, row.line, "label", f"a class index from 0 to {MAX_CLASSES - 1}", text
+            )
         labels.append(label)
     return labels, tuple(f"class {label}" for label in range(max(labels) + 1))
 
@@ -272,22 +269,15 @@ def _read_number(path: Path, row: Row, columns: dict[str, int], name: str) -> in
     text = row.cells[columns[name]] if name in columns else ""
     value = parse_integer(text, 0, 2**31) if text else -1
     if value is None:
-        raise _error(path, row, name, "a whole number from 0, or nothing", text)
+        raise cell_error(path, row.line, name, "a whole number from 0, or nothing", text)
     return value
 
 
 def _read_part(path: Path, row: Row, name: str, column: int) -> int:
     text = row.cells[column]
     if text.lower() not in PARTS:
-        raise _error(path, row, name, "train, test or nothing", text)
+        raise cell_error(path, row.line, name, "train, test or nothing", text)
     return PARTS[text.lower()]
-
-
-def _error(path: Path, row: Row, column: str, expected: str, found: str) -> InputError:
-    text = repr(found[:40]) if found else "nothing"
-    return InputError(
-        f"{path}: line {row.line}, column {column}: expected {expected}, found {text}"
-    )
 
 
 @cache

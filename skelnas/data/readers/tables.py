@@ -62,6 +62,19 @@ def read_table(path: Path) -> list[Row]:
     return rows
 
 
+def check_widths(path: Path, rows: list[Row], width: int) -> None:
+    """Raise InputError unless all rows have `width` cells."""
+    for line, cells in rows:
+        if len(cells) != width:
+            raise InputError(f"{path}: line {line}: expected {width} cells, found {len(cells)}")
+
+
+def cell_error(path: Path, line: int, column: str, expected: str, found: str) -> InputError:
+    """Create the error about one cell."""
+    text = repr(found[:40]) if found else "nothing"
+    return InputError(f"{path}: line {line}, column {column}: expected {expected}, found {text}")
+
+
 def parse_integer(text: str, first: int, end: int) -> int | None:
     """Parse plain digits; return None unless they are a number >= `first` and < `end`."""
     if not text.isascii() or not text.isdigit() or len(text) > 18:

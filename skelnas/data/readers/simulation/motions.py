@@ -118,6 +118,13 @@ def walk(steps: float) -> Part:
     }
 
 
+SHAKE_HANDS: Part = {
+    "right arm forward": hold(42),
+    "right elbow": swing(9, cycles=4, around=38),
+    "right arm inward": hold(12),
+    "trunk bend": hold(7),
+}
+
 ACTIONS: tuple[Action, ...] = (
     Action(
         6,
@@ -299,18 +306,8 @@ ACTIONS: tuple[Action, ...] = (
         58,
         "handshaking",
         seconds=2.6,
-        performer={
-            "right arm forward": hold(42),
-            "right elbow": swing(9, cycles=4, around=38),
-            "right arm inward": hold(12),
-            "trunk bend": hold(7),
-        },
-        partner={
-            "right arm forward": hold(42),
-            "right elbow": swing(9, cycles=4, around=38),
-            "right arm inward": hold(12),
-            "trunk bend": hold(7),
-        },
+        performer=SHAKE_HANDS,
+        partner=SHAKE_HANDS,
         gap=1.0,
     ),
     Action(
