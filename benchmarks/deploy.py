@@ -27,7 +27,7 @@ from skelnas.config import PredictSettings
 from skelnas.evaluation.export import export
 from skelnas.evaluation.predict import predict_stream
 from skelnas.models.complexity import measure
-from skelnas.training.saved_model import Model, find_file, load_model
+from skelnas.training.saved_model import Model, find_model_file, load_model
 
 WARM_UP = 3
 THREADS = 1
@@ -48,7 +48,7 @@ def ways(path: Path, folder: Path) -> dict[str, tuple[int, Callable[[torch.Tenso
         "torchscript": torch.jit.load(io.BytesIO(files["torchscript"].read_bytes())),
         "onnx": lambda clips: session.run(None, {"clips": clips.numpy()}),
     }
-    files["model"] = find_file(path)
+    files["model"] = find_model_file(path)
     return {name: (files[name].stat().st_size, run) for name, run in runs.items()}
 
 

@@ -265,7 +265,7 @@ def test_broken_models(model: Path, tmp_path: Path) -> None:
         load_model(path)
 
     save_file({"w": torch.zeros(1)}, path)
-    with pytest.raises(InputError, match="not a model of skelnas"):
+    with pytest.raises(InputError, match="not a skelnas model"):
         load_model(path)
 
     tensors = load_file(model / run_dir.MODEL)

@@ -23,8 +23,8 @@ from skelnas.runtime import devices, files, seed
 from skelnas.training.saved_model import (
     METADATA_KEY,
     Model,
-    describe,
-    find_file,
+    card_to_json,
+    find_model_file,
     load_model,
     to_bytes,
 )
@@ -91,7 +91,7 @@ def export(model_path: Path, out: Path, format: ExportFormat) -> Exported:
             network does.
         SkelnasError: a package is missing, or the file would not compute what the model does.
     """
-    source = find_file(model_path)
+    source = find_model_file(model_path)
     _check_out(out, source)
     model = load_model(source)
     folded = Model(fold(model.network), replace(model.card, folded=True))
@@ -148,7 +148,7 @@ def _to_torchscript(model: Model) -> tuple[bytes, Run]:
             model.network, _example(model), check_trace=False
         )
         file = io.BytesIO()
-        extra = {TORCHSCRIPT_METADATA: describe(model.card)}
+        extra = {TORCHSCRIPT_METADATA: card_to_json(model.card)}
         torch.jit.save(traced, file, _extra_files=extra)
         loaded: Run = torch.jit.load(  # type: ignore[no-untyped-call]
             io.BytesIO(file.getvalue())
@@ -190,7 +190,7 @@ def _to_onnx(model: Model) -> tuple[bytes, Run]:
     assert program is not None
     proto = program.model_proto
     _forget_sources(proto)
-    onnx.helper.set_model_props(proto, {METADATA_KEY: describe(model.card)})
+    onnx.helper.set_model_props(proto, {METADATA_KEY: card_to_json(model.card)})
     data: bytes = proto.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
 

@@ -24,7 +24,7 @@ from skelnas.reporting.rendering import render
 from skelnas.runtime import files
 from skelnas.runtime.console import note
 from skelnas.training import run_dir
-from skelnas.training.saved_model import Model, find_file, load_model
+from skelnas.training.saved_model import Model, find_model_file, load_model
 
 README = "README.md"
 PICTURE = "cells.svg"
@@ -77,7 +77,7 @@ def check_card(folder: Path) -> None:
             f"{folder}: is not a model folder, so it has no card",
             hint="pass the folder, or leave out --card",
         )
-    find_file(folder)
+    find_model_file(folder)
     text = _read(folder)
     if _is_foreign(text):
         raise UsageError(

@@ -1,7 +1,7 @@
-"""Trained models on disk: a safetensors file that says all that is needed to use it.
+"""Trained models on disk: one safetensors file with everything needed to use the model.
 
-``model.safetensors`` holds the weights under their names in the network and one metadata key,
-``skelnas``, with a sorted JSON object: `ModelCard.to_dict`.
+``model.safetensors`` holds the weights under their names in the network, and in the metadata key
+``skelnas`` a sorted JSON object: `ModelCard.to_dict`.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ METADATA_KEY = "skelnas"
 VERSION = 1
 
 CELL_FIELDS = ("genotype", "channels", "layers")
-"""What a card says of a network that has cells."""
+"""Card fields of a network of cells; a baseline has none of them."""
 
 Positive = Annotated[int, Field(ge=1)]
 
 
 class Model(nn.Module):
-    """A trained network and what it is: clips [N, C, T, V] to logits [N, classes].
+    """A trained network and its description: clips [N, C, T, V] to logits [N, classes].
 
     Attributes:
-        network: the network, whose weights have the names that they have in the file.
-        card: what it is, what it was trained on and how its input is made.
+        network: the network; its weights have the same names as in the file.
+        card: describes the network, its training data and its input.
     """
 
     def __init__(self, network: AnyNetwork, card: ModelCard) -> None:
@@ -62,25 +62,25 @@ class Model(nn.Module):
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model is, what it was trained on and how its input is made.
+    """Description of a model: its network, its training data and its input.
 
     Attributes:
         classes: class names in order of the class index.
         input_shape: (C, T, V) of a clip.
         joints: names of the joints of one person.
         clip_settings: `skelnas.config.ClipSettings` as plain JSON.
-        source, protocol: the data set, and the split whose training part was learned from.
-        versions: of what trained it.
-        hold_out: what of that part was not learned from, or None.
-        epoch: which the network is of, if held-out clips chose it; None for the last.
-        genotype: JSON form of the cells; None for a baseline, like the two below.
+        source, protocol: the data set, and the split whose training part was used.
+        versions: of the software that trained it.
+        hold_out: the clips of the training part that were held out, or None.
+        epoch: the epoch of the weights if held-out clips chose it; None for the last.
+        genotype: JSON form of the cells; None for a baseline, like the next two.
         channels, layers: width of the first cell, number of cells.
-        input_norm: whether each number of a joint is normalised before the stem of such cells.
-        branches: whether there is such a network for each stream and one for all of them.
-        baseline: name of a network of `skelnas.models.baselines`; None if it has cells.
-        bones: pairs of joints of one person that are joined, for a baseline that needs them.
-        layout: joints, bones and channels of the clips in the cache; None in a model of an
-            earlier skelnas, like the next.
+        input_norm: whether each channel of a joint is normalised before the stem; cells only.
+        branches: whether there is one network for each stream and one for all of them.
+        baseline: name of a network in `skelnas.models.baselines`; None for cells.
+        bones: pairs of connected joints of one person, for a baseline that needs them.
+        layout: joints, bones and channels of the clips in the cache; None in models of earlier
+            versions, like the next.
         rule: how persons were chosen and coordinates changed on the way into the cache.
         folded: whether normalisation is folded into convolutions (`skelnas.models.fold`).
     """
@@ -108,14 +108,14 @@ class ModelCard:
     folded: bool = False
 
     def __post_init__(self) -> None:
-        """Check that one network is described; raises ValueError."""
+        """Check that the fields agree; raises ValueError."""
         cells = (self.genotype, self.channels, self.layers)
         if any((part is None) != (self.baseline is not None) for part in cells):
             raise ValueError("a model has either genotype, channels and layers, or baseline")
         if self.baseline is not None and (
             not self.joints or self.input_shape[2] % len(self.joints)
         ):
-            raise ValueError("the joints of the input are not those of whole persons")
+            raise ValueError("the input has joints of incomplete persons")
         if self.layout is not None:
             self._check_layout(self.layout)
         if self.branches and (self.layout is None or "," not in self.make_clip_settings().streams):
@@ -123,47 +123,47 @@ class ModelCard:
 
     def _check_layout(self, layout: Layout) -> None:
         if list(layout.joints) != self.joints or not self.joints:
-            raise ValueError("two lists of joints")
+            raise ValueError("joints and layout disagree")
         ends = {joint for bone in layout.bones for joint in bone} | {layout.center_joint or 0}
         if not ends <= set(range(len(self.joints))):
-            raise ValueError("a bone or the centre is a joint that does not exist")
+            raise ValueError("a bone or the centre refers to a joint that does not exist")
         if clip_shape(layout, self.max_persons, self.make_clip_settings()) != self.input_shape:
             raise ValueError(f"clips of these joints are not {self.input_shape}")
 
     @property
     def max_persons(self) -> int:
-        """The most persons of a clip, whose joints lie side by side in the input."""
+        """Maximum number of persons in a clip; their joints are side by side in the input."""
         return self.input_shape[2] // len(self.joints)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain containers, without those of the other kind of network."""
-        others = {"baseline", "bones"} if self.baseline is None else set(CELL_FIELDS)
-        unusual = ("folded", "input_norm", "branches", "epoch")
-        others |= {name for name in unusual if not getattr(self, name)}
-        return {name: value for name, value in asdict(self).items() if name not in others}
+        """Return the fields as plain containers, without those that do not apply."""
+        omitted = {"baseline", "bones"} if self.baseline is None else set(CELL_FIELDS)
+        optional = ("folded", "input_norm", "branches", "epoch")
+        omitted |= {name for name in optional if not getattr(self, name)}
+        return {name: value for name, value in asdict(self).items() if name not in omitted}
 
     def make_network(self) -> AnyNetwork:
-        """Make the network, with fresh weights."""
+        """Make the network, with newly initialised weights."""
         network = self._make_unfolded()
         return fold(network) if self.folded else network
 
     def _make_unfolded(self) -> AnyNetwork:
         if not self.branches:
-            return self._make_one(self.input_shape[0])
+            return self._make_branch(self.input_shape[0])
         assert self.layout is not None
         channels = branch_channels(self.make_clip_settings().streams, self.layout)
-        return Branches([self._make_one(len(own)) for own in channels], channels)
+        return Branches([self._make_branch(len(indices)) for indices in channels], channels)
 
-    def _make_one(self, channels: int) -> Network | Baseline:
+    def _make_branch(self, num_channels: int) -> Network | Baseline:
         if self.baseline is not None:
             joints, persons = len(self.joints), self.max_persons
-            shape = Shape(channels, joints, persons, len(self.classes), self.bones)
+            shape = Shape(num_channels, joints, persons, len(self.classes), self.bones)
             return find_baseline(self.baseline)(shape)
         assert self.channels is not None
         assert self.layers is not None
         return Network(
             from_dict(self.genotype, "the model's genotype"),
-            in_channels=channels,
+            in_channels=num_channels,
             num_classes=len(self.classes),
             channels=self.channels,
             num_layers=self.layers,
@@ -171,44 +171,44 @@ class ModelCard:
         )
 
     def make_clip_settings(self) -> ClipSettings:
-        """Return how the model's input is made from clips."""
+        """Return the settings by which clips become the model's input."""
         return ClipSettings(**self.clip_settings)
 
     def find_origin(self) -> Origin:
-        """Return where the clips came from, so that a recording can go the same way.
+        """Return where the clips came from, so that recordings can be processed like them.
 
         Raises:
-            InputError: the model is of an earlier skelnas, and does not say it.
+            InputError: the model is of an earlier version and does not record it.
         """
         layout = self.layout or LAYOUTS.get(self.source)
         if layout is None or list(layout.joints) != self.joints:
             raise InputError(
                 f"the model does not say what the numbers of its {self.source} joints are",
-                hint="it is of an earlier skelnas: train it again, or score it by `evaluate`",
+                hint="an earlier skelnas trained it: train it again, or score it with `evaluate`",
             )
         return Origin(self.source, layout, self.max_persons, self.rule or {})
 
 
-def describe(card: ModelCard) -> str:
-    """Return the JSON object that goes with weights, in whatever file they are."""
+def card_to_json(card: ModelCard) -> str:
+    """Return the JSON object that every model file carries, whatever its format."""
     return json.dumps({"version": VERSION, **card.to_dict()}, sort_keys=True)
 
 
 def to_bytes(network: nn.Module, card: ModelCard) -> bytes:
-    """Return the content of a model's file."""
+    """Return the content of a model file."""
     tensors = {name: t.detach().contiguous().cpu() for name, t in network.state_dict().items()}
-    return save(tensors, metadata={METADATA_KEY: describe(card)})
+    return save(tensors, metadata={METADATA_KEY: card_to_json(card)})
 
 
 def save_model(folder: Path, network: nn.Module, card: ModelCard) -> Path:
-    """Write ``model.safetensors`` into a folder, atomically; returns its path."""
+    """Write ``model.safetensors`` into a folder, atomically; return its path."""
     path = folder / MODEL
     files.atomic_write(path, to_bytes(network, card))
     return path
 
 
-def find_file(path: Path | str) -> Path:
-    """Return the file of a model, given that or its folder.
+def find_model_file(path: Path | str) -> Path:
+    """Return the file of a model, given the file or its folder.
 
     Raises:
         InputError: there is none.
@@ -224,12 +224,12 @@ def find_file(path: Path | str) -> Path:
 
 
 def load_model(path: Path | str) -> Model:
-    """Load a model from its folder or its file, on the CPU and ready to be evaluated.
+    """Load a model from its folder or its file, on the CPU and in evaluation mode.
 
     Raises:
-        InputError: there is no model, or it is not one of this version of skelnas.
+        InputError: there is no model, or this version of skelnas cannot read it.
     """
-    file_path = find_file(path)
+    file_path = find_model_file(path)
     try:
         with safe_open(file_path, framework="pt") as file:
             description = json.loads((file.metadata() or {})[METADATA_KEY])
@@ -238,7 +238,7 @@ def load_model(path: Path | str) -> Model:
         raise InputError(f"{file_path}: not a readable safetensors file ({error})") from None
     except (KeyError, ValueError):
         raise InputError(
-            f"{file_path}: not a model of skelnas: its metadata has no {METADATA_KEY!r} entry"
+            f"{file_path}: not a skelnas model: its metadata has no {METADATA_KEY!r} entry"
         ) from None
     if not isinstance(description, dict) or description.pop("version", None) != VERSION:
         raise InputError(
@@ -248,27 +248,29 @@ def load_model(path: Path | str) -> Model:
     try:
         card = TypeAdapter(ModelCard).validate_python(description)
         if card.input_shape[1] != card.make_clip_settings().frames:
-            raise ValueError("two numbers of frames")
-        network = _fill(card, tensors)
+            raise ValueError("input_shape and clip_settings disagree on the frames")
+        network = _build_network(card, tensors)
     except (TypeError, RuntimeError, ValueError, SkelnasError) as error:
         reason = "; ".join(str(error).splitlines()[:3])
         raise InputError(f"{file_path}: weights and description disagree ({reason})") from None
     return Model(network, card).eval()
 
 
-def _fill(card: ModelCard, tensors: dict[str, Tensor]) -> AnyNetwork:
-    """Make the network around its weights; a description that does not fit them costs nothing.
+def _build_network(card: ModelCard, tensors: dict[str, Tensor]) -> AnyNetwork:
+    """Build the network around its weights.
+
+    A description of a much larger network than the weights are of is refused before it is built.
 
     Raises:
-        ValueError, RuntimeError: it does not fit.
+        ValueError, RuntimeError: the weights do not fit the description.
     """
     if card.baseline is None:
         genotype = from_dict(card.genotype, "the model's genotype")
-        nodes = len(genotype.normal) + len(genotype.reduction)
-        if (card.layers or 0) > len(tensors) or nodes > len(tensors):
-            raise ValueError(f"{card.layers} layers, {nodes} nodes, but {len(tensors)} tensors")
+        num_nodes = len(genotype.normal) + len(genotype.reduction)
+        if (card.layers or 0) > len(tensors) or num_nodes > len(tensors):
+            raise ValueError(f"{card.layers} layers, {num_nodes} nodes, but {len(tensors)} tensors")
     elif card.bones and len(card.joints) ** 2 > sum(map(Tensor.numel, tensors.values())):
-        raise ValueError(f"{len(card.joints)} joints, but fewer weights than pairs of them")
+        raise ValueError(f"{len(card.joints)} joints, but fewer weights than pairs of joints")
     with torch.device("meta"):  # shapes without memory
         network = card.make_network()
     network.load_state_dict(tensors, assign=True)
