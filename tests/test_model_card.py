@@ -177,3 +177,12 @@ def test_a_baseline_has_no_cells(tiny_cache: Path, tmp_path: Path) -> None:
     assert "a temporal-conv, trained with skelnas" in text
     assert "## Genotype" not in text
     assert not (tmp_path / "m" / PICTURE).exists()
+
+
+def test_a_model_just_trained_has_the_card_of_its_file(tiny_cache: Path, tmp_path: Path) -> None:
+    result = train(tiny_cache, BUILT_IN["ntu_cs112se30"], tmp_path / "m", SMALL)
+    write_card(tmp_path / "m", result.model)
+    text = (tmp_path / "m" / README).read_text()
+    (tmp_path / "m" / README).unlink()
+    write_card(tmp_path / "m", load_model(tmp_path / "m"))
+    assert (tmp_path / "m" / README).read_text() == text

@@ -213,8 +213,9 @@ def _facts(folder: Path, model: Model) -> list[tuple[str, str]]:
     card = model.card
     complexity = measure(model.network, card.input_shape)
     channels, frames, joints = card.input_shape
-    clip = ", ".join(f"{key} {json.dumps(value)}" for key, value in card.clip_settings.items())
-    rule = ", ".join(f"{key}: {value}" for key, value in (card.rule or {}).items())
+    settings = sorted(card.clip_settings.items())  # as in the file, see `ModelCard.to_dict`
+    clip = ", ".join(f"{key} {json.dumps(value)}" for key, value in settings)
+    rule = ", ".join(f"{key}: {value}" for key, value in sorted((card.rule or {}).items()))
     rows = [
         ("parameters", f"{complexity.parameters:,}"),
         ("multiply-adds per clip", f"{complexity.macs:,}"),
@@ -235,7 +236,7 @@ def _facts(folder: Path, model: Model) -> list[tuple[str, str]]:
     ]
     if card.epoch is not None:
         rows.append(("epoch, chosen on held-out clips", str(card.epoch)))
-    versions = ", ".join(f"{name} {number}" for name, number in card.versions.items())
+    versions = ", ".join(f"{name} {number}" for name, number in sorted(card.versions.items()))
     return [*rows, *_training_facts(folder), ("versions", versions)]
 
 
