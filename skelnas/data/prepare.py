@@ -6,13 +6,13 @@ so that the cache is the same, byte for byte, for any number of workers.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
 from collections.abc import Generator, Iterable
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -248,7 +248,7 @@ def _write_clips(
         InputError: more than `max_failed` files are broken.
     """
 
-    @cache
+    @functools.cache
     def num_classes(label: int) -> int:
         return len(source.classes(np.array([label], dtype=np.int32)))
 
