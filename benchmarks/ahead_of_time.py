@@ -1,4 +1,4 @@
-"""The kernels without a GPU: which are launched for a cell, and what a compiler makes of them."""
+"""List the kernel launches of a cell and compile the kernels ahead of time, without a GPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TYPES = {torch.float32: "*fp32", torch.uint8: "*u8"}
 
 
 class Launch(NamedTuple):
-    """A kernel as it would be run."""
+    """A kernel with its grid and arguments."""
 
     kernel: Any
     grid: tuple[int, ...]
@@ -41,14 +41,14 @@ class Launch(NamedTuple):
 
     @property
     def variant(self) -> tuple[Any, ...]:
-        """What it is compiled for; launches of one variant share a binary."""
+        """What determines the binary: launches of one variant share it."""
         return self.name, self.warps, *sorted(self.constants.items())
 
     @property
     def constants(self) -> dict[str, Any]:
-        """The arguments that are known when it is compiled."""
-        known = self.kernel.params
-        return {each.name: self.arguments[each.name] for each in known if each.is_constexpr}
+        """The arguments that are compile-time constants."""
+        params = self.kernel.params
+        return {each.name: self.arguments[each.name] for each in params if each.is_constexpr}
 
     @property
     def signature(self) -> dict[str, str]:
@@ -65,9 +65,9 @@ class Compiled(NamedTuple):
     """What a compiled kernel needs.
 
     Attributes:
-        registers: of a thread.
-        spilled: bytes of a thread that do not fit into them.
-        shared: bytes of a program.
+        registers: registers per thread.
+        spilled: bytes per thread that do not fit into the registers.
+        shared: bytes of shared memory per program.
     """
 
     registers: int
@@ -76,7 +76,7 @@ class Compiled(NamedTuple):
 
 
 def compile_for(launch: Launch, capability: Capability) -> Compiled:
-    """Compile a kernel for a GPU that need not be there."""
+    """Compile a kernel for a GPU, which need not be present."""
     target = GPUTarget("cuda", 10 * capability[0] + capability[1], 32)
     source = ASTSource(
         launch.kernel,
@@ -95,30 +95,32 @@ def compile_for(launch: Launch, capability: Capability) -> Compiled:
 
 
 def _usage(binary: bytes) -> tuple[int, int]:
-    """Return the registers and the stack of a thread, as NVIDIA's tool tells them."""
+    """Return the registers and stack bytes per thread, from cuobjdump."""
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary)
         file.flush()
-        told = subprocess.run([tool, "-res-usage", file.name], capture_output=True, check=True)
-    found = re.search(r"REG:(\d+) STACK:(\d+)", told.stdout.decode())
+        done = subprocess.run([tool, "-res-usage", file.name], capture_output=True, check=True)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", done.stdout.decode())
     if not found:
-        raise ValueError(f"{tool} tells nothing: {told.stdout!r}")
+        raise ValueError(f"{tool} reports no usage: {done.stdout!r}")
     return int(found[1]), int(found[2])
 
 
 @contextmanager
 def recording(capability: Capability) -> Iterator[list[Launch]]:
-    """Note launches instead of running them, as if on a GPU, for a while."""
+    """Record launches, as on a GPU of this capability, instead of running them."""
     launched: list[Launch] = []
 
-    def note(kernel: Any, grid: tuple[int, ...], warps: int, arguments: Mapping[str, Any]) -> None:
+    def record(
+        kernel: Any, grid: tuple[int, ...], warps: int, arguments: Mapping[str, Any]
+    ) -> None:
         if all(grid):
-            own = {name: arguments[name] for name in kernel.arg_names}
-            launched.append(Launch(kernel, grid, warps, own))
+            taken = {name: arguments[name] for name in kernel.arg_names}
+            launched.append(Launch(kernel, grid, warps, taken))
 
     before = launches.launch, blocks.choose
-    launches.launch = note
+    launches.launch = record
     blocks.choose = lambda channels, device: for_capability(channels, capability)
     try:
         yield launched
@@ -132,23 +134,23 @@ def launches_of(
     reduction: bool,
     capability: Capability,
     num_nodes: int = 4,
-    wanted: bool = True,
+    grad_weights: bool = True,
 ) -> tuple[list[Launch], list[Launch]]:
-    """List what is launched for a cell, forward and backward.
+    """Return the launches for a cell, forward and backward.
 
     Args:
         primitives, reduction, num_nodes: the cell.
         shape: of its inputs.
         capability: of the GPU.
-        wanted: whether the gradients of weights are.
+        grad_weights: whether the backward pass computes the gradients of the weights.
     """
     cell = make_cell(primitives, shape, reduction, num_nodes, torch.device("cpu"))
     for weight in cell.leaves[3:]:
-        weight.requires_grad_(wanted)
+        weight.requires_grad_(grad_weights)
     with recording(capability) as launched:
-        out = evaluate(cell.inputs, cell.mix, cell.primitives, cell.weights, reduction)
+        out = evaluate(cell.inputs, cell.op_weights, cell.primitives, cell.weights, reduction)
         forward = list(launched)
-        torch.autograd.grad(out, [cell.mix], torch.empty_like(out), allow_unused=True)
+        torch.autograd.grad(out, [cell.op_weights], torch.empty_like(out), allow_unused=True)
     return forward, launched[len(forward) :]
 
 

@@ -78,22 +78,24 @@ def cost(launch: Launch) -> tuple[int, int]:
             terms = [2 * edges[0][0] + far * edges[1][0], 2 * (2 + far)]
             nodes = 2 * edges[0][1] + far * edges[1][1]
             return size * image * (sum(terms) + nodes + 1), 0
-        case "meet":
+        case "sum_products":
             return size * image * (k * (1 + len(ops)) + 2 * pools + scaled), 0
-        case "through_pointwise":
+        case "pointwise_backward":
             some = separable if given["STAGE"] == 1 else second
             moved = 3 * k * len(some) + pools * (k + 4)
             flops = work(some, depthwise=False)
-            if given["WANTED"]:
+            if given["GRAD_WEIGHTS"]:
                 moved += k * len(some) if given["STAGE"] == 2 else 0
                 flops += work(some) + work(some, pointwise=False)
-            return size * (image * moved + node * (given["WANTED"] and given["STAGE"] == 1)), flops
-        case "through_depthwise":
+            return size * (
+                image * moved + node * (given["GRAD_WEIGHTS"] and given["STAGE"] == 1)
+            ), flops
+        case "depthwise_backward":
             return size * 3 * k * len(second) * image, work(second, pointwise=False)
-        case "to_node":
+        case "node_gradient":
             moved = image * (k * (len(ops) + 1) + pools * 2) + image // 4 * pools + node * 2
-            return size * (moved + node * given["BASED"]), work(ops, pointwise=False)
-        case "to_dense_weights":
+            return size * (moved + node * given["HAS_BASE"]), work(ops, pointwise=False)
+        case "dense_weight_gradients":
             return size * (k * image * (1 + len(dense)) + node), work(dense)
         case _:  # statistics and gates: sums of tiles
             return 0, 0
@@ -108,9 +110,9 @@ def passes(args: argparse.Namespace, capability: tuple[int, int]) -> dict[str, l
             t, v = (-(-t // 2), -(-v // 2)) if spec.reduction else (t, v)
             continue
         shape = (args.batch, spec.channels, t, v)
-        for name, wanted in (("backward", False), ("backward with weights", True)):
+        for name, grad_weights in (("backward", False), ("backward with weights", True)):
             forward, backward = launches_of(
-                SPACES[args.space], shape, spec.reduction, capability, wanted=wanted
+                SPACES[args.space], shape, spec.reduction, capability, grad_weights=grad_weights
             )
             found[name] += backward
         found["forward"] += forward
@@ -158,7 +160,7 @@ def count_cell(args: argparse.Namespace) -> dict[str, dict[str, int]]:
         cell = make_cell(SPACES[args.space], shape, False, 4, torch.device("cpu"))
         run = evaluate if engine == "triton" else ENGINES[engine]
         with recording((9, 0)) as launched, Dispatched() as counter:
-            out = run(cell.inputs, cell.mix, cell.primitives, cell.weights, False)
+            out = run(cell.inputs, cell.op_weights, cell.primitives, cell.weights, False)
             torch.autograd.grad(out, cell.leaves, torch.empty_like(out), allow_unused=True)
         found[engine] = {
             "launches": counter.launches + len(launched),

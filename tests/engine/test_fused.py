@@ -19,10 +19,10 @@ OPS = [op for op in PRIMITIVES if op != "none"]
 
 @dataclass
 class Case:
-    """A mixed cell with random inputs, shares and weights."""
+    """A mixed cell with random inputs, op weights and weights."""
 
     inputs: tuple[Tensor, Tensor]
-    mix: Tensor
+    op_weights: Tensor
     primitives: Sequence[str]
     weights: list[list[tuple[Tensor, ...]]]
     reduction: bool
@@ -30,17 +30,19 @@ class Case:
     @property
     def leaves(self) -> list[Tensor]:
         weights = [tensor for edge in self.weights for op in edge for tensor in op]
-        return [*self.inputs, self.mix, *weights]
+        return [*self.inputs, self.op_weights, *weights]
 
     def run(self, engine: str) -> Tensor:
-        return ENGINES[engine](self.inputs, self.mix, self.primitives, self.weights, self.reduction)
+        return ENGINES[engine](
+            self.inputs, self.op_weights, self.primitives, self.weights, self.reduction
+        )
 
-    def gradients(self, engine: str, wanted: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def gradients(self, engine: str, leaves: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         out = self.run(engine)
         generator = torch.Generator().manual_seed(7)
         upstream = torch.randn(out.shape, generator=generator, dtype=torch.float64)
         gradients = torch.autograd.grad(
-            out, wanted, upstream.to(out.dtype), allow_unused=True, materialize_grads=True
+            out, leaves, upstream.to(out.dtype), allow_unused=True, materialize_grads=True
         )
         return out, list(gradients)
 
@@ -66,8 +68,8 @@ def make_case(
         for edge in edges
     ]
     first, last = (torch.randn(shape, dtype=dtype).requires_grad_() for _ in range(2))
-    mix = torch.randn(len(edges), len(primitives), dtype=dtype).softmax(1).requires_grad_()
-    return Case((first, last), mix, primitives, weights, reduction)
+    op_weights = torch.randn(len(edges), len(primitives), dtype=dtype).softmax(1).requires_grad_()
+    return Case((first, last), op_weights, primitives, weights, reduction)
 
 
 def assert_same(case: Case) -> None:
@@ -102,11 +104,11 @@ def test_one_node() -> None:
 
 
 @pytest.mark.parametrize("alone", range(len(SPACES["sar"])))
-def test_shares_of_zero_and_one(alone: int) -> None:
+def test_op_weights_of_zero_and_one(alone: int) -> None:
     case = make_case(SPACES["sar"], (2, 4, 6, 5), reduction=False)
     with torch.no_grad():
-        case.mix.zero_()
-        case.mix[:, alone] = 1
+        case.op_weights.zero_()
+        case.op_weights[:, alone] = 1
     assert_same(case)
 
 
@@ -118,12 +120,12 @@ def test_equal_pixels_send_their_gradient_to_the_first_as_in_the_reference() -> 
     assert_same(case)
 
 
-def test_gradients_of_shares_alone_are_the_same_when_weights_are_frozen() -> None:
+def test_gradients_of_op_weights_alone_are_the_same_when_weights_are_frozen() -> None:
     case = make_case(SPACES["sar"], (2, 4, 9, 6), reduction=True, nodes=3)
-    _, (expected,) = case.gradients("fused", [case.mix])
+    _, (expected,) = case.gradients("fused", [case.op_weights])
     for tensor in case.leaves:
-        tensor.requires_grad_(tensor is case.mix)
-    _, (actual,) = case.gradients("fused", [case.mix])
+        tensor.requires_grad_(tensor is case.op_weights)
+    _, (actual,) = case.gradients("fused", [case.op_weights])
     assert torch.equal(actual, expected)
 
 
@@ -150,7 +152,7 @@ def test_float32_is_as_near_to_the_truth_as_the_reference_is() -> None:
 def test_channels_last_or_not_is_the_same() -> None:
     case = make_case(SPACES["sar"], (2, 4, 9, 6), reduction=False)
     last = [x.to(memory_format=torch.channels_last) for x in case.inputs]
-    out = fused.cell((last[0], last[1]), case.mix, case.primitives, case.weights, False)
+    out = fused.cell((last[0], last[1]), case.op_weights, case.primitives, case.weights, False)
     assert torch.equal(out, case.run("fused"))
 
 
@@ -171,7 +173,9 @@ def test_backward_can_be_repeated() -> None:
 
 def test_a_second_derivative_is_refused() -> None:
     case = make_case(("none", "conv_3x3"), (2, 4, 6, 5), reduction=False)
-    (gradient,) = torch.autograd.grad(case.run("fused").square().sum(), case.mix, create_graph=True)
+    (gradient,) = torch.autograd.grad(
+        case.run("fused").square().sum(), case.op_weights, create_graph=True
+    )
     with pytest.raises(RuntimeError, match="differentiate twice"):
         gradient.sum().backward()
 
@@ -207,8 +211,8 @@ def test_an_operation_without_a_fused_form_is_the_reference_s(
     other = next(other for other in OPS if other != op)
     case = make_case(("none", op, other), (2, 4, 7, 5), reduction, nodes=3)
     assert_same(case)
-    _, (expected,) = case.gradients("fused", [case.mix])
+    _, (expected,) = case.gradients("fused", [case.op_weights])
     for tensor in case.leaves:
-        tensor.requires_grad_(tensor is case.mix)
-    _, (frozen,) = case.gradients("fused", [case.mix])
+        tensor.requires_grad_(tensor is case.op_weights)
+    _, (frozen,) = case.gradients("fused", [case.op_weights])
     assert torch.equal(frozen, expected)

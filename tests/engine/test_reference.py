@@ -130,13 +130,13 @@ def test_mixed_op_gradcheck(stride: int) -> None:
 
 
 @pytest.mark.parametrize("chosen", range(8))
-def test_mixed_op_with_one_share_is_that_operation(chosen: int) -> None:
+def test_mixed_op_with_one_op_weight_is_that_operation(chosen: int) -> None:
     torch.manual_seed(2)
     primitives = SPACES["sar"]
     weights = [list(make_op(op, 4, 1, searching=True).double().parameters()) for op in primitives]
-    mix = F.one_hot(torch.tensor(chosen), 8).double()
+    op_weights = F.one_hot(torch.tensor(chosen), 8).double()
     x = clip()
-    actual = reference.mixed_op(x, mix, primitives, weights, 1)
+    actual = reference.mixed_op(x, op_weights, primitives, weights, 1)
     op = primitives[chosen]
     expected = torch.zeros_like(x) if op == "none" else reference.OPS[op](x, weights[chosen], 1)
     torch.testing.assert_close(actual, expected)
@@ -144,10 +144,10 @@ def test_mixed_op_with_one_share_is_that_operation(chosen: int) -> None:
 
 def test_cell_sums_edges_into_nodes_in_order() -> None:
     primitives = ("none", "skip_connect")
-    mix = torch.tensor([[0, 1], [0, 2], [0, 3], [0, 0], [0, 5]], dtype=torch.float64)
+    op_weights = torch.tensor([[0, 1], [0, 2], [0, 3], [0, 0], [0, 5]], dtype=torch.float64)
     weights: list[list[list[Tensor]]] = [[[], []]] * 5
     a, b = clip(), 2 * clip()
-    output = reference.cell((a, b), mix, primitives, weights, reduction=False)
+    output = reference.cell((a, b), op_weights, primitives, weights, reduction=False)
     node2 = a + 2 * b
     node3 = 3 * a + 0 * b + 5 * node2
     torch.testing.assert_close(output, torch.cat([node2, node3], dim=1))

@@ -70,10 +70,10 @@ def make(
     return check.make_cell(primitives, shape, reduction, nodes, DEVICE, DTYPE)
 
 
-def results(cell: check.Cell, run: Run, wanted: Sequence[Tensor]) -> list[Tensor]:
-    out = run(cell.inputs, cell.mix, cell.primitives, cell.weights, cell.reduction)
+def results(cell: check.Cell, run: Run, leaves: Sequence[Tensor]) -> list[Tensor]:
+    out = run(cell.inputs, cell.op_weights, cell.primitives, cell.weights, cell.reduction)
     upstream = torch.linspace(-9, 9, out.numel(), device=DEVICE, dtype=DTYPE).sin().view_as(out)
-    found = torch.autograd.grad(out, wanted, upstream, allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(out, leaves, upstream, allow_unused=True, materialize_grads=True)
     return [out.detach(), *found]
 
 
@@ -119,12 +119,12 @@ def test_equal_pixels_send_their_gradient_to_the_first_as_in_the_reference() -> 
     assert_same(cell)
 
 
-def test_gradients_of_shares_alone_are_the_same_when_weights_are_frozen() -> None:
+def test_gradients_of_op_weights_alone_are_the_same_when_weights_are_frozen() -> None:
     cell = make(("conv_3x3", "sep_conv_3x3"), (1, 2, 2, 3), reduction=False, nodes=1)
-    _, expected = results(cell, mixed_cell.evaluate, [cell.mix])
+    _, expected = results(cell, mixed_cell.evaluate, [cell.op_weights])
     for tensor in cell.leaves:
-        tensor.requires_grad_(tensor is cell.mix)
-    _, actual = results(cell, mixed_cell.evaluate, [cell.mix])
+        tensor.requires_grad_(tensor is cell.op_weights)
+    _, actual = results(cell, mixed_cell.evaluate, [cell.op_weights])
     assert torch.equal(actual, expected)
 
 
@@ -135,13 +135,13 @@ def test_statistics_survive_a_mean_far_from_zero_in_float32() -> None:
         for image in cell.inputs
     ]
     plan = layout.make_layout(("conv_3x3",), 2, 2, 1, False)
-    packed = plan.pack(cell.weights, cell.mix).detach()
-    kept = mixed_cell._forward(plan, images, cell.mix.detach(), packed)
+    packed = plan.pack(cell.weights, cell.op_weights).detach()
+    saved = mixed_cell._forward(plan, images, cell.op_weights.detach(), packed)
     for edge, image in enumerate(images):
         raw = reference.convolve(image.double(), cell.weights[edge][0][0].double())
         mean, rstd = raw.mean((0, 2, 3)), raw.var((0, 2, 3), correction=0).add(1e-5).rsqrt()
-        torch.testing.assert_close(kept["norms"][edge, 0].double(), mean, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(kept["norms"][edge, 1].double(), rstd, rtol=1e-4, atol=0)
+        torch.testing.assert_close(saved.norms[edge, 0].double(), mean, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(saved.norms[edge, 1].double(), rstd, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(("precision", "rounding"), [("fp32", "ieee"), ("tf32", "tf32")])
@@ -155,8 +155,8 @@ def test_products_are_rounded_as_the_search_asks(precision: Precision, rounding:
 
 def test_a_second_derivative_is_refused() -> None:
     cell = make(("none", "skip_connect"), (1, 2, 2, 2), reduction=False, nodes=1)
-    out = mixed_cell.evaluate(cell.inputs, cell.mix, cell.primitives, cell.weights, False)
-    (once,) = torch.autograd.grad(out.square().sum(), cell.mix, create_graph=True)
+    out = mixed_cell.evaluate(cell.inputs, cell.op_weights, cell.primitives, cell.weights, False)
+    (once,) = torch.autograd.grad(out.square().sum(), cell.op_weights, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         once.sum().backward()
 
@@ -175,7 +175,7 @@ def test_the_check_of_a_device_finds_what_is_wrong(monkeypatch: pytest.MonkeyPat
 @pytest.mark.skipif(NATIVE, reason="CUDA is there")
 def test_without_cuda_the_engine_is_the_fused_one_and_is_refused_by_name() -> None:
     cell = make(("conv_3x3",), (1, 2, 4, 3), reduction=False, nodes=1)
-    given = cell.inputs, cell.mix, cell.primitives, cell.weights, False
+    given = cell.inputs, cell.op_weights, cell.primitives, cell.weights, False
     assert torch.equal(ENGINES["triton"](*given), ENGINES["fused"](*given))
     assert choose_engine(SearchSettings()).name == "fused"
     with pytest.raises(UsageError, match="triton cannot be used: its kernels need CUDA, not cpu"):
@@ -204,15 +204,15 @@ def test_what_has_no_kernel_is_named(changes: dict[str, Any], message: str) -> N
 KERNELS = {
     "convolve_and_pool",
     "finish_statistics",
-    "scales_of",
+    "channel_scales",
     "combine",
-    "meet",
+    "sum_products",
     "finish_gradients",
-    "through_scales",
-    "through_pointwise",
-    "through_depthwise",
-    "to_node",
-    "to_dense_weights",
+    "scales_backward",
+    "pointwise_backward",
+    "depthwise_backward",
+    "node_gradient",
+    "dense_weight_gradients",
 }
 
 EVERY_KERNEL = os.environ.get("SKELNAS_EVERY_KERNEL", "")

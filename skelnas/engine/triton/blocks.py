@@ -1,10 +1,10 @@
-"""How large the tiles of the kernels are, for each kind of GPU; nobody waits for tuning.
+"""Tile sizes of the kernels for each kind of GPU, without autotuning.
 
 The values are reasoned, not measured: nothing has run on a GPU yet. A tile holds about 1,024
-numbers of a tensor, 4 or 8 a thread, so that a few accumulators and their addresses stay in a
-thread's 255 registers (a test compiles the kernels and asks); and the late cells, with few pixels
-and many channels, still make more programs than a GPU has multiprocessors. Sums for weights are
-split so that 9 taps of 5 edges make a few programs for each multiprocessor; (8, 6) has the fewest.
+numbers of a tensor, 4 or 8 per thread, so that a few accumulators and their addresses fit into a
+thread's 255 registers (a test compiles the kernels and checks). The late cells, with few pixels and
+many channels, still give more programs than a GPU has multiprocessors. Sums for weights are split
+so that 9 taps of 5 edges give a few programs per multiprocessor; (8, 6) has the fewest.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 
 
 class Blocks(NamedTuple):
-    """Sizes of tiles.
+    """Tile sizes.
 
     Attributes:
-        pixels: of a tile of the kernels that convolve.
-        light: of a tile of those that only add up.
-        splits: parts into which sums over all pixels for weights are divided, each a program.
-        warps: of a program.
+        pixels: pixels of a tile in kernels that convolve.
+        light: pixels of a tile in kernels that only add up.
+        splits: parts of each sum over all pixels for weights; a program each.
+        warps: warps of a program.
     """
 
     pixels: int
@@ -36,25 +36,25 @@ BLOCKS: dict[tuple[int, int], dict[int, Blocks]] = {
     (8, 9): {16: Blocks(64, 64, 16, 4), 32: Blocks(32, 32, 8, 8), 64: Blocks(16, 16, 4, 8)},
     (9, 0): {16: Blocks(64, 64, 16, 4), 32: Blocks(32, 32, 8, 8), 64: Blocks(16, 16, 4, 8)},
 }
-"""By compute capability, and by channels that a program reserves. Later GPUs take the last."""
+"""By compute capability and padded channels. Later GPUs use the last entry."""
 
 INTERPRETED = Blocks(16, 16, 2, 1)
-"""Without a GPU, where size does not matter: several tiles even of small images."""
+"""For the interpreter: several tiles even for small images."""
 
 
-def reserved(channels: int) -> int:
-    """Return how many channels a program reserves: a power of two, at least 16."""
+def padded_channels(channels: int) -> int:
+    """Return the channels of a tile: a power of two, at least 16."""
     return max(16, 1 << (channels - 1).bit_length())
 
 
 def choose(channels: int, device: torch.device) -> Blocks:
-    """Return the sizes for a cell on a device."""
+    """Return the tile sizes for a cell on a device."""
     if device.type != "cuda":
         return INTERPRETED
     return for_capability(channels, torch.cuda.get_device_capability(device))
 
 
 def for_capability(channels: int, capability: tuple[int, int]) -> Blocks:
-    """Return the sizes for a cell on GPUs of a compute capability."""
-    known = max((each for each in BLOCKS if each <= capability), default=min(BLOCKS))
-    return BLOCKS[known][reserved(channels)]
+    """Return the tile sizes for a cell on GPUs of a compute capability."""
+    nearest = max((each for each in BLOCKS if each <= capability), default=min(BLOCKS))
+    return BLOCKS[nearest][padded_channels(channels)]

@@ -1,4 +1,4 @@
-"""A small cell with random weights, and whether the kernels compute what they should."""
+"""Check the kernels on a device against the reference, with a small random cell."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from skelnas.engine import reference
-from skelnas.engine.triton.layout import CONNECTIONS, CONVOLUTIONS, NUM_INPUTS
+from skelnas.engine.triton.layout import CONNECTIONS, CONVOLUTIONS
 from skelnas.engine.triton.mixed_cell import evaluate
+from skelnas.engine.wiring import NUM_INPUTS
 
 PRIMITIVES = (
     "none",
@@ -27,23 +28,23 @@ PRIMITIVES = (
 NODES = 2
 
 SHAPE = (3, 16, 19, 13)
-"""N, C, T, V: odd sizes, and several tiles a clip."""
+"""N, C, T, V: odd sizes, and several tiles per clip."""
 
 
 class Cell(NamedTuple):
-    """What an engine is given."""
+    """The arguments of an engine."""
 
     inputs: tuple[Tensor, Tensor]
-    mix: Tensor
+    op_weights: Tensor
     primitives: Sequence[str]
     weights: list[list[tuple[Tensor, ...]]]
     reduction: bool
 
     @property
     def leaves(self) -> list[Tensor]:
-        """All that the result can be differentiated in."""
+        """All tensors with a gradient."""
         weights = [tensor for edge in self.weights for op in edge for tensor in op]
-        return [*self.inputs, self.mix, *weights]
+        return [*self.inputs, self.op_weights, *weights]
 
 
 def make_cell(
@@ -54,7 +55,7 @@ def make_cell(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> Cell:
-    """Make a cell of numbers that are always the same, drawn in float32."""
+    """Make a cell of fixed random numbers, drawn in float32."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(shape: Sequence[int]) -> Tensor:
@@ -67,23 +68,23 @@ def make_cell(
         [
             tuple(
                 draw(each).requires_grad_()
-                for each in shapes_of(op, channels, reduction and source < NUM_INPUTS)
+                for each in weight_shapes(op, channels, reduction and source < NUM_INPUTS)
             )
             for op in primitives
         ]
         for source in sources
     ]
-    mix = draw((len(sources), len(primitives))).softmax(1).requires_grad_()
+    op_weights = draw((len(sources), len(primitives))).softmax(1).requires_grad_()
     return Cell(
         (draw(shape).requires_grad_(), draw(shape).requires_grad_()),
-        mix, primitives, weights, reduction,
+        op_weights, primitives, weights, reduction,
     )  # fmt: skip
 
 
-def shapes_of(op: str, channels: int, halving: bool) -> list[tuple[int, ...]]:
-    """Return the shapes of an operation's weights, as `skelnas.models.ops` makes them."""
+def weight_shapes(op: str, channels: int, strided: bool) -> list[tuple[int, ...]]:
+    """Return the shapes of an operation's weights, the same as in `skelnas.models.ops`."""
     c = channels
-    if op in CONNECTIONS and halving:
+    if op in CONNECTIONS and strided:
         return [(c // 2, c, 1, 1), (c - c // 2, c, 1, 1)]
     if op == "se_connect":
         hidden = max(c // 16, 1)
@@ -95,20 +96,20 @@ def shapes_of(op: str, channels: int, halving: bool) -> list[tuple[int, ...]]:
 
 
 def largest_error(device: torch.device) -> float:
-    """Return the largest error of a result or gradient of the kernels on a device.
+    """Return the largest error of the outputs and gradients of the kernels on a device.
 
-    As a part of the norm of what the reference finds in float64.
+    Errors are relative to the norm of the reference's result in float64.
     """
     errors = [0.0]
     for reduction in (False, True):
         found = []
         for dtype in (torch.float32, torch.float64):
-            given = make_cell(PRIMITIVES, SHAPE, reduction, NODES, device, dtype)
+            cell = make_cell(PRIMITIVES, SHAPE, reduction, NODES, device, dtype)
             run = evaluate if dtype == torch.float32 else reference.cell
-            out = run(given.inputs, given.mix, given.primitives, given.weights, reduction)
+            out = run(cell.inputs, cell.op_weights, cell.primitives, cell.weights, reduction)
             upstream = torch.linspace(-1, 1, out.numel(), device=device, dtype=dtype).sin()
             gradients = torch.autograd.grad(
-                out, given.leaves, upstream.view_as(out), allow_unused=True, materialize_grads=True
+                out, cell.leaves, upstream.view_as(out), allow_unused=True, materialize_grads=True
             )
             found.append([out.detach(), *gradients])
         errors += [

@@ -1,7 +1,7 @@
-"""Running the kernels on the edges that leave a node, in the order in which they need each other.
+"""Launch the kernels for the edges that leave a node, in the order of their dependencies.
 
-Kernels take their arguments by name: what is the same for all kernels of a node is in `Setting`,
-the tensors come from `skelnas.engine.triton.mixed_cell`.
+Kernels take their arguments by name: `Setting` has those that all kernels of a node share,
+`skelnas.engine.triton.mixed_cell` provides the tensors.
 """
 
 from __future__ import annotations
@@ -12,32 +12,34 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from skelnas.engine.norm import EPS
-from skelnas.engine.triton.blocks import Blocks, reserved
+from skelnas.engine.triton.blocks import Blocks, padded_channels
 from skelnas.engine.triton.kernels import backward, forward, gates, stages
-from skelnas.engine.triton.layout import NUM_INPUTS, Layout, Source, code_of
+from skelnas.engine.triton.layout import Layout, Source, pack_ops
+from skelnas.engine.wiring import NUM_INPUTS
 
 Size = tuple[int, int, int]
 """N, T and V of an image."""
 
 Tensors = Mapping[str, Tensor]
+"""Tensors by the names of the kernels' arguments."""
 
 CLIPS = 8
-"""So many clips' gates are computed at once."""
+"""Clips whose gates a program computes at once."""
 
 
 def launch(kernel: Any, grid: tuple[int, ...], warps: int, arguments: Mapping[str, Any]) -> None:
-    """Run a kernel on those of the arguments that it has; without programs nothing is run."""
+    """Run a kernel with those of the arguments that it takes; do nothing if the grid is empty."""
     if all(grid):
-        own = {name: arguments[name] for name in kernel.arg_names}
-        kernel[grid](**own, num_warps=warps, enable_fp_fusion=True)
+        taken = {name: arguments[name] for name in kernel.arg_names}
+        kernel[grid](**taken, num_warps=warps, enable_fp_fusion=True)
 
 
 class Setting(NamedTuple):
-    """What all kernels of a cell are told.
+    """What all kernels of a cell have in common.
 
     Attributes:
         size: of the intermediate nodes.
-        precision: of products, as `triton.language.dot` calls it.
+        precision: of products, in the terms of `triton.language.dot`.
     """
 
     layout: Layout
@@ -45,126 +47,146 @@ class Setting(NamedTuple):
     size: Size
     precision: str
 
-    def tiles(self, pixels: int, size: Size | None = None) -> int:
-        """Return how many tiles of so many pixels an image has."""
+    def tiles(self, block: int, size: Size | None = None) -> int:
+        """Return the number of tiles, each of up to `block` pixels, of an image."""
         n, t, v = size or self.size
-        return n * -(-t * v // pixels)
+        return n * -(-t * v // block)
 
-    def scaled(self, source: Source) -> bool:
-        """Say whether a node has skip or squeeze-and-excitation that scales channels."""
-        return source.stride == 1 and self.layout.connected
+    def is_scaled(self, source: Source) -> bool:
+        """Return whether a node has a skip or squeeze-and-excitation that scales channels."""
+        return source.stride == 1 and self.layout.has_connection
 
     def arguments(self, source: Source, size: Size) -> dict[str, Any]:
-        """Return whatever kernels ask about the edges that leave a node of some size."""
+        """Return the arguments, other than tensors, for the edges that leave a node of a size."""
         layout = self.layout
-        wide = reserved(layout.channels)
+        padded = padded_channels(layout.channels)
         largest = max((op.size for op in source.ops if op.stages), default=1)
         n, t, v = size
-        places = layout.places
+        positions = layout.positions
         return {
             "N": n, "T": t, "V": v, "TO": self.size[1], "VO": self.size[2],
             "pixels": self.size[1] * self.size[2],
-            "C": layout.channels, "BC": wide, "STRIDE": source.stride,
+            "C": layout.channels, "BC": padded, "STRIDE": source.stride,
             "ROW": layout.channels * (layout.num_nodes if source.number >= NUM_INPUTS else 1),
             "K": source.num_edges, "first": source.first, "source": source.number,
-            "slots": layout.slots, "terms": layout.terms, "pools_at": layout.pools_at,
-            "OPS": code_of(source.ops, layout.channels), "NUM_OPS": len(source.ops),
-            "POOLS": layout.pooled, "SCALED": self.scaled(source), "IDS": layout.num_ids,
-            "MAXIMUM": places["max_pool_3x3"], "AVERAGE": places["avg_pool_3x3"],
-            "SKIP": places["skip_connect"], "GATE": places["se_connect"],
+            "slots": layout.slots, "stage2_slot": layout.stage2_slot,
+            "pool_slot": layout.pool_slot,
+            "OPS": pack_ops(source.ops, layout.channels), "NUM_OPS": len(source.ops),
+            "POOLS": layout.has_pool, "SCALED": self.is_scaled(source), "IDS": layout.num_ids,
+            "MAX_POOL": positions["max_pool_3x3"], "AVG_POOL": positions["avg_pool_3x3"],
+            "SKIP": positions["skip_connect"], "GATE": positions["se_connect"],
             "H": layout.hidden, "BH": 1 << (layout.hidden - 1).bit_length(), "BN": CLIPS,
             "TAPS": 1 << (largest**2 - 1).bit_length(), "num_weights": layout.num_convolved,
-            "ROWS": 2048 // wide, "EPS": EPS, "PRECISION": self.precision,
+            "ROWS": 2048 // padded, "EPS": EPS, "PRECISION": self.precision,
         }  # fmt: skip
 
 
-def leave_node(s: Setting, source: Source, size: Size, tensors: Tensors) -> None:
+def compute_outputs(s: Setting, source: Source, size: Size, tensors: Tensors) -> None:
     """Compute the raw outputs of all edges that leave a node, and their statistics."""
-    given = {**s.arguments(source, size), **tensors, "BP": s.blocks.pixels}
+    arguments = {**s.arguments(source, size), **tensors, "BP": s.blocks.pixels}
     tiles = s.tiles(s.blocks.pixels)
     for stage in (1, 2):
-        pools = stage == 1 and s.layout.pooled
-        ops = len(source.ops) if stage == 1 else source.two_stage
-        own = {"STAGE": stage, "POOLS": pools, "tiles": tiles, "num_ops": ops}
-        own["terms"] = s.layout.terms if stage == 2 else 0
-        jobs = ops * source.num_edges
-        launch(forward.convolve_and_pool, (tiles, jobs + pools), s.blocks.warps, given | own)
-        launch(forward.finish_statistics, (jobs + 2 * pools,), s.blocks.warps, given | own)
+        pools = stage == 1 and s.layout.has_pool
+        num_ops = len(source.ops) if stage == 1 else source.num_two_stage
+        arguments |= {"STAGE": stage, "POOLS": pools, "tiles": tiles, "num_ops": num_ops}
+        arguments["first_slot"] = 0 if stage == 1 else s.layout.stage2_slot
+        jobs = num_ops * source.num_edges
+        launch(forward.convolve_and_pool, (tiles, jobs + pools), s.blocks.warps, arguments)
+        launch(forward.finish_statistics, (jobs + 2 * pools,), s.blocks.warps, arguments)
 
 
-def scale(s: Setting, source: Source, squeezed: Tensor, chunks: int, tensors: Tensors) -> None:
-    """Compute what skip and gate scale the channels of each clip by.
+def compute_scales(
+    s: Setting, source: Source, squeezed: Tensor, chunks: int, tensors: Tensors
+) -> None:
+    """Compute the factors of each clip's channels, from skip and gate.
 
     Args:
-        squeezed: [N * chunks, C], the node's sums over parts of each clip.
+        s: what the kernels of the cell share.
+        source: the node.
+        squeezed: [N * chunks, C], the sums of the node over parts of each clip.
+        chunks: parts of a clip.
+        tensors: the others.
     """
-    given = s.arguments(source, s.size) | {"squeezed": squeezed, "chunks": chunks, **tensors}
-    launch(gates.scales_of, (-(-s.size[0] // CLIPS), source.num_edges), s.blocks.warps, given)
+    arguments = s.arguments(source, s.size) | {"squeezed": squeezed, "chunks": chunks, **tensors}
+    grid = (-(-s.size[0] // CLIPS), source.num_edges)
+    launch(gates.channel_scales, grid, s.blocks.warps, arguments)
 
 
 def combine(s: Setting, target: int, tensors: Tensors) -> None:
-    """Sum all that enters an intermediate node."""
-    near, far = s.layout.sources[0], s.layout.sources[-1]
-    given = {
-        **s.arguments(far, s.size), **tensors, "target": target, "BP": s.blocks.light,
-        "OPS0": code_of(near.ops, s.layout.channels), "NUM_OPS0": len(near.ops),
-        "SCALED0": s.scaled(near), "ROW": s.layout.channels * s.layout.num_nodes,
+    """Sum everything that enters an intermediate node; they count from 0."""
+    inputs, nodes = s.layout.sources[0], s.layout.sources[-1]
+    arguments = {
+        **s.arguments(nodes, s.size), **tensors, "target": target, "BP": s.blocks.light,
+        "OPS0": pack_ops(inputs.ops, s.layout.channels), "NUM_OPS0": len(inputs.ops),
+        "SCALED0": s.is_scaled(inputs), "ROW": s.layout.channels * s.layout.num_nodes,
     }  # fmt: skip
-    launch(forward.combine, (s.tiles(s.blocks.light),), s.blocks.warps, given)
+    launch(forward.combine, (s.tiles(s.blocks.light),), s.blocks.warps, arguments)
 
 
-def leave_targets(s: Setting, source: Source, tensors: Tensors) -> None:
-    """Take the gradients of a node's targets to those of raw outputs and shares."""
+def differentiate_outputs(s: Setting, source: Source, tensors: Tensors) -> None:
+    """Compute the gradients of raw outputs and op weights from those of a node's targets."""
     tiles = s.tiles(s.blocks.light)
-    given = {**s.arguments(source, s.size), **tensors, "BP": s.blocks.light, "tiles": tiles}
-    launch(backward.meet, (tiles, source.num_edges), s.blocks.warps, given)
-    results = (len(source.ops) + 2 * s.layout.pooled) * source.num_edges
-    launch(backward.finish_gradients, (results,), s.blocks.warps, given | {"STAGE": 2})
+    arguments = {**s.arguments(source, s.size), **tensors, "BP": s.blocks.light, "tiles": tiles}
+    launch(backward.sum_products, (tiles, source.num_edges), s.blocks.warps, arguments)
+    outputs = (len(source.ops) + 2 * s.layout.has_pool) * source.num_edges
+    launch(backward.finish_gradients, (outputs,), s.blocks.warps, arguments | {"STAGE": 2})
 
 
-def through_scales(
+def differentiate_scales(
     s: Setting, source: Source, squeezed: Tensor, chunks: int, tensors: Tensors
 ) -> None:
-    """Differentiate in what scales channels; `squeezed` as in `scale`."""
-    given = s.arguments(source, s.size) | {"squeezed": squeezed, "chunks": chunks, **tensors}
-    given["tiles"] = s.tiles(s.blocks.light)
-    launch(gates.through_scales, (source.num_edges,), s.blocks.warps, given)
+    """Compute the gradients of skip and gate; arguments as in `compute_scales`."""
+    arguments = s.arguments(source, s.size) | {"squeezed": squeezed, "chunks": chunks, **tensors}
+    arguments["tiles"] = s.tiles(s.blocks.light)
+    launch(gates.scales_backward, (source.num_edges,), s.blocks.warps, arguments)
 
 
-def through_stages(s: Setting, source: Source, size: Size, wanted: bool, tensors: Tensors) -> None:
-    """Take gradients through separable stages, the second one first, and to the pools."""
+def differentiate_stages(
+    s: Setting, source: Source, size: Size, grad_weights: bool, tensors: Tensors
+) -> None:
+    """Compute the gradients of separable stages, the second one first, and of the pools."""
     heavy, light = s.tiles(s.blocks.pixels), s.tiles(s.blocks.light)
-    splits = min(s.blocks.splits, heavy) if wanted else heavy
-    given = {**s.arguments(source, size), **tensors, "WANTED": wanted}
+    splits = min(s.blocks.splits, heavy) if grad_weights else heavy
+    arguments = {**s.arguments(source, size), **tensors, "GRAD_WEIGHTS": grad_weights}
 
-    def pointwise(stage: int, ops: int, pools: bool) -> None:
-        own = {"STAGE": stage, "POOLS": pools, "BP": s.blocks.pixels, "tiles": heavy}
-        grid = (splits, ops * source.num_edges + pools)
-        launch(stages.through_pointwise, grid, s.blocks.warps, given | own)
+    def pointwise(stage: int, num_ops: int, pools: bool) -> None:
+        of_stage = {"STAGE": stage, "POOLS": pools, "BP": s.blocks.pixels, "tiles": heavy}
+        grid = (splits, num_ops * source.num_edges + pools)
+        launch(stages.pointwise_backward, grid, s.blocks.warps, arguments | of_stage)
 
-    inner = source.two_stage * source.num_edges
-    pointwise(2, source.two_stage, pools=False)
-    own = {"BP": s.blocks.light, "tiles": light, "STAGE": 1}
-    launch(stages.through_depthwise, (light, inner), s.blocks.warps, given | own)
-    launch(backward.finish_gradients, (inner,), s.blocks.warps, given | own)
-    pointwise(1, source.separable, s.layout.pooled)
+    inner = source.num_two_stage * source.num_edges
+    pointwise(2, source.num_two_stage, pools=False)
+    of_inner = arguments | {"BP": s.blocks.light, "tiles": light, "STAGE": 1}
+    launch(stages.depthwise_backward, (light, inner), s.blocks.warps, of_inner)
+    launch(backward.finish_gradients, (inner,), s.blocks.warps, of_inner)
+    pointwise(1, source.num_separable, s.layout.has_pool)
 
 
-def to_node(s: Setting, source: Source, size: Size, based: bool, tensors: Tensors) -> None:
-    """Collect a node's gradient; `based`: it has one from outside the cell already."""
+def differentiate_node(
+    s: Setting, source: Source, size: Size, has_base: bool, tensors: Tensors
+) -> None:
+    """Collect the gradient of a node.
+
+    Args:
+        s: what the kernels of the cell share.
+        source: the node.
+        size: of the node.
+        has_base: whether the node also has a gradient from outside the cell.
+        tensors: the others.
+    """
     (n, t, v), step = size, source.stride
-    own = {
-        "extra": int(s.layout.gated), "BASED": based, "BP": s.blocks.pixels,
+    arguments = {
+        **s.arguments(source, size), **tensors,
+        "gated": int(s.layout.has_gate), "HAS_BASE": has_base, "BP": s.blocks.pixels,
         "BASE_ROW": s.layout.channels * s.layout.num_nodes,
     }  # fmt: skip
     grid = (s.tiles(s.blocks.pixels, (n, -(-t // step), -(-v // step))), step**2)
-    launch(backward.to_node, grid, s.blocks.warps, {**s.arguments(source, size), **tensors, **own})
+    launch(backward.node_gradient, grid, s.blocks.warps, arguments)
 
 
-def to_dense_weights(s: Setting, source: Source, size: Size, tensors: Tensors) -> None:
-    """Differentiate in the weights of dense convolutions."""
+def differentiate_dense_weights(s: Setting, source: Source, size: Size, tensors: Tensors) -> None:
+    """Compute the gradients of the weights of dense convolutions."""
     tiles = s.tiles(s.blocks.pixels)
-    grid = (min(s.blocks.splits, tiles), source.dense_taps, source.num_edges)
-    own = {"BP": s.blocks.pixels, "tiles": tiles}
-    given = {**s.arguments(source, size), **tensors, **own}
-    launch(stages.to_dense_weights, grid, s.blocks.warps, given)
+    grid = (min(s.blocks.splits, tiles), source.num_dense_taps, source.num_edges)
+    arguments = {**s.arguments(source, size), **tensors, "BP": s.blocks.pixels, "tiles": tiles}
+    launch(stages.dense_weight_gradients, grid, s.blocks.warps, arguments)

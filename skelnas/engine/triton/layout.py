@@ -1,12 +1,12 @@
-"""Where the kernels find what in their large tensors.
+"""Where results and weights are in the large tensors of the kernels.
 
-Raw outputs lie in one tensor [slots, P, C]. Each edge has the same number of slots: first one for
-every convolution, in the order of the primitives, then one for the second stage of each that has
-two. After all edges come two slots a source of edges, for its pools. Gradients and their sums
-have three more slots an edge: for both pools and for the node itself.
+Raw outputs are in one tensor [slots, P, C]. Every edge has the same number of slots: one for each
+convolution, in the order of the primitives, then one for the second stage of each two-stage
+convolution. After all edges, each source node has two slots for its pools. Gradients and their sums
+have three additional slots an edge: for both pools and for the node itself.
 
-Weights lie in one flat tensor: for each source and operation those of all edges that leave it, a
-dense one as [C, k, k, C]; squeeze-and-excitation comes last.
+Weights are in one flat tensor: for each source and operation those of all edges that leave the
+source, dense ones as [C, k, k, C]; those of squeeze-and-excitation come last.
 """
 
 from __future__ import annotations
@@ -20,44 +20,48 @@ import torch
 from torch import Tensor
 
 from skelnas.engine.reference import Weights
+from skelnas.engine.wiring import NUM_INPUTS, count_nodes, outgoing_edges
 
 Shapes = list[list[list[torch.Size]]]
-"""Of the weights: for each edge and operation those of each."""
-
-NUM_INPUTS = 2
+"""The shapes of the weights, for each edge and operation."""
 
 MAX_CHANNELS = 64
-"""Of a cell; what one program holds of an image grows with them."""
+"""Channels of the widest cell: the part of an image that a program holds grows with them."""
 
 
 class Op(NamedTuple):
-    """A convolution as the kernels know it.
+    """A convolution, as described to the kernels.
 
     Attributes:
         size: of its kernel.
-        dilation: of a separable one.
+        dilation: of a separable convolution.
         stages: separable stages; 0 for a dense convolution.
-        place: of its id among the primitives.
+        position: of its id among the primitives.
     """
 
     size: int
     dilation: int
     stages: int
-    place: int = 0
+    position: int = 0
 
     def num_weights(self, channels: int) -> int:
-        """Return the number of the weights of an edge."""
+        """Return the number of weights of an edge."""
         depth = self.size**2 * channels
         return self.stages * (depth + channels**2) if self.stages else depth * channels
 
 
-def code_of(ops: Sequence[Op], channels: int) -> int:
-    """Return operations as one number, 64 bits each: `skelnas.engine.triton.kernels` says how."""
+def pack_ops(ops: Sequence[Op], channels: int) -> int:
+    """Pack operations into one number, 64 bits each from the low end.
+
+    4 bits each for size, dilation, stages and position, and for the numbers of separable and of
+    two-stage convolutions before this one; 8 bits for the taps of the dense convolutions before it;
+    32 for the weights, per edge, of all before it. `kernels.packed` reads them.
+    """
     code = separable = two_stage = taps = weights = 0
     for index, op in enumerate(ops):
-        form = op.size | op.dilation << 4 | op.stages << 8 | op.place << 12
+        fields = op.size | op.dilation << 4 | op.stages << 8 | op.position << 12
         before = separable << 16 | two_stage << 20 | taps << 24 | weights << 32
-        code |= (form | before) << 64 * index
+        code |= (fields | before) << 64 * index
         separable += op.stages > 0
         two_stage += op.stages == 2
         taps += 0 if op.stages else op.size**2
@@ -75,23 +79,25 @@ CONVOLUTIONS = {
 }
 
 CONNECTIONS = ("skip_connect", "se_connect")
-"""1 x 1 convolutions, dense ones, at stride 2; scales of channels at stride 1."""
+"""Dense 1 x 1 convolutions at stride 2; scales of channels at stride 1."""
 
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
 
 COVERED = frozenset({"none", *CONVOLUTIONS, *CONNECTIONS, *POOLS})
-"""The ids that there are kernels for."""
+"""The ids that the kernels cover."""
 
 
 class Source(NamedTuple):
     """A node that edges leave.
 
     Attributes:
-        first: the first node that it has an edge to; intermediate nodes count from 0.
-        num_edges: K; the others follow.
+        number: of the node.
+        first: its first target, counted from the first intermediate node; the others follow.
+        num_edges: K, the number of its outgoing edges.
         stride: of its operations.
         ops: its convolutions.
-        weights, gates: where those and the weights of squeeze-and-excitation begin.
+        weights: offset of their weights.
+        gates: offset of the weights of squeeze-and-excitation, after all convolutions.
     """
 
     number: int
@@ -103,145 +109,144 @@ class Source(NamedTuple):
     gates: int
 
     @property
-    def separable(self) -> int:
-        """Number of convolutions that are separable."""
+    def num_separable(self) -> int:
+        """Number of separable convolutions."""
         return sum(op.stages > 0 for op in self.ops)
 
     @property
-    def two_stage(self) -> int:
-        """Number of convolutions that have a second stage."""
+    def num_two_stage(self) -> int:
+        """Number of convolutions with a second stage."""
         return sum(op.stages == 2 for op in self.ops)
 
     @property
-    def dense_taps(self) -> int:
-        """Number of the taps of all dense convolutions."""
+    def num_dense_taps(self) -> int:
+        """Number of taps of all dense convolutions."""
         return sum(op.size**2 for op in self.ops if not op.stages)
 
 
 class Layout(NamedTuple):
-    """The plan of a cell.
+    """The layout of a cell.
 
     Attributes:
-        places: for each of the ids that are no convolutions its place, or -1.
         num_ids: number of primitives, ``none`` included.
-        terms: where the slots of second stages begin in those of an edge.
-        slots: number of those of an edge.
-        hidden: width of squeeze-and-excitation.
-        order: edge, place and position of each flat weight.
-        num_convolved: how many of the flat weights are no gates'.
+        positions: of connections and pools among the primitives; -1 for those that are absent.
+        stage2_slot: the first slot of second stages, within an edge.
+        slots: slots of an edge.
+        hidden: width of the hidden layer of squeeze-and-excitation.
+        order: for each flat weight its edge, the position of its id and its index in the operation.
+        num_convolved: number of flat weights of convolutions; those of gates follow.
     """
 
     channels: int
     num_nodes: int
     num_edges: int
     num_ids: int
-    places: dict[str, int]
+    positions: dict[str, int]
     sources: tuple[Source, ...]
-    terms: int
+    stage2_slot: int
     slots: int
     hidden: int
     order: tuple[tuple[int, int, int], ...]
     num_convolved: int
 
     @property
-    def pooled(self) -> bool:
-        """Say whether there is a pool."""
-        return any(self.places[name] >= 0 for name in POOLS)
+    def has_pool(self) -> bool:
+        """Whether there is a pool."""
+        return any(self.positions[name] >= 0 for name in POOLS)
 
     @property
-    def gated(self) -> bool:
-        """Say whether there is squeeze-and-excitation."""
-        return self.places["se_connect"] >= 0
+    def has_gate(self) -> bool:
+        """Whether there is squeeze-and-excitation."""
+        return self.positions["se_connect"] >= 0
 
     @property
-    def connected(self) -> bool:
-        """Say whether there is a skip or squeeze-and-excitation."""
-        return any(self.places[name] >= 0 for name in CONNECTIONS)
+    def has_connection(self) -> bool:
+        """Whether there is a skip connection or squeeze-and-excitation."""
+        return any(self.positions[name] >= 0 for name in CONNECTIONS)
 
     @property
-    def pools_at(self) -> int:
+    def pool_slot(self) -> int:
         """The first slot of pools."""
         return self.num_edges * self.slots
 
     def pack(self, weights: Sequence[Sequence[Weights]], like: Tensor) -> Tensor:
-        """Return all weights of a cell as one flat tensor of the kind of `like`."""
-        flat = [weights[edge][place][position] for edge, place, position in self.order]
-        return torch.cat([like.new_empty(0), *map(_rows, flat)])
+        """Return all weights of a cell as one flat tensor, of the type and device of `like`."""
+        flat = [weights[edge][position][index] for edge, position, index in self.order]
+        return torch.cat([like.new_empty(0), *map(_to_channels_last, flat)])
 
     def unpack(self, flat: Sequence[Tensor], shapes: Shapes) -> list[Tensor]:
-        """Return flat gradients, of convolutions and of gates, in the order of the weights."""
+        """Split flat gradients, of convolutions and gates, into those of each weight, in order."""
         order = iter(self.order)
         found = {}
         for values in flat:
             start = 0
             while start < len(values):
-                edge, place, position = next(order)
-                shape = shapes[edge][place][position]
-                found[edge, place, position] = _unrow(values[start : start + shape.numel()], shape)
+                edge, position, index = next(order)
+                shape = shapes[edge][position][index]
+                weight = values[start : start + shape.numel()]
+                found[edge, position, index] = _from_channels_last(weight, shape)
                 start += shape.numel()
         return [found[key] for key in sorted(found)]
 
 
-def _rows(weight: Tensor) -> Tensor:
-    return (weight.permute(0, 2, 3, 1) if weight.ndim == 4 else weight).reshape(-1)
+def _to_channels_last(weight: Tensor) -> Tensor:
+    if weight.ndim == 4:
+        weight = weight.permute(0, 2, 3, 1)  # [C', C, k, k] -> [C', k, k, C]
+    return weight.reshape(-1)
 
 
-def _unrow(flat: Tensor, shape: torch.Size) -> Tensor:
+def _from_channels_last(flat: Tensor, shape: torch.Size) -> Tensor:
     if len(shape) != 4:
         return flat.view(shape)
-    out, into, *kernel = shape
-    return flat.view(out, *kernel, into).permute(0, 3, 1, 2)
-
-
-def edges_of(first: int, num_edges: int, source: int) -> list[int]:
-    """Return the numbers of a source's edges, as the reference counts."""
-    return [node * (node + 3) // 2 + source for node in range(first, first + num_edges)]
+    c_out, c_in, *kernel = shape
+    return flat.view(c_out, *kernel, c_in).permute(0, 3, 1, 2)  # [C', k, k, C] -> [C', C, k, k]
 
 
 @lru_cache(maxsize=64)
 def make_layout(
     primitives: tuple[str, ...], num_edges: int, channels: int, hidden: int, reduction: bool
 ) -> Layout:
-    """Lay out a cell of `num_edges` edges; `hidden` is the width of squeeze-and-excitation."""
-    num_nodes = next(n for n in range(1, num_edges) if n * (n + 3) // 2 == num_edges)
-    places = {
+    """Lay out a cell with `num_edges` edges; `hidden` is the width of squeeze-and-excitation."""
+    num_nodes = count_nodes(num_edges)
+    positions = {
         name: primitives.index(name) if name in primitives else -1
         for name in (*CONNECTIONS, *POOLS)
     }
     plain = tuple(
-        CONVOLUTIONS[name]._replace(place=place)
-        for place, name in enumerate(primitives)
+        CONVOLUTIONS[name]._replace(position=position)
+        for position, name in enumerate(primitives)
         if name in CONVOLUTIONS
     )
-    halving = tuple(Op(1, 1, 0, places[name]) for name in CONNECTIONS if places[name] >= 0)
+    reducing = tuple(Op(1, 1, 0, positions[name]) for name in CONNECTIONS if positions[name] >= 0)
     sources: list[Source] = []
     order: list[tuple[int, int, int]] = []
     start = 0
     for number in range(NUM_INPUTS + num_nodes - 1):
         first = max(number + 1 - NUM_INPUTS, 0)
-        near = reduction and number < NUM_INPUTS
-        ops = plain + halving if near else plain
+        strided = reduction and number < NUM_INPUTS
+        ops = plain + reducing if strided else plain
         count = num_nodes - first
-        sources.append(Source(number, first, count, 2 if near else 1, ops, start, 0))
+        sources.append(Source(number, first, count, 2 if strided else 1, ops, start, 0))
         for op in ops:
             order += [
-                (edge, op.place, position)
-                for edge in edges_of(first, count, number)
-                for position in range(2 * op.stages or (2 if op.size == 1 else 1))
+                (edge, op.position, index)
+                for edge in outgoing_edges(number, num_nodes)
+                for index in range(2 * op.stages or (2 if op.size == 1 else 1))
             ]
             start += count * op.num_weights(channels)
     convolved = start
     for number, source in enumerate(sources):
         sources[number] = source._replace(gates=start - convolved)
-        if places["se_connect"] >= 0 and source.stride == 1:
+        if positions["se_connect"] >= 0 and source.stride == 1:
             order += [
-                (edge, places["se_connect"], position)
-                for edge in edges_of(source.first, source.num_edges, number)
-                for position in range(2)
+                (edge, positions["se_connect"], index)
+                for edge in outgoing_edges(number, num_nodes)
+                for index in range(2)
             ]
             start += source.num_edges * prod((2, hidden, channels))
-    terms = max(len(source.ops) for source in sources)
+    stage2_slot = max(len(source.ops) for source in sources)
     return Layout(
-        channels, num_nodes, num_edges, len(primitives), places, tuple(sources), terms,
-        terms + max(source.two_stage for source in sources), hidden, tuple(order), convolved,
+        channels, num_nodes, num_edges, len(primitives), positions, tuple(sources), stage2_slot,
+        stage2_slot + max(source.num_two_stage for source in sources), hidden, tuple(order),
+        convolved,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,12 +13,13 @@ from torch.autograd.function import once_differentiable
 from skelnas.engine.reference import Weights
 from skelnas.engine.triton import blocks, launches
 from skelnas.engine.triton.launches import Setting, Size
-from skelnas.engine.triton.layout import NUM_INPUTS, Layout, Shapes, Source, make_layout
+from skelnas.engine.triton.layout import Layout, Shapes, Source, make_layout
+from skelnas.engine.wiring import NUM_INPUTS
 
 
 def evaluate(
     inputs: tuple[Tensor, Tensor],
-    mix: Tensor,
+    op_weights: Tensor,
     primitives: Sequence[str],
     weights: Sequence[Sequence[Weights]],
     reduction: bool,
@@ -26,13 +28,63 @@ def evaluate(
     hidden = 1
     if "se_connect" in primitives:
         hidden = len(weights[-1][list(primitives).index("se_connect")][0])
-    layout = make_layout(tuple(primitives), len(mix), inputs[0].shape[1], hidden, reduction)
+    layout = make_layout(tuple(primitives), len(op_weights), inputs[0].shape[1], hidden, reduction)
     shapes = [[[weight.shape for weight in op] for op in edge] for edge in weights]
     flat = [tensor for edge in weights for op in edge for tensor in op]
-    with torch.autocast(mix.device.type, enabled=False):
-        images = [image.to(mix.dtype) for image in inputs]
-        out: Tensor = _Cell.apply(layout, shapes, *images, mix, *flat)  # type: ignore[no-untyped-call]
+    with torch.autocast(op_weights.device.type, enabled=False):
+        images = [image.to(op_weights.dtype) for image in inputs]
+        out: Tensor = _Cell.apply(layout, shapes, *images, op_weights, *flat)  # type: ignore[no-untyped-call]
     return out
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Tensors of the forward pass, all needed by the backward pass.
+
+    Attributes:
+        input0, input1: [N, C, T, V], channels-last.
+        op_weights: [E, P].
+        weights: all weights of the cell, flat; see `skelnas.engine.triton.layout`.
+        y: [slots, P, C], raw outputs.
+        norms: [slots, 2, C], their means and 1 / sqrt(variance + eps).
+        max_indices: [sources, P, C], the index 0 to 8 of each maximum under a 3 x 3 pool.
+        scales: [E, N, C], factors of the channels by skip and gate.
+        nodes: [P, nodes * C], the intermediate nodes; they are the output.
+        squeezed: [nodes, tiles, C], the sum of each tile of each intermediate node.
+        squeezed0, squeezed1: [N, C], the sums of the inputs; empty without a gate.
+    """
+
+    input0: Tensor
+    input1: Tensor
+    op_weights: Tensor
+    weights: Tensor
+    y: Tensor
+    norms: Tensor
+    max_indices: Tensor
+    scales: Tensor
+    nodes: Tensor
+    squeezed: Tensor
+    squeezed0: Tensor
+    squeezed1: Tensor
+
+    def image(self, source: Source, size: Size) -> tuple[Tensor, Size]:
+        """Return the rows of a node and its size; the rows of intermediate nodes are strided.
+
+        Args:
+            source: the node.
+            size: of the intermediate nodes.
+        """
+        if source.number < NUM_INPUTS:
+            image = (self.input0, self.input1)[source.number]
+            return image, _size(image)
+        channels = self.y.shape[2]
+        return self.nodes[:, (source.number - NUM_INPUTS) * channels :], size
+
+    def sums(self, source: Source, s: Setting) -> tuple[Tensor, int]:
+        """Return the sums of a node over parts of each clip, and the number of parts of a clip."""
+        if source.number < NUM_INPUTS:
+            return (self.squeezed0, self.squeezed1)[source.number], 1
+        return self.squeezed[source.number - NUM_INPUTS], s.tiles(s.blocks.light) // s.size[0]
 
 
 class _Cell(torch.autograd.Function):
@@ -43,127 +95,170 @@ class _Cell(torch.autograd.Function):
         shapes: Shapes,
         input0: Tensor,
         input1: Tensor,
-        mix: Tensor,
+        op_weights: Tensor,
         *flat: Tensor,
     ) -> Tensor:
         inputs = [image.contiguous(memory_format=torch.channels_last) for image in (input0, input1)]
-        packed = layout.pack(_nest(flat, shapes), mix)
-        kept = _forward(layout, inputs, mix.contiguous(), packed)
-        ctx.layout, ctx.shapes, ctx.names = layout, shapes, list(kept)
-        ctx.save_for_backward(*kept.values())
+        packed = layout.pack(_nest(flat, shapes), op_weights)
+        saved = _forward(layout, inputs, op_weights.contiguous(), packed)
+        ctx.layout, ctx.shapes = layout, shapes
+        ctx.save_for_backward(*vars(saved).values())
         size = _output_size(layout, input0)
-        return kept["nodes"].view(*size, -1).permute(0, 3, 1, 2)
+        return saved.nodes.view(*size, -1).permute(0, 3, 1, 2)  # [P, nodes * C] -> [N, C', T', V']
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        kept = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
-        wanted = any(ctx.needs_input_grad[5:])
-        by_inputs, by_mix, flat = _backward(ctx.layout, kept, upstream, wanted)
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        saved = Saved(*ctx.saved_tensors)
+        grad_weights = any(ctx.needs_input_grad[5:])
+        grad_inputs, grad_op_weights, flat = _backward(ctx.layout, saved, grad_out, grad_weights)
         num_weights = len(ctx.needs_input_grad) - 5
-        by_weights = ctx.layout.unpack(flat, ctx.shapes) if wanted else [None] * num_weights
-        return (None, None, *by_inputs, by_mix, *by_weights)
+        gradients = ctx.layout.unpack(flat, ctx.shapes) if grad_weights else [None] * num_weights
+        return (None, None, *grad_inputs, grad_op_weights, *gradients)
 
 
 def _forward(
-    layout: Layout, inputs: Sequence[Tensor], mix: Tensor, weights: Tensor
-) -> dict[str, Tensor]:
-    """Compute the nodes of a cell, rows side by side, and all that the backward pass needs."""
+    layout: Layout, inputs: Sequence[Tensor], op_weights: Tensor, weights: Tensor
+) -> Saved:
+    """Compute the intermediate nodes and everything that the backward pass needs."""
     size, channels = _output_size(layout, inputs[0]), layout.channels
     s = _setting(layout, inputs[0], size)
-    pixels = size[0] * size[1] * size[2]
-    slots = layout.pools_at + 2 * len(layout.sources)
-    kept = {
-        "input0": inputs[0],
-        "input1": inputs[1],
-        "mix": mix,
-        "weights": weights,
-        "y": mix.new_empty(slots, pixels, channels),
-        "norms": mix.new_empty(slots, 2, channels),
-        "places": mix.new_empty(len(layout.sources), pixels, channels, dtype=torch.uint8),
-        "scales": mix.new_empty(layout.num_edges, size[0], channels),
-        "nodes": mix.new_empty(pixels, layout.num_nodes * channels),
-        "squeezed": mix.new_empty(layout.num_nodes, s.tiles(s.blocks.light), channels),
-    }
-    for number, image in enumerate(inputs):
-        kept[f"squeezed{number}"] = image.sum((2, 3)) if layout.gated else mix.new_empty(0)
-    sums = mix.new_empty(slots, 2, s.tiles(s.blocks.pixels), channels)
-    some = {name: kept[name] for name in ("y", "norms")}
+    num_pixels = size[0] * size[1] * size[2]
+    num_slots = layout.pool_slot + 2 * len(layout.sources)
+    new = op_weights.new_empty
+    squeezed0, squeezed1 = (
+        image.sum((2, 3)) if layout.has_gate else op_weights.new_empty(0) for image in inputs
+    )
+    saved = Saved(
+        input0=inputs[0],
+        input1=inputs[1],
+        op_weights=op_weights,
+        weights=weights,
+        y=new(num_slots, num_pixels, channels),
+        norms=new(num_slots, 2, channels),
+        max_indices=new(len(layout.sources), num_pixels, channels, dtype=torch.uint8),
+        scales=new(layout.num_edges, size[0], channels),
+        nodes=new(num_pixels, layout.num_nodes * channels),
+        squeezed=new(layout.num_nodes, s.tiles(s.blocks.light), channels),
+        squeezed0=squeezed0,
+        squeezed1=squeezed1,
+    )
+    sums = new(num_slots, 2, s.tiles(s.blocks.pixels), channels)
+    outputs = {"y": saved.y, "norms": saved.norms}
+    weighting = {"op_weights": op_weights, "scales": saved.scales}
     for source in layout.sources:
-        image, own_size = _image(kept, source, size)
-        places, own = kept["places"][source.number], weights[source.weights :]
-        tensors = some | {"x": image, "sums": sums, "places": places, "weights": own}
-        launches.leave_node(s, source, own_size, tensors)
-        if s.scaled(source):
-            gates = {"weights": weights[layout.num_convolved + source.gates :]}
-            launches.scale(
-                s,
-                source,
-                *_squeezed(kept, s, source),
-                gates | {name: kept[name] for name in ("mix", "scales")},
-            )
-        node = source.number - 1
-        if node >= 0:  # all of its sources are done
-            out = {"out": kept["nodes"][:, node * channels :], "squeezed": kept["squeezed"][node]}
-            images = {"x0": inputs[0], "x1": inputs[1]}
-            given = {name: kept[name] for name in ("mix", "scales", "nodes")}
-            launches.combine(s, node, some | given | images | out)
-    return kept
+        image, source_size = saved.image(source, size)
+        tensors = outputs | {
+            "x": image,
+            "sums": sums,
+            "max_indices": saved.max_indices[source.number],
+            "weights": weights[source.weights :],
+        }
+        launches.compute_outputs(s, source, source_size, tensors)
+        if s.is_scaled(source):
+            gates = weighting | {"weights": weights[layout.num_convolved + source.gates :]}
+            launches.compute_scales(s, source, *saved.sums(source, s), gates)
+        target = source.number + 1 - NUM_INPUTS
+        if target >= 0:  # its last source is done
+            nodes = {
+                "x0": inputs[0],
+                "x1": inputs[1],
+                "nodes": saved.nodes,
+                "out": saved.nodes[:, target * channels :],
+                "squeezed": saved.squeezed[target],
+            }
+            launches.combine(s, target, outputs | weighting | nodes)
+    return saved
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """Tensors of the backward pass.
+
+    Attributes:
+        up: [nodes, P, C], the gradients of the intermediate nodes.
+        sums: [E * (slots + 3), 3, tiles, C], of gradients, raw outputs and their products.
+        coefficients: [E * (slots + 3), 3, C], of the gradients of raw outputs.
+        inner_up: [two-stage convolutions, P, C], the gradients between two stages.
+        grad_h: [separable convolutions, P, C], the gradients of depthwise outputs.
+        grad_pools: [2, P, C], the gradients of the pools of one node.
+        grad_op_weights: [E, P].
+        per_pixel: [nodes, N, C], the gradient that each pixel receives through a clip's mean.
+    """
+
+    up: Tensor
+    sums: Tensor
+    coefficients: Tensor
+    inner_up: Tensor
+    grad_h: Tensor
+    grad_pools: Tensor
+    grad_op_weights: Tensor
+    per_pixel: Tensor
+
+
+def _new_buffers(s: Setting, op_weights: Tensor, num_pixels: int) -> _Buffers:
+    layout, new = s.layout, op_weights.new_empty
+    channels = layout.channels
+    num_tables = layout.num_edges * (layout.slots + 3)
+    num_two_stage = max(source.num_two_stage * source.num_edges for source in layout.sources)
+    num_separable = max(source.num_separable * source.num_edges for source in layout.sources)
+    return _Buffers(
+        up=new(layout.num_nodes, num_pixels, channels),
+        sums=new(num_tables, 3, s.tiles(s.blocks.light), channels),
+        coefficients=new(num_tables, 3, channels),
+        inner_up=new(num_two_stage, num_pixels, channels),
+        grad_h=new(num_separable, num_pixels, channels),
+        grad_pools=new(2, num_pixels, channels),
+        grad_op_weights=torch.zeros_like(op_weights),
+        per_pixel=new(layout.num_nodes, s.size[0], channels),
+    )
 
 
 def _backward(
-    layout: Layout, kept: dict[str, Tensor], upstream: Tensor, wanted: bool
+    layout: Layout, saved: Saved, grad_out: Tensor, grad_weights: bool
 ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-    """Return the gradients of inputs, shares and, if wanted, flat ones of all weights."""
-    size, channels = _output_size(layout, kept["input0"]), layout.channels
-    s = _setting(layout, kept["input0"], size)
-    mix = kept["mix"]
-    pixels = len(kept["nodes"])
-    tables = layout.num_edges * (layout.slots + 3)
-    by_nodes = upstream.permute(0, 2, 3, 1).reshape(pixels, -1)
-    up = mix.new_empty(layout.num_nodes, pixels, channels)
-    up[-1] = by_nodes[:, -channels:]
-    separable = max(source.separable * source.num_edges for source in layout.sources)
-    two_stage = max(source.two_stage * source.num_edges for source in layout.sources)
+    """Return the gradients of inputs, op weights and, flat and if needed, of all weights."""
+    size, channels = _output_size(layout, saved.input0), layout.channels
+    s = _setting(layout, saved.input0, size)
+    num_pixels, new = len(saved.nodes), saved.op_weights.new_empty
+    grad_nodes = grad_out.permute(0, 2, 3, 1).reshape(num_pixels, -1)  # [P, nodes * C]
+    buffers = _new_buffers(s, saved.op_weights, num_pixels)
+    buffers.up[-1] = grad_nodes[:, -channels:]
     splits = min(s.blocks.splits, s.tiles(s.blocks.pixels))
-    own = {name: kept[name] for name in ("y", "norms", "mix")}
-    own |= {
-        "up": up,
-        "sums": mix.new_empty(tables, 3, s.tiles(s.blocks.light), channels),
-        "coefficients": mix.new_empty(tables, 3, channels),
-        "inner_up": mix.new_empty(two_stage, pixels, channels),
-        "by_h": mix.new_empty(separable, pixels, channels),
-        "by_pools": mix.new_empty(2, pixels, channels),
-        "by_mix": torch.zeros_like(mix),
-        "everywhere": mix.new_empty(layout.num_nodes, size[0], channels),
-    }
-    by_convolutions = mix.new_empty(splits, layout.num_convolved if wanted else 0)
-    by_gates = mix.new_empty(len(kept["weights"]) - layout.num_convolved)
-    by_inputs: list[Tensor] = []
+    grad_convolutions = new(splits, layout.num_convolved if grad_weights else 0)
+    grad_gates = new(len(saved.weights) - layout.num_convolved)
+    grad_inputs: list[Tensor] = []
     for source in reversed(layout.sources):
-        image, own_size = _image(kept, source, size)
+        image, source_size = saved.image(source, size)
         node = source.number - NUM_INPUTS
-        given = own | {"x": image, "weights": kept["weights"][source.weights :]}
-        given |= {"places": kept["places"][source.number], "scales": kept["scales"]}
-        given |= {"by_weights": by_convolutions.view(-1)[source.weights if wanted else 0 :]}
-        if node < 0:
-            given["out"] = torch.empty_like(image)
-            given["base"] = given["out"]
-            by_inputs.insert(0, given["out"])
-        else:
-            given["out"], given["base"] = up[node], by_nodes[:, node * channels :]
-        gates = given | {
-            "weights": kept["weights"][layout.num_convolved + source.gates :],
-            "by_weights": by_gates[source.gates :],
+        is_input = node < 0
+        out = torch.empty_like(image) if is_input else buffers.up[node]
+        if is_input:
+            grad_inputs.insert(0, out)
+        tensors = vars(buffers) | {
+            "y": saved.y,
+            "norms": saved.norms,
+            "op_weights": saved.op_weights,
+            "max_indices": saved.max_indices[source.number],
+            "scales": saved.scales,
+            "x": image,
+            "weights": saved.weights[source.weights :],
+            "grad_weights": grad_convolutions.view(-1)[source.weights if grad_weights else 0 :],
+            "out": out,
+            "base": out if is_input else grad_nodes[:, node * channels :],
         }
-        launches.leave_targets(s, source, given)
-        if s.scaled(source):
-            launches.through_scales(s, source, *_squeezed(kept, s, source), gates)
-        launches.through_stages(s, source, own_size, wanted, given)
-        launches.to_node(s, source, own_size, node >= 0, given)
-        if wanted:
-            launches.to_dense_weights(s, source, own_size, given)
-    return by_inputs, own["by_mix"], [by_convolutions.sum(0), by_gates]
+        gates = tensors | {
+            "weights": saved.weights[layout.num_convolved + source.gates :],
+            "grad_weights": grad_gates[source.gates :],
+        }
+        launches.differentiate_outputs(s, source, tensors)
+        if s.is_scaled(source):
+            launches.differentiate_scales(s, source, *saved.sums(source, s), gates)
+        launches.differentiate_stages(s, source, source_size, grad_weights, tensors)
+        launches.differentiate_node(s, source, source_size, not is_input, tensors)
+        if grad_weights:
+            launches.differentiate_dense_weights(s, source, source_size, tensors)
+    return grad_inputs, buffers.grad_op_weights, [grad_convolutions.sum(0), grad_gates]
 
 
 def _nest(flat: Sequence[Tensor], shapes: Shapes) -> list[list[list[Tensor]]]:
@@ -186,19 +281,3 @@ def _output_size(layout: Layout, image: Tensor) -> Size:
     stride = layout.sources[0].stride
     n, t, v = _size(image)
     return n, -(-t // stride), -(-v // stride)
-
-
-def _image(kept: dict[str, Tensor], source: Source, size: Size) -> tuple[Tensor, Size]:
-    """Return a node of a cell, whose rows may be apart, and its size."""
-    if source.number < NUM_INPUTS:
-        image = kept[f"input{source.number}"]
-        return image, _size(image)
-    channels = kept["y"].shape[2]
-    return kept["nodes"][:, (source.number - NUM_INPUTS) * channels :], size
-
-
-def _squeezed(kept: dict[str, Tensor], s: Setting, source: Source) -> tuple[Tensor, int]:
-    """Return the sums of parts of each clip of a node, and how many parts a clip has."""
-    if source.number < NUM_INPUTS:
-        return kept[f"squeezed{source.number}"], 1
-    return kept["squeezed"][source.number - NUM_INPUTS], s.tiles(s.blocks.light) // s.size[0]

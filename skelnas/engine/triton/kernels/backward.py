@@ -1,32 +1,41 @@
-"""Kernels of the backward pass: from the gradients of a node's targets to its own."""
+"""Backward kernels: from the gradients of a node's targets to the gradient of the node."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
+from skelnas.engine.triton.kernels.packed import (
+    dilation,
+    first_weight,
+    kernel_size,
+    num_stages,
+    op_position,
+    separable_index,
+    two_stage_index,
+)
 from skelnas.engine.triton.kernels.tiles import (
     INTS,
     affine_tap,
     count_of,
     edge_between,
+    load_vector,
     pixels_of,
     rows_of,
     store_pair_sums,
-    vectors,
 )
 
 
 @triton.jit(do_not_specialize=INTS)
-def meet(
-    up, x, y, norms, sums, N, TO, VO, K, first, source, slots, terms, pools_at,
+def sum_products(
+    up, x, y, norms, sums, N, TO, VO, K, first, source, slots, stage2_slot, pool_slot,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr, OPS: tl.constexpr,
     NUM_OPS: tl.constexpr, POOLS: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
-    """Sum, for all edges that leave a node, the target's gradient times each raw output.
+    """Sum the target's gradient times each raw output, for all edges that leave a node.
 
-    `sums` has for each edge `slots` of them and three more: both pools, and the node itself.
-    `up` [targets, P, C] are the gradients of the targets. Programs: (tiles, edges).
+    `sums` has `slots + 3` rows an edge: its raw outputs, both pools and the node. Programs:
+    (tiles, edges).
     """
     tile, k = tl.program_id(0), tl.program_id(1)
     tiles = tl.num_programs(0)
@@ -34,22 +43,22 @@ def meet(
     count = count_of(tile, TO * VO, BP)
     c = tl.arange(0, BC)
     mask = inside[:, None] & (c < C)[None, :]
-    at = pixel[:, None] * C + c[None, :]
+    offsets = pixel[:, None] * C + c[None, :]
     edge = edge_between(source, first + k)
-    g = tl.load(rows_of(up, first + k, n, N, TO * VO, C) + at, mask=mask, other=0.0)
+    g = tl.load(rows_of(up, first + k, n, N, TO * VO, C) + offsets, mask=mask, other=0.0)
     for j in tl.static_range(NUM_OPS + 2 * POOLS):
         if j < NUM_OPS:
-            own = j
-            if (OPS >> (64 * j + 8)) & 15 == 2:
-                own = terms + ((OPS >> (64 * j + 20)) & 15)
-            slot = edge * slots + own
+            edge_slot = j
+            if num_stages(OPS, j) == 2:
+                edge_slot = stage2_slot + two_stage_index(OPS, j)
+            slot = edge * slots + edge_slot
         else:
-            own = slots + j - NUM_OPS
-            slot = pools_at + 2 * source + j - NUM_OPS
-        raw = tl.load(rows_of(y, slot, n, N, TO * VO, C) + at, mask=mask, other=0.0)
-        centred = tl.where(mask, raw - vectors(norms, slot, 0, C, BC, 2)[None, :], 0.0)
+            edge_slot = slots + j - NUM_OPS
+            slot = pool_slot + 2 * source + j - NUM_OPS
+        raw = tl.load(rows_of(y, slot, n, N, TO * VO, C) + offsets, mask=mask, other=0.0)
+        centred = tl.where(mask, raw - load_vector(norms, slot, 0, C, BC, 2)[None, :], 0.0)
         store_pair_sums(
-            sums, edge * (slots + 3) + own, tile, tiles, g, centred, inside, count, C, BC
+            sums, edge * (slots + 3) + edge_slot, tile, tiles, g, centred, inside, count, C, BC
         )
     if SCALED:
         image = x + n * TO * VO * ROW
@@ -60,41 +69,42 @@ def meet(
 
 @triton.jit(do_not_specialize=INTS)
 def finish_gradients(
-    sums, norms, mix, coefficients, by_mix,
-    N, TO, VO, K, first, source, slots, terms, pools_at, tiles,
+    sums, norms, op_weights, coefficients, grad_op_weights,
+    N, TO, VO, K, first, source, slots, stage2_slot, pool_slot, tiles,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROWS: tl.constexpr,
     OPS: tl.constexpr, NUM_OPS: tl.constexpr, STAGE: tl.constexpr, IDS: tl.constexpr,
-    MAXIMUM: tl.constexpr, AVERAGE: tl.constexpr,
+    MAX_POOL: tl.constexpr, AVG_POOL: tl.constexpr,
 ):  # fmt: skip
-    """Turn sums into what takes a gradient and y to the gradient of y, and into d share.
+    """Turn sums into `coefficients` of gradients of y, and into gradients of the op weights.
 
-    Stage 2 is that of the results that enter a target, pools included; stage 1 that of first
-    stages whose second is done. A program a result.
+    Stage 2: all outputs that enter a target, pools included. Stage 1: first stages whose second
+    stage is done. One program an output.
     """
     job = tl.program_id(0)
     edge = edge_between(source, first + job % K)
-    own = 0
-    place = -1
+    edge_slot = 0
+    position = -1
     jobs = 0
     for j in tl.static_range(NUM_OPS):
-        if STAGE == 2 or (OPS >> (64 * j + 8)) & 15 == 2:
-            mine = job // K == jobs
-            if STAGE == 2 and (OPS >> (64 * j + 8)) & 15 == 2:
-                own = tl.where(mine, terms + ((OPS >> (64 * j + 20)) & 15), own)
+        if STAGE == 2 or num_stages(OPS, j) == 2:
+            is_job = job // K == jobs
+            if STAGE == 2 and num_stages(OPS, j) == 2:
+                second = stage2_slot + two_stage_index(OPS, j)
+                edge_slot = tl.where(is_job, second, edge_slot)
             else:
-                own = tl.where(mine, j, own)
-            place = tl.where(mine, (OPS >> (64 * j + 12)) & 15, place)
+                edge_slot = tl.where(is_job, j, edge_slot)
+            position = tl.where(is_job, op_position(OPS, j), position)
             jobs += 1
-    slot = edge * slots + own
+    slot = edge * slots + edge_slot
     if job >= jobs * K:
         pool = job // K - jobs
-        own = slots + pool
-        slot = pools_at + 2 * source + pool
-        place = tl.where(pool == 0, MAXIMUM, AVERAGE)
-    table = edge * (slots + 3) + own
-    share = 1.0
+        edge_slot = slots + pool
+        slot = pool_slot + 2 * source + pool
+        position = tl.where(pool == 0, MAX_POOL, AVG_POOL)
+    table = edge * (slots + 3) + edge_slot
+    op_weight = 1.0
     if STAGE == 2:
-        share = tl.load(mix + edge * IDS + place, mask=place >= 0, other=0.0)
+        op_weight = tl.load(op_weights + edge * IDS + position, mask=position >= 0, other=0.0)
 
     c = tl.arange(0, BC)
     first_sum = sums + table.to(tl.int64) * 3 * tiles * C
@@ -102,44 +112,46 @@ def finish_gradients(
     for start in range(0, tiles, ROWS):
         tile = start + tl.arange(0, ROWS)
         mask = (tile < tiles)[:, None] & (c < C)[None, :]
-        at = first_sum + tile[:, None] * C + c[None, :]
-        total += tl.sum(tl.load(at, mask=mask, other=0.0), 0)
+        pointers = first_sum + tile[:, None] * C + c[None, :]
+        total += tl.sum(tl.load(pointers, mask=mask, other=0.0), 0)
     pixels = N * TO * VO
     mean = total / pixels
     q = tl.zeros([BC], dtype=sums.dtype.element_ty)
     for start in range(0, tiles, ROWS):
         tile = start + tl.arange(0, ROWS)
         mask = (tile < tiles)[:, None] & (c < C)[None, :]
-        at = first_sum + tile[:, None] * C + c[None, :]
+        pointers = first_sum + tile[:, None] * C + c[None, :]
         count = tl.where(tile < tiles, count_of(tile, TO * VO, BP), 1)[:, None]
-        apart = tl.load(at, mask=mask, other=0.0) / count - mean[None, :]
-        by_y = tl.load(at + tiles * C, mask=mask, other=0.0)
-        q += tl.sum(tl.load(at + 2 * tiles * C, mask=mask, other=0.0) + apart * by_y, 0)
+        deviation = tl.load(pointers, mask=mask, other=0.0) / count - mean[None, :]
+        y_sum = tl.load(pointers + tiles * C, mask=mask, other=0.0)
+        product = tl.load(pointers + 2 * tiles * C, mask=mask, other=0.0)
+        q += tl.sum(product + deviation * y_sum, 0)
 
-    rstd = vectors(norms, slot, 1, C, BC, 2)
-    a = share * rstd
+    rstd = load_vector(norms, slot, 1, C, BC, 2)
+    a = op_weight * rstd
     b = -a * rstd * rstd * q / pixels
-    constant = -a * mean - b * vectors(norms, slot, 0, C, BC, 2)
+    constant = -a * mean - b * load_vector(norms, slot, 0, C, BC, 2)
     out = coefficients + table * 3 * C + c
     tl.store(out, a, mask=c < C)
     tl.store(out + C, b, mask=c < C)
     tl.store(out + 2 * C, constant, mask=c < C)
     if STAGE == 2:
-        tl.store(by_mix + edge * IDS + place, tl.sum(rstd * q, 0), mask=place >= 0)
+        pointer = grad_op_weights + edge * IDS + position
+        tl.store(pointer, tl.sum(rstd * q, 0), mask=position >= 0)
 
 
 @triton.jit
-def _back_through_edge(
-    acc, above, raw, coefficients, table, weights, by_h, k, K, n, num_clips, i, o, odd_t, odd_v,
-    inside, TO, VO, C: tl.constexpr, BC: tl.constexpr, STRIDE: tl.constexpr, CODE: tl.constexpr,
-    PRECISION: tl.constexpr,
+def _edge_gradient(
+    acc, target, raw, coefficients, table, weights, grad_h, k, K, n, num_clips, i, o, odd_t, odd_v,
+    inside, TO, VO, C: tl.constexpr, BC: tl.constexpr, STRIDE: tl.constexpr, OPS: tl.constexpr,
+    J: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Add what a node's ReLU gets from one convolution of an edge: all taps that reach a tile."""
-    SIZE: tl.constexpr = CODE & 15
-    DILATION: tl.constexpr = (CODE >> 4) & 15
-    STAGES: tl.constexpr = (CODE >> 8) & 15
-    SEPARABLE: tl.constexpr = (CODE >> 16) & 15
-    BEFORE: tl.constexpr = (CODE >> 32) & 0xFFFFFFFF
+    """Add the gradient of a node's ReLU from one convolution of an edge: all taps on a tile."""
+    SIZE: tl.constexpr = kernel_size(OPS, J)
+    DILATION: tl.constexpr = dilation(OPS, J)
+    STAGES: tl.constexpr = num_stages(OPS, J)
+    SEPARABLE: tl.constexpr = separable_index(OPS, J)
+    BEFORE: tl.constexpr = first_weight(OPS, J)
     DEPTH: tl.constexpr = SIZE * SIZE * C
     c = tl.arange(0, BC)
     for tap in range(SIZE * SIZE):
@@ -148,78 +160,80 @@ def _back_through_edge(
         if ((back_t | back_v) & (STRIDE - 1)) == 0:
             tt, vv = i + (back_t >> (STRIDE // 2)), o + (back_v >> (STRIDE // 2))
             if STAGES == 0:
-                by_y = affine_tap(above, C, raw, coefficients, table, tt, vv, inside, TO, VO, C, BC)
-                at = weights + K * BEFORE + k * DEPTH * C + tap * C
-                at += c[:, None] * SIZE * SIZE * C + c[None, :]
-                w = tl.load(at, mask=(c < C)[:, None] & (c < C)[None, :], other=0.0)
-                acc += tl.dot(by_y, w, input_precision=PRECISION)
+                grad_y = affine_tap(
+                    target, C, raw, coefficients, table, tt, vv, inside, TO, VO, C, BC
+                )
+                pointers = weights + K * BEFORE + k * DEPTH * C + tap * C
+                pointers += c[:, None] * SIZE * SIZE * C + c[None, :]
+                w = tl.load(pointers, mask=(c < C)[:, None] & (c < C)[None, :], other=0.0)
+                acc += tl.dot(grad_y, w, input_precision=PRECISION)
             else:
-                there = inside & (tt >= 0) & (tt < TO) & (vv >= 0) & (vv < VO)
-                h = rows_of(by_h, SEPARABLE * K + k, n, num_clips, TO * VO, C)
-                at = h + (tt * VO + vv)[:, None] * C + c[None, :]
-                g = tl.load(at, mask=there[:, None] & (c < C)[None, :], other=0.0)
-                at = weights + K * BEFORE + k * STAGES * (DEPTH + C * C) + tap
-                acc += g * tl.load(at + c * SIZE * SIZE, mask=c < C, other=0.0)[None, :]
+                valid = inside & (tt >= 0) & (tt < TO) & (vv >= 0) & (vv < VO)
+                h = rows_of(grad_h, SEPARABLE * K + k, n, num_clips, TO * VO, C)
+                pointers = h + (tt * VO + vv)[:, None] * C + c[None, :]
+                g = tl.load(pointers, mask=valid[:, None] & (c < C)[None, :], other=0.0)
+                pointers = weights + K * BEFORE + k * STAGES * (DEPTH + C * C) + tap
+                acc += g * tl.load(pointers + c * SIZE * SIZE, mask=c < C, other=0.0)[None, :]
     return acc
 
 
 @triton.jit(do_not_specialize=INTS)
-def to_node(
-    up, x, y, coefficients, weights, by_h, by_pools, places, scales, everywhere, base, out,
-    N, T, V, TO, VO, K, first, source, slots, extra,
+def node_gradient(
+    up, x, y, coefficients, weights, grad_h, grad_pools, max_indices, scales, per_pixel, base, out,
+    N, T, V, TO, VO, K, first, source, slots, gated,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     BASE_ROW: tl.constexpr, STRIDE: tl.constexpr, OPS: tl.constexpr, NUM_OPS: tl.constexpr,
-    POOLS: tl.constexpr, SCALED: tl.constexpr, BASED: tl.constexpr, PRECISION: tl.constexpr,
+    POOLS: tl.constexpr, SCALED: tl.constexpr, HAS_BASE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Collect a node's gradient from all edges that leave it, and write it once.
+    """Collect the gradient of a node from all edges that leave it, and write it once.
 
-    `base` is what came from elsewhere. At stride 2 pixels of one parity in T and V make a tile:
-    the same kernel taps reach them. Programs: (tiles of one parity, parities).
+    `base` is its gradient from outside the cell. At stride 2 a tile has pixels of one parity along
+    T and V, which the same kernel taps reach. Programs: (tiles of one parity, parities).
     """
     tile, parity = tl.program_id(0), tl.program_id(1)
     odd_t, odd_v = parity // STRIDE, parity % STRIDE
-    wide = tl.cdiv(V, STRIDE)
-    n, pixel, inside = pixels_of(tile, tl.cdiv(T, STRIDE) * wide, BP)
-    i, o = pixel // wide, pixel % wide
+    width = tl.cdiv(V, STRIDE)
+    n, pixel, inside = pixels_of(tile, tl.cdiv(T, STRIDE) * width, BP)
+    i, o = pixel // width, pixel % width
     t, v = i * STRIDE + odd_t, o * STRIDE + odd_v
     inside = inside & (t < T) & (v < V)
     c = tl.arange(0, BC)
     mask = inside[:, None] & (c < C)[None, :]
     through = tl.zeros([BP, BC], dtype=y.dtype.element_ty)
     direct = tl.zeros([BP, BC], dtype=y.dtype.element_ty)
-    if BASED:
-        at = base + (n * T * V + (t * V + v))[:, None] * BASE_ROW + c[None, :]
-        direct = tl.load(at, mask=mask, other=0.0)
+    if HAS_BASE:
+        pointers = base + (n * T * V + (t * V + v))[:, None] * BASE_ROW + c[None, :]
+        direct = tl.load(pointers, mask=mask, other=0.0)
     for k in range(K):
         edge = edge_between(source, first + k)
-        above = rows_of(up, first + k, n, N, TO * VO, C)
+        target = rows_of(up, first + k, n, N, TO * VO, C)
         for j in tl.static_range(NUM_OPS):
-            through = _back_through_edge(
-                through, above, rows_of(y, edge * slots + j, n, N, TO * VO, C), coefficients,
-                edge * (slots + 3) + j, weights, by_h, k, K, n, N, i, o, odd_t, odd_v, inside,
-                TO, VO, C, BC, STRIDE, OPS >> (64 * j), PRECISION,
+            through = _edge_gradient(
+                through, target, rows_of(y, edge * slots + j, n, N, TO * VO, C), coefficients,
+                edge * (slots + 3) + j, weights, grad_h, k, K, n, N, i, o, odd_t, odd_v, inside,
+                TO, VO, C, BC, STRIDE, OPS, j, PRECISION,
             )  # fmt: skip
         if SCALED:
-            at = above + pixel[:, None] * C + c[None, :]
+            pointers = target + pixel[:, None] * C + c[None, :]
             scale = tl.load(scales + (edge * N + n) * C + c, mask=c < C, other=0.0)
-            direct += tl.load(at, mask=mask, other=0.0) * scale[None, :]
-            if extra:
-                more = tl.load(everywhere + (k * N + n) * C + c, mask=c < C, other=0.0)
-                direct += more[None, :]
+            direct += tl.load(pointers, mask=mask, other=0.0) * scale[None, :]
+            if gated:
+                of_mean = tl.load(per_pixel + (k * N + n) * C + c, mask=c < C, other=0.0)
+                direct += of_mean[None, :]
     if POOLS:
-        behind = N.to(tl.int64) * TO * VO * C
+        avg_offset = N.to(tl.int64) * TO * VO * C
         for tap in range(9):
             back_t, back_v = odd_t - tap // 3 + 1, odd_v - tap % 3 + 1
             if ((back_t | back_v) & (STRIDE - 1)) == 0:
                 tt, vv = i + (back_t >> (STRIDE // 2)), o + (back_v >> (STRIDE // 2))
-                there = inside & (tt >= 0) & (tt < TO) & (vv >= 0) & (vv < VO)
-                seen = there[:, None] & (c < C)[None, :]
-                where = (n * TO * VO + (tt * VO + vv)[:, None]) * C + c[None, :]
-                which = tl.load(places + where, mask=seen, other=255).to(tl.int32)
-                by_max = tl.load(by_pools + where, mask=seen, other=0.0)
-                direct += tl.where(which == tap, by_max, 0.0)
-                direct += tl.load(by_pools + behind + where, mask=seen, other=0.0)
-    own = (t * V + v)[:, None]
-    value = tl.load(x + n * T * V * ROW + own * ROW + c[None, :], mask=mask, other=0.0)
+                valid = inside & (tt >= 0) & (tt < TO) & (vv >= 0) & (vv < VO)
+                valid_mask = valid[:, None] & (c < C)[None, :]
+                offsets = (n * TO * VO + (tt * VO + vv)[:, None]) * C + c[None, :]
+                index = tl.load(max_indices + offsets, mask=valid_mask, other=255).to(tl.int32)
+                grad_max = tl.load(grad_pools + offsets, mask=valid_mask, other=0.0)
+                direct += tl.where(index == tap, grad_max, 0.0)
+                direct += tl.load(grad_pools + avg_offset + offsets, mask=valid_mask, other=0.0)
+    in_clip = (t * V + v)[:, None]
+    value = tl.load(x + n * T * V * ROW + in_clip * ROW + c[None, :], mask=mask, other=0.0)
     total = direct + tl.where(value > 0, through, 0.0)
-    tl.store(out + n * T * V * C + own * C + c[None, :], total, mask=mask)
+    tl.store(out + n * T * V * C + in_clip * C + c[None, :], total, mask=mask)

@@ -1,19 +1,27 @@
-"""Kernels of the forward pass: raw outputs of a node's edges, their statistics, and sums."""
+"""Forward kernels: raw outputs of a node's edges, their statistics, and sums of them."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
+from skelnas.engine.triton.kernels.packed import (
+    dilation,
+    first_weight,
+    kernel_size,
+    num_stages,
+    op_position,
+    two_stage_index,
+)
 from skelnas.engine.triton.kernels.tiles import (
     INTS,
     count_of,
     dense_tile,
     depthwise_tile,
     edge_between,
+    load_vector,
     pixels_of,
     rows_of,
-    vectors,
 )
 
 
@@ -34,16 +42,16 @@ def _store_raw(y, sums, slot, tile, tiles, n, num_clips, per_clip, pixel, inside
 
 @triton.jit
 def _convolve(
-    image, y, norms, weights, edge, slots, k, K, n, num_clips, t, v, inside, T, V, per_clip, wide,
+    image, y, norms, weights, edge, slots, k, K, n, num_clips, t, v, inside, T, V, per_clip, width,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
-    STRIDE: tl.constexpr, CODE: tl.constexpr, J: tl.constexpr, STAGE: tl.constexpr,
+    STRIDE: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr, STAGE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Return a tile of a raw output: of a dense convolution, or of a separable one's stage."""
-    SIZE: tl.constexpr = CODE & 15
-    DILATION: tl.constexpr = (CODE >> 4) & 15
-    STAGES: tl.constexpr = (CODE >> 8) & 15
-    BEFORE: tl.constexpr = (CODE >> 32) & 0xFFFFFFFF
+    """Return a tile of a raw output: a dense convolution, or a stage of a separable one."""
+    SIZE: tl.constexpr = kernel_size(OPS, J)
+    DILATION: tl.constexpr = dilation(OPS, J)
+    STAGES: tl.constexpr = num_stages(OPS, J)
+    BEFORE: tl.constexpr = first_weight(OPS, J)
     DEPTH: tl.constexpr = SIZE * SIZE * C
     if STAGES == 0:
         weight = weights + K * BEFORE + k * DEPTH * C
@@ -59,11 +67,11 @@ def _convolve(
             )  # fmt: skip
         else:
             slot = edge * slots + J
-            mean = vectors(norms, slot, 0, C, BC, 2)
-            rstd = vectors(norms, slot, 1, C, BC, 2)
+            mean = load_vector(norms, slot, 0, C, BC, 2)
+            rstd = load_vector(norms, slot, 1, C, BC, 2)
             h = depthwise_tile(
                 rows_of(y, slot, n, num_clips, per_clip, C), C, mean, rstd, kernel, t, v, inside,
-                per_clip // wide, wide, C, BC, BP, SIZE, 1, 1, True,
+                per_clip // width, width, C, BC, BP, SIZE, 1, 1, True,
             )  # fmt: skip
         c = tl.arange(0, BC)
         real = (c < C)[:, None] & (c < C)[None, :]
@@ -74,44 +82,44 @@ def _convolve(
 
 @triton.jit
 def _pool(
-    image, places, t, v, inside, T, V, C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
+    image, t, v, inside, T, V, C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
     ROW: tl.constexpr, STRIDE: tl.constexpr,
 ):  # fmt: skip
-    """Return a tile of both pools, and where among the nine pixels the maximum is (the first)."""
+    """Return a tile of both pools, and the index 0 to 8 of the (first) maximum."""
     c = tl.arange(0, BC)
     low = float("-inf")
     best = tl.full([BP, BC], low, dtype=image.dtype.element_ty)
     total = tl.zeros([BP, BC], dtype=image.dtype.element_ty)
     number = tl.zeros([BP], dtype=image.dtype.element_ty)
-    which = tl.zeros([BP, BC], dtype=tl.int32)
+    index = tl.zeros([BP, BC], dtype=tl.int32)
     for tap in range(9):
         tt, vv = t * STRIDE + tap // 3 - 1, v * STRIDE + tap % 3 - 1
-        there = inside & (tt >= 0) & (tt < T) & (vv >= 0) & (vv < V)
-        mask = there[:, None] & (c < C)[None, :]
-        at = image + (tt * V + vv)[:, None] * ROW + c[None, :]
-        value = tl.load(at, mask=mask, other=low)
+        valid = inside & (tt >= 0) & (tt < T) & (vv >= 0) & (vv < V)
+        mask = valid[:, None] & (c < C)[None, :]
+        pointers = image + (tt * V + vv)[:, None] * ROW + c[None, :]
+        value = tl.load(pointers, mask=mask, other=low)
         larger = (value > best) | (value != value)
         best = tl.where(larger, value, best)
-        which = tl.where(larger, tap, which)
+        index = tl.where(larger, tap, index)
         total += tl.where(mask, value, 0.0)
-        number += there.to(image.dtype.element_ty)
+        number += valid.to(image.dtype.element_ty)
     best = tl.where(inside[:, None], best, 0.0)
-    return best, total / tl.where(inside, number, 1.0)[:, None], which
+    return best, total / tl.where(inside, number, 1.0)[:, None], index
 
 
 @triton.jit(do_not_specialize=INTS)
 def convolve_and_pool(
-    x, y, norms, sums, places, weights,
-    N, T, V, TO, VO, K, first, source, slots, terms, pools_at,
+    x, y, norms, sums, max_indices, weights,
+    N, T, V, TO, VO, K, first, source, slots, first_slot, pool_slot,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     STRIDE: tl.constexpr, OPS: tl.constexpr, NUM_OPS: tl.constexpr, STAGE: tl.constexpr,
     POOLS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Compute the raw outputs of all edges that leave a node, and sums for their statistics.
 
-    Stage 1: every convolution's first stage of the ReLU of node x, and both pools of x. Stage 2:
-    second stages of the normalised first ones. Programs: (tiles, jobs), a job being an edge of
-    an operation, or the pools.
+    Stage 1: the first stage of every convolution of the ReLU of node x, and both pools of x.
+    Stage 2: second stages of the normalised first ones. The outputs go to the slots of an edge from
+    `first_slot` on. Programs: (tiles, jobs); a job is one operation on one edge, or the pools.
     """
     tile, job = tl.program_id(0), tl.program_id(1)
     tiles = tl.num_programs(0)
@@ -122,118 +130,127 @@ def convolve_and_pool(
     image = x + n * T * V * ROW
     jobs = 0
     for j in tl.static_range(NUM_OPS):
-        if STAGE == 1 or (OPS >> (64 * j + 8)) & 15 == 2:
+        if STAGE == 1 or num_stages(OPS, j) == 2:
             if job // K == jobs:
                 value = _convolve(
                     image, y, norms, weights, edge, slots, k, K, n, N, t, v, inside, T, V,
-                    TO * VO, VO, C, BC, BP, ROW, STRIDE, OPS >> (64 * j), j, STAGE, PRECISION,
+                    TO * VO, VO, C, BC, BP, ROW, STRIDE, OPS, j, STAGE, PRECISION,
                 )  # fmt: skip
-                slot = edge * slots + terms + jobs
-                _store_raw(y, sums, slot, tile, tiles, n, N, TO * VO, pixel, inside, value,
-                           C, BC, BP)  # fmt: skip
+                slot = edge * slots + first_slot + jobs
+                _store_raw(
+                    y, sums, slot, tile, tiles, n, N, TO * VO, pixel, inside, value, C, BC, BP
+                )
             jobs += 1
     if POOLS:
         if job == K * jobs:
-            best, mean, which = _pool(image, places, t, v, inside, T, V, C, BC, BP, ROW, STRIDE)
-            slot = pools_at + 2 * source
+            best, mean, index = _pool(image, t, v, inside, T, V, C, BC, BP, ROW, STRIDE)
+            slot = pool_slot + 2 * source
             _store_raw(y, sums, slot, tile, tiles, n, N, TO * VO, pixel, inside, best, C, BC, BP)
-            _store_raw(y, sums, slot + 1, tile, tiles, n, N, TO * VO, pixel, inside, mean,
-                       C, BC, BP)  # fmt: skip
+            _store_raw(
+                y, sums, slot + 1, tile, tiles, n, N, TO * VO, pixel, inside, mean, C, BC, BP
+            )
             c = tl.arange(0, BC)
-            at = places + (n * TO * VO + pixel[:, None]) * C + c[None, :]
-            tl.store(at, which.to(tl.uint8), mask=inside[:, None] & (c < C)[None, :])
+            pointers = max_indices + (n * TO * VO + pixel[:, None]) * C + c[None, :]
+            tl.store(pointers, index.to(tl.uint8), mask=inside[:, None] & (c < C)[None, :])
 
 
 @triton.jit(do_not_specialize=INTS)
 def finish_statistics(
-    sums, norms, N, TO, VO, K, first, source, slots, terms, pools_at, tiles, num_ops,
+    sums, norms, N, TO, VO, K, first, source, slots, first_slot, pool_slot, tiles, num_ops,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROWS: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
-    """Turn the sums of all tiles into mean and 1 / sqrt(variance + eps); a program a result.
+    """Turn the sums of all tiles into mean and 1 / sqrt(variance + eps); one program an output.
 
-    Tiles are put together by their means and centred squares (Chan et al., 1979).
+    Tiles are combined by their means and centred squares (Chan et al., 1979).
     """
     job = tl.program_id(0)
-    slot = edge_between(source, first + job % K) * slots + terms + job // K
-    slot = tl.where(job < num_ops * K, slot, pools_at + 2 * source + job - num_ops * K)
+    slot = edge_between(source, first + job % K) * slots + first_slot + job // K
+    slot = tl.where(job < num_ops * K, slot, pool_slot + 2 * source + job - num_ops * K)
     c = tl.arange(0, BC)
-    own = sums + slot.to(tl.int64) * 2 * tiles * C
+    first_sum = sums + slot.to(tl.int64) * 2 * tiles * C
     total = tl.zeros([BC], dtype=sums.dtype.element_ty)
     for start in range(0, tiles, ROWS):
         tile = start + tl.arange(0, ROWS)
         mask = (tile < tiles)[:, None] & (c < C)[None, :]
-        total += tl.sum(tl.load(own + tile[:, None] * C + c[None, :], mask=mask, other=0.0), 0)
+        pointers = first_sum + tile[:, None] * C + c[None, :]
+        total += tl.sum(tl.load(pointers, mask=mask, other=0.0), 0)
     pixels = N * TO * VO
     mean = total / pixels
     squares = tl.zeros([BC], dtype=sums.dtype.element_ty)
     for start in range(0, tiles, ROWS):
         tile = start + tl.arange(0, ROWS)
         mask = (tile < tiles)[:, None] & (c < C)[None, :]
-        at = own + tile[:, None] * C + c[None, :]
+        pointers = first_sum + tile[:, None] * C + c[None, :]
         count = count_of(tile, TO * VO, BP)[:, None]
-        apart = tl.load(at, mask=mask, other=0.0) / count - mean[None, :]
-        within = tl.load(at + tiles * C, mask=mask, other=0.0)
-        squares += tl.sum(within + tl.where(mask, count * apart * apart, 0.0), 0)
+        deviation = tl.load(pointers, mask=mask, other=0.0) / count - mean[None, :]
+        within = tl.load(pointers + tiles * C, mask=mask, other=0.0)
+        squares += tl.sum(within + tl.where(mask, count * deviation * deviation, 0.0), 0)
     tl.store(norms + slot * 2 * C + c, mean, mask=c < C)
     tl.store(norms + (slot * 2 + 1) * C + c, 1.0 / tl.sqrt(squares / pixels + EPS), mask=c < C)
 
 
 @triton.jit
-def _add_result(
-    acc, y, norms, mix, slot, edge, n, num_clips, per_clip, pixel, mask,
-    C: tl.constexpr, BC: tl.constexpr, IDS: tl.constexpr, PLACE: tl.constexpr,
+def _add_output(
+    acc, y, norms, op_weights, slot, edge, n, num_clips, per_clip, pixel, mask,
+    C: tl.constexpr, BC: tl.constexpr, IDS: tl.constexpr, POSITION: tl.constexpr,
 ):  # fmt: skip
-    """Add a raw output to a tile: normalised and weighed."""
+    """Add a raw output to a tile, normalised and weighted."""
     c = tl.arange(0, BC)
-    scale = tl.load(mix + edge * IDS + PLACE) * vectors(norms, slot, 1, C, BC, 2)
-    at = rows_of(y, slot, n, num_clips, per_clip, C) + pixel[:, None] * C + c[None, :]
-    value = tl.load(at, mask=mask, other=0.0)
-    return acc + (value - vectors(norms, slot, 0, C, BC, 2)[None, :]) * scale[None, :]
+    scale = tl.load(op_weights + edge * IDS + POSITION) * load_vector(norms, slot, 1, C, BC, 2)
+    pointers = rows_of(y, slot, n, num_clips, per_clip, C) + pixel[:, None] * C + c[None, :]
+    value = tl.load(pointers, mask=mask, other=0.0)
+    return acc + (value - load_vector(norms, slot, 0, C, BC, 2)[None, :]) * scale[None, :]
 
 
 @triton.jit
 def _add_edge(
-    acc, y, norms, mix, scales, image, row: tl.constexpr, edge, slots, terms, source, pools_at,
-    n, num_clips, per_clip, pixel, mask,
+    acc, y, norms, op_weights, scales, image, row: tl.constexpr, edge, slots, stage2_slot,
+    source, pool_slot, n, num_clips, per_clip, pixel, mask,
     C: tl.constexpr, BC: tl.constexpr, OPS: tl.constexpr, NUM_OPS: tl.constexpr,
-    IDS: tl.constexpr, MAXIMUM: tl.constexpr, AVERAGE: tl.constexpr, SCALED: tl.constexpr,
+    IDS: tl.constexpr, MAX_POOL: tl.constexpr, AVG_POOL: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
-    """Add all that an edge brings to a tile."""
+    """Add everything that an edge contributes to a tile."""
     for j in tl.static_range(NUM_OPS):
         slot = edge * slots + j
-        if (OPS >> (64 * j + 8)) & 15 == 2:
-            slot = edge * slots + terms + ((OPS >> (64 * j + 20)) & 15)
-        acc = _add_result(acc, y, norms, mix, slot, edge, n, num_clips, per_clip, pixel, mask,
-                          C, BC, IDS, (OPS >> (64 * j + 12)) & 15)  # fmt: skip
-    slot = pools_at + 2 * source
-    if MAXIMUM >= 0:
-        acc = _add_result(acc, y, norms, mix, slot, edge, n, num_clips, per_clip, pixel, mask,
-                          C, BC, IDS, MAXIMUM)  # fmt: skip
-    if AVERAGE >= 0:
-        acc = _add_result(acc, y, norms, mix, slot + 1, edge, n, num_clips, per_clip, pixel, mask,
-                          C, BC, IDS, AVERAGE)  # fmt: skip
+        if num_stages(OPS, j) == 2:
+            slot = edge * slots + stage2_slot + two_stage_index(OPS, j)
+        acc = _add_output(
+            acc, y, norms, op_weights, slot, edge, n, num_clips, per_clip, pixel, mask,
+            C, BC, IDS, op_position(OPS, j),
+        )  # fmt: skip
+    slot = pool_slot + 2 * source
+    if MAX_POOL >= 0:
+        acc = _add_output(
+            acc, y, norms, op_weights, slot, edge, n, num_clips, per_clip, pixel, mask,
+            C, BC, IDS, MAX_POOL,
+        )  # fmt: skip
+    if AVG_POOL >= 0:
+        acc = _add_output(
+            acc, y, norms, op_weights, slot + 1, edge, n, num_clips, per_clip, pixel, mask,
+            C, BC, IDS, AVG_POOL,
+        )  # fmt: skip
     if SCALED:
         c = tl.arange(0, BC)
         scale = tl.load(scales + (edge * num_clips + n) * C + c, mask=c < C, other=0.0)
-        own = image + n * per_clip * row
-        value = tl.load(own + pixel[:, None] * row + c[None, :], mask=mask, other=0.0)
+        rows = image + n * per_clip * row
+        value = tl.load(rows + pixel[:, None] * row + c[None, :], mask=mask, other=0.0)
         acc += value * scale[None, :]
     return acc
 
 
 @triton.jit(do_not_specialize=[*INTS, "target"])
 def combine(
-    y, norms, mix, scales, x0, x1, nodes, out, squeezed,
-    N, TO, VO, target, slots, terms, pools_at,
+    y, norms, op_weights, scales, x0, x1, nodes, out, squeezed,
+    N, TO, VO, target, slots, stage2_slot, pool_slot,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     OPS0: tl.constexpr, NUM_OPS0: tl.constexpr, SCALED0: tl.constexpr,
     OPS: tl.constexpr, NUM_OPS: tl.constexpr, SCALED: tl.constexpr,
-    IDS: tl.constexpr, MAXIMUM: tl.constexpr, AVERAGE: tl.constexpr,
+    IDS: tl.constexpr, MAX_POOL: tl.constexpr, AVG_POOL: tl.constexpr,
 ):  # fmt: skip
-    """Sum all that enters a node, write it, and each tile's sum of it. Programs: tiles.
+    """Sum everything that enters a node; write it and each tile's sum of it. Programs: tiles.
 
-    `nodes` and `out` are the rows of the first and of this intermediate node, ROW apart; the
-    first two edges come from the inputs and may have other operations than the rest.
+    `nodes` and `out` are the rows, ROW apart, of the first and of this intermediate node. The first
+    two edges come from the inputs; their operations may differ from those of the rest.
     """
     tile = tl.program_id(0)
     n, pixel, inside = pixels_of(tile, TO * VO, BP)
@@ -241,16 +258,20 @@ def combine(
     mask = inside[:, None] & (c < C)[None, :]
     edge = edge_between(0, target)
     acc = tl.zeros([BP, BC], dtype=y.dtype.element_ty)
-    acc = _add_edge(acc, y, norms, mix, scales, x0, C, edge, slots, terms, 0, pools_at, n, N,
-                    TO * VO, pixel, mask, C, BC, OPS0, NUM_OPS0, IDS, MAXIMUM, AVERAGE,
-                    SCALED0)  # fmt: skip
-    acc = _add_edge(acc, y, norms, mix, scales, x1, C, edge + 1, slots, terms, 1, pools_at, n, N,
-                    TO * VO, pixel, mask, C, BC, OPS0, NUM_OPS0, IDS, MAXIMUM, AVERAGE,
-                    SCALED0)  # fmt: skip
+    acc = _add_edge(
+        acc, y, norms, op_weights, scales, x0, C, edge, slots, stage2_slot, 0, pool_slot, n, N,
+        TO * VO, pixel, mask, C, BC, OPS0, NUM_OPS0, IDS, MAX_POOL, AVG_POOL, SCALED0,
+    )  # fmt: skip
+    acc = _add_edge(
+        acc, y, norms, op_weights, scales, x1, C, edge + 1, slots, stage2_slot, 1, pool_slot, n, N,
+        TO * VO, pixel, mask, C, BC, OPS0, NUM_OPS0, IDS, MAX_POOL, AVG_POOL, SCALED0,
+    )  # fmt: skip
     for before in range(target):
-        acc = _add_edge(acc, y, norms, mix, scales, nodes + before * C, ROW, edge + 2 + before,
-                        slots, terms, 2 + before, pools_at, n, N, TO * VO, pixel, mask, C, BC, OPS,
-                        NUM_OPS, IDS, MAXIMUM, AVERAGE, SCALED)  # fmt: skip
-    own = out + n * TO * VO * ROW
-    tl.store(own + pixel[:, None] * ROW + c[None, :], acc, mask=mask)
+        acc = _add_edge(
+            acc, y, norms, op_weights, scales, nodes + before * C, ROW, edge + 2 + before, slots,
+            stage2_slot, 2 + before, pool_slot, n, N, TO * VO, pixel, mask, C, BC, OPS, NUM_OPS,
+            IDS, MAX_POOL, AVG_POOL, SCALED,
+        )  # fmt: skip
+    rows = out + n * TO * VO * ROW
+    tl.store(rows + pixel[:, None] * ROW + c[None, :], acc, mask=mask)
     tl.store(squeezed + tile * C + c, tl.sum(tl.where(mask, acc, 0.0), 0), mask=c < C)

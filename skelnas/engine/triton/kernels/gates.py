@@ -1,4 +1,4 @@
-"""Kernels of squeeze-and-excitation and skips: what scales the channels of each clip."""
+"""Kernels of skip and squeeze-and-excitation, which scale the channels of each clip."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ INTS = ["N", "pixels", "chunks", "K", "first", "source", "slots", "tiles"]
 
 @triton.jit
 def _means(
-    squeezed, clip, there, pixels, chunks, C: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr
+    squeezed, clip, valid, pixels, chunks, C: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr
 ):  # fmt: skip
-    """Return the channels' means [BN, BC] of some clips from the sums of their tiles."""
+    """Return the channel means [BN, BC] of some clips, from the sums of their tiles."""
     c = tl.arange(0, BC)
-    mask = there[:, None] & (c < C)[None, :]
+    mask = valid[:, None] & (c < C)[None, :]
     total = tl.zeros([BN, BC], dtype=squeezed.dtype.element_ty)
     for chunk in range(chunks):
-        at = squeezed + (clip * chunks + chunk)[:, None] * C + c[None, :]
-        total += tl.load(at, mask=mask, other=0.0)
+        pointers = squeezed + (clip * chunks + chunk)[:, None] * C + c[None, :]
+        total += tl.load(pointers, mask=mask, other=0.0)
     return total / pixels
 
 
@@ -37,81 +37,82 @@ def _gate(mean, squeeze, excite):
 def _weights(weights, k, C: tl.constexpr, BC: tl.constexpr, H: tl.constexpr, BH: tl.constexpr):
     """Return the weights of an edge: [BH, BC] and [BC, BH]."""
     c, h = tl.arange(0, BC), tl.arange(0, BH)
-    own = weights + k * 2 * H * C
+    edge_weights = weights + k * 2 * H * C
     mask = (h < H)[:, None] & (c < C)[None, :]
-    squeeze = tl.load(own + h[:, None] * C + c[None, :], mask=mask, other=0.0)
+    squeeze = tl.load(edge_weights + h[:, None] * C + c[None, :], mask=mask, other=0.0)
     mask = (c < C)[:, None] & (h < H)[None, :]
-    return squeeze, tl.load(own + H * C + c[:, None] * H + h[None, :], mask=mask, other=0.0)
+    pointers = edge_weights + H * C + c[:, None] * H + h[None, :]
+    return squeeze, tl.load(pointers, mask=mask, other=0.0)
 
 
 @triton.jit(do_not_specialize=INTS)
-def scales_of(
-    squeezed, mix, weights, scales, N, pixels, chunks, K, first, source,
+def channel_scales(
+    squeezed, op_weights, weights, scales, N, pixels, chunks, K, first, source,
     C: tl.constexpr, BC: tl.constexpr, H: tl.constexpr, BH: tl.constexpr, BN: tl.constexpr,
     IDS: tl.constexpr, SKIP: tl.constexpr, GATE: tl.constexpr,
 ):  # fmt: skip
-    """Compute what skip and gate together scale a clip's channels by. Programs: (clips, edges)."""
+    """Compute the factors of skip and gate together. Programs: (blocks of clips, edges)."""
     k = tl.program_id(1)
     clip = tl.program_id(0) * BN + tl.arange(0, BN)
-    there = clip < N
+    valid = clip < N
     c = tl.arange(0, BC)
     edge = edge_between(source, first + k)
     scale = tl.zeros([BN, BC], dtype=scales.dtype.element_ty)
     if SKIP >= 0:
-        scale += tl.load(mix + edge * IDS + SKIP)
+        scale += tl.load(op_weights + edge * IDS + SKIP)
     if GATE >= 0:
-        mean = _means(squeezed, clip, there, pixels, chunks, C, BC, BN)
+        mean = _means(squeezed, clip, valid, pixels, chunks, C, BC, BN)
         squeeze, excite = _weights(weights, k, C, BC, H, BH)
         _, gate = _gate(mean, squeeze, excite)
-        scale += tl.load(mix + edge * IDS + GATE) * gate
-    at = scales + (edge * N + clip)[:, None] * C + c[None, :]
-    tl.store(at, scale, mask=there[:, None] & (c < C)[None, :])
+        scale += tl.load(op_weights + edge * IDS + GATE) * gate
+    pointers = scales + (edge * N + clip)[:, None] * C + c[None, :]
+    tl.store(pointers, scale, mask=valid[:, None] & (c < C)[None, :])
 
 
 @triton.jit(do_not_specialize=INTS)
-def through_scales(
-    squeezed, mix, weights, sums, by_mix, by_weights, everywhere,
+def scales_backward(
+    squeezed, op_weights, weights, sums, grad_op_weights, grad_weights, per_pixel,
     N, pixels, chunks, tiles, K, first, source, slots,
     C: tl.constexpr, BC: tl.constexpr, H: tl.constexpr, BH: tl.constexpr, BN: tl.constexpr,
     IDS: tl.constexpr, SKIP: tl.constexpr, GATE: tl.constexpr,
 ):  # fmt: skip
-    """Differentiate in shares, weights and means of skip and gate; a program an edge.
+    """Compute the gradients of op weights, weights and means of skip and gate; one program an edge.
 
-    `sums` are those of `meet`: of the target's gradient times the node, for each tile.
-    `everywhere` [edges, N, C] is what every pixel of a clip gets through its mean.
+    `sums` has each tile's sum of the target's gradient times the node, from `sum_products`.
+    `per_pixel` [edges, N, C] is the gradient that each pixel of a clip receives through the mean.
     """
     k = tl.program_id(0)
     c, h = tl.arange(0, BC), tl.arange(0, BH)
     edge = edge_between(source, first + k)
-    met_at = sums + (edge * (slots + 3) + slots + 2).to(tl.int64) * 3 * tiles * C
-    by_skip = tl.zeros([BC], dtype=sums.dtype.element_ty)
-    by_gate = tl.zeros([BC], dtype=sums.dtype.element_ty)
-    by_squeeze = tl.zeros([BH, BC], dtype=sums.dtype.element_ty)
-    by_excite = tl.zeros([BC, BH], dtype=sums.dtype.element_ty)
+    cross_sums = sums + (edge * (slots + 3) + slots + 2).to(tl.int64) * 3 * tiles * C
+    grad_skip = tl.zeros([BC], dtype=sums.dtype.element_ty)
+    grad_gate = tl.zeros([BC], dtype=sums.dtype.element_ty)
+    grad_squeeze = tl.zeros([BH, BC], dtype=sums.dtype.element_ty)
+    grad_excite = tl.zeros([BC, BH], dtype=sums.dtype.element_ty)
     for start in range(0, N, BN):
         clip = start + tl.arange(0, BN)
-        there = clip < N
-        met = _means(met_at, clip, there, 1, tiles // N, C, BC, BN)
-        by_skip += tl.sum(met, 0)
+        valid = clip < N
+        cross = _means(cross_sums, clip, valid, 1, tiles // N, C, BC, BN)
+        grad_skip += tl.sum(cross, 0)
         if GATE >= 0:
-            mean = _means(squeezed, clip, there, pixels, chunks, C, BC, BN)
+            mean = _means(squeezed, clip, valid, pixels, chunks, C, BC, BN)
             squeeze, excite = _weights(weights, k, C, BC, H, BH)
             hidden, gate = _gate(mean, squeeze, excite)
-            by_gate += tl.sum(gate * met, 0)
-            by_logit = tl.load(mix + edge * IDS + GATE) * met * gate * (1.0 - gate)
-            by_hidden = tl.sum(by_logit[:, :, None] * excite[None, :, :], 1)
-            by_hidden = tl.where(hidden > 0, by_hidden, 0.0)
-            by_squeeze += tl.sum(by_hidden[:, :, None] * mean[:, None, :], 0)
-            by_excite += tl.sum(by_logit[:, :, None] * hidden[:, None, :], 0)
-            by_mean = tl.sum(by_hidden[:, :, None] * squeeze[None, :, :], 1)
-            at = everywhere + (k * N + clip)[:, None] * C + c[None, :]
-            tl.store(at, by_mean / pixels, mask=there[:, None] & (c < C)[None, :])
+            grad_gate += tl.sum(gate * cross, 0)
+            grad_logit = tl.load(op_weights + edge * IDS + GATE) * cross * gate * (1.0 - gate)
+            grad_hidden = tl.sum(grad_logit[:, :, None] * excite[None, :, :], 1)
+            grad_hidden = tl.where(hidden > 0, grad_hidden, 0.0)
+            grad_squeeze += tl.sum(grad_hidden[:, :, None] * mean[:, None, :], 0)
+            grad_excite += tl.sum(grad_logit[:, :, None] * hidden[:, None, :], 0)
+            grad_mean = tl.sum(grad_hidden[:, :, None] * squeeze[None, :, :], 1)
+            pointers = per_pixel + (k * N + clip)[:, None] * C + c[None, :]
+            tl.store(pointers, grad_mean / pixels, mask=valid[:, None] & (c < C)[None, :])
     if SKIP >= 0:
-        tl.store(by_mix + edge * IDS + SKIP, tl.sum(by_skip, 0))
+        tl.store(grad_op_weights + edge * IDS + SKIP, tl.sum(grad_skip, 0))
     if GATE >= 0:
-        tl.store(by_mix + edge * IDS + GATE, tl.sum(by_gate, 0))
-        own = by_weights + k * 2 * H * C
+        tl.store(grad_op_weights + edge * IDS + GATE, tl.sum(grad_gate, 0))
+        edge_grads = grad_weights + k * 2 * H * C
         mask = (h < H)[:, None] & (c < C)[None, :]
-        tl.store(own + h[:, None] * C + c[None, :], by_squeeze, mask=mask)
+        tl.store(edge_grads + h[:, None] * C + c[None, :], grad_squeeze, mask=mask)
         mask = (c < C)[:, None] & (h < H)[None, :]
-        tl.store(own + H * C + c[:, None] * H + h[None, :], by_excite, mask=mask)
+        tl.store(edge_grads + H * C + c[:, None] * H + h[None, :], grad_excite, mask=mask)

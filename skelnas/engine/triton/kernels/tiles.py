@@ -1,24 +1,24 @@
-"""What kernels share: places in a tile, convolutions of a tile, sums over a tile."""
+"""Functions shared by the kernels: pixels of a tile, its convolutions, sums over it."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-INTS = ["N", "T", "V", "TO", "VO", "K", "first", "source", "slots", "terms", "pools_at", "tiles"]
-INTS += ["extra", "num_ops", "num_weights"]
-"""Sizes and places that kernels take as they come: none is compiled anew for a value of them."""
+INTS = ["N", "T", "V", "TO", "VO", "K", "first", "source", "slots", "first_slot", "stage2_slot"]
+INTS += ["pool_slot", "tiles", "gated", "num_ops", "num_weights"]
+"""Sizes and offsets whose values do not specialise a kernel."""
 
 
 @triton.jit
 def edge_between(source, target):
-    """Return the number of an edge as the reference counts; targets count from 0."""
+    """Return the number of an edge, see `skelnas.engine.wiring`; targets count from 0."""
     return target * (target + 3) // 2 + source
 
 
 @triton.jit
 def pixels_of(tile, per_clip, BP: tl.constexpr):
-    """Return the clip of a tile, the numbers of its pixels in the clip, and which are there."""
+    """Return the clip of a tile, the indices of its pixels in the clip, and which are valid."""
     chunks = tl.cdiv(per_clip, BP)
     pixel = (tile % chunks) * BP + tl.arange(0, BP)
     return (tile // chunks).to(tl.int64), pixel, pixel < per_clip
@@ -26,14 +26,14 @@ def pixels_of(tile, per_clip, BP: tl.constexpr):
 
 @triton.jit
 def count_of(tile, per_clip, BP: tl.constexpr):
-    """Return how many pixels there are in each of some tiles."""
+    """Return the number of pixels of one or more tiles."""
     chunks = tl.cdiv(per_clip, BP)
     return tl.minimum(BP, per_clip - (tile % chunks) * BP)
 
 
 @triton.jit
 def relu(x):
-    """Return ReLU, which lets NaN through as PyTorch's does."""
+    """Return the ReLU; like PyTorch's, it passes NaN on."""
     return tl.where(x < 0, 0.0, x)
 
 
@@ -42,10 +42,10 @@ def tap_of(
     image, row: tl.constexpr, mean, rstd, t, v, inside, T, V, C: tl.constexpr, BC: tl.constexpr,
     NORMED: tl.constexpr,
 ):  # fmt: skip
-    """Return the ReLU of the pixels at (t, v), zero outside; of normalised ones if asked."""
+    """Return the ReLU of the pixels at (t, v), normalised first if NORMED; zero outside."""
     c = tl.arange(0, BC)
-    there = inside & (t >= 0) & (t < T) & (v >= 0) & (v < V)
-    mask = there[:, None] & (c < C)[None, :]
+    valid = inside & (t >= 0) & (t < T) & (v >= 0) & (v < V)
+    mask = valid[:, None] & (c < C)[None, :]
     x = tl.load(image + (t * V + v)[:, None] * row + c[None, :], mask=mask, other=0.0)
     if NORMED:
         x = tl.where(mask, (x - mean[None, :]) * rstd[None, :], 0.0)
@@ -79,7 +79,7 @@ def depthwise_tile(
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, SIZE: tl.constexpr,
     DILATION: tl.constexpr, STRIDE: tl.constexpr, NORMED: tl.constexpr,
 ):  # fmt: skip
-    """Convolve each channel of the ReLU of an image with its own kernel [C, SIZE, SIZE]."""
+    """Convolve each channel of the ReLU of an image with its kernel [C, SIZE, SIZE]."""
     c = tl.arange(0, BC)
     acc = tl.zeros([BP, BC], dtype=image.dtype.element_ty)
     for tap in range(SIZE * SIZE):
@@ -91,15 +91,15 @@ def depthwise_tile(
 
 
 @triton.jit
-def vectors(table, slot, which, C: tl.constexpr, BC: tl.constexpr, COUNT: tl.constexpr):
+def load_vector(table, slot, index, C: tl.constexpr, BC: tl.constexpr, COUNT: tl.constexpr):
     """Return one of the COUNT vectors [C] that a table holds for a slot."""
     c = tl.arange(0, BC)
-    return tl.load(table + (slot * COUNT + which) * C + c, mask=c < C, other=0.0)
+    return tl.load(table + (slot * COUNT + index) * C + c, mask=c < C, other=0.0)
 
 
 @triton.jit
 def rows_of(rows, slot, n, num_clips, per_clip, C: tl.constexpr):
-    """Return where the rows of a clip begin in slot `slot` of [slots, P, C]."""
+    """Return a pointer to the rows of a clip in a slot of [slots, P, C]."""
     return rows + (slot * num_clips.to(tl.int64) + n) * per_clip * C
 
 
@@ -110,14 +110,14 @@ def affine_tap(
 ):  # fmt: skip
     """Return the gradient of a raw output at (t, v), zero outside: a * up + b * y + c."""
     channel = tl.arange(0, BC)
-    there = inside & (t >= 0) & (t < T) & (v >= 0) & (v < V)
-    mask = there[:, None] & (channel < C)[None, :]
+    valid = inside & (t >= 0) & (t < T) & (v >= 0) & (v < V)
+    mask = valid[:, None] & (channel < C)[None, :]
     pixel = (t * V + v)[:, None]
     g = tl.load(up + pixel * up_row + channel[None, :], mask=mask, other=0.0)
     raw = tl.load(y + pixel * C + channel[None, :], mask=mask, other=0.0)
-    a = vectors(coefficients, slot, 0, C, BC, 3)
-    b = vectors(coefficients, slot, 1, C, BC, 3)
-    constant = vectors(coefficients, slot, 2, C, BC, 3)
+    a = load_vector(coefficients, slot, 0, C, BC, 3)
+    b = load_vector(coefficients, slot, 1, C, BC, 3)
+    constant = load_vector(coefficients, slot, 2, C, BC, 3)
     return tl.where(mask, a[None, :] * g + b[None, :] * raw + constant[None, :], 0.0)
 
 
@@ -125,14 +125,14 @@ def affine_tap(
 def store_pair_sums(
     sums, slot, tile, tiles, up, y, inside, count, C: tl.constexpr, BC: tl.constexpr
 ):
-    """Store a tile's sums of the gradient and of centred y, and of their centred product.
+    """Store a tile's sums of the gradient, of centred y, and of their product.
 
-    The tile's own mean of the gradient is taken off, so that nothing large cancels.
+    In the product the tile's mean gradient is subtracted, which avoids cancellation.
     """
     c = tl.arange(0, BC)
-    by_up = tl.sum(up, 0)
-    product = tl.sum(tl.where(inside[:, None], up - by_up[None, :] / count, 0.0) * y, 0)
+    up_sum = tl.sum(up, 0)
+    product = tl.sum(tl.where(inside[:, None], up - up_sum[None, :] / count, 0.0) * y, 0)
     first = sums + (slot.to(tl.int64) * 3 * tiles + tile) * C + c
-    tl.store(first, by_up, mask=c < C)
+    tl.store(first, up_sum, mask=c < C)
     tl.store(first + tiles * C, tl.sum(y, 0), mask=c < C)
     tl.store(first + 2 * tiles * C, product, mask=c < C)
