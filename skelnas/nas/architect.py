@@ -109,7 +109,8 @@ def virtual_step(
 def perturbation_size(v: Tensor, perturbation: float) -> Tensor:
     """Return eps, so that eps * v has the length `perturbation`."""
     norm = torch.linalg.vector_norm(v)
-    return perturbation / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+    eps: Tensor = perturbation / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+    return eps
 
 
 def hessian_vector_product(
