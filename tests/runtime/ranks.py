@@ -28,7 +28,7 @@ def free_port() -> int:
 def start(command: Sequence[str | Path]) -> list[subprocess.Popen[str]]:
     """Start `python COMMAND` on both ranks."""
     port = free_port()
-    path = os.pathsep.join([str(HERE.parent), str(HERE)])
+    path = os.pathsep.join(map(str, (HERE.parents[1], HERE.parent, HERE)))
     own = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return [
         subprocess.Popen(

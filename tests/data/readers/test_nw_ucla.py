@@ -13,7 +13,7 @@ from skelnas.data.readers.base import ClipTable, Test, Train, check_recording
 from skelnas.data.readers.nw_ucla import LAYOUT, NwUcla
 from skelnas.errors import InputError
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "nw-ucla"
+REAL = Path(__file__).parents[3].parent / "shared" / "data" / "nw-ucla"
 needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real clips in {REAL}")
 
 POSES = (np.arange(2 * 20 * 3).reshape(2, 20, 3) / 8 + 1).tolist()

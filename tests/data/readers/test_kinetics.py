@@ -13,7 +13,7 @@ from skelnas.data.readers.files import packaged_names
 from skelnas.data.readers.kinetics import LAYOUT, Kinetics, read_labels
 from skelnas.errors import InputError
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "kinetics-skeleton"
+REAL = Path(__file__).parents[3].parent / "shared" / "data" / "kinetics-skeleton"
 needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real clips in {REAL}")
 
 OFFICIAL = packaged_names("kinetics_classes.txt")

@@ -1,4 +1,4 @@
-"""What each of two ranks does, to be compared with one process in test_parallel."""
+"""What each of two ranks does, to be compared with one process in test_distributed."""
 
 from __future__ import annotations
 

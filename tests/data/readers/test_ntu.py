@@ -14,7 +14,7 @@ from skelnas.data.readers.ntu import LAYOUT, Ntu
 from skelnas.data.readers.ntu_file import _parse_in_bulk, parse, parse_by_line
 from skelnas.errors import InputError
 
-SHARED = Path(__file__).parents[2].parent / "shared"
+SHARED = Path(__file__).parents[3].parent / "shared"
 REAL = SHARED / "data" / "ntu-raw"
 FACTS = SHARED / "facts"
 needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real clips in {REAL}")

@@ -31,7 +31,7 @@ from skelnas.genotype import BUILT_IN
 from skelnas.training.saved_model import Model, load_model, save_model
 from skelnas.training.train import train
 
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = Path(__file__).parents[3] / "shared" / "data"
 GENOTYPE = BUILT_IN["ntu_cs112se30"]
 SMALL = TrainSettings(frames=9, layers=3, channels=2, epochs=1, batch_size=8, device="cpu")
 ON_CPU = PredictSettings(device="cpu")

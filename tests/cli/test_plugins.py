@@ -13,7 +13,7 @@ import pytest
 
 from skelnas.data.cache import Cache
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def example() -> str:

@@ -17,7 +17,7 @@ from skelnas.data.readers.ntu import Ntu
 from skelnas.data.readers.nw_ucla import NwUcla
 from skelnas.errors import InputError
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 
 
 def pack(path, members, method=zipfile.ZIP_DEFLATED):

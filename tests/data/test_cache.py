@@ -472,7 +472,7 @@ def test_a_cache_with_inconsistent_contents(tmp_path: Path, damage: str) -> None
 
 
 def test_the_examples_in_the_docs_run(cache: Cache) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
     section = text.split("## Skeleton cache (HDF5)")[1].split("\n## ")[0]
     examples = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     printed = [

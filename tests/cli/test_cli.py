@@ -21,7 +21,7 @@ from skelnas.__main__ import main
 from skelnas.genotype import BUILT_IN
 
 SKELNAS = Path(sys.executable).with_name("skelnas")
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = Path(__file__).parents[3] / "shared" / "data"
 SEARCH = "--frames 6 --layers 3 --channels 2 --nodes 2 --epochs 1 --batch-size 6 --device cpu"
 TRAIN = "--frames 6 --layers 3 --channels 2 --epochs 1 --batch-size 6 --device cpu"
 

@@ -25,7 +25,7 @@ from skelnas.training.loop import cosine
 from skelnas.training.saved_model import load_model
 from skelnas.training.train import train
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 GENOTYPE = BUILT_IN["ntu_cs112se30"]
 TINY: Any = {
     "frames": 6,
