@@ -1,23 +1,20 @@
 """Write docs/cli.md, the command reference, from the commands themselves.
 
-Run ``python docs/make_cli.py`` after changing a command. The page depends on the signatures and
-docstrings of the commands only, not on the terminal.
+Run ``python docs/make_cli.py`` after changing a command. The page depends on the commands only,
+not on the terminal.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import typer
-from typer.models import ArgumentInfo, ParamMeta
-from typer.utils import get_params_from_function
 
-from skelnas.cli.commands import SUMMARIES, load
+from skelnas.cli.commands import SUMMARIES, to_click
+from skelnas.cli.help import arguments_first, default_text, flag, signature
 from skelnas.cli.prepare_common import PrepareOptions
 
 OUT = Path(__file__).with_name("cli.md")
@@ -78,127 +75,88 @@ every 10 seconds at most, and one per epoch. `NO_COLOR=1` turns colours off.
 with a hint; `SKELNAS_DEBUG=1` adds the traceback.
 """
 
-Function = Callable[..., Any]
-Settings = dict[str, ParamMeta]
-COMMON = {field.name for field in fields(PrepareOptions)}  # options of all prepare commands
-METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
+CONTEXT = typer.Context(to_click("demo"))  # any, for Typer's own texts
+COMMON = {field.name for field in fields(PrepareOptions)}
 
 
 def make() -> str:
     """Return the whole page."""
     commands = _commands()
     lines = [HEAD, "## Commands", ""]
-    lines += [f"- [`{name}`]({_anchor(name)}): {_paragraphs(f)[0]}" for name, f in commands.items()]
+    lines += [f"- [`{name}`]({_anchor(name)}): {_paragraphs(c)[0]}" for name, c in commands.items()]
     lines += ["", "### Options of every source", "", "All `skelnas prepare` commands take:", ""]
-    lines += _table(p for p in _parameters(commands["skelnas prepare ntu"]) if p.name in COMMON)
+    lines += _table(p for p in commands["skelnas prepare ntu"].params if p.name in COMMON)
     shared = _shared_groups(commands.values())
-    for name, function in commands.items():
-        lines += ["", *_section(name, function, shared)]
+    for name, command in commands.items():
+        lines += ["", *_section(name, command, shared)]
     lines += ["", "## Shared settings"]
     for group, settings in shared.items():
         lines += ["", f"### {group}", "", *_table(settings.values())]
     return "\n".join(lines) + "\n"
 
 
-def _commands() -> dict[str, Function]:
-    """Return the full name and the function of every command, in the order of the help."""
+def _commands() -> dict[str, Any]:
+    """Return every command by its full name, in the order of the help."""
     commands = {}
     for name in SUMMARIES:
-        command = load(name)
-        if not isinstance(command, typer.Typer):
-            commands[f"skelnas {name}"] = command
-            continue
-        for info in command.registered_commands:
-            commands[f"skelnas {name} {info.name}"] = info.callback
+        command = to_click(name)
+        inner = getattr(command, "commands", {"": command})
+        commands |= {f"skelnas {name} {other}".strip(): inner[other] for other in inner}
     return commands
 
 
-def _section(name: str, function: Function, shared: dict[str, Settings]) -> list[str]:
+def _section(name: str, command: Any, shared: dict[str, dict[str, Any]]) -> list[str]:
     lines = [f"### {name}"]
-    for paragraph in _paragraphs(function):
-        label, _, command = paragraph.partition(": ")
-        lines += ["", *(["```", command, "```"] if label == "Example" else [paragraph])]
-    is_prepare = name.startswith("skelnas prepare")
-    rows = [p for p in _parameters(function) if not p.default.envvar]
-    lines += ["", *_table(p for p in rows if not (is_prepare and p.name in COMMON))]
+    for paragraph in _paragraphs(command):
+        label, _, example = paragraph.partition(": ")
+        lines += ["", *(["```", example, "```"] if label == "Example" else [paragraph])]
+    common = COMMON if name.startswith("skelnas prepare") else ()
+    lines += ["", *_table(p for p in command.params if not p.envvar and p.name not in common)]
     if name == "skelnas doctor":
         return [*lines, "", "Settings: those of [`skelnas search`](#skelnas-search)."]
-    for group, settings in _groups(function).items():
+    for group, settings in _groups(command).items():
         if group not in shared:
             lines += ["", "Settings:", "", *_table(settings.values())]
             continue
         flags = []
         for setting, usual in ((settings[name], shared[group][name]) for name in settings):
-            differs = _default(setting) != _default(usual)
-            flags.append(f"`{_flag(setting)}`" + f" (default {_default(setting)})" * differs)
+            default = default_text(setting)
+            differs = default != default_text(usual)
+            flags.append(f"`{flag(setting)}`" + f" (default `{default}`)" * differs)
         lines += ["", f"[{group}]({_anchor(group)}): {', '.join(flags)}"]
     return lines
 
 
-def _groups(function: Function) -> dict[str, Settings]:
+def _groups(command: Any) -> dict[str, dict[str, Any]]:
     """Return the settings of a command by group, its own group first."""
-    groups: dict[str, Settings] = {}
-    for parameter in _parameters(function):
-        if parameter.default.envvar:
-            groups.setdefault(parameter.default.rich_help_panel, {})[parameter.name] = parameter
+    groups: dict[str, dict[str, Any]] = {}
+    for parameter in command.params:
+        if parameter.envvar:
+            groups.setdefault(parameter.rich_help_panel, {})[parameter.name] = parameter
     return groups
 
 
-def _shared_groups(functions: Iterable[Function]) -> dict[str, Settings]:
+def _shared_groups(commands: Iterable[Any]) -> dict[str, dict[str, Any]]:
     """Return the settings that are in no command's own group, with the first defaults found."""
-    shared: dict[str, Settings] = {}
-    for function in functions:
-        for group, settings in list(_groups(function).items())[1:]:
+    shared: dict[str, dict[str, Any]] = {}
+    for command in commands:
+        for group, settings in list(_groups(command).items())[1:]:
             shared[group] = {**settings, **shared.get(group, {})}
     return shared
 
 
-def _parameters(function: Function) -> list[ParamMeta]:
-    """Return the arguments of a command, then its options."""
-    parameters = get_params_from_function(function).values()
-    described = [p for p in parameters if p.annotation is not typer.Context]
-    return sorted(described, key=lambda p: not isinstance(p.default, ArgumentInfo))
+def _table(parameters: Iterable[Any]) -> list[str]:
+    rows = ["| option | default | meaning |", "|---|---|---|"]
+    for parameter in arguments_first(list(parameters)):
+        default = default_text(parameter)
+        default = default if default in ("", "required", "on", "off") else f"`{default}`"
+        name = signature(parameter, CONTEXT).replace("|", "\\|")
+        rows.append(f"| `{name}` | {default} | {parameter.help} |")
+    return rows
 
 
-def _table(parameters: Iterable[ParamMeta]) -> list[str]:
-    rows = [f"| `{_signature(p)}` | {_default(p)} | {p.default.help} |" for p in parameters]
-    return ["| option | default | meaning |", "|---|---|---|", *rows]
-
-
-def _signature(parameter: ParamMeta) -> str:
-    """Return an argument or option and its values: ``--order {first,second}``."""
-    if isinstance(parameter.default, ArgumentInfo):
-        return parameter.name.upper()
-    if parameter.annotation is bool:
-        return _flag(parameter)
-    annotation = parameter.annotation
-    if NoneType in get_args(annotation):
-        (annotation,) = (one for one in get_args(annotation) if one is not NoneType)
-    if get_origin(annotation) is Literal:
-        return f"{_flag(parameter)} {{{','.join(get_args(annotation))}}}"
-    return f"{_flag(parameter)} {METAVARS[annotation]}"
-
-
-def _flag(parameter: ParamMeta) -> str:
-    declared = parameter.default.param_decls
-    if declared:
-        return str(declared[0])
-    negation = "[no-]" if parameter.annotation is bool else ""
-    return f"--{negation}{parameter.name.replace('_', '-')}"
-
-
-def _default(parameter: ParamMeta) -> str:
-    value = parameter.default.default
-    if value in (..., inspect.Parameter.empty):
-        return "required"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return "" if value in (None, "") else f"`{value}`"
-
-
-def _paragraphs(function: Function) -> list[str]:
-    text = inspect.cleandoc(function.__doc__ or "")
-    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+def _paragraphs(command: Any) -> list[str]:
+    return [" ".join(paragraph.split()) for paragraph in command.help.split("\n\n")]
 
 
 def _anchor(heading: str) -> str:

@@ -12,6 +12,7 @@ import typer
 
 from skelnas._version import __version__
 from skelnas.cli.commands import Commands
+from skelnas.cli.help import CONTEXT_SETTINGS
 from skelnas.errors import SkelnasError, is_out_of_memory
 from skelnas.runtime import console
 
@@ -21,9 +22,9 @@ app = typer.Typer(
     help="Find compact CNNs for skeleton-based action recognition by differentiable "
     "architecture search (SAR-NAS).\n\nprepare → search → derive → train → evaluate",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT_SETTINGS,
 )
 
 

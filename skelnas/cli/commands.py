@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from skelnas.cli.help import CONTEXT_SETTINGS, Command
+
 SUMMARIES = {
     "prepare": "Convert raw recordings to a skeleton cache (HDF5).",
     "inspect": "Show what a cache contains, verify it, or draw a clip.",
@@ -42,15 +44,16 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that is called, and import it."""
         name, listed, rest = super().resolve_command(ctx, args)
-        return name, listed and _to_click(str(name)), rest
+        return name, listed and to_click(str(name)), rest
 
 
-def _to_click(name: str) -> Any:
+def to_click(name: str) -> Any:
+    """Import a command, and make a Click command or group of it."""
     command = load(name)
     if isinstance(command, typer.Typer):
         group = typer.main.get_group(command)
         group.name = name
         return group
-    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-    app.command(name)(command)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(name, cls=Command, context_settings=CONTEXT_SETTINGS)(command)
     return typer.main.get_command(app)

@@ -34,9 +34,7 @@ def demo(
     ),
     num_clips: Annotated[
         int,
-        typer.Option(
-            "--clips", min=64, help="Number of recordings; multiples of 16 are class-balanced."
-        ),
+        typer.Option("--clips", min=64, help="Number of clips, best a multiple of 16."),
     ] = 576,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0,
 ) -> None:

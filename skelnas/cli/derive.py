@@ -21,25 +21,25 @@ def derive(
     keep: Annotated[int, typer.Option(min=1, help="Incoming edges kept per node.")] = 2,  # paper
     max_skip: Annotated[
         int | None,
-        typer.Option(min=0, help="Maximum number of skip_connect in the normal cell."),
+        typer.Option(min=0, help="Maximum number of skips in the normal cell."),
     ] = None,  # P-DARTS: 2
     select: Annotated[
         Literal["alphas", "perturbation"],
-        typer.Option(help="Rank by alphas, or by the loss without each op (DARTS-PT)."),
+        typer.Option(help="Rank by alphas or by perturbation."),
     ] = "alphas",  # paper
     cache: Annotated[
         Path | None,
-        typer.Option(help="For perturbation: the search's cache, if it has moved."),
+        typer.Option(help="For perturbation: the cache, if it has moved."),
     ] = None,
     clips: Annotated[
         int | None,
-        typer.Option(min=1, help="For perturbation: number of clips to measure on."),
+        typer.Option(min=1, help="For perturbation: number of clips to use."),
     ] = None,
     device: Annotated[
         Device | None, typer.Option(help="For perturbation: device, if not the search's.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw both cells to a .svg or .png file (extra: plot).")
+        Path | None, typer.Option(help="Draw both cells as .svg or .png (extra: plot).")
     ] = None,
 ) -> None:
     """Print the genotype of a search as JSON.

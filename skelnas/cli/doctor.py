@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="Do not time any search steps.")] = False,
     cache: Annotated[
-        Path | None, typer.Option(help="Cache to take joints, classes and clips from.")
+        Path | None, typer.Option(help="Cache that sets joints, classes and clips.")
     ] = None,
     # Without --cache: NTU RGB+D 60, two persons, and half of the training part of xsub.
     joints: Annotated[
-        int, typer.Option(min=1, help="Without --cache: joints of all persons together.")
+        int, typer.Option(min=1, help="Without --cache: joints of all persons.")
     ] = 50,
     classes: Annotated[int, typer.Option(min=1, help="Without --cache: classes.")] = 60,
     clips: Annotated[
-        int, typer.Option(min=1, help="Without --cache: clips that train the weights.")
+        int, typer.Option(min=1, help="Without --cache: clips that train weights.")
     ] = 20_046,
     as_json: Json = False,
     *,

@@ -22,9 +22,7 @@ def ensemble(
     ],
     weights: Annotated[
         str,
-        typer.Option(
-            help="A weight per file, separated by commas; equal if omitted.", show_default=False
-        ),
+        typer.Option(help="One weight per file, such as 1,0.6.", show_default=False),
     ] = "",
     as_json: Json = False,
     confusion: ConfusionOut = None,

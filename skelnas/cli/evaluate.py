@@ -24,11 +24,11 @@ def evaluate(
     scores: ScoresOut = None,
     compare: Annotated[
         Path | None,
-        typer.Option(help="Compare each class with another model, or with its scores file."),
+        typer.Option(help="Compare with another model or its scores file."),
     ] = None,
     card: Annotated[
         bool,
-        typer.Option("--card", help="Add the results to README.md in the model folder."),
+        typer.Option("--card", help="Add the results to the model's README.md."),
     ] = False,
     *,
     settings: EvaluateSettings,

@@ -17,7 +17,8 @@ def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="File to write.", show_default=False)],
     format: Annotated[
-        ExportFormat, typer.Option(help="File format (extra: onnx).", show_default=False)
+        ExportFormat,
+        typer.Option(help="File format; onnx needs the extra onnx.", show_default=False),
     ],
     as_json: Json = False,
 ) -> None:

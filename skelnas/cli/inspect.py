@@ -30,9 +30,9 @@ def inspect(
     clip: Annotated[str | None, typer.Option(help="Name of the clip to draw.")] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Draw the clip: .png for a strip of poses, .gif for an animation."),
+        typer.Option(help="Draw the clip as a .png or an animated .gif."),
     ] = None,
-    poses: Annotated[int, typer.Option(min=1, max=40, help="Poses in a strip.")] = 8,
+    poses: Annotated[int, typer.Option(min=1, max=40, help="Poses in the .png.")] = 8,
     as_json: Json = False,
 ) -> None:
     """Show what a cache contains, verify it, or draw a clip.

@@ -31,7 +31,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the fo
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 TensorBoard = Annotated[
     bool,
-    typer.Option("--tensorboard", help="Write TensorBoard events too (extra: tensorboard)."),
+    typer.Option("--tensorboard", help="Write TensorBoard events (extra: tensorboard)."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the resulting settings as JSON and exit.")

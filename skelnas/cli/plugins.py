@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from skelnas.cli.help import Command
 from skelnas.cli.prepare_common import (
     OutArgument,
     PrepareOptions,
@@ -56,9 +57,9 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 def _to_click(entry: EntryPoint) -> Any:
     """Make the command of a source without importing it."""
-    app = typer.Typer(add_completion=False)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-    @app.command(entry.name, help=f"Source from the package {_package(entry)}.")
+    @app.command(entry.name, cls=Command, help=f"Source from the package {_package(entry)}.")
     @with_prepare_options
     def prepare_other(
         raw: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from skelnas.cli.help import Command
 from skelnas.cli.plugins import SourceGroup
 from skelnas.cli.prepare_common import (
     OutArgument,
@@ -21,21 +22,22 @@ prepare = typer.Typer(
     cls=SourceGroup,
     help="Convert raw recordings to a skeleton cache (HDF5).",
     no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
-@prepare.command("ntu")
+@prepare.command("ntu", cls=Command)
 @with_prepare_options
 def prepare_ntu(
     raw: RawArgument,
     out: OutArgument,
     body_rule: Annotated[
         Literal["denoise", "energy", "first"],
-        typer.Option(help="How to choose two bodies per clip; see docs/data.md."),
+        typer.Option(help="How to choose two bodies per clip."),
     ] = "denoise",
     keep_missing: Annotated[
         bool,
-        typer.Option("--keep-missing", help="Keep clips that are listed as missing or incomplete."),
+        typer.Option("--keep-missing", help="Keep clips listed as missing or incomplete."),
     ] = False,
     *,
     options: PrepareOptions,
@@ -49,14 +51,14 @@ def prepare_ntu(
     run_prepare(Ntu(raw, body_rule=body_rule, keep_missing=keep_missing), out, options)
 
 
-@prepare.command("kinetics")
+@prepare.command("kinetics", cls=Command)
 @with_prepare_options
 def prepare_kinetics(
     raw: RawArgument,
     out: OutArgument,
     person_rule: Annotated[
         Literal["clip", "frame"],
-        typer.Option(help="Choose the two most confident persons per clip or per frame."),
+        typer.Option(help="Choose the two persons per clip or frame."),
     ] = "clip",  # paper
     *,
     options: PrepareOptions,
@@ -70,7 +72,7 @@ def prepare_kinetics(
     run_prepare(Kinetics(raw, person_rule=person_rule), out, options)
 
 
-@prepare.command("nw-ucla")
+@prepare.command("nw-ucla", cls=Command)
 @with_prepare_options
 def prepare_nw_ucla(
     raw: RawArgument,
@@ -87,7 +89,7 @@ def prepare_nw_ucla(
     run_prepare(NwUcla(raw), out, options)
 
 
-@prepare.command("pyskl")
+@prepare.command("pyskl", cls=Command)
 @with_prepare_options
 def prepare_pyskl(
     file: Annotated[Path, typer.Argument(help="The .pkl file.", show_default=False)],
@@ -95,7 +97,7 @@ def prepare_pyskl(
     *,
     options: PrepareOptions,
 ) -> None:
-    """PYSKL and MMAction2: a .pkl of 2-D or 3-D poses (no code is run).
+    """PYSKL and MMAction2: a .pkl of 2-D or 3-D poses.
 
     Example: skelnas prepare pyskl ntu60_hrnet.pkl ntu60-2d.h5
     """
@@ -104,7 +106,7 @@ def prepare_pyskl(
     run_prepare(Pyskl(file), out, options)
 
 
-@prepare.command("ctrgcn")
+@prepare.command("ctrgcn", cls=Command)
 @with_prepare_options
 def prepare_ctrgcn(
     file: Annotated[Path, typer.Argument(help="The .npz file.", show_default=False)],
@@ -121,14 +123,14 @@ def prepare_ctrgcn(
     run_prepare(CtrGcn(file), out, options)
 
 
-@prepare.command("manifest")
+@prepare.command("manifest", cls=Command)
 @with_prepare_options
 def prepare_manifest(
     table: Annotated[Path, typer.Argument(help="CSV with one line per clip.", show_default=False)],
     out: OutArgument,
     joints: Annotated[
         Path | None,
-        typer.Option(help="JSON or TOML file that defines joints, bones and channels."),
+        typer.Option(help="JSON or TOML with joints, bones and channels."),
     ] = None,
     persons: Annotated[
         int, typer.Option(min=1, max=16, help="Maximum number of persons per clip.")
@@ -158,12 +160,12 @@ def prepare_manifest(
     run_prepare(source, out, options)
 
 
-@prepare.command("synthetic")
+@prepare.command("synthetic", cls=Command)
 @with_prepare_options
 def prepare_synthetic(
     out: OutArgument,
     clips: Annotated[
-        int, typer.Option(min=1, help="Number of clips; multiples of 16 are class-balanced.")
+        int, typer.Option(min=1, help="Number of clips, best a multiple of 16.")
     ] = 576,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the motions.")] = 0,
     *,

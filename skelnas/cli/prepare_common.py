@@ -32,16 +32,16 @@ class PrepareOptions:
     """Options that do not depend on the source."""
 
     workers: Annotated[
-        int | None, typer.Option(help="Processes that read files; one per core by default.")
+        int | None, typer.Option(help="Processes that read; one per core by default.")
     ] = None
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first broken file.")] = False
     max_failed: Annotated[
         int | None,
-        typer.Option(min=0, help="Stop if more files are broken; no limit by default."),
+        typer.Option(min=0, help="Stop if more than N files are broken."),
     ] = None
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Keep clips as they are read, and resume from kept ones."),
+        typer.Option("--resume", help="Keep clips once read, and reuse kept ones."),
     ] = False
     float16: Annotated[
         bool, typer.Option("--float16", help="Store float16: half the size, 1 mm off at 4 m.")

@@ -18,15 +18,15 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Output .html file (extra: plot); RUN/report.html by default."),
+        typer.Option(help="Output .html; RUN/report.html by default."),
     ] = None,
     scores: Annotated[
         Path | None,
-        typer.Option(help="Scores file of `skelnas evaluate --scores`; adds confusions."),
+        typer.Option(help="File of `evaluate --scores`; adds confusions."),
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="With --scores: the scored cache, to draw confused clips."),
+        typer.Option(help="With --scores: the cache, to draw clips."),
     ] = None,
     latency: Annotated[
         bool, typer.Option("--latency", help="Time the model's forward pass on --device.")

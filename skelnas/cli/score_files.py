@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 ScoresOut = Annotated[
     Path | None,
-    typer.Option("--scores", help="Write each clip's scores to a .npz or .safetensors file."),
+    typer.Option("--scores", help="Write all scores as .npz or .safetensors."),
 ]
 ConfusionOut = Annotated[
     Path | None,
     typer.Option(
         "--confusion",
-        help="Write the confusion matrix: .csv, or .png, .svg, .pdf (extra: plot).",
+        help="Write the confusion matrix as .csv or a picture.",
     ),
 ]
 

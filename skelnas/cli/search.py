@@ -47,13 +47,11 @@ def search(
     tensorboard: TensorBoard = False,
     repeats: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Search with this many seeds; compare with random cells, pick one."
-        ),
+        typer.Option(min=1, help="Search with N seeds; compare with random cells."),
     ] = None,
     train_config: Annotated[
         Path | None,
-        typer.Option(help="TOML file with the training settings of --repeats."),
+        typer.Option(help="TOML file with training settings of --repeats."),
     ] = None,
     dry_run: DryRun = False,
     *,

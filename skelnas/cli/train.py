@@ -31,13 +31,11 @@ def train(
     genotype: Annotated[
         str | None,
         typer.Option(
-            help="JSON file, - for stdin, random:SEED, ntu_cs112se30 or ntu_cv112se30.",
+            help="JSON file, -, random:SEED or a built-in name.",
             show_default=False,
         ),
     ] = None,
-    model: Annotated[
-        BaselineName | None, typer.Option(help="Train this baseline instead of a genotype.")
-    ] = None,
+    model: Annotated[BaselineName | None, typer.Option(help="Train this baseline instead.")] = None,
     resume: Resume = False,
     force: Force = False,
     tensorboard: TensorBoard = False,

@@ -28,19 +28,19 @@ class ClipSettings(Settings):
     )
     interpolation: Interpolation = Field(
         "linear",  # ours; "nearest" is the strict reading of the paper
-        description="Sample frames linearly in time, or take the nearest.",
+        description="How to sample frames in time.",
     )
     center: bool = Field(
         True,  # ours
-        description="Put the origin at the first person's centre joint.",
+        description="Put the first person's centre at the origin.",
     )
     align: bool = Field(
         False,  # ours
-        description="Rotate the first person's spine and hips onto the axes.",
+        description="Align the first person's body with the axes.",
     )
     streams: str = Field(
         "joint",  # paper
-        description="Inputs, separated by commas: joint, bone, motion.",
+        description="Comma-separated: joint, bone, motion.",
     )
 
     @field_validator("streams")
@@ -58,19 +58,9 @@ class AugmentSettings(Settings):
 
     group = "Augmentation"
 
-    rotate: float = Field(
-        0.0, ge=0, le=180, description="Rotate by up to this many degrees per axis."
-    )
-    scale: float = Field(
-        0.0, ge=0, lt=1, description="Scale each axis by up to this fraction, such as 0.1."
-    )
-    crop: float = Field(
-        1.0, gt=0, le=1, description="Smallest fraction of a clip to sample frames from."
-    )
-    shear: float = Field(
-        0.0, ge=0, description="Add up to this fraction of each axis to the others."
-    )
+    rotate: float = Field(0.0, ge=0, le=180, description="Rotate by up to X degrees per axis.")
+    scale: float = Field(0.0, ge=0, lt=1, description="Scale each axis by up to 1 ± X.")
+    crop: float = Field(1.0, gt=0, le=1, description="Keep at least this fraction of the frames.")
+    shear: float = Field(0.0, ge=0, description="Shear each axis by up to X of the others.")
     flip: float = Field(0.0, ge=0, le=1, description="Probability of mirroring a clip.")
-    jitter: float = Field(
-        0.0, ge=0, description="Standard deviation of noise per coordinate, in the data's unit."
-    )
+    jitter: float = Field(0.0, ge=0, description="Standard deviation of noise per coordinate.")

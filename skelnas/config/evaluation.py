@@ -19,28 +19,22 @@ class EvaluateSettings(WorkSettings):
 
     group = "Evaluation"
 
-    protocol: str = Field("", description="Protocol to score on; the model's by default.")
-    part: ScoredPart = Field(
-        "test", description="Clips to score: test, or held out of the training part."
-    )
-    batch_size: int = Field(
-        64, ge=1, description="Clips per batch; changes results by rounding only."
-    )
+    protocol: str = Field("", description="Protocol to score on (the model's by default).")
+    part: ScoredPart = Field("test", description="Which clips to score.")
+    batch_size: int = Field(64, ge=1, description="Clips per batch; only affects rounding.")
     views: int = Field(
         1,  # ours
         ge=1,
         le=1_000,
-        description="Stretches of each clip to score and average; 1 is the whole.",
+        description="Stretches of a clip to average; 1: the whole.",
     )
-    latency: bool = Field(False, description="Time the forward pass of 1 and --batch-size clips.")
+    latency: bool = Field(False, description="Also time 1 and --batch-size clips.")
     passes: int = Field(
         30,  # ours
         ge=2,
-        description="Forward passes timed by --latency, after 5 to warm up.",
+        description="Passes timed by --latency, after 5 warm-ups.",
     )
-    input_size: str = Field(
-        "", description="Count the cost at this size too: FRAMESxJOINTS, such as 224x224."
-    )
+    input_size: str = Field("", description="Also count costs at TxV, such as 224x224.")
 
     @field_validator("input_size")
     @classmethod
@@ -56,14 +50,12 @@ class PredictSettings(DeviceSettings):
     group = "Prediction"
 
     top: int = Field(5, ge=1, description="Classes to print, most probable first.")
-    batch_size: int = Field(
-        64, ge=1, description="Recordings per batch; changes results by rounding only."
-    )
+    batch_size: int = Field(64, ge=1, description="Recordings per batch; only affects rounding.")
     window: int = Field(
         0,
         ge=0,
         le=100_000,
-        description="For a stream: frames per prediction; 0 for the model's clip.",
+        description="For a stream: frames per window; 0: a clip.",
     )
     stride: int = Field(
         8,  # ours

@@ -23,7 +23,7 @@ class DeviceSettings(Settings):
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 lets PyTorch choose.")
     precision: Precision = Field(
         "fp32",  # ours; the paper does not say
-        description="Arithmetic; auto is bf16 on CUDA if supported, else fp32.",
+        description="Arithmetic; auto is bf16 on newer GPUs.",
     )
 
 
@@ -34,7 +34,7 @@ class WorkSettings(DeviceSettings):
 
     store: Store = Field(
         "auto",  # ours
-        description="Keep clips on the device as float32 or float16, or on the host.",
+        description="Where and how to keep the clips.",
     )
     rank_timeout: int = Field(
         300,  # ours
@@ -50,5 +50,5 @@ class BatchSettings(Settings):
 
     batch_norm: Statistics = Field(
         "sync",  # ours: the same result as one process
-        description="BatchNorm statistics: over all ranks, or of each rank.",
+        description="BatchNorm statistics over all or each.",
     )

@@ -28,29 +28,27 @@ class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
     group = "Search"
     changeable = frozenset({"engine", "cuda_graphs", "checkpoint_cells", "rank_timeout"})
 
-    protocol: str = Field("", description="Protocol to search on; xsub or the only one by default.")
+    protocol: str = Field("", description="Protocol to search on (xsub or the only one).")
     seed: int = Field(0, ge=0, description="Seed of all random numbers.")
     space: str = Field(
         "sar",  # paper: Table I
-        description="Candidate ops: sar, sar-no-se, darts, or ids separated by commas.",
+        description="Candidate ops: sar, sar-no-se, darts or ids.",
     )
     order: Order = Field(
         "second",  # paper; release: first
-        description="Order of the architecture gradient, Eq. (4).",
+        description="Order of the architecture gradient.",
     )
-    engine: Engine = Field(
-        "auto", description="Implementation of the supernet; auto takes the fastest possible."
-    )
-    cuda_graphs: bool = Field(True, description="On a single GPU, record the steps as CUDA graphs.")
+    engine: Engine = Field("auto", description="Supernet engine; auto takes the fastest.")
+    cuda_graphs: bool = Field(True, description="Replay steps as CUDA graphs on a single GPU.")
     validation: ValidationPart = Field(
         "random",  # ours; paper: "validation loss"; release: the test part
-        description="How to choose the half of the training part for the alphas.",
+        description="How to halve the training part.",
     )
     hold_out: float = Field(
         0.0,  # ours; 0.2 with --repeats
         ge=0,
         lt=1,
-        description="Fraction of the training subjects to hold out, to compare runs.",
+        description="Fraction of training subjects to hold out.",
     )
     layers: int = Field(6, ge=1, le=1_000, description="Number of cells.")  # paper; release: 9
     channels: int = Field(16, ge=1, le=100_000, description="Channels of the first cell.")  # paper
@@ -65,7 +63,7 @@ class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
     lr_min: float = Field(
         0.001,  # release
         ge=0,
-        description="Final learning rate of the weights (cosine).",
+        description="Final learning rate of the weights.",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of the weights.")  # release
     weight_decay: float = Field(3e-4, ge=0, description="Weight decay of the weights.")  # release
@@ -82,26 +80,24 @@ class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
     )
     hessian: Hessian = Field(
         "difference",  # paper
-        description="Mixed term of the second order: finite difference or exact.",
+        description="Mixed term of the second order.",
     )
     perturbation: float = Field(
         0.01,  # DARTS
         gt=0,
-        description="Length of the finite-difference step; see docs/method.md.",
+        description="Length of the finite-difference step.",
     )
     stop_skips: int | None = Field(
         None,  # ours; DARTS+: 1
         ge=0,
-        description="Stop when the normal cell has more skip_connect than this.",
+        description="Stop if the normal cell has more skips than N.",
     )
     stop_stable: int | None = Field(
         None,  # ours; DARTS+: 10
         ge=1,
-        description="Stop when the genotype has been stable for this many epochs.",
+        description="Stop if the genotype is stable for N epochs.",
     )
-    checkpoint_cells: bool = Field(
-        False, description="Recompute cells in the backward pass: less memory, more time."
-    )
+    checkpoint_cells: bool = Field(False, description="Recompute cells to save memory; slower.")
 
     @field_validator("hessian")
     @classmethod

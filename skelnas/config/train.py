@@ -46,21 +46,19 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
     group = "Training"
     changeable = frozenset({"rank_timeout"})
 
-    recipe: Recipe = Field(
-        DEFAULT_RECIPE, description="Defaults: strong (current practice) or paper (SAR-NAS)."
-    )
+    recipe: Recipe = Field(DEFAULT_RECIPE, description="Set of defaults; see docs/recipes.md.")
 
-    protocol: str = Field("", description="Protocol to train on; xsub or the only one by default.")
+    protocol: str = Field("", description="Protocol to train on (xsub or the only one).")
     seed: int = Field(0, ge=0, description="Seed of all random numbers.")
     hold_out: float = Field(
         0.0,  # ours
         ge=0,
         lt=1,
-        description="Fraction of the training subjects to hold out.",
+        description="Fraction of training subjects to hold out.",
     )
     select_epoch: bool = Field(
         False,  # ours: the last epoch; release: the best on the test part
-        description="Keep the epoch that is best on the held-out clips, not the last.",
+        description="Keep the best epoch on held-out clips.",
     )
     layers: int = Field(9, ge=1, le=1_000, description="Number of cells.")  # paper
     channels: int = Field(
@@ -72,12 +70,12 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
     epochs: int = Field(350, ge=1, description="Passes over the training part.")  # paper
     batch_size: int = Field(46, ge=1, description="Clips per batch, over all ranks.")  # release
     lr: float = Field(0.01, gt=0, description="Peak learning rate.")  # paper
-    lr_min: float = Field(0.0, ge=0, description="Final learning rate (cosine).")  # release
+    lr_min: float = Field(0.0, ge=0, description="Final learning rate.")  # release
     warmup: float = Field(
         0.0,  # paper: none
         ge=0,
         lt=1,
-        description="Fraction of the training over which the rate rises to --lr.",
+        description="Fraction of steps in which the rate rises.",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum.")  # paper
     nesterov: bool = Field(False, description="Use Nesterov momentum.")  # paper: plain
@@ -87,31 +85,31 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
         0.0,  # paper: none
         ge=0,
         lt=1,
-        description="Fraction of a label spread over all classes.",
+        description="Fraction of labels spread over classes.",
     )
     drop_path: float = Field(
         0.2,  # release
         ge=0,
         lt=1,
-        description="Probability of dropping an edge, reached at the end.",
+        description="Final probability of dropping an edge.",
     )
     ema: float = Field(
         0.0,  # paper: none
         ge=0,
         lt=1,
-        description="Decay of a moving average of the weights; 0 for none.",
+        description="Decay of the weights' average; 0 is off.",
     )
     input_norm: bool = Field(
         False,  # paper: none; after ST-GCN
-        description="Normalise each coordinate of each joint before the stem.",
+        description="Normalise each coordinate before the stem.",
     )
     branches: bool = Field(
         False,  # paper: one network
-        description="Train a network per stream and one for all; average their logits.",
+        description="One network per stream and one for all.",
     )
     compile: bool = Field(
         False,  # ours
-        description="Compile the step with torch.compile; the first steps are slow.",
+        description="Use torch.compile; the first steps are slow.",
     )
 
     @model_validator(mode="before")

@@ -10,7 +10,8 @@ import pytest
 import typer
 from test_cli import run
 
-from skelnas.cli.commands import SUMMARIES, load
+from skelnas.cli.commands import SUMMARIES, load, to_click
+from skelnas.cli.help import MAX_NAME_WIDTH, default_text, is_argument
 
 
 def first_paragraph(text: str | None) -> str:
@@ -22,6 +23,17 @@ def test_the_summary_of_a_command_starts_its_help(name: str) -> None:
     command = load(name)
     text = command.info.help if isinstance(command, typer.Typer) else command.__doc__
     assert SUMMARIES[name] == first_paragraph(text)
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_an_option_is_described_in_one_line_of_80_columns(name: str) -> None:
+    command = to_click(name)
+    for one in getattr(command, "commands", {"": command}).values():
+        for parameter in one.params:
+            default = default_text(parameter)
+            text = f"{parameter.help} [{default}]" if default else parameter.help
+            longest = 60 if is_argument(parameter) else 80 - 6 - MAX_NAME_WIDTH
+            assert len(text) <= longest, f"{parameter.name}: {text}"
 
 
 def test_the_list_of_commands_imports_none_of_them() -> None:
