@@ -12,7 +12,6 @@ import typer
 
 from skelnas._version import __version__
 from skelnas.cli.commands import Commands
-from skelnas.cli.help import CONTEXT_SETTINGS
 from skelnas.errors import SkelnasError, is_out_of_memory
 from skelnas.runtime import console
 
@@ -24,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings=CONTEXT_SETTINGS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from skelnas.cli.help import CONTEXT_SETTINGS, Command
+from skelnas.cli.help import Command
 
 SUMMARIES = {
     "prepare": "Convert raw recordings to a skeleton cache (HDF5).",
@@ -55,5 +55,5 @@ def to_click(name: str) -> Any:
         group.name = name
         return group
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(name, cls=Command, context_settings=CONTEXT_SETTINGS)(command)
+    app.command(name, cls=Command)(command)
     return typer.main.get_command(app)

@@ -8,7 +8,6 @@ from typer.core import TyperCommand
 
 METAVARS = {"int": "N", "integer": "N", "float": "X", "str": "TEXT"}
 MAX_NAME_WIDTH = 24
-CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class Command(TyperCommand):
@@ -16,8 +15,11 @@ class Command(TyperCommand):
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and required options, in the order in which one types them."""
-        required = [p for p in arguments_first(self.params) if p.required]
-        usage = (signature(parameter, ctx) for parameter in required)
+        usage = [
+            signature(p, ctx) if is_argument(p) else f"{flag(p)} {str(p.name).upper()}"
+            for p in arguments_first(self.params)
+            if p.required
+        ]
         formatter.write_usage(ctx.command_path, " ".join([*usage, "[OPTIONS]"]))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -47,12 +49,12 @@ def is_argument(parameter: Any) -> bool:
 def signature(parameter: Any, ctx: Any) -> str:
     """Return how a parameter is written: ``CACHE``, ``--epochs N``, ``--[no-]center``."""
     if is_argument(parameter):
-        return str(parameter.name).upper() + "..." * (parameter.nargs != 1)
+        return str(parameter.name).upper() + ("" if parameter.nargs == 1 else "...")
     if parameter.secondary_opts:
         return flag(parameter)
     if parameter.is_flag:
         return ", ".join(sorted(parameter.opts, key=len))
-    _, _, kind = parameter.get_help_record(ctx)[0].partition(" ")
+    _, _, kind = str(parameter.get_help_record(ctx)[0]).partition(" ")
     value = kind.strip("<>[]").lower().removesuffix(" range")  # spelt so by one Typer or another
     return f"{flag(parameter)} {value if '|' in value else METAVARS.get(value, value.upper())}"
 

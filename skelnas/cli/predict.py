@@ -25,7 +25,7 @@ def predict(
     recordings: Annotated[
         list[Path],
         typer.Argument(
-            help=".skeleton, .json, .npy, .npz or .csv; - for stdin.",
+            help=".skeleton, .json, .npy, .npz or .csv; - is stdin.",
             show_default=False,
         ),
     ],
