@@ -249,7 +249,7 @@ def _read_csv(path: Path, num_joints: int | None) -> ClipArray:
         if line != row.line:
             raise InputError(
                 f"{path}: line {row.line}: frame {frame} of person {person} "
-                f"is in line {line} already"
+                f"is already in line {line}"
             )
         poses[slots[person], frame - first] = np.reshape(values, shape[2:])
     return ClipArray(poses, joints, channels)

@@ -141,7 +141,7 @@ class Manifest:
             ("xview", "camera", cameras, self.test_cameras),
         ):
             if test and protocol in table.protocols:
-                raise InputError(f"{self.root}: the column split_{protocol} is there already")
+                raise InputError(f"{self.root}: the table already has a column split_{protocol}")
             for number in test:
                 if number not in numbers:
                     raise InputError(f"{self.root}: no clip has the {column} {number} to test on")
@@ -214,7 +214,7 @@ def read_manifest(path: Path) -> Table:
             (f"the clip {file!r}", entries[clip].line if clip in entries else None),
         ):
             if line is not None:
-                raise InputError(f"{path}: line {row.line}: {what} is in line {line} already")
+                raise InputError(f"{path}: line {row.line}: {what} is already in line {line}")
         lines[name] = row.line
         subject, camera, setup = (_read_number(path, row, columns, field) for field in METADATA)
         parts = tuple(_read_part(path, row, split, column) for split, column in splits.items())

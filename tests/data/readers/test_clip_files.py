@@ -233,7 +233,7 @@ def test_csv_without_a_header_needs_the_number_of_joints(tmp_path):
         ("a_x,a_y\n1,1_0\n", "line 2, column a_y: expected a number, found '1_0'"),
         ("frame,a_x\n1.5,1\n", "line 2, column frame: expected a whole number from 0, found '1.5'"),
         ("frame,a_x\n-1,1\n", "line 2, column frame: expected a whole number from 0, found '-1'"),
-        ("frame,a_x\n3,1\n3,1\n", "line 3: frame 3 of person 0 is in line 2 already"),
+        ("frame,a_x\n3,1\n3,1\n", "line 3: frame 3 of person 0 is already in line 2"),
         (f"frame,a_x\n0,1\n{MAX_NUMBERS},1\n", "expected at most 33,554,432 numbers, found (1, "),
         ('a_x,a_y\n"1,2\n', "expected CSV: unexpected end of data"),
         (b"a_x,a_y\n1,\xff\n", "line 2: expected text in UTF-8, found the byte 0xff"),

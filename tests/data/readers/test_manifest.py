@@ -110,7 +110,7 @@ def test_impossible_protocols_are_refused(folder):
     source = Manifest(path, test_subjects=(3,))
     assert "no clip has the subject 3 to test on" in message(source.catalogue)
     path = table(folder, "clips/a.npy,wave,3,train", header="path,label,subject,split_xsub")
-    assert "the column split_xsub is there already" in message(source.catalogue)
+    assert "the table already has a column split_xsub" in message(source.catalogue)
     path = table(folder, "clips/a.npy,wave", header="path,label")
     assert "nothing says which clips are for training" in message(Manifest(path).catalogue)
     assert Manifest(table(folder, *LINES), test_subjects=(3,)).catalogue().items
@@ -133,11 +133,11 @@ def test_impossible_protocols_are_refused(folder):
         (HEADER, ["a.npy,1,x,1,"], "line 2, column subject: expected a whole number from 0, or "),
         (HEADER, ["a.npy,1,1,2.0,"], "column camera: expected a whole number from 0, or nothing, "),
         (HEADER, ["a.npy,1,1,1,val"], "line 2, column split: expected train, test or nothing, "),
-        (HEADER, ["a.npy,1,,,", "", "a.npy,2,,,"], "line 4: the name 'a' is in line 2 already"),
+        (HEADER, ["a.npy,1,,,", "", "a.npy,2,,,"], "line 4: the name 'a' is already in line 2"),
         (
             HEADER + ",name",
             ["a.npy,1,,,,x", "a.npy,2,,,,y"],
-            "line 3: the clip 'a.npy' is in line 2 already",
+            "line 3: the clip 'a.npy' is already in line 2",
         ),
         (HEADER + ",name", ["a.npy,1,,,,x", "b.npy,2,,,,x"], "line 3: the name 'x' is in line 2"),
     ],
