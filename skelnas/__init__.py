@@ -1,7 +1,7 @@
-"""skelnas finds compact CNNs for skeleton-based action recognition.
+"""Find compact CNNs for skeleton-based action recognition.
 
-The verbs of the command line are functions here: ``skelnas.search(...)``. A name is imported from
-its module when it is first used, so that ``import skelnas`` stays fast and needs no torch.
+The commands are functions of this package, such as ``skelnas.search(...)``. Each name is imported
+on first use, so that ``import skelnas`` is fast and needs no torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from skelnas._version import __version__
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the names of _EXPORTS, spelt out for type checkers; a test compares them
     from skelnas.config import EvaluateSettings as EvaluateSettings
     from skelnas.config import PredictSettings as PredictSettings
     from skelnas.config import SearchSettings as SearchSettings

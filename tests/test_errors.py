@@ -1,4 +1,4 @@
-"""What errors say of values that they were given, and which ones mean that memory is spent."""
+"""Values quoted in error messages, and errors that mean out of memory."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def test_an_allocation_that_no_machine_can_make() -> None:
         (OSError("No space left on device"), False),
     ],
 )
-def test_which_failures_are_those_of_memory(error: Exception, spent: bool) -> None:
+def test_which_errors_mean_out_of_memory(error: Exception, spent: bool) -> None:
     assert is_out_of_memory(error) is spent

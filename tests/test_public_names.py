@@ -1,4 +1,4 @@
-"""The public face of the package: `skelnas.search` and the others, imported when asked for."""
+"""The public names of the package, such as `skelnas.search`, imported on first use."""
 
 from __future__ import annotations
 

@@ -63,16 +63,16 @@ def train(
 
 
 def _read_architecture(genotype: str | None, model: BaselineName | None) -> Genotype | BaselineName:
-    if genotype is not None and model is None:
-        if genotype == "-" and has_ranks():
-            raise UsageError(
-                "several ranks cannot read the genotype from one standard input",
-                hint="`skelnas derive RUN --out genotype.json` writes a file for --genotype",
-            )
-        return load_genotype(genotype, sys.stdin.read() if genotype == "-" else None)
-    if model is not None and genotype is None:
+    if genotype is None and model is not None:
         return model
-    raise UsageError(
-        "train takes either --genotype or --model",
-        hint="--genotype trains cells; --model hcn, st-gcn or temporal-conv a baseline",
-    )
+    if genotype is None or model is not None:
+        raise UsageError(
+            "train takes either --genotype or --model",
+            hint="--genotype trains cells; --model hcn, st-gcn or temporal-conv a baseline",
+        )
+    if genotype == "-" and has_ranks():
+        raise UsageError(
+            "several ranks cannot read the genotype from one standard input",
+            hint="`skelnas derive RUN --out genotype.json` writes a file for --genotype",
+        )
+    return load_genotype(genotype, sys.stdin.read() if genotype == "-" else None)

@@ -120,20 +120,7 @@ def diagnose(
     workload = workload or Workload()
     diagnosis = Diagnosis(find_versions(), find_extras())
     with diagnosis.check("packages") as report:
-        required = find_required()
-        missing = [package.name for package in required if package.version is None]
-        if missing:
-            raise SkelnasError(
-                f"not installed: {', '.join(missing)}", hint="`pip install skelnas` installs them"
-            )
-        try:
-            import torch  # noqa: F401  # the package most likely to be installed but broken
-        except (ImportError, OSError) as error:
-            raise SkelnasError(
-                f"PyTorch is installed, but cannot be imported ({error})",
-                hint="reinstall it; pytorch.org lists the builds for each platform",
-            ) from None
-        report(f"all {len(required)} required packages are installed, and torch can be imported")
+        report(_check_packages())
     if not diagnosis.is_sound:
         return diagnosis
 
@@ -164,3 +151,21 @@ def diagnose(
         diagnosis.pace = measure_pace(settings, size, device)
         report(check_memory(diagnosis.pace, device))
     return diagnosis
+
+
+def _check_packages() -> str:
+    """Check that all required packages are installed and that torch can be imported."""
+    required = find_required()
+    missing = [package.name for package in required if package.version is None]
+    if missing:
+        raise SkelnasError(
+            f"not installed: {', '.join(missing)}", hint="`pip install skelnas` installs them"
+        )
+    try:
+        import torch  # noqa: F401  # the package most likely to be installed but broken
+    except (ImportError, OSError) as error:
+        raise SkelnasError(
+            f"PyTorch is installed, but cannot be imported ({error})",
+            hint="reinstall it; pytorch.org lists the builds for each platform",
+        ) from None
+    return f"all {len(required)} required packages are installed, and torch can be imported"

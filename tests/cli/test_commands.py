@@ -1,4 +1,4 @@
-"""The list of commands: true to them, quick to show, and completed by shells."""
+"""The list of commands: accurate, quick to show, and completed by shells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources of other packages: the example of the documentation, installed and broken."""
+"""Sources from other packages: the example in the documentation, working and broken."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def example() -> str:
-    """The source of the documentation, as the module that it is saved in."""
+    """Return the source code of the example in the documentation."""
     section = (DOCS / "data.md").read_text(encoding="utf-8").split("\n## Your own format\n")[1]
     found = re.search(r"^```python\n(.*?)```", section, flags=re.DOTALL | re.MULTILINE)
     assert found
@@ -26,7 +26,7 @@ def example() -> str:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A folder of packages with one that offers the source of the documentation."""
+    """A site-packages folder with a package that provides the example."""
     folder = tmp_path / "site"
     information = folder / "own_clips-1.2.dist-info"
     information.mkdir(parents=True)
@@ -51,7 +51,7 @@ def skelnas(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_source_of_another_package_is_a_command(site: Path) -> None:
+def test_a_source_from_another_package_is_a_command(site: Path) -> None:
     clips = site.parent / "clips"
     clips.mkdir()
     for subject in range(1, 11):
@@ -80,7 +80,7 @@ def test_help_names_it_and_imports_nothing(site: Path) -> None:
         ("empty", "has no 'name'"),
     ],
 )
-def test_a_source_that_cannot_be_loaded_is_told(site: Path, name: str, expected: str) -> None:
+def test_a_source_that_cannot_be_loaded_is_reported(site: Path, name: str, expected: str) -> None:
     done = skelnas(site, "prepare", name, "clips", "own.h5")
     assert done.returncode == 1
     assert expected in done.stderr.replace("\n", " ")
@@ -88,7 +88,7 @@ def test_a_source_that_cannot_be_loaded_is_told(site: Path, name: str, expected:
     assert "Traceback" not in done.stderr
 
 
-def test_a_name_of_skelnas_stays_its_own(site: Path) -> None:
+def test_a_built_in_source_cannot_be_replaced(site: Path) -> None:
     done = skelnas(site, "prepare", "ntu", "no-such-folder", "own.h5")
     assert done.returncode == 3
     assert "imported" not in done.stdout

@@ -1,4 +1,4 @@
-"""`skelnas doctor` finds what is missing, what computes wrong, and how long a search takes."""
+"""`skelnas doctor`: missing packages, wrong engines, and the time of a search."""
 
 from __future__ import annotations
 
