@@ -1,4 +1,4 @@
-"""skelnas as a command that starts at once: forks of a process that has imported everything.
+"""The skelnas command without its start-up time: forks of a process with all imports done.
 
 ``python forked.py SOCKET --serve`` imports and waits; ``python forked.py SOCKET ARGUMENT...`` is
 then `skelnas ARGUMENT...`, in the same folder and with the same streams. A shell script of fifty
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def ask(path: str, arguments: list[str]) -> int:
-    """Let the server do a command; returns its exit code."""
+    """Run a command on the server; return its exit code."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         message = json.dumps([str(Path.cwd()), *arguments]).encode()
@@ -24,7 +24,7 @@ def ask(path: str, arguments: list[str]) -> int:
 
 
 def serve(path: str) -> None:
-    """Do commands, one after the other, until killed."""
+    """Run commands one after the other until killed."""
     import torch
 
     from skelnas import cli

@@ -1,4 +1,4 @@
-"""Stop a job from within a test, at an exact step."""
+"""Stop a run at an exact step."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from skelnas.runtime import signals
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Ask the next run to stop, as Ctrl-C does, when it has done `steps` steps."""
+    """Make the next run stop after `steps` steps, as Ctrl-C would."""
 
     class Countdown(signals.StopFlag):
-        asked = 0
+        reads = 0
 
         @property
         def requested(self) -> bool:  # type: ignore[override]
-            self.asked += 1
-            return self.asked >= steps
+            self.reads += 1
+            return self.reads >= steps
 
     monkeypatch.setattr("skelnas.training.loop.stop_on_signal", lambda: nullcontext(Countdown()))

@@ -135,7 +135,7 @@ class Dataset:
                 `augment`, which draws its own.
 
         Raises:
-            InputError: see `check_augmentation`.
+            InputError: clips are to be flipped, but their joints have no sides.
         """
         num_clips = len(indices)
         if augment is not None:
@@ -155,15 +155,6 @@ class Dataset:
         x = x.transpose(1, 2).flatten(2, 3)  # -> [N, T, M, V, C] -> [N, T, M*V, C]
         x = x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)  # [N, C, T, M*V]
         return Batch(x, self.labels[indices], num_clips)
-
-    def check_augmentation(self, augment: AugmentSettings) -> None:
-        """Check that these clips can be augmented as requested.
-
-        Raises:
-            InputError: they are to be flipped, but their joints have no sides.
-        """
-        if augment.flip:
-            find_mirrored_joints(self.layout.joints)
 
     def _transform(self, poses: Tensor, indices: Tensor, augmentation: Augmentation) -> Tensor:
         """Centre, align and augment the poses [N, M, T, V, C] of the clips `indices`."""

@@ -262,9 +262,9 @@ def test_flip_has_its_probability() -> None:
 @pytest.mark.parametrize("joints", ["a b c d", "left right up down", "hand_left b c hand_light"])
 def test_flip_needs_sides(joints: str) -> None:
     dataset = make_dataset(make_clips(ramp(2)), layout=Layout(joints=tuple(joints.split())))
-    dataset.check_augmentation(AugmentSettings(rotate=10))
+    augmented(dataset, rotate=10)
     with pytest.raises(InputError, match="joints cannot be mirrored"):
-        dataset.check_augmentation(AugmentSettings(flip=0.5))
+        augmented(dataset, flip=0.5)
 
 
 @pytest.mark.parametrize("layout", [ntu.LAYOUT, kinetics.LAYOUT, nw_ucla.LAYOUT])

@@ -186,7 +186,7 @@ def examine_resume(
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4])
-def test_resume_goes_on_as_if_nothing_had_happened(
+def test_a_resumed_training_ends_with_the_same_bits(
     tiny_cache: Path,
     whole_run: Path,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""What each of two ranks does, to be compared with one process in test_distributed."""
+"""The work of each of two ranks, compared with one process in test_distributed."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ EVALUATE = EvaluateSettings(batch_size=5, **CPU)
 """The test part has 12 clips: three batches for two ranks."""
 
 CLIPS = 5
-"""Of a batch: an odd number, so that one of two ranks has more."""
+"""Size of a batch: odd, so that one of two ranks has more."""
 
 HALVES = (slice(0, 3), slice(3, 5))
-"""The shares of two ranks."""
+"""The slices of two ranks."""
 
-OWN = (None,)
-"""The share of this rank, whichever it is."""
+OWN_SLICE = (None,)
+"""The slice of this rank."""
 
-Shares = Sequence[slice | None]
+Slices = Sequence[slice | None]
 Tensors = dict[str, Tensor]
 
 
-def batch(seed: int, share: slice | None = None) -> tuple[Tensor, Tensor, float]:
-    """Clips and labels of a share of a batch, and how large the share is."""
+def batch(seed: int, rows: slice | None = None) -> tuple[Tensor, Tensor, float]:
+    """Return clips and labels of a slice of a batch, and its fraction of the batch."""
     torch.manual_seed(seed)
     x, labels = torch.randn(CLIPS, 3, 7, 5, dtype=torch.float64), torch.randint(4, (CLIPS,))
     x = 3 + x * torch.arange(1, CLIPS + 1)[:, None, None, None]  # no two clips are alike
-    share = distributed.rank_slice(CLIPS) if share is None else share
-    return x[share], labels[share], len(labels[share]) / CLIPS
+    rows = distributed.rank_slice(CLIPS) if rows is None else rows
+    return x[rows], labels[rows], len(labels[rows]) / CLIPS
 
 
 def small_supernet() -> Supernet:
@@ -76,8 +76,8 @@ def small_supernet() -> Supernet:
     return net
 
 
-def search_step(shares: Shares = OWN, exact: bool = False) -> Tensors:
-    """One step of a second-order search. A loss is the sum over shares, by default the rank's."""
+def search_step(slices: Slices = OWN_SLICE, exact: bool = False) -> Tensors:
+    """Take one second-order search step; losses are summed over slices, by default the rank's."""
     net = small_supernet()
     names, tensors = zip(*net.named_weights(), strict=True)
     weights = FlatWeights(tensors)
@@ -87,8 +87,8 @@ def search_step(shares: Shares = OWN, exact: bool = False) -> Tensors:
     def loss(seed: int, moved: Sequence[Tensor] = tensors) -> Tensor:
         named = dict(zip(names, moved, strict=True))
         parts = []
-        for share in shares:
-            x, labels, part = batch(seed, share)
+        for rows in slices:
+            x, labels, part = batch(seed, rows)
             parts.append(F.cross_entropy(functional_call(net, named, x), labels) * part)
         return torch.stack(parts).sum()
 
@@ -103,7 +103,7 @@ def search_step(shares: Shares = OWN, exact: bool = False) -> Tensors:
 
 
 def training_steps() -> Tensors:
-    """Two steps of a derived network with drop-path; its weights and running statistics."""
+    """Take two steps with drop-path; return weights and running statistics."""
     torch.manual_seed(0)
     shape: Any = {"channels": 2, "num_layers": 3}
     network = Network(random_genotype(0), in_channels=3, num_classes=4, **shape).double()
@@ -111,7 +111,7 @@ def training_steps() -> Tensors:
 
 
 def baseline_steps(name: str) -> Tensors:
-    """Two steps of a baseline with its dropout; its classifier and running statistics."""
+    """Take two steps with dropout; return the classifier and running statistics."""
     torch.manual_seed(0)
     bones = ((1, 0), (2, 1), (3, 1), (4, 3))
     network = find_baseline(name)(Shape(3, 5, 1, 4, bones)).double()
@@ -141,7 +141,7 @@ def all_steps() -> Tensors:
 
 
 def talk() -> Tensors:
-    """What ranks say to each other, in numbers."""
+    """Return the results of each function of `distributed`, as numbers."""
     rank = distributed.rank()
     shared = torch.full((2, 2), float(rank))
     distributed.broadcast([shared])
@@ -164,7 +164,7 @@ def talk() -> Tensors:
 
 
 def numbers(folder: Path) -> None:
-    """Write what each rank finds."""
+    """Write the results of this rank."""
     with distributed.joined(60):
         with over_ranks(True):
             synced = all_steps()
@@ -175,9 +175,9 @@ def numbers(folder: Path) -> None:
 
 
 def verbs(cache: Path, folder: Path) -> None:
-    """Search, train and evaluate in `folder`; what is printed is what each rank returns."""
+    """Search, train and evaluate in `folder`; print the evaluation."""
     search(cache, folder / "run", SEARCH)
-    stop_and_go_on(cache, folder / "stopped")
+    stop_and_resume(cache, folder / "stopped")
     with pytest.raises(SkelnasError, match="disagree at the start: rank 1 holds other"):
         search(cache, folder / "apart", SEARCH.model_copy(update={"seed": int(os.environ["RANK"])}))
     distributed.leave()
@@ -185,13 +185,13 @@ def verbs(cache: Path, folder: Path) -> None:
     print(json.dumps(evaluate(cache, folder / "model", EVALUATE).to_dict()))
 
 
-def stop_and_go_on(cache: Path, folder: Path) -> None:
-    """Ask the second rank alone to stop after three steps."""
+def stop_and_resume(cache: Path, folder: Path) -> None:
+    """Stop the second rank after three steps, which must stop both."""
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 3 if os.environ["RANK"] == "1" else 10**6)
         with pytest.raises(Interrupted, match="stopped in epoch 2 after step 1"):
             search(cache, folder, SEARCH)
-    distributed.leave()  # what fails does not: its process is to end, but this one goes on
+    distributed.leave()  # a failed run does not leave, because its process usually ends
     search(cache, folder, SEARCH, resume=True)
 
 

@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 def environment(rank: int, port: int | None = None) -> dict[str, str]:
-    """What `torchrun` tells one of two ranks."""
+    """Return the environment in which `torchrun` starts one of two ranks."""
     names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port or free_port())}
     return {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank), **names}
 
@@ -29,11 +29,11 @@ def start(command: Sequence[str | Path]) -> list[subprocess.Popen[str]]:
     """Start `python COMMAND` on both ranks."""
     port = free_port()
     path = os.pathsep.join(map(str, (HERE.parents[1], HERE.parent, HERE)))
-    own = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    variables = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return [
         subprocess.Popen(
             [sys.executable, *command],
-            env={**os.environ, **own, **environment(rank, port)},
+            env={**os.environ, **variables, **environment(rank, port)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -44,5 +44,9 @@ def start(command: Sequence[str | Path]) -> list[subprocess.Popen[str]]:
 
 def finish(processes: Sequence[subprocess.Popen[str]]) -> tuple[list[int], list[str], list[str]]:
     """Wait for all ranks; return their exit codes, outputs and messages."""
-    said = [process.communicate(timeout=120) for process in processes]
-    return [p.returncode for p in processes], [out for out, _ in said], [err for _, err in said]
+    streams = [process.communicate(timeout=120) for process in processes]
+    return (
+        [p.returncode for p in processes],
+        [out for out, _ in streams],
+        [err for _, err in streams],
+    )

@@ -1,4 +1,4 @@
-"""How exactly products are computed: as asked, for a while, or not at all."""
+"""Precision of products, and devices that lack one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def flags() -> list[bool]:
 
 @pytest.fixture(params=[False, True])
 def before(request: pytest.FixtureRequest) -> Iterator[list[bool]]:
-    """What was set before: PyTorch's own defaults differ for matrices and convolutions."""
+    """Return the flags set before; PyTorch's defaults differ for matrices and convolutions."""
     start = flags()
     torch.backends.cuda.matmul.allow_tf32 = request.param
     torch.backends.cudnn.allow_tf32 = not request.param
@@ -38,14 +38,16 @@ def before(request: pytest.FixtureRequest) -> Iterator[list[bool]]:
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = start
 
 
-@pytest.mark.parametrize(("wanted", "allowed"), [("fp32", False), ("tf32", True), ("bf16", False)])
-def test_rounding_of_products_is_set_and_put_back(
-    before: list[bool], wanted: Precision, allowed: bool
+@pytest.mark.parametrize(
+    ("precision", "allowed"), [("fp32", False), ("tf32", True), ("bf16", False)]
+)
+def test_precision_is_set_and_restored(
+    before: list[bool], precision: Precision, allowed: bool
 ) -> None:
-    with devices.precision(wanted):
+    with devices.precision(precision):
         assert flags() == [allowed, allowed]
     assert flags() == before
-    with pytest.raises(ZeroDivisionError), devices.precision(wanted):
+    with pytest.raises(ZeroDivisionError), devices.precision(precision):
         _ = 1 // 0
     assert flags() == before
 
@@ -54,7 +56,7 @@ OLD, NEW = (7, 5), (8, 0)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "device", "capability", "can"),
+    ("precision", "device", "capability", "can"),
     [
         ("fp32", "cpu", None, True),
         ("bf16", "cpu", None, True),
@@ -69,21 +71,21 @@ OLD, NEW = (7, 5), (8, 0)
         ("tf32", "mps", None, False),
     ],
 )
-def test_what_a_device_cannot_do_is_refused(
-    monkeypatch: pytest.MonkeyPatch, wanted: str, device: str, capability: object, can: bool
+def test_a_precision_that_the_device_lacks_is_refused(
+    monkeypatch: pytest.MonkeyPatch, precision: str, device: str, capability: object, can: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: device == "mps")
-    settings = DeviceSettings(device=device, precision=wanted)
+    settings = DeviceSettings(device=device, precision=precision)
     if can:
         assert devices.choose(settings).type == device
     else:
-        with pytest.raises(DeviceError, match=f"--precision {wanted} needs .*, not {device}"):
+        with pytest.raises(DeviceError, match=f"--precision {precision} needs .*, not {device}"):
             devices.choose(settings)
 
 
-def test_a_pass_in_bfloat16_rounds_and_others_do_not() -> None:
+def test_autocast_rounds_in_bfloat16_only() -> None:
     layer, x = torch.nn.Linear(64, 64), torch.randn(8, 64)
     exact = layer(x)
     with devices.autocast("bf16", CPU):
@@ -96,18 +98,18 @@ def test_a_pass_in_bfloat16_rounds_and_others_do_not() -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_products_on_cuda_are_as_exact_as_asked() -> None:
+def test_products_on_cuda_have_the_requested_precision() -> None:
     x, weight = torch.randn(4, 64, 32, 32, device="cuda"), torch.randn(64, 64, 3, 3, device="cuda")
     truth = torch.nn.functional.conv2d(x.double(), weight.double())
     errors = {}
-    for wanted in ("fp32", "tf32"):
-        with devices.precision(wanted):
+    for precision in ("fp32", "tf32"):
+        with devices.precision(precision):
             result = torch.nn.functional.conv2d(x, weight)
-        errors[wanted] = ((result - truth).norm() / truth.norm()).item()
+        errors[precision] = ((result - truth).norm() / truth.norm()).item()
     assert errors["fp32"] < 1e-6 < 1e-5 < errors["tf32"]
 
 
-def test_a_search_in_bfloat16_is_near_and_keeps_all_in_float32(
+def test_a_search_in_bfloat16_stays_close_and_stores_float32(
     tiny_cache: Path, tmp_path: Path
 ) -> None:
     losses = {}

@@ -1,4 +1,4 @@
-"""Two ranks do what one process does: the same steps, once each, and they end together."""
+"""Two ranks compute what one process computes, and end together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Outcome = tuple[dict[str, torch.Tensor], list[dict[str, object]], str]
 approx = partial(pytest.approx, rel=1e-3)
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
-"""In float64 the same sums in another order."""
+"""The same sums in float64, in another order."""
 
 
 def flags(settings: SearchSettings) -> list[str]:
@@ -44,12 +44,12 @@ def flags(settings: SearchSettings) -> list[str]:
 
 
 def command(verb: str, *words: str | Path) -> list[subprocess.Popen[str]]:
-    """Run a verb on two ranks."""
+    """Run a command on two ranks."""
     return start(["-m", "skelnas", verb, *words])
 
 
 def assert_close(actual: Outcome, expected: Outcome) -> None:
-    """Check that two runs differ by what float32 rounds."""
+    """Check that two runs differ by float32 rounding only."""
     torch.testing.assert_close(actual[0], expected[0], rtol=1e-3, atol=1e-4)
     for ours, theirs in zip(actual[1], expected[1], strict=True):
         assert ours.keys() == theirs.keys()
@@ -66,7 +66,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 @dataclass(frozen=True)
 class Pair:
-    """What two ranks have left in a folder and said."""
+    """The files, results and messages of two ranks."""
 
     folder: Path
     codes: list[int]
@@ -74,7 +74,7 @@ class Pair:
     messages: list[str]
 
     def both(self, name: str) -> dict[str, torch.Tensor]:
-        """What both ranks have found, bit for bit the same."""
+        """Return the results, checked to be the same bits on both ranks."""
         assert self.codes == [2, 2], self.messages
         first, second = (load_file(self.folder / f"{name}{rank}.safetensors") for rank in range(2))
         assert first.keys() == second.keys()
@@ -88,18 +88,18 @@ def pair(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Pair(folder, *finish(start([HERE / "rank_steps.py", tiny_cache, folder])))
 
 
-def test_two_ranks_take_the_steps_of_one_process(pair: Pair) -> None:
-    """The Hessian's term, also the exact one, drop-path, statistics and baselines included."""
+def test_two_ranks_take_the_same_steps_as_one_process(pair: Pair) -> None:
+    """Covers both Hessian terms, drop-path, statistics and the baselines."""
     torch.testing.assert_close(pair.both("sync"), all_steps(), **CLOSE)
 
 
-def test_statistics_of_each_rank(pair: Pair) -> None:
+def test_separate_statistics_on_each_rank(pair: Pair) -> None:
     torch.testing.assert_close(pair.both("rank"), search_step(HALVES), **CLOSE)
     whole = search_step()
     assert (pair.both("rank")["normal"] - whole["normal"]).abs().max() > 1e-4
 
 
-def test_what_ranks_say_to_each_other(pair: Pair) -> None:
+def test_communication_between_ranks(pair: Pair) -> None:
     said = pair.both("talk")
     assert said["wishes"].tolist() == [True, False]
     assert said["rows"].tolist() == [[1, 7], [2, 7]]
@@ -109,12 +109,14 @@ def test_what_ranks_say_to_each_other(pair: Pair) -> None:
     assert apart == "the ranks disagree in epoch 3: rank 1 holds other numbers than rank 0"
 
 
-def test_a_search_of_two_ranks_is_that_of_one(tiny_cache: Path, pair: Pair, tmp_path: Path) -> None:
+def test_a_search_on_two_ranks_equals_one_process(
+    tiny_cache: Path, pair: Pair, tmp_path: Path
+) -> None:
     search(tiny_cache, tmp_path / "run", SEARCH)
     assert_close(outcome(pair.folder / "run"), outcome(tmp_path / "run"))
 
 
-def test_a_training_of_two_ranks_is_that_of_one(
+def test_a_training_on_two_ranks_equals_one_process(
     tiny_cache: Path, pair: Pair, tmp_path: Path
 ) -> None:
     trained = train(tiny_cache, BUILT_IN["ntu_cs112se30"], tmp_path / "model", TRAIN)
@@ -128,11 +130,11 @@ def test_two_ranks_score_every_clip_once(tiny_cache: Path, pair: Pair) -> None:
     assert sum(map(sum, scores["confusion"])) == 12
 
 
-def test_ranks_that_are_stopped_go_on_as_if_nothing_had_happened(pair: Pair) -> None:
+def test_stopped_ranks_resume_to_the_same_result(pair: Pair) -> None:
     assert_same(pair.folder / "run", pair.folder / "stopped")
 
 
-def test_a_rank_that_dies_ends_all_and_one_process_goes_on(
+def test_a_dead_rank_ends_all_and_one_process_can_resume(
     tiny_cache: Path, pair: Pair, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -147,19 +149,19 @@ def test_a_rank_that_dies_ends_all_and_one_process_goes_on(
     assert_close(outcome(out), outcome(pair.folder / "run"))
 
 
-def test_what_is_refused_is_told_once_and_ends_all(pair: Pair) -> None:
+def test_a_refusal_is_printed_once_and_ends_all_ranks(pair: Pair) -> None:
     assert pair.codes == [2, 2]
     assert "".join(pair.messages).count("run: is not empty") == 1
 
 
-def test_a_rank_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_that_never_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment(rank=0).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SkelnasError, match="another rank does not answer in time"):
         distributed.joined(1).__enter__()
 
 
-def test_other_ranks_that_nobody_can_find(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(UsageError, match=r"WORLD_SIZE is 2, but .* RANK") as caught:
@@ -167,7 +169,7 @@ def test_other_ranks_that_nobody_can_find(monkeypatch: pytest.MonkeyPatch) -> No
     assert "torchrun" in str(caught.value.hint)
 
 
-def test_a_genotype_from_standard_input_is_for_one_process(
+def test_a_genotype_from_standard_input_needs_a_single_process(
     monkeypatch: pytest.MonkeyPatch, tiny_cache: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -176,7 +178,7 @@ def test_a_genotype_from_standard_input_is_for_one_process(
 
 
 @pytest.mark.parametrize("count", [3, 7, 8, 48])
-def test_shares_are_disjoint_and_whole(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_rank_slices_partition_the_batch(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     shares = []
     for rank in range(3):
         monkeypatch.setattr(distributed, "_group", distributed._Group(rank, 3, None))
@@ -187,7 +189,7 @@ def test_shares_are_disjoint_and_whole(monkeypatch: pytest.MonkeyPatch, count: i
         distributed.rank_slice(2)
 
 
-def test_without_other_ranks_nothing_happens() -> None:
+def test_a_single_process_needs_no_communication() -> None:
     tensors = [torch.ones(2), torch.zeros(3)]
     with distributed.joined(1):
         assert distributed.all_reduce(tensors)[0] is tensors[0]

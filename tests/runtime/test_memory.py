@@ -30,7 +30,7 @@ def peak_of(work: Callable[[], object]) -> int:
     return peak.num_bytes
 
 
-def test_tensors_count_for_as_long_as_they_live() -> None:
+def test_tensors_count_as_long_as_they_live() -> None:
     before = torch.zeros(10_000)
 
     def work() -> None:
@@ -43,7 +43,7 @@ def test_tensors_count_for_as_long_as_they_live() -> None:
     assert peak_of(work) == 12_000
 
 
-def test_what_backward_needs_counts_until_then() -> None:
+def test_tensors_saved_for_backward_count_until_then() -> None:
     w = torch.ones(1000, requires_grad=True)
 
     def work() -> None:
@@ -52,7 +52,7 @@ def test_what_backward_needs_counts_until_then() -> None:
     assert 3 * 4000 < peak_of(work) < 6 * 4000
 
 
-def test_measuring_ends_with_the_work_also_if_it_fails() -> None:
+def test_measuring_ends_with_the_block_even_if_it_fails() -> None:
     with pytest.raises(ZeroDivisionError), peak_memory(CPU) as peak:
         torch.zeros(100 + 1 // len(torch.zeros(100)[100:]))
     torch.zeros(1000)
@@ -61,7 +61,7 @@ def test_measuring_ends_with_the_work_also_if_it_fails() -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_keeps_the_figures_itself() -> None:
+def test_peak_memory_on_cuda() -> None:
     device = torch.device("cuda")
     before = torch.zeros(2**20, device=device)
     with peak_memory(device) as peak:
@@ -73,7 +73,7 @@ def test_cuda_keeps_the_figures_itself() -> None:
 
 
 def step(num_clips: int) -> None:
-    """Take 4000 bytes, and 400 more for each clip."""
+    """Allocate 4000 bytes, and 400 for each clip."""
     _ = torch.zeros(1000), torch.zeros(num_clips, 100)
 
 
@@ -81,16 +81,16 @@ def step(num_clips: int) -> None:
     ("free", "fits"),
     [(4000 + 400 * 50, 50), (4000 + 400 * 50 - 1, 49), (1e12, 63), (4000, 1)],
 )
-def test_a_line_through_one_clip_and_two(free: float, fits: int) -> None:
+def test_max_batch_is_extrapolated_linearly(free: float, fits: int) -> None:
     assert estimate_max_batch(step, 64, free / USABLE_FRACTION, CPU) == fits
 
 
-def test_where_free_memory_is_not_known_nothing_is_tried() -> None:
+def test_max_batch_is_unknown_without_free_memory() -> None:
     assert estimate_max_batch(lambda clips: 1 // 0, 64, None, CPU) is None
 
 
 @pytest.mark.parametrize("limit", [0, 1])
-def test_where_one_or_two_clips_do_not_fit(limit: int) -> None:
+def test_max_batch_when_one_or_two_clips_do_not_fit(limit: int) -> None:
     def spend(num_clips: int) -> None:
         if num_clips > limit:
             raise SPENT
@@ -112,7 +112,7 @@ def test_other_failures_are_not_hidden() -> None:
         (0, "batches of 6 clips; not even one fits"),
     ],
 )
-def test_a_run_that_is_too_large_says_what_would_fit(
+def test_a_run_that_is_too_large_reports_the_batch_that_fits(
     tiny_cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -140,13 +140,13 @@ def test_a_run_that_is_too_large_says_what_would_fit(
     assert not (tmp_path / "run" / run_dir.CHECKPOINT).exists()
 
 
-def test_free_memory_is_some_of_what_there_is() -> None:
+def test_free_memory_is_plausible() -> None:
     free = free_bytes(CPU)
     assert free is None or 1e6 < free < 1e15
 
 
 @pytest.mark.parametrize("verb", ["search", "train"])
-def test_a_network_that_is_too_large_asks_for_a_smaller_one(
+def test_a_network_that_is_too_large_suggests_a_smaller_one(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     def spend(model: torch.nn.Module, device: torch.device) -> None:

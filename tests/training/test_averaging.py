@@ -1,4 +1,4 @@
-"""The running average of a network: weights and statistics, and of the first steps less."""
+"""The running average of a network's weights and statistics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_network() -> Network:
 def walk(
     network: Network, average: WeightAverage, first: int, last: int
 ) -> list[dict[str, Tensor]]:
-    """Move all numbers in steps; returns what they were after each."""
+    """Change all values in steps; return the state after each."""
     states = []
     for step in range(first, last + 1):
         torch.manual_seed(step)
@@ -34,7 +34,7 @@ def walk(
     return states
 
 
-def test_the_average_is_the_weighted_sum_of_what_the_network_was() -> None:
+def test_the_average_is_a_weighted_sum_of_past_states() -> None:
     network = make_network()
     average = WeightAverage(network, decay=0.3)
     states = walk(network, average, 1, 4)
@@ -44,14 +44,14 @@ def test_the_average_is_the_weighted_sum_of_what_the_network_was() -> None:
             expected = decay * expected + (1 - decay) * state[name]
         torch.testing.assert_close(average.tensors()[name], expected)
 
-    kept = average.tensors()
+    tensors = average.tensors()
     average.apply()
-    assert torch.equal(network.state_dict()[STATISTIC], kept[STATISTIC])
-    assert network.state_dict()[COUNTER] == 4  # a counter is none to average
-    assert COUNTER not in kept
+    assert torch.equal(network.state_dict()[STATISTIC], tensors[STATISTIC])
+    assert network.state_dict()[COUNTER] == 4  # a counter is not averaged
+    assert COUNTER not in tensors
 
 
-def test_an_average_goes_on_to_the_same_bits() -> None:
+def test_a_restored_average_continues_with_the_same_bits() -> None:
     whole, parts = make_network(), make_network()
     through, before, after = (
         WeightAverage(whole, 0.9),
@@ -60,13 +60,13 @@ def test_an_average_goes_on_to_the_same_bits() -> None:
     )
     walk(whole, through, 1, 5)
     walk(parts, before, 1, 2)
-    kept = before.tensors()
-    after.restore(kept)
+    tensors = before.tensors()
+    after.restore(tensors)
     walk(parts, after, 3, 5)
     for name, value in through.tensors().items():
         assert torch.equal(value, after.tensors()[name])
 
     with pytest.raises(KeyError, match="classifier"):
-        after.restore({name: value for name, value in kept.items() if "classifier" not in name})
+        after.restore({name: value for name, value in tensors.items() if "classifier" not in name})
     with pytest.raises(ValueError, match=r"average/classifier\.bias has the shape"):
-        after.restore(kept | {"classifier.bias": torch.zeros(9)})
+        after.restore(tensors | {"classifier.bias": torch.zeros(9)})

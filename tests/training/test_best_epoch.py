@@ -1,4 +1,4 @@
-"""The best epoch: by top-1, then by loss, then the first; and how it goes on."""
+"""The best epoch: by top-1, then by loss, then the first."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch
 from skelnas.training.best_epoch import BestEpoch
 
 
-def test_the_best_is_kept_until_a_better_one_comes() -> None:
+def test_the_best_epoch_changes_only_for_a_better_one() -> None:
     network = torch.nn.Linear(1, 1, bias=False)
     best = BestEpoch(network)
     offers = [(0.5, 1.0), (0.4, 0.1), (0.5, 0.9), (0.5, 0.9), (0.6, 2.0), (0.6, 3.0)]
-    kept = []
+    chosen = []
     for epoch, offer in enumerate(offers, start=1):
         torch.nn.init.constant_(network.weight, epoch)
         best.update(epoch, *offer)
-        kept.append(best.epoch)
-    assert kept == [1, 1, 3, 3, 5, 5]
+        chosen.append(best.epoch)
+    assert chosen == [1, 1, 3, 3, 5, 5]
     best.apply()
     assert network.weight.item() == 5
 
 
-def test_a_best_epoch_goes_on() -> None:
+def test_a_best_epoch_is_restored() -> None:
     network = torch.nn.Linear(2, 2)
     best, other = BestEpoch(network), BestEpoch(network)
     assert best.tensors() == {}

@@ -1,4 +1,4 @@
-"""Metrics by hand, and scores that do not depend on how clips are batched."""
+"""Metrics computed by hand, and scores that do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_likelihood_and_calibration_in_closed_form() -> None:
     assert metrics.ece == pytest.approx(0.4)
 
 
-def test_errors_of_a_bin_cancel_out_and_those_of_two_do_not() -> None:
+def test_calibration_errors_cancel_within_a_bin_only() -> None:
     hit = torch.tensor([True, False])
     assert calibration_error(torch.tensor([0.5, 0.5], dtype=torch.float64), hit) == 0
     # 0.6 = 9 / 15 is the upper edge of its bin, 0.61 is in the next one.
@@ -49,7 +49,7 @@ def test_errors_of_a_bin_cancel_out_and_those_of_two_do_not() -> None:
     assert calibration_error(sure, torch.tensor([True, True, True, False])) == 0.25
 
 
-def test_of_equal_scores_the_lower_class_wins() -> None:
+def test_ties_go_to_the_lower_class() -> None:
     metrics = measure(torch.zeros(2, 3), torch.tensor([0, 2]))
     assert metrics.confusion.tolist() == [[1, 0, 0], [0, 0, 0], [1, 0, 0]]
 
@@ -74,7 +74,7 @@ def dataset(tiny_cache: Path) -> Dataset:
         return Dataset(clips, cache.layout, cache.max_persons, settings, torch.device("cpu"))
 
 
-def test_score_of_a_clip_does_not_depend_on_its_batch(network: Network, dataset: Dataset) -> None:
+def test_scores_do_not_depend_on_the_batch(network: Network, dataset: Dataset) -> None:
     done: list[int] = []
     one, many = score(network, dataset, 1), score(network, dataset, 4, done.append)
     torch.testing.assert_close(one, many, atol=1e-5, rtol=1e-5)
@@ -98,7 +98,7 @@ def test_views_are_crops_of_the_clip_and_their_softmax_is_averaged(
     assert not torch.allclose(shares[0], shares[2]), "or else this is no test"
 
 
-def test_a_crop_is_the_part_of_the_clip_that_it_says(dataset: Dataset) -> None:
+def test_a_crop_is_its_part_of_the_clip(dataset: Dataset) -> None:
     indices = torch.arange(len(dataset))
     whole = dataset.batch(indices).x
     torch.testing.assert_close(dataset.batch(indices, crop=TemporalCrop(1, 0.3)).x, whole)

@@ -1,4 +1,4 @@
-"""The live view of a search or a training, on screens of all kinds."""
+"""The progress of a run on all kinds of terminals."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from skelnas.runtime import console
 from skelnas.training import progress
 from skelnas.training.progress import Reading, View, format_metric, watch
 
-FIGURES = {"train_loss": 1.35, "train_top1": 0.474, "validation_loss": 1.53, "lr": 0.01372}
-SEARCH = Reading(FIGURES, BUILT_IN["ntu_cs112se30"], {"normal": 0.982, "reduction": 0.9})
+METRICS = {"train_loss": 1.35, "train_top1": 0.474, "validation_loss": 1.53, "lr": 0.01372}
+SEARCH = Reading(METRICS, BUILT_IN["ntu_cs112se30"], {"normal": 0.982, "reduction": 0.9})
 CELL_LINE = " 2 = sep_conv_3x3(0) + max_pool_3x3(1)"
 
 
@@ -37,7 +37,7 @@ def shown(reading: Reading, width: int, monkeypatch: pytest.MonkeyPatch) -> list
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
-def test_everything_is_said_at_any_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_is_shown_at_any_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(SEARCH, width, monkeypatch)
     assert max(map(cell_len, lines)) <= width
     text = "\n".join(lines)
@@ -57,7 +57,7 @@ def test_everything_is_said_at_any_width(width: int, monkeypatch: pytest.MonkeyP
         assert part in text
 
 
-def test_cells_stand_beside_each_other_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_are_side_by_side_if_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = (line for line in shown(SEARCH, 80, monkeypatch) if line.startswith(CELL_LINE))
     assert "2 = avg_pool_3x3(1)" in line
     (line,) = (line for line in shown(SEARCH, 60, monkeypatch) if line.startswith(CELL_LINE))
@@ -73,10 +73,10 @@ def test_a_training_has_no_cells(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_skips_of_the_normal_cell_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     skip = Edge("skip_connect", 0)
     cells = Genotype(normal=((skip, skip), (Edge("conv_3x3", 1),)), reduction=((skip,),))
-    assert "skips 2" in "\n".join(shown(Reading(FIGURES, cells), 80, monkeypatch))
+    assert "skips 2" in "\n".join(shown(Reading(METRICS, cells), 80, monkeypatch))
 
 
-def test_the_device_is_asked_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_is_read_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     view = View("train", 1, 40, screen())
@@ -92,7 +92,7 @@ def test_the_device_is_asked_once_in_a_while(monkeypatch: pytest.MonkeyPatch) ->
     assert readings == [101.25 + 1.25 * number for number in range(8)]
 
 
-def test_the_view_vanishes_and_notes_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_view_vanishes_and_notes_remain(monkeypatch: pytest.MonkeyPatch) -> None:
     on = screen(color_system=None)
     monkeypatch.setattr(console, "err", on)
     with watch("search", 2, 3) as view:
@@ -110,7 +110,7 @@ def test_the_view_vanishes_and_notes_stay(monkeypatch: pytest.MonkeyPatch) -> No
     [Console(file=io.StringIO()), screen(_environ={"TERM": "dumb"})],
     ids=["no terminal", "TERM=dumb"],
 )
-def test_plain_lines_where_a_screen_cannot_be_redrawn(
+def test_plain_lines_if_the_screen_cannot_be_redrawn(
     on: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "err", on)
@@ -137,5 +137,5 @@ def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "value", "text"),
     [("train_loss", 1.23456, "1.235"), ("train_top1", 0.4321, "43.2%"), ("lr", 1e-6, "1e-06")],
 )
-def test_figures(name: str, value: float, text: str) -> None:
+def test_metrics_are_formatted_by_name(name: str, value: float, text: str) -> None:
     assert format_metric(name, value) == text

@@ -1,4 +1,4 @@
-"""Recipes of a training: what they set, that each lever reaches the steps, and the average."""
+"""Recipes: their values, the effect of each setting, the weight average and the best epoch."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ TINY: Any = {
     "recipe": "paper",
 }
 STEPS = 4
-"""Of an epoch: the tiny cache has 36 training clips."""
+"""Steps of an epoch: the tiny cache has 36 training clips."""
 
 
 def trained(cache: Path, out: Path, **settings: Any) -> dict[str, torch.Tensor]:
     return load_file(train(cache, GENOTYPE, out, TrainSettings(**TINY | settings)).path)
 
 
-def test_what_is_given_wins_over_the_recipe_and_the_recipe_over_the_default() -> None:
+def test_options_override_the_recipe_and_the_recipe_overrides_defaults() -> None:
     assert TrainSettings().recipe == "strong"
     paper = TrainSettings(recipe="paper")
     assert (paper.recipe, paper.epochs, paper.lr, paper.nesterov) == ("paper", 350, 0.01, False)
@@ -89,7 +89,7 @@ def test_the_documentation_lists_the_values_of_both_recipes() -> None:
     assert documented == RECIPES["strong"].keys()
 
 
-def test_only_the_flip_of_the_recipe_is_left_out_where_there_are_no_sides(
+def test_only_the_recipes_flip_is_dropped_when_joints_have_no_sides(
     tiny_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained(tiny_cache, tmp_path / "m", recipe="strong", epochs=1)
@@ -101,7 +101,7 @@ def test_only_the_flip_of_the_recipe_is_left_out_where_there_are_no_sides(
         trained(tiny_cache, tmp_path / "n", recipe="paper", epochs=1, flip=0.5)
 
 
-def test_a_run_says_what_is_not_as_in_its_recipe(
+def test_a_run_prints_how_it_differs_from_its_recipe(
     tiny_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained(tiny_cache, tmp_path / "m", recipe="strong", epochs=1)
@@ -121,7 +121,7 @@ def test_a_run_says_what_is_not_as_in_its_recipe(
     [{"warmup": 0.5}, {"nesterov": True}, {"label_smoothing": 0.2}, {"ema": 0.9}, {"flip": 0.5}],
     ids=lambda lever: next(iter(lever)),
 )
-def test_each_lever_reaches_the_steps(lever: dict[str, Any], tmp_path: Path) -> None:
+def test_each_setting_changes_the_training(lever: dict[str, Any], tmp_path: Path) -> None:
     sides = replace(LAYOUT, joints=(*LAYOUT.joints[:4], "head"))
     write_tiny_cache(tmp_path / "c.h5", layout=sides)
     without = trained(tmp_path / "c.h5", tmp_path / "without", epochs=1)
@@ -144,7 +144,7 @@ def test_baselines_follow_a_recipe_too(
         train(tiny_cache, "hcn", tmp_path / "n", TrainSettings(**settings | {"drop_path": 0.2}))
 
 
-def test_the_rate_rises_in_a_line_and_falls_along_the_rest(
+def test_the_rate_warms_up_linearly_and_decays_along_a_cosine(
     tiny_cache: Path, tmp_path: Path
 ) -> None:
     trained(tiny_cache, tmp_path / "m", lr=0.5, lr_min=0.1, epochs=4, warmup=0.375)
@@ -155,7 +155,7 @@ def test_the_rate_rises_in_a_line_and_falls_along_the_rest(
 
 
 @pytest.mark.parametrize("steps", [1, STEPS + 1])
-def test_a_strong_training_goes_on_to_the_same_bytes(
+def test_a_resumed_strong_training_ends_with_the_same_bytes(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     whole = trained(tiny_cache, tmp_path / "whole", recipe="strong")
@@ -177,7 +177,7 @@ def test_a_strong_training_goes_on_to_the_same_bytes(
     assert not torch.equal(ends[0][f"average/{weight}"], ends[0][f"model/{weight}"])
 
 
-def test_a_checkpoint_without_the_average_is_of_another_run(
+def test_a_checkpoint_without_the_average_belongs_to_another_run(
     tiny_cache: Path, tmp_path: Path
 ) -> None:
     trained(tiny_cache, tmp_path / "m", ema=0.5, epochs=1)
@@ -227,12 +227,12 @@ def test_held_out_clips_choose_the_epoch(
     assert [name for name in chosen if not torch.equal(chosen[name], parts[name])] == []
 
 
-def test_an_epoch_is_not_chosen_by_nothing(tiny_cache: Path, tmp_path: Path) -> None:
+def test_select_epoch_needs_held_out_clips(tiny_cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there are none"):
         trained(tiny_cache, tmp_path / "m", select_epoch=True)
 
 
-def test_clips_whose_class_has_a_side_are_not_mirrored(tmp_path: Path) -> None:
+def test_clips_of_classes_with_a_side_are_not_mirrored(tmp_path: Path) -> None:
     sides = replace(LAYOUT, joints=(*LAYOUT.joints[:4], "head"))
     write_tiny_cache(tmp_path / "c.h5", layout=sides, classes=("still", "Swipe-Left", "bright"))
     with pytest.raises(InputError, match="of the class 'Swipe-Left' would be of another class"):
@@ -240,7 +240,7 @@ def test_clips_whose_class_has_a_side_are_not_mirrored(tmp_path: Path) -> None:
     assert not (tmp_path / "m").exists()
 
 
-def test_compile_is_asked_for_the_step_only(
+def test_compile_affects_the_steps_only(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[torch.nn.Module] = []
@@ -259,7 +259,7 @@ def test_compile_is_asked_for_the_step_only(
     assert json.loads((tmp_path / "doubled" / run_dir.CONFIG).read_text())["settings"]["compile"]
 
 
-def test_a_compiler_that_fails_is_told_in_one_line(
+def test_a_failing_compiler_is_reported_in_one_line(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failure = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})

@@ -1,4 +1,4 @@
-"""Run folders: refusing, resuming, and files that are whole whatever happens."""
+"""Run folders, atomic writes, seeds and signals."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_force_deletes_the_run_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "config.json", "notes.txt"]
 
 
-def test_resume_wants_the_same_settings(tmp_path: Path) -> None:
+def test_resume_needs_the_same_settings(tmp_path: Path) -> None:
     with run_dir.start(tmp_path, CONFIG, resume=False, force=False) as run:
         run.log({"epoch": 1})
     run_dir.start(tmp_path, CONFIG, resume=True, force=False).close()
@@ -57,7 +57,7 @@ def test_resume_wants_the_same_settings(tmp_path: Path) -> None:
         run_dir.start(tmp_path, changed, resume=True, force=False)
 
 
-def test_resume_by_another_version_says_which_one_began(tmp_path: Path) -> None:
+def test_resume_by_another_version_names_the_original_one(tmp_path: Path) -> None:
     run_dir.start(tmp_path, CONFIG, resume=False, force=False).close()
     config = run_dir.read_config(tmp_path)
     config["versions"]["skelnas"] = "0.0.9"
@@ -69,7 +69,7 @@ def test_resume_by_another_version_says_which_one_began(tmp_path: Path) -> None:
     assert "skelnas 0.0.9, which started it" in (caught.value.hint or "")
 
 
-def test_resume_of_nothing_starts(tmp_path: Path) -> None:
+def test_resume_in_a_new_folder_starts_a_run(tmp_path: Path) -> None:
     run_dir.start(tmp_path / "new", CONFIG, resume=True, force=False).close()
     assert (tmp_path / "new" / run_dir.CONFIG).exists()
 
@@ -132,7 +132,7 @@ def test_a_folder_is_refused_before_anything_is_loaded_or_printed(
     assert capsys.readouterr().err == ""
 
 
-def test_resume_of_another_verb_says_so(tmp_path: Path) -> None:
+def test_resume_of_another_command_is_refused(tmp_path: Path) -> None:
     run_dir.start(tmp_path, CONFIG, resume=False, force=False).close()
     with pytest.raises(UsageError, match="started with verb = 'search', now it is 'train'"):
         run_dir.start(tmp_path, {"cache": "x", "verb": "train"}, resume=True, force=False)
@@ -165,7 +165,7 @@ def test_lines_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     assert [line["epoch"] for line in run_dir.read_lines(tmp_path / run_dir.METRICS)] == [1, 2]
 
 
-def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:
+def test_a_last_line_cut_off_by_a_kill_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"epoch": 1}\n{"epo')
     assert run_dir.read_lines(path) == [{"epoch": 1}]
@@ -175,21 +175,21 @@ def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["[1]", "5", "{}", '{"epoch": "1"}', '{"epoch": true}'])
-def test_a_line_is_an_object_with_an_epoch(tmp_path: Path, line: str) -> None:
+def test_a_line_must_be_an_object_with_an_epoch(tmp_path: Path, line: str) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"epoch": 1}}\n{line}\n')
     with pytest.raises(InputError, match="line 2: expected an object with an epoch"):
         run_dir.read_lines(path)
 
 
-def test_a_line_too_deep_to_be_read(tmp_path: Path) -> None:
+def test_a_line_nested_too_deeply(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("[" * 100_000 + '\n{"epoch": 1}\n')
     with pytest.raises(InputError, match="line 1: is not JSON"):
         run_dir.read_lines(path)
 
 
-def test_lines_of_others_are_left_alone(tmp_path: Path) -> None:
+def test_other_files_are_left_alone(tmp_path: Path) -> None:
     with run_dir.start(tmp_path, CONFIG, resume=False, force=False) as run:
         (tmp_path / "own.jsonl").write_text("[1]\nno JSON\n")
         run.drop_epochs_after(0)
@@ -208,7 +208,7 @@ def test_atomic_write_below_a_file(tmp_path: Path) -> None:
         files.atomic_write(tmp_path / "file" / "new", "")
 
 
-def test_atomic_write_keeps_the_old_content_when_it_fails(
+def test_a_failed_atomic_write_keeps_the_old_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "checkpoint"
@@ -241,7 +241,7 @@ def test_atomic_write_follows_links_and_writes_to_pipes(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="needs /dev/stdout")
-def test_atomic_write_to_the_output_that_is_a_pipe() -> None:
+def test_atomic_write_to_standard_output_that_is_a_pipe() -> None:
     write = (
         "from pathlib import Path; from skelnas.runtime.files import atomic_write\n"
         "atomic_write(Path('/dev/stdout'), 'through')"
@@ -250,15 +250,15 @@ def test_atomic_write_to_the_output_that_is_a_pipe() -> None:
     assert piped.stdout == b"through"
 
 
-def test_seeds_differ_by_place_and_repeat() -> None:
-    places = [(0, 0), (0, 1), (1, 0), (0, 0, 0), (0, 0, 1)]
-    seeds = [seed.random_seed(*place) for place in places]
+def test_seeds_differ_by_position_and_are_reproducible() -> None:
+    positions = [(0, 0), (0, 1), (1, 0), (0, 0, 0), (0, 0, 1)]
+    seeds = [seed.random_seed(*position) for position in positions]
     assert len(set(seeds)) == len(seeds)
-    assert seeds == [seed.random_seed(*place) for place in places]
+    assert seeds == [seed.random_seed(*position) for position in positions]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_first_signal_asks_and_the_handlers_come_back(number: signal.Signals) -> None:
+def test_the_first_signal_requests_a_stop_and_handlers_are_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with signals.stop_on_signal() as stop:
         assert not stop.requested
@@ -267,7 +267,7 @@ def test_first_signal_asks_and_the_handlers_come_back(number: signal.Signals) ->
     assert signal.getsignal(number) is before
 
 
-def test_second_interrupt_is_immediate() -> None:
+def test_a_second_interrupt_is_immediate() -> None:
     with signals.stop_on_signal():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):

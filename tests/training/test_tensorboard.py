@@ -1,4 +1,4 @@
-"""Event files for TensorBoard: everything once, whatever was stopped and resumed."""
+"""TensorBoard event files: each epoch once, also after stopping and resuming."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def stopped(tiny_cache: Path, out: Path, steps: int, *, tensorboard: bool) -> No
 
 
 def check_whole(run: Path) -> None:
-    """Check that the events say what the lines say, each epoch once."""
+    """Check that the events have the values of the logs, each epoch once."""
     metrics = run_dir.read_lines(run / run_dir.METRICS)
     assert [line["epoch"] for line in metrics] == [1, 2, 3]
     for tag, name in {
@@ -91,14 +91,16 @@ def test_epochs_after_the_checkpoint_do_not_double(tiny_cache: Path, tmp_path: P
     assert scalars(tmp_path, "loss/train")[0] == first[0]
 
 
-def test_epochs_from_before_are_there_too(tiny_cache: Path, tmp_path: Path) -> None:
+def test_earlier_epochs_are_written_when_events_start_late(
+    tiny_cache: Path, tmp_path: Path
+) -> None:
     stopped(tiny_cache, tmp_path, 3, tensorboard=False)
     assert not (tmp_path / run_dir.TENSORBOARD).exists()
     search(tiny_cache, tmp_path, SEARCH, resume=True, tensorboard=True)
     check_whole(tmp_path)
 
 
-def test_a_training_that_goes_on_with_events_has_the_epochs_from_before(
+def test_a_resumed_training_with_events_has_the_earlier_epochs(
     tiny_cache: Path, tmp_path: Path
 ) -> None:
     genotype = random_genotype(0)
@@ -107,7 +109,7 @@ def test_a_training_that_goes_on_with_events_has_the_epochs_from_before(
     assert [epoch for epoch, _ in scalars(tmp_path, "loss/train")] == [1, 2]
 
 
-def test_force_forgets_the_events(tiny_cache: Path, tmp_path: Path) -> None:
+def test_force_deletes_the_events(tiny_cache: Path, tmp_path: Path) -> None:
     genotype = random_genotype(0)
     train(tiny_cache, genotype, tmp_path, TRAIN, tensorboard=True)
     assert [epoch for epoch, _ in scalars(tmp_path, "loss/train")] == [1, 2]
@@ -122,7 +124,7 @@ def test_events_change_nothing_in_the_run(tiny_cache: Path, tmp_path: Path) -> N
         assert (tmp_path / "with" / file).read_bytes() == (tmp_path / "without" / file).read_bytes()
 
 
-def test_without_tensorboard_the_extra_is_named_and_nothing_is_made(
+def test_without_tensorboard_the_error_names_the_extra(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)

@@ -1,4 +1,4 @@
-"""Training and evaluation as a whole: they learn, resume, and fit each other or say why not."""
+"""Training and evaluation end to end: learning, resuming, and what is refused."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def model(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_it_learns_what_can_be_learned(tiny_cache: Path, model: Path) -> None:
+def test_training_learns_a_learnable_task(tiny_cache: Path, model: Path) -> None:
     metrics = run_dir.read_lines(model / run_dir.METRICS)
     assert len(metrics) == SMALL.epochs
     assert metrics[-1]["train_loss"] < 0.5 * metrics[0]["train_loss"]
@@ -61,7 +61,7 @@ def test_it_learns_what_can_be_learned(tiny_cache: Path, model: Path) -> None:
     assert result.scores.chance == pytest.approx(1 / 3)
 
 
-def test_a_model_says_all_that_is_needed_to_use_it(model: Path) -> None:
+def test_a_model_file_describes_the_model(model: Path) -> None:
     with safe_open(model / run_dir.MODEL, framework="pt") as file:
         assert list(file.metadata()) == ["skelnas"]
         text = file.metadata()["skelnas"]
@@ -74,7 +74,9 @@ def test_a_model_says_all_that_is_needed_to_use_it(model: Path) -> None:
     assert described["versions"]["torch"].startswith(torch.__version__.split("+")[0])
 
 
-def test_a_model_file_alone_is_enough(tiny_cache: Path, model: Path, tmp_path: Path) -> None:
+def test_a_model_file_works_without_its_folder(
+    tiny_cache: Path, model: Path, tmp_path: Path
+) -> None:
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes((model / run_dir.MODEL).read_bytes())
     one, other = evaluate(tiny_cache, model).to_dict(), evaluate(tiny_cache, alone).to_dict()
@@ -82,7 +84,7 @@ def test_a_model_file_alone_is_enough(tiny_cache: Path, model: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("steps", [1, 6, 7])
-def test_resume_goes_on_as_if_nothing_had_happened(
+def test_a_resumed_training_ends_with_the_same_bits(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     short = SMALL.model_copy(update={"epochs": 3})
@@ -102,7 +104,7 @@ def test_resume_goes_on_as_if_nothing_had_happened(
     assert losses[0] == losses[1]
 
 
-def test_what_is_held_out_is_not_learned_from_and_can_be_scored(
+def test_held_out_clips_are_not_trained_on_and_can_be_scored(
     tiny_cache: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
@@ -209,7 +211,7 @@ def test_branches_need_several_streams(tiny_cache: Path, tmp_path: Path) -> None
     assert not (tmp_path / "never").exists()
 
 
-def test_where_clips_are_kept_does_not_matter(
+def test_the_store_does_not_change_the_result(
     tiny_cache: Path, model: Path, tmp_path: Path
 ) -> None:
     short = {"epochs": 1, "jitter": 0.01, "shear": 0.1}
@@ -226,9 +228,7 @@ def test_where_clips_are_kept_does_not_matter(
     assert rounded["top1"] == pytest.approx(exact["top1"], abs=0.1)
 
 
-def test_a_model_that_names_no_streams_sees_joints(
-    tiny_cache: Path, model: Path, tmp_path: Path
-) -> None:
+def test_a_model_without_streams_uses_joints(tiny_cache: Path, model: Path, tmp_path: Path) -> None:
     with safe_open(model / run_dir.MODEL, framework="pt") as file:
         description = json.loads(file.metadata()["skelnas"])
     del description["clip_settings"]["streams"]
@@ -237,7 +237,7 @@ def test_a_model_that_names_no_streams_sees_joints(
     assert evaluate(tiny_cache, path).metrics.top1 == evaluate(tiny_cache, model).metrics.top1
 
 
-def test_cache_and_model_that_do_not_fit(model: Path, tmp_path: Path) -> None:
+def test_a_cache_that_does_not_fit_the_model(model: Path, tmp_path: Path) -> None:
     write_tiny_cache(tmp_path / "wide.h5", layout=Layout(joints=tuple("abcd"), center_joint=1))
     with pytest.raises(InputError, match="8 joints of 3 numbers do not fit"):
         evaluate(tmp_path / "wide.h5", model)
@@ -289,7 +289,7 @@ def test_broken_models(model: Path, tmp_path: Path) -> None:
             load_model(path)
 
 
-def test_other_clips_under_the_same_name_are_not_resumed(tmp_path: Path) -> None:
+def test_resume_refuses_other_clips_under_the_same_name(tmp_path: Path) -> None:
     write_tiny_cache(tmp_path / "c.h5")
     short = SMALL.model_copy(update={"epochs": 1})
     train(tmp_path / "c.h5", GENOTYPE, tmp_path / "model", short)
@@ -298,7 +298,7 @@ def test_other_clips_under_the_same_name_are_not_resumed(tmp_path: Path) -> None
         train(tmp_path / "c.h5", GENOTYPE, tmp_path / "model", short, resume=True)
 
 
-def test_a_training_that_diverges_ends_with_the_last_good_checkpoint(
+def test_a_diverging_training_keeps_the_last_good_checkpoint(
     tiny_cache: Path, tmp_path: Path
 ) -> None:
     wild = SMALL.model_copy(update={"lr": 1e30, "epochs": 3})
@@ -308,7 +308,7 @@ def test_a_training_that_diverges_ends_with_the_last_good_checkpoint(
     assert not (tmp_path / "model" / run_dir.METRICS).exists()
 
 
-def test_a_run_that_diverged_is_not_saved_within_an_epoch(
+def test_a_diverged_state_is_not_saved_within_an_epoch(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("skelnas.training.loop.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
@@ -328,9 +328,7 @@ def test_an_empty_part(tmp_path: Path, model: Path, part: str, value: int) -> No
         verb(tmp_path / "c.h5")
 
 
-def test_a_model_keeps_how_its_input_is_normalised(
-    tiny_cache: Path, model: Path, tmp_path: Path
-) -> None:
+def test_a_model_records_its_input_norm(tiny_cache: Path, model: Path, tmp_path: Path) -> None:
     settings = SMALL.model_copy(update={"input_norm": True, "epochs": 2})
     train(tiny_cache, GENOTYPE, tmp_path / "model", settings)
     assert load_model(tmp_path / "model").card.input_norm
@@ -346,7 +344,7 @@ def test_a_model_keeps_how_its_input_is_normalised(
     assert load_model(fused).card.input_norm
 
 
-def test_costs_at_another_input_size(tiny_cache: Path, model: Path) -> None:
+def test_complexity_at_another_input_size(tiny_cache: Path, model: Path) -> None:
     at_size = {}
     for size in ("12x10", "24x20"):
         document = evaluate(tiny_cache, model, EvaluateSettings(input_size=size)).to_dict()
@@ -381,7 +379,7 @@ def test_two_models_are_compared_on_the_same_clips(
     assert differences == sorted(differences, reverse=True)
 
 
-def test_a_model_of_another_protocol_is_not_compared(
+def test_models_of_different_protocols_are_not_compared(
     tiny_cache: Path, model: Path, tmp_path: Path
 ) -> None:
     loaded = load_model(model)
@@ -394,7 +392,7 @@ def test_a_model_of_another_protocol_is_not_compared(
     assert {row["difference"] for row in same["classes"]} == {0}
 
 
-def test_latency_names_what_was_timed(tiny_cache: Path, model: Path) -> None:
+def test_latency_records_what_was_timed(tiny_cache: Path, model: Path) -> None:
     assert evaluate(tiny_cache, model).to_dict()["latency"] is None
     settings = EvaluateSettings(latency=True, passes=3, batch_size=4, device="cpu")
     timed = evaluate(tiny_cache, model, settings).to_dict()
