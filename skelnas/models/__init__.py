@@ -1,1 +1,1 @@
-"""Networks: the supernet that is searched and the network that a genotype describes."""
+"""Candidate operations as modules, derived networks, and the baselines of the paper."""

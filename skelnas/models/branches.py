@@ -1,4 +1,4 @@
-"""Several networks in one: each sees some of the streams, and all have a say."""
+"""Several networks in one, each for some of the streams, with averaged logits."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from skelnas.models.network import Network
 
 
 class Branches(nn.Module):
-    """Networks side by side whose logits are averaged: late fusion, in one file and one pass.
+    """Parallel networks whose logits are averaged: late fusion in one model.
 
-    The field trains a network for each stream and adds up their scores (2s-AGCN and those after
-    it). Here they learn together, each by a loss of its own, so that none leans on another.
+    Usually a network is trained for each stream and their scores are added (since 2s-AGCN). Here
+    they are trained together, each with its own loss, so that none relies on another.
 
     Args:
-        networks: the branches, for clips of the channels that each of them sees.
-        channels: of the whole clip, those of each branch.
+        networks: the branches.
+        channels: for each branch, the indices of the clip's channels that it reads.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Branches(nn.Module):
     ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        self.channels = [list(own) for own in channels]
+        self.channels = [list(indices) for indices in channels]
 
     @property
     def num_classes(self) -> int:
@@ -35,12 +35,12 @@ class Branches(nn.Module):
         return parts(self)[0].num_classes
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map clips [N, C, T, V] to logits [N, classes]; while learning to [N, classes, B]."""
-        each = [
-            network(x[:, own].contiguous(memory_format=torch.channels_last))
-            for network, own in zip(self.networks, self.channels, strict=True)
+        """Map clips [N, C, T, V] to logits [N, classes], in training to [N, classes, branches]."""
+        logits_of_each = [
+            network(x[:, indices].contiguous(memory_format=torch.channels_last))
+            for network, indices in zip(self.networks, self.channels, strict=True)
         ]
-        logits = torch.stack(each, dim=2)
+        logits = torch.stack(logits_of_each, dim=2)  # B x [N, classes] -> [N, classes, B]
         return logits if self.training else logits.mean(2)
 
 
@@ -48,7 +48,7 @@ AnyNetwork = Network | Baseline | Branches
 
 
 def parts(network: AnyNetwork) -> list[Network | Baseline]:
-    """Return the branches of a network, which is the only one if it has none."""
+    """Return the branches of a network, or the network itself if it has none."""
     if not isinstance(network, Branches):
         return [network]
     return list(network.networks)  # type: ignore[arg-type]

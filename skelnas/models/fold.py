@@ -1,4 +1,4 @@
-"""Normalisation folded into the convolutions in front of it: the same function, less work."""
+"""Fold normalisation into the convolutions before it: the same function with less work."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def fold(network: AnyModule) -> AnyModule:
-    """Return a copy of a trained network whose convolutions normalise.
+    """Return a copy of a trained network with normalisation folded into its convolutions.
 
     A convolution followed by a normalisation with fixed statistics is a convolution with other
-    weights and a bias. They are computed in float64, and so are the same but for one rounding.
-    A normalisation with anything between it and a convolution stays as it is.
+    weights and a bias. They are computed in float64, so they are exact up to one rounding. A
+    normalisation that does not directly follow a convolution stays.
     """
     folded = copy.deepcopy(network).eval()
     for module in list(folded.modules()):
@@ -37,21 +37,21 @@ def fold(network: AnyModule) -> AnyModule:
 
 
 def _fold(convolution: nn.Conv2d, norm: BatchNorm, channels: slice) -> nn.Conv2d:
-    """Return a convolution that normalises; its channels are these of the normalisation."""
+    """Return the convolution with the normalisation of these channels folded in."""
     mean, variance, weight, bias = (
-        _double(numbers)[channels]
-        for numbers in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        _double(values)[channels]
+        for values in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
     )
     scale = weight * (variance + norm.eps).rsqrt()
-    before = _double(convolution.bias) if convolution.bias is not None else 0.0
-    folded, kind = copy.deepcopy(convolution), convolution.weight.dtype
+    old_bias = _double(convolution.bias) if convolution.bias is not None else 0.0
+    folded, dtype = copy.deepcopy(convolution), convolution.weight.dtype
     folded.weight = nn.Parameter(
-        (_double(convolution.weight) * scale[:, None, None, None]).to(kind)
+        (_double(convolution.weight) * scale[:, None, None, None]).to(dtype)
     )
-    folded.bias = nn.Parameter(((before - mean) * scale + bias).to(kind))
+    folded.bias = nn.Parameter(((old_bias - mean) * scale + bias).to(dtype))
     return folded
 
 
-def _double(numbers: Tensor | None) -> Tensor:
-    assert numbers is not None
-    return numbers.detach().double()
+def _double(values: Tensor | None) -> Tensor:
+    assert values is not None
+    return values.detach().double()

@@ -1,4 +1,4 @@
-"""The network that a genotype describes, ready to be trained from scratch."""
+"""The network that a genotype describes, to be trained from scratch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from skelnas.models.stack import CellSpec, cell_specs, make_stem, output_channel
 
 
 class DropPath(nn.Module):
-    """Drop an edge for whole clips while training, and scale the others up.
+    """Drop an edge for whole clips in training, and scale the remaining clips up.
 
     Attributes:
-        factors: [N], what each clip of the batch is multiplied by; None changes nothing.
+        factors: [N], the factor of each clip of the batch; None for 1.
     """
 
     def __init__(self) -> None:
@@ -30,13 +30,9 @@ class DropPath(nn.Module):
 
 
 class DerivedCell(nn.Module):
-    """A cell with the operations that a genotype chose."""
+    """A cell with the operations of a genotype."""
 
-    def __init__(
-        self,
-        spec: CellSpec,
-        cell: Cell,
-    ) -> None:
+    def __init__(self, spec: CellSpec, cell: Cell) -> None:
         super().__init__()
         self.sources = [[edge.source for edge in node] for node in cell]
         self.preprocess0, self.preprocess1 = make_preprocessing(spec)
@@ -45,7 +41,7 @@ class DerivedCell(nn.Module):
             ops = nn.ModuleList()
             for edge in node:
                 op = make_op(edge.op, spec.channels, op_stride(spec.reduction, edge.source))
-                # A plain skip keeps the gradient's way open: it is never dropped (DARTS).
+                # An identity is never dropped (DARTS).
                 ops.append(op if isinstance(op, nn.Identity) else nn.Sequential(op, DropPath()))
             self.nodes.append(ops)
 
@@ -55,20 +51,22 @@ class DerivedCell(nn.Module):
         for ops, sources in zip(self.nodes, self.sources, strict=True):
             incoming = [op(states[source]) for op, source in zip(ops, sources, strict=True)]  # type: ignore[call-overload]
             states.append(sum(incoming[1:], start=incoming[0]))
-        return torch.cat(states[NUM_INPUT_NODES:], dim=1)
+        return torch.cat(states[NUM_INPUT_NODES:], dim=1)  # nodes x [N, C, T', V'] -> [N, C', ...]
 
 
 class Network(nn.Module):
     """The derived network: stem, cells, global mean, classifier.
 
-    Paper: 9 cells, reduction cells at a third and two thirds of the depth. With 36 channels
-    the released NTU cross-subject genotype has 1.319 million parameters at 60 classes.
+    Paper: 9 cells, with reduction cells at a third and two thirds of the depth. With 36 channels,
+    the released NTU cross-subject genotype has 1.319 million parameters for 60 classes.
 
     Args:
         genotype: the two cells.
-        in_channels: numbers of a joint, 3 for x, y, z.
+        in_channels: channels of the clips, 3 for x, y, z.
         num_classes: width of the classifier.
-        normalised_joints: V, if each number of a joint is normalised before the stem; 0 if not.
+        channels: C of the first cell.
+        num_layers: number of cells.
+        normalised_joints: V, to normalise each channel of each joint before the stem; 0 for none.
     """
 
     def __init__(
@@ -103,23 +101,19 @@ class Network(nn.Module):
         logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
         return logits
 
-    def drop_paths(
-        self,
-        probability: float,
-        num_clips: int,
-        generator: torch.Generator,
-        share: slice,
+    def draw_drop_paths(
+        self, probability: float, num_clips: int, generator: torch.Generator, rank_slice: slice
     ) -> None:
         """Draw which edges are dropped for which clips of the next batch.
 
         Args:
-            probability: of each edge and clip, from 0 to below 1.
-            num_clips: of the batch.
-            generator: of the CPU, so that the same is drawn for every device.
-            share: which of the clips this network will see.
+            probability: of each edge and clip, at least 0 and below 1.
+            num_clips: of the batch, on all ranks.
+            generator: on the CPU, so that every device draws the same.
+            rank_slice: the clips of this rank.
         """
         keep = 1.0 - probability
-        kept = torch.rand(len(self._drop_paths), num_clips, generator=generator) < keep
-        factors = (kept[:, share] / keep).to(self.classifier.weight.device)
+        mask = torch.rand(len(self._drop_paths), num_clips, generator=generator) < keep
+        factors = (mask[:, rank_slice] / keep).to(self.classifier.weight.device)
         for module, row in zip(self._drop_paths, factors, strict=True):
             module.factors = row

@@ -1,4 +1,4 @@
-"""Normalisation as a module, with the batch statistics of `skelnas.engine.norm`."""
+"""Batch normalisation as a module, whose statistics can span several ranks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from skelnas.engine import norm
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """PyTorch's, whose batch may lie on several ranks."""
+    """PyTorch's batch normalisation, over several ranks inside `skelnas.engine.norm.over_ranks`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, T, V] to the same shape."""
-        of_batch = self.training or not self.track_running_stats
-        if not (of_batch and norm.is_over_ranks()):
+        uses_batch = self.training or not self.track_running_stats
+        if not (uses_batch and norm.is_over_ranks()):
             return super().forward(x)
         y, mean, variance = norm.standardise(x, self.eps)
         for running, value in ((self.running_mean, mean), (self.running_var, variance)):
@@ -28,10 +28,10 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class JointNorm(BatchNorm):
-    """Each number of each joint by its own mean and variance over clips and frames.
+    """Normalise each channel of each joint over clips and frames.
 
-    So the stem sees how a joint moves about its usual place, and small motions as large as
-    positions (after ST-GCN, which begins so; here without scale and shift).
+    The stem then sees how a joint moves around its mean position, and small motions at the scale of
+    large ones (after the first layer of ST-GCN; without scale and shift).
     """
 
     def __init__(self, num_channels: int, num_joints: int) -> None:
@@ -39,6 +39,7 @@ class JointNorm(BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, T, V] to the same shape."""
-        clips, channels, _, joints = x.shape
-        numbers = x.transpose(2, 3).flatten(1, 2).unsqueeze(3)
-        return super().forward(numbers).reshape(clips, channels, joints, -1).transpose(2, 3)
+        n, c, _, v = x.shape
+        numbers = x.transpose(2, 3).flatten(1, 2).unsqueeze(3)  # [N, C * V, T, 1]
+        normed = super().forward(numbers).reshape(n, c, v, -1)  # [N, C, V, T]
+        return normed.transpose(2, 3)  # [N, C, T, V]

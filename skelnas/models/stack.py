@@ -1,4 +1,4 @@
-"""How cells are stacked, in the supernet and in the derived network alike."""
+"""How cells are stacked, in the supernet and in the derived network."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import nn
 from skelnas.models.norm import BatchNorm
 
 STEM_MULTIPLIER = 3
-"""The stem has this many times the channels of the first cell (authors' release)."""
+"""Channels of the stem over those of the first cell (authors' release)."""
 
 
 @dataclass(frozen=True)
 class CellSpec:
-    """Where a cell stands.
+    """Sizes of one cell of a network.
 
     Attributes:
-        input_channels: of the output of the cell before the last, and of the last cell.
+        input_channels: of the outputs of the cell before the last and of the last cell.
         channels: C of every node of this cell.
-        reduction: whether it halves T and V.
-        after_reduction: whether the cell before it does, so that the older input is too large.
+        reduction: whether this cell halves T and V.
+        after_reduction: whether the last cell halves them, so that the other input is too large.
     """
 
     input_channels: tuple[int, int]
@@ -33,13 +33,12 @@ class CellSpec:
 def cell_specs(
     channels: int, num_layers: int, normal_nodes: int, reduction_nodes: int
 ) -> Iterator[CellSpec]:
-    """Lay out a network: reduction cells at a third and two thirds, each doubling the channels.
+    """Yield the cells of a network; a third and two thirds down, a reduction doubles the channels.
 
     Args:
         channels: C of the first cell.
-        num_layers: how many cells.
-        normal_nodes, reduction_nodes: intermediate nodes of each kind of cell, whose
-            outputs are concatenated.
+        num_layers: number of cells.
+        normal_nodes, reduction_nodes: intermediate nodes of a cell, which are concatenated.
     """
     before_last = last = STEM_MULTIPLIER * channels
     after_reduction = False
@@ -54,7 +53,7 @@ def cell_specs(
 
 
 def output_channels(channels: int, num_layers: int, normal_nodes: int, reduction_nodes: int) -> int:
-    """Return the channels of the last cell's output."""
+    """Return the channels of the output of the last cell."""
     *_, last = cell_specs(channels, num_layers, normal_nodes, reduction_nodes)
     return last.channels * (reduction_nodes if last.reduction else normal_nodes)
 

@@ -142,7 +142,7 @@ class Trainer(TrainLoop):
             if isinstance(part, Baseline):
                 part.draw_dropout(num_clips, generator, rank_slice)
             elif self.settings.drop_path:  # at 0 too, or the second epoch would compile again
-                part.drop_paths(probability, num_clips, generator, rank_slice)
+                part.draw_drop_paths(probability, num_clips, generator, rank_slice)
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return this rank's part of the mean cross-entropy of a batch."""

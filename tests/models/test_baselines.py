@@ -159,11 +159,11 @@ def test_motion_is_zero_where_a_person_comes_or_goes() -> None:
 
 def test_dropout_of_a_clip_does_not_depend_on_the_others() -> None:
     drawn = []
-    for share in (slice(None), slice(2, 6)):
+    for rank_slice in (slice(None), slice(2, 6)):
         network = small("hcn").train()
-        network.draw_dropout(6, torch.Generator().manual_seed(3), share)
+        network.draw_dropout(6, torch.Generator().manual_seed(3), rank_slice)
         dropout = next(module for module in network.modules() if isinstance(module, Dropout))
-        drawn.append(dropout(torch.ones(2 * len(range(6)[share]), 50, 3)))
+        drawn.append(dropout(torch.ones(2 * len(range(6)[rank_slice]), 50, 3)))
         assert torch.equal(dropout.eval()(drawn[-1]), drawn[-1])
     whole, part = drawn
     assert torch.equal(whole[4:], part)

@@ -108,8 +108,8 @@ def drop_paths_of(network: Network) -> list[DropPath]:
 def test_drop_path_drops_whole_clips_and_keeps_the_mean() -> None:
     network = Network(random_genotype(0), in_channels=3, num_classes=4, channels=2, num_layers=3)
     draws = []
-    for share in (slice(None), slice(1000, 4000)):
-        network.drop_paths(0.25, 4000, torch.Generator().manual_seed(0), share)
+    for rank_slice in (slice(None), slice(1000, 4000)):
+        network.draw_drop_paths(0.25, 4000, torch.Generator().manual_seed(0), rank_slice)
         draws.append([drop.factors for drop in drop_paths_of(network)])
     whole, part = draws
     for drop, factors in zip(drop_paths_of(network), part, strict=True):
@@ -120,7 +120,7 @@ def test_drop_path_drops_whole_clips_and_keeps_the_mean() -> None:
         assert factors.mean().item() == pytest.approx(1, abs=0.05)
     assert all(torch.equal(a[1000:], b) for a, b in zip(whole, part, strict=True))
     assert not torch.equal(whole[0], whole[1])
-    network.drop_paths(0.0, 2, torch.Generator(), slice(None))
+    network.draw_drop_paths(0.0, 2, torch.Generator(), slice(None))
     assert all(drop.factors.tolist() == [1.0, 1.0] for drop in drop_paths_of(network))
 
 
@@ -129,7 +129,7 @@ def test_a_growing_chance_to_drop_compiles_a_network_once() -> None:
     counter = CompileCounter()
     compiled = torch.compile(network, backend=counter)
     for chance in (0.0, 0.1, 0.2):
-        network.drop_paths(chance, 2, torch.Generator().manual_seed(0), slice(None))
+        network.draw_drop_paths(chance, 2, torch.Generator().manual_seed(0), slice(None))
         compiled(torch.randn(2, 3, 12, 9))
     assert counter.frame_count == 1
 

@@ -107,7 +107,7 @@ def training_steps() -> Tensors:
     torch.manual_seed(0)
     shape: Any = {"channels": 2, "num_layers": 3}
     network = Network(random_genotype(0), in_channels=3, num_classes=4, **shape).double()
-    return two_steps(network, partial(network.drop_paths, 0.3))
+    return two_steps(network, partial(network.draw_drop_paths, 0.3))
 
 
 def baseline_steps(name: str) -> Tensors:

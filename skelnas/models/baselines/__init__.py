@@ -1,4 +1,4 @@
-"""The paper's rivals: networks of other authors, made to be trained and scored like the cells."""
+"""Networks of other authors that the paper compares with, trained and scored like ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the baselines share: the shape of their data, their persons, and dropout."""
+"""Shared parts of the baselines: input shape, persons and dropout."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LARGEST_SEED = 2**63 - 1
 
 @dataclass(frozen=True)
 class Shape:
-    """What a baseline is made for.
+    """The data that a baseline is built for.
 
     Attributes:
-        channels: C, numbers of a joint.
+        channels: C.
         joints: V of one person.
-        persons: M, whose joints lie side by side in the input.
+        persons: M; their joints are concatenated in the input.
         classes: width of the classifier.
-        bones: pairs of joints that are joined; needed by those that say so.
+        bones: pairs of connected joints, needed if the baseline `needs_bones`.
     """
 
     channels: int
@@ -33,11 +33,11 @@ class Shape:
 
 
 class Dropout(nn.Module):
-    """Zero numbers at random while training, and scale the others up.
+    """Zero values at random in training, and scale the others up.
 
     Attributes:
-        generators: one for each clip, so that what is drawn for a clip does not depend on the
-            clips beside it; without any, PyTorch's own is drawn from.
+        generators: one for each clip, so that a clip's draw does not depend on the other clips of
+            the batch; if empty, PyTorch's global generator is used.
     """
 
     def __init__(self, probability: float) -> None:
@@ -46,23 +46,23 @@ class Dropout(nn.Module):
         self.generators: list[torch.Generator] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [N or N x M, ...] to the same shape; the persons of a clip follow each other."""
+        """Map [N, ...] or [N x M, ...] to the same shape; the persons of a clip are consecutive."""
         if not self.training or not self.generators:
             return F.dropout(x, self.probability, self.training)
         keep = 1 - self.probability
         shape = (len(x) // len(self.generators), *x.shape[1:])
-        kept = [torch.rand(shape, device=x.device, generator=own) < keep for own in self.generators]
-        return x * torch.cat(kept) / keep
+        masks = [torch.rand(shape, device=x.device, generator=g) < keep for g in self.generators]
+        return x * torch.cat(masks) / keep
 
 
 class Baseline(nn.Module):
-    """A network that was not searched: clips [N, C, T, M x V] to logits [N, classes].
+    """A network that was not searched: maps clips [N, C, T, M x V] to logits [N, classes].
 
-    Subclasses make `classifier`, their last layer.
+    Subclasses set `classifier`, their last layer.
 
     Attributes:
-        needs_bones: whether a cache without bones will not do.
-        highest_lr: rate that a recipe's is lowered to, where at that it does not learn.
+        needs_bones: whether it needs a cache with bones.
+        highest_lr: learning rate that a recipe's is capped at, where a higher one does not train.
     """
 
     classifier: nn.Linear
@@ -79,25 +79,25 @@ class Baseline(nn.Module):
         return self.shape.classes
 
     def split_persons(self, x: Tensor) -> Tensor:
-        """Map [N, C, T, M x V] to [N x M, C, T, V], the persons of a clip one after the other."""
-        of_person = x.reshape(*x.shape[:3], self.shape.persons, self.shape.joints)
-        return of_person.permute(0, 3, 1, 2, 4).flatten(0, 1)
+        """Map [N, C, T, M x V] to [N x M, C, T, V]; the persons of a clip are consecutive."""
+        x = x.reshape(*x.shape[:3], self.shape.persons, self.shape.joints)  # [N, C, T, M, V]
+        return x.permute(0, 3, 1, 2, 4).flatten(0, 1)  # [N, M, C, T, V] -> [N x M, C, T, V]
 
     def join_persons(self, x: Tensor) -> Tensor:
         """Map [N x M, ...] to [N, M, ...]."""
         return x.reshape(-1, self.shape.persons, *x.shape[1:])
 
-    def draw_dropout(self, num_clips: int, generator: torch.Generator, share: slice) -> None:
-        """Settle what is dropped in the next batch.
+    def draw_dropout(self, num_clips: int, generator: torch.Generator, rank_slice: slice) -> None:
+        """Draw the seeds of the next batch's dropout.
 
         Args:
-            num_clips: of the batch.
-            generator: of the CPU.
-            share: which of the clips this network will see.
+            num_clips: of the batch, on all ranks.
+            generator: on the CPU.
+            rank_slice: the clips of this rank.
         """
         device = self.classifier.weight.device
-        seeds = torch.randint(LARGEST_SEED, (num_clips,), generator=generator)[share]
-        own = [torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()]
+        seeds = torch.randint(LARGEST_SEED, (num_clips,), generator=generator)[rank_slice]
+        generators = [torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()]
         for module in self.modules():
             if isinstance(module, Dropout):
-                module.generators = own
+                module.generators = generators

@@ -1,4 +1,4 @@
-"""The skeleton as a graph: which joints are neighbours, and sums over them.
+"""The skeleton as a graph: neighbouring joints, and sums over them.
 
 V joints, K subsets of neighbours.
 """
@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 SUBSETS = 3
-"""Neighbours as near to the centre as the joint itself, nearer, and farther."""
+"""Neighbours at the joint's distance from the centre, nearer ones, and farther ones."""
 
 Bones = Sequence[tuple[int, int]]
 
 
 def partition(num_joints: int, bones: Bones) -> NDArray[np.float32]:
-    """Split what each joint takes from its neighbours by where they lie (ST-GCN, "spatial").
+    """Split the neighbours of each joint by their distance from the centre (ST-GCN, "spatial").
 
-    A joint's neighbours are itself and those at the other end of its bones. Subset 0 has those
-    as far from the centre as the joint is, the joint itself among them; 1 those nearer to it, 2
-    those farther away. A neighbour weighs one over the number of all neighbours of the joint
-    (ST-GCN's release). The centre is the joint with the fewest hops to all others, of equals
-    the first: the middle of the shoulders for NTU and Kinetics, as in that release.
+    The neighbours of a joint are the joint itself and the other ends of its bones. Subset 0 has
+    those as far from the centre as the joint, including the joint itself; subset 1 nearer ones,
+    subset 2 farther ones. A neighbour is weighted by 1 over the number of neighbours of the joint
+    (ST-GCN's release). The centre is the joint with the fewest hops to all others, the first in
+    case of a tie: the middle of the shoulders for NTU and Kinetics, as in that release.
 
     Returns:
-        [K, V, V]: what joint v gives to joint w in each subset.
+        [K, V, V], the weight of joint v in the sum of joint w, for each subset.
 
     Raises:
         ValueError: a bone ends at a joint that does not exist.
@@ -40,33 +40,33 @@ def partition(num_joints: int, bones: Bones) -> NDArray[np.float32]:
     for one, other in bones:
         neighbours[one].add(other)
         neighbours[other].add(one)
-    every = [_hops(start, neighbours) for start in range(num_joints)]
-    from_centre = min(every, key=sum)
+    distances = [_hops(start, neighbours) for start in range(num_joints)]
+    from_centre = min(distances, key=sum)
     subsets = np.zeros((SUBSETS, num_joints, num_joints), dtype=np.float32)
-    for taker, givers in enumerate(neighbours):
-        for giver in givers:
-            way = from_centre[giver] - from_centre[taker]
-            subset = 0 if way == 0 else 1 if way < 0 else 2
-            subsets[subset, giver, taker] = 1 / len(givers)
+    for joint, around in enumerate(neighbours):
+        for neighbour in around:
+            difference = from_centre[neighbour] - from_centre[joint]
+            subset = 0 if difference == 0 else 1 if difference < 0 else 2
+            subsets[subset, neighbour, joint] = 1 / len(around)
     return subsets
 
 
 def _hops(start: int, neighbours: Sequence[set[int]]) -> list[int]:
-    """Count the bones on the way to each joint; as many as there are joints if there is none."""
+    """Return the number of bones between `start` and each joint; V for unreachable ones."""
     hops = [len(neighbours)] * len(neighbours)
     hops[start] = 0
-    waiting = deque([start])
-    while waiting:
-        joint = waiting.popleft()
+    queue = deque([start])
+    while queue:
+        joint = queue.popleft()
         for other in neighbours[joint]:
             if hops[other] == len(neighbours):
                 hops[other] = hops[joint] + 1
-                waiting.append(other)
+                queue.append(other)
     return hops
 
 
 class GraphSum(nn.Module):
-    """Add up what joints take from their neighbours, each edge with a learned importance.
+    """Sum the neighbours of each joint, with a learned importance for each edge.
 
     Args:
         num_joints: V.
@@ -82,8 +82,9 @@ class GraphSum(nn.Module):
         self.importance = nn.Parameter(torch.ones(edges.shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [N, K x C, T, V] to [N, C, T, V]; each subset of neighbours has own channels."""
+        """Map [N, K x C, T, V] to [N, C, T, V]; each subset of neighbours has its own channels."""
         clips, _, frames, _ = x.shape
-        takes = (self.edges * self.importance).permute(2, 1, 0).flatten(1)
-        of_givers = x.permute(0, 2, 3, 1).reshape(clips, frames, takes.shape[1], -1)
-        return (takes @ of_givers).permute(0, 3, 1, 2)
+        weights = (self.edges * self.importance).permute(2, 1, 0).flatten(1)  # [V, V x K]
+        x = x.permute(0, 2, 3, 1)  # [N, T, V, K x C]
+        x = x.reshape(clips, frames, weights.shape[1], -1)  # [N, T, V x K, C]
+        return (weights @ x).permute(0, 3, 1, 2)  # [N, T, V, C] -> [N, C, T, V]

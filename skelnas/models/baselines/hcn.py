@@ -1,4 +1,4 @@
-"""HCN: joints as channels, so that a convolution sees all of them at once."""
+"""HCN: joints become channels, so that a convolution sees all of them at once."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from skelnas.models.baselines.base import Baseline, Dropout, Shape
 
 POINT_CHANNELS = 64
-"""Width of every layer that looks at joints alone; those behind are multiples of it."""
+"""Width of the layers that process each joint alone; the widths of later ones are multiples."""
 
 HIDDEN = 512
 POOLED = 4
-"""Frames and positions that are left in front of the hidden layer."""
+"""Frames and positions before the hidden layer."""
 
 
 class HCN(Baseline):
     """Li, Zhong, Xie and Pu: Co-occurrence Feature Learning from Skeleton Data, IJCAI 2018.
 
-    Positions and motions go the same way with weights of their own: each joint by itself, then
-    joints change places with channels, so that what follows mixes all joints. Both are
-    concatenated, persons are merged by the maximum.
+    Positions and motions go through two streams of the same form: layers for each joint alone, then
+    joints and channels are swapped, so that later layers mix all joints. The streams are
+    concatenated, and persons are merged by the maximum.
 
     The paper's widths (32 in the second convolution, 256 in the hidden layer, 32 frames) give
     0.78 million parameters on NTU. SAR-NAS's Table III names 2.64 million; widths of 64 and
@@ -58,14 +58,14 @@ class HCN(Baseline):
         """Map clips [N, C, T, M x V] to logits [N, classes]."""
         x = self.split_persons(x)
         streams = [self.position(x), self.motion(motions(x))]
-        of_person = self.together(torch.cat(streams, dim=1))
-        of_clip = self.join_persons(of_person).amax(dim=1)
-        logits: Tensor = self.classifier(self.hidden(of_clip.flatten(1)))
+        x = self.together(torch.cat(streams, dim=1))  # [N x M, 4 * width, 4, 4]
+        x = self.join_persons(x).amax(dim=1)  # [N, M, ...] -> [N, 4 * width, 4, 4]
+        logits: Tensor = self.classifier(self.hidden(x.flatten(1)))
         return logits
 
 
 class _Stream(nn.Module):
-    """What is learned of positions, or of motions, before they meet."""
+    """The layers for positions, or for motions, before both are concatenated."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -81,13 +81,12 @@ class _Stream(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [N x M, C, T, V] to [N x M, width, T / 4, width / 4]."""
         x = self.over_time(self.point(x))
-        joints_as_channels = x.transpose(1, 3)
-        y: Tensor = self.co_occurrence(joints_as_channels)
+        y: Tensor = self.co_occurrence(x.transpose(1, 3))  # [N x M, V, T, width] -> ...
         return y
 
 
 def _block(in_channels: int, out_channels: int, *, relu: bool) -> list[nn.Module]:
-    """Make a 3 x 3 convolution with dropout that halves T and the other side."""
+    """Make a 3 x 3 convolution with dropout and a pool that halves both sides."""
     convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1)
     return [convolution, *([nn.ReLU()] if relu else []), Dropout(0.5), _pool()]
 
@@ -97,7 +96,7 @@ def _pool() -> nn.Module:
 
 
 def motions(x: Tensor) -> Tensor:
-    """Return each number's way to the next frame, zero where a person is absent in either.
+    """Return the difference to the next frame, zero where a person is absent in either.
 
     Args:
         x: [N x M, C, T, V], all zero where a person is absent.
@@ -107,5 +106,5 @@ def motions(x: Tensor) -> Tensor:
     """
     present = x.ne(0).any(dim=3, keepdim=True).any(dim=1, keepdim=True)
     both = present[:, :, 1:] & present[:, :, :-1]
-    ways = (x[:, :, 1:] - x[:, :, :-1]) * both
-    return torch.cat([ways, torch.zeros_like(x[:, :, :1])], dim=2)
+    differences = (x[:, :, 1:] - x[:, :, :-1]) * both
+    return torch.cat([differences, torch.zeros_like(x[:, :, :1])], dim=2)

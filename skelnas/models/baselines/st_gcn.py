@@ -9,20 +9,19 @@ from skelnas.models.baselines.graph import SUBSETS, GraphSum
 from skelnas.models.norm import BatchNorm
 
 UNITS = (*4 * [(64, 1)], (128, 2), *2 * [(128, 1)], (256, 2), *2 * [(256, 1)])
-"""Channels of each unit, and its stride in time."""
+"""Channels and stride in time of each unit."""
 
 KERNEL = 9
-"""Frames that a convolution over time sees."""
+"""Frames of a convolution over time."""
 
 
 class STGCN(Baseline):
     """Yan, Xiong and Lin: Spatial Temporal Graph Convolutional Networks, AAAI 2018.
 
-    Ten units, as in its release (the paper's text counts nine): the neighbours of a joint in
-    three subsets, an importance learned for each edge in each unit, then a convolution over
-    time. The mean over time, joints and persons is classified. On NTU it has 3.099 million
-    parameters, published as 3.1. Absent persons are zeros and count in the mean, as in the
-    release.
+    Ten units, as in the release (the paper's text counts nine): a sum over neighbours in three
+    subsets, with a learned importance for each edge in each unit, then a convolution over time. The
+    mean over time, joints and persons is classified. On NTU it has 3.099 million parameters,
+    published as 3.1. Absent persons are zeros and count in the mean, as in the release.
 
     Raises:
         ValueError: the shape has no bones.
@@ -45,15 +44,15 @@ class STGCN(Baseline):
         """Map clips [N, C, T, M x V] to logits [N, classes]."""
         x = self.split_persons(x)
         num_channels, num_joints = self.shape.channels, self.shape.joints
-        each_number = x.transpose(2, 3).flatten(1, 2).unsqueeze(3)
-        x = self.norm(each_number).reshape(x.shape[0], num_channels, num_joints, -1)
-        of_person = self.units(x.transpose(2, 3)).mean(dim=(2, 3))
-        logits: Tensor = self.classifier(self.join_persons(of_person).mean(dim=1))
+        numbers = x.transpose(2, 3).flatten(1, 2).unsqueeze(3)  # [N x M, C * V, T, 1]
+        x = self.norm(numbers).reshape(x.shape[0], num_channels, num_joints, -1)
+        x = self.units(x.transpose(2, 3)).mean(dim=(2, 3))  # [N x M, C, T, V] -> [N x M, C']
+        logits: Tensor = self.classifier(self.join_persons(x).mean(dim=1))
         return logits
 
 
 class _Unit(nn.Module):
-    """Neighbours, time, and the way around both."""
+    """Sum over neighbours, convolution over time, and the residual around both."""
 
     def __init__(
         self, shape: Shape, in_channels: int, channels: int, stride: int, *, residual: bool

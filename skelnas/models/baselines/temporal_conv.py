@@ -1,4 +1,4 @@
-"""Res-TCN: a frame is one long vector, convolved over time."""
+"""Res-TCN: convolutions over time, with each frame as one vector."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from skelnas.models.norm import BatchNorm
 
 STEM = 64
 UNITS = (*3 * [(64, 1)], (128, 2), *2 * [(128, 1)], (256, 2), *2 * [(256, 1)])
-"""Channels of each unit, and its stride."""
+"""Channels and stride of each unit."""
 
 KERNEL = 8
-"""Frames that a convolution sees."""
+"""Frames of a convolution."""
 
 
 class TemporalConv(Baseline):
     """Kim and Reiter: Interpretable 3D Human Action Analysis with TCNs, CVPR workshops 2017.
 
-    The numbers of all joints of all persons are the channels of a frame. A convolution, nine
-    residual units (normalise, ReLU, dropout, convolve) whose ways around are plain but for 1 x 1
-    convolutions where the width changes, the mean over time, a classifier. Its parameters are
-    not published (Table IV has a dash); on NTU these are 1.874 million. The penalty on the
-    absolute values of its weights is not part of it: all models train alike here.
+    The coordinates of all joints of all persons are the channels of a frame. A convolution, nine
+    residual units (normalisation, ReLU, dropout, convolution), the mean over time, a classifier.
+    Where a unit changes the width, its residual has a 1 x 1 convolution. The number of parameters
+    is not published (Table IV has a dash); on NTU it is 1.874 million. The original's L1 penalty on
+    the weights is left out: all models are trained the same way here.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -38,14 +38,14 @@ class TemporalConv(Baseline):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map clips [N, C, T, M x V] to logits [N, classes]."""
-        frames = x.transpose(2, 3).flatten(1, 2).unsqueeze(3)
+        frames = x.transpose(2, 3).flatten(1, 2).unsqueeze(3)  # [N, C * M * V, T, 1]
         x = self.norm(self.units(self.stem(_pad(frames)))).relu()
         logits: Tensor = self.classifier(x.mean(dim=(2, 3)))
         return logits
 
 
 class _Unit(nn.Module):
-    """A convolution with normalisation in front of it, and the way around both."""
+    """Normalisation and convolution, with a residual around both."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -63,5 +63,5 @@ class _Unit(nn.Module):
 
 
 def _pad(x: Tensor) -> Tensor:
-    """Add zeros in time, so that as many frames come out of a convolution; one more behind."""
+    """Pad with zeros in time, to keep the number of frames; at the end with one more."""
     return F.pad(x, (0, 0, (KERNEL - 1) // 2, KERNEL // 2))
