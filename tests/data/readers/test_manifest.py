@@ -139,7 +139,11 @@ def test_impossible_protocols_are_refused(folder):
             ["a.npy,1,,,,x", "a.npy,2,,,,y"],
             "line 3: the clip 'a.npy' is already in line 2",
         ),
-        (HEADER + ",name", ["a.npy,1,,,,x", "b.npy,2,,,,x"], "line 3: the name 'x' is already in line 2"),
+        (
+            HEADER + ",name",
+            ["a.npy,1,,,,x", "b.npy,2,,,,x"],
+            "line 3: the name 'x' is already in line 2",
+        ),
     ],
 )
 def test_bad_tables_are_refused_with_line_and_column(tmp_path, header, lines, expected):
