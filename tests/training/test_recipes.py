@@ -205,7 +205,7 @@ def test_held_out_clips_choose_the_epoch(
     assert load_model(tmp_path / "m").card.epoch == best
     write_card(tmp_path / "m", load_model(tmp_path / "m"))
     text = (tmp_path / "m" / "README.md").read_text()
-    assert f"| epoch, chosen by what was held out | {best} |" in text
+    assert f"| epoch, chosen on held-out clips | {best} |" in text
 
     # Without the choice it learns alike; the choice is what the run had come to after that epoch.
     last = trained(tiny_cache, tmp_path / "n", **SELECT | {"select_epoch": False}, ema=0.5)
