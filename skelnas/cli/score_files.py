@@ -33,12 +33,12 @@ def check_outputs(scores: Path | None, confusion: Path | None) -> None:
         UsageError: a file has an unsupported suffix.
         SkelnasError: a picture is requested and matplotlib is missing.
     """
-    from skelnas.evaluation.scores import check_suffix
+    from skelnas.evaluation.scores import check_scores_path
     from skelnas.reporting.plot_confusion import SUFFIXES
     from skelnas.reporting.plot_style import drawing
 
     if scores is not None:
-        check_suffix(scores)
+        check_scores_path(scores)
     suffix = confusion.suffix.lower() if confusion is not None else ""
     if suffix in SUFFIXES:
         with drawing("a confusion matrix"):  # raises without matplotlib
@@ -52,17 +52,17 @@ def check_outputs(scores: Path | None, confusion: Path | None) -> None:
 
 def write_outputs(result: Scores, scores: Path | None, confusion: Path | None) -> None:
     """Write the requested files, from the main rank only."""
-    from skelnas.evaluation.scores import write
+    from skelnas.evaluation.scores import write_scores
     from skelnas.reporting.plot_confusion import SUFFIXES, draw_confusion
     from skelnas.runtime.files import atomic_write
 
     if not console.IS_MAIN_RANK:
         return
     if scores is not None:
-        write(scores, result)
+        write_scores(scores, result)
     if confusion is None:
         return
     if confusion.suffix.lower() in SUFFIXES:
-        draw_confusion(result.about.classes, result.metrics.confusion, confusion)
+        draw_confusion(result.info.classes, result.metrics.confusion, confusion)
     else:
         atomic_write(confusion, result.confusion_csv())

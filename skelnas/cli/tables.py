@@ -39,8 +39,8 @@ def print_evaluation(result: Evaluation) -> None:
 
 def print_scores(scores: Scores, extra_rows: Iterable[tuple[str, str]] = ()) -> None:
     """Print the metrics over all clips, followed by `extra_rows`, and those of each class."""
-    about, metrics = scores.about, scores.metrics
-    title = f"{len(scores):,} {about.part} clips, {about.protocol}"
+    info, metrics = scores.info, scores.metrics
+    title = f"{len(scores):,} {info.part} clips, {info.protocol}"
     overall = Table(title=title, show_header=False)
     for name, value in (
         ("top-1", f"{metrics.top1:.2%}"),
@@ -56,13 +56,13 @@ def print_scores(scores: Scores, extra_rows: Iterable[tuple[str, str]] = ()) -> 
 
     classes = Table("class", "clips", "top-1", "most often mistaken for", title="per class")
     confusion = metrics.confusion
-    for index, (name, top1) in enumerate(zip(about.classes, metrics.per_class, strict=True)):
+    for index, (name, top1) in enumerate(zip(info.classes, metrics.per_class, strict=True)):
         if top1 is None:
             continue
         errors = confusion[index].copy()
         errors[index] = 0
         worst = int(errors.argmax())
-        mistaken = f"{about.classes[worst]} ({errors[worst]})" if errors.any() else ""
+        mistaken = f"{info.classes[worst]} ({errors[worst]})" if errors.any() else ""
         classes.add_row(name, str(confusion[index].sum()), f"{top1:.1%}", mistaken)
     console.out.print(classes)
 

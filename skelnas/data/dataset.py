@@ -93,19 +93,23 @@ class Dataset:
         self.device = device
         self.max_persons = max_persons
         self.layout = layout
-        self.labels = torch.from_numpy(clips.labels).to(device)
+        self._store = store
         self._streams = Streams(settings.streams, layout, device)
+        self.load(clips)
 
+    def load(self, clips: Clips) -> None:
+        """Replace the clips by others of the same layout."""
+        self.labels = torch.from_numpy(clips.labels).to(self.device)
         packed = PackedClips.from_cache(clips)
-        first_poses = find_first_poses(packed).to(device)
-        self._origins = find_origins(first_poses, layout) if settings.center else None
-        self._rotations = find_rotations(first_poses, layout) if settings.align else None
+        first_poses = find_first_poses(packed).to(self.device)
+        self._origins = find_origins(first_poses, self.layout) if self.settings.center else None
+        self._rotations = find_rotations(first_poses, self.layout) if self.settings.align else None
 
-        self.store = choose_store(store, clips.poses.nbytes, device)
+        self.store = choose_store(self._store, clips.poses.nbytes, self.device)
         if self.store == "float16":
             packed = round_to_float16(packed, self._origins)
             self._origins = None  # the stored clips are centred
-        self._clips = (HostClips if self.store == "host" else DeviceClips)(packed, device)
+        self._clips = (HostClips if self.store == "host" else DeviceClips)(packed, self.device)
 
     def __len__(self) -> int:
         """Count the clips."""

@@ -1,1 +1,1 @@
-"""What a trained model is worth and good for: scores, predictions, exports, latency."""
+"""The use of trained models: scores, predictions, exports, latency."""

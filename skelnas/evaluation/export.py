@@ -1,4 +1,4 @@
-"""`skelnas export`: model → one file for another runtime, checked against the model itself."""
+"""`skelnas export`: model → a file for another runtime, checked against the model."""
 
 from __future__ import annotations
 
@@ -30,35 +30,36 @@ from skelnas.training.saved_model import (
 )
 
 INPUT, OUTPUT = "clips", "logits"
-"""Names of what an ONNX network takes and gives."""
+"""Names of the input and output of an ONNX network."""
 
 OPSET = 18
-"""Of ONNX: the first that PyTorch's exporter writes, known to runtimes since 2023."""
+"""The first ONNX opset that PyTorch's exporter writes, supported by runtimes since 2023."""
 
 TORCHSCRIPT_METADATA = "skelnas.json"
-"""The extra file of a TorchScript archive that says what the network is."""
+"""The extra file in a TorchScript archive that holds the description of the model."""
 
-BATCHES = (1, 3)
-"""Numbers of clips that an exported network is checked with: neither is that of the export."""
+EXPORT_BATCH_SIZE = 2
+CHECKED_BATCH_SIZES = (1, 3)
+"""Both differ from the batch size of the export, so that a fixed batch size is found."""
 
-MOST_DIFFERENCE = 1e-4
-"""Of logits, relative to the largest: sums of thousands of products in float32, in another order.
-"""
+MAX_RELATIVE_DIFFERENCE = 1e-4
+"""Of logits: float32 sums of thousands of products may be added in another order."""
 
 Run = Callable[[Tensor], Tensor]
+"""Maps clips [N, C, T, V] to logits [N, classes]."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written, and how far it is from the model.
+    """An exported file, and how closely it matches the model.
 
     Attributes:
-        path, format: the file.
-        bytes: its size.
-        model_bytes: the size of ``model.safetensors``.
+        path, format: of the file.
+        bytes: size of the file.
+        model_bytes: size of ``model.safetensors``.
         opset: of ONNX, or None.
-        largest_difference: between logits of the file and of the model, on clips of noise.
-        largest_logit: of the model on the same clips.
+        largest_difference: between the logits of the file and of the model, on random input.
+        largest_logit: of the model on the same input, in absolute value.
     """
 
     path: str
@@ -75,21 +76,21 @@ class Exported:
 
 
 def export(model_path: Path, out: Path, format: ExportFormat) -> Exported:
-    """Write a model as a file for another runtime.
+    """Export a model to a file for another runtime.
 
-    Normalisation is folded into convolutions where that is exact. The file takes any number of
-    clips, and says what it is in the words of ``model.safetensors``.
+    Normalisation is folded into convolutions where that is exact. The file takes batches of any
+    size, and holds the same description as ``model.safetensors``.
 
     Args:
         model_path: a model folder or a ``model.safetensors``.
-        out: the file to write; one that is there is replaced.
+        out: the file to write; an existing file is replaced.
         format: see `ExportFormat`.
 
     Raises:
         InputError: there is no model.
-        UsageError: `out` cannot be written to or is the model, or the format lacks what the
-            network does.
-        SkelnasError: a package is missing, or the file would not compute what the model does.
+        UsageError: `out` cannot be written to or is the model itself, or the format does not
+            support an operation of the network.
+        SkelnasError: a package is missing, or the exported network computes something else.
     """
     source = find_model_file(model_path)
     _check_out(out, source)
@@ -97,15 +98,22 @@ def export(model_path: Path, out: Path, format: ExportFormat) -> Exported:
     folded = Model(fold(model.network), replace(model.card, folded=True))
     data, run = WRITERS[format](folded)
     difference, largest = _compare(model, run)
-    if not difference <= MOST_DIFFERENCE * max(1.0, largest):
+    if not difference <= MAX_RELATIVE_DIFFERENCE * max(1.0, largest):
         raise SkelnasError(
             f"{out}: as {format} the logits differ by {difference:.2g} from the model's, which "
             f"are up to {largest:.2g}; nothing was written",
             hint="this is a bug, of skelnas or of the package that writes or runs the format",
         )
     files.atomic_write(out, data)
-    opset = OPSET if format == "onnx" else None
-    return Exported(str(out), format, len(data), source.stat().st_size, opset, difference, largest)
+    return Exported(
+        path=str(out),
+        format=format,
+        bytes=len(data),
+        model_bytes=source.stat().st_size,
+        opset=OPSET if format == "onnx" else None,
+        largest_difference=difference,
+        largest_logit=largest,
+    )
 
 
 def _check_out(out: Path, source: Path) -> None:
@@ -119,17 +127,17 @@ def _check_out(out: Path, source: Path) -> None:
 
 @torch.no_grad()
 def _compare(model: Model, run: Run) -> tuple[float, float]:
-    """Return how far logits are from the model's, and how large these are, on clips of noise."""
+    """Return the largest difference from the model's logits, and the largest of these."""
     generator = torch.Generator().manual_seed(seed.random_seed(0))
     difference = largest = 0.0
-    for count in BATCHES:
-        clips = torch.randn(count, *model.card.input_shape, generator=generator)
+    for batch_size in CHECKED_BATCH_SIZES:
+        clips = torch.randn(batch_size, *model.card.input_shape, generator=generator)
         expected = model(clips)
-        found = run(clips)
-        if found.shape != expected.shape:
+        logits = run(clips)
+        if logits.shape != expected.shape:
             return float("inf"), largest
-        away = (found - expected).abs().nan_to_num(nan=float("inf"))
-        difference = max(difference, float(away.max()))
+        errors = (logits - expected).abs().nan_to_num(nan=float("inf"))
+        difference = max(difference, float(errors.max()))
         largest = max(largest, float(expected.abs().max()))
     return difference, largest
 
@@ -142,10 +150,10 @@ def _to_safetensors(model: Model) -> tuple[bytes, Run]:
 
 
 def _to_torchscript(model: Model) -> tuple[bytes, Run]:
-    devices.move(model, torch.device("cpu"))  # the order of the weights is kept in the file
-    with _deprecated(DeprecationWarning, r"`torch\.jit\.\w+` is deprecated"):
+    devices.move(model, torch.device("cpu"))  # the file keeps their memory layout
+    with _ignoring(DeprecationWarning, r"`torch\.jit\.\w+` is deprecated"):
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            model.network, _example(model), check_trace=False
+            model.network, _example_input(model), check_trace=False
         )
         file = io.BytesIO()
         extra = {TORCHSCRIPT_METADATA: card_to_json(model.card)}
@@ -167,29 +175,11 @@ def _to_onnx(model: Model) -> tuple[bytes, Run]:
         ) from None
     if any(isinstance(module, nn.AdaptiveMaxPool2d) for module in model.modules()):
         raise UsageError(
-            f"ONNX has no maximum over parts of any size, which {model.card.baseline} needs",
-            hint="--format torchscript has",
+            f"ONNX has no adaptive max pooling, which {model.card.baseline} needs",
+            hint="--format torchscript supports it",
         )
-    noise = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = noise.level
-    noise.setLevel(logging.ERROR)  # it tells everybody that torchvision is not installed
-    try:
-        with _deprecated(FutureWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"):
-            program = torch.onnx.export(
-                model.network,
-                (_example(model),),
-                dynamo=True,
-                verbose=False,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-            )
-    finally:
-        noise.setLevel(level)
-    assert program is not None
-    proto = program.model_proto
-    _forget_sources(proto)
+    proto = _trace_onnx(model)
+    _strip_sources(proto)
     onnx.helper.set_model_props(proto, {METADATA_KEY: card_to_json(model.card)})
     data: bytes = proto.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -201,21 +191,44 @@ def _to_onnx(model: Model) -> tuple[bytes, Run]:
     return data, run
 
 
-def _forget_sources(proto: Any) -> None:
-    """Take out from which line of which file of this machine each step came."""
+def _trace_onnx(model: Model) -> Any:
+    """Return a network as an ONNX ``ModelProto``."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns that torchvision is not installed
+    try:
+        with _ignoring(FutureWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"):
+            program = torch.onnx.export(
+                model.network,
+                (_example_input(model),),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )
+    finally:
+        logger.setLevel(level)
+    assert program is not None
+    return program.model_proto
+
+
+def _strip_sources(proto: Any) -> None:
+    """Remove the file and line on this machine that each node came from."""
     graph = proto.graph
-    for thing in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
-        del thing.metadata_props[:]
-        thing.ClearField("doc_string")
+    for item in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        del item.metadata_props[:]
+        item.ClearField("doc_string")
 
 
-def _example(model: Model) -> Tensor:
-    return torch.zeros(2, *model.card.input_shape)
+def _example_input(model: Model) -> Tensor:
+    return torch.zeros(EXPORT_BATCH_SIZE, *model.card.input_shape)
 
 
 @contextmanager
-def _deprecated(category: type[Warning], message: str) -> Iterator[None]:
-    """Leave out what PyTorch says of ways that it will take away one day."""
+def _ignoring(category: type[Warning], message: str) -> Iterator[None]:
+    """Ignore a deprecation warning of PyTorch."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message, category)
         yield

@@ -1,4 +1,4 @@
-"""How long a forward pass takes."""
+"""The time that a forward pass takes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from skelnas.config import Precision
 from skelnas.runtime import devices
 from skelnas.runtime.seed import random_seed
 
-WARM_UP = 5
-"""Passes before the clock counts: the first ones choose kernels and take memory."""
+NUM_WARM_UP_PASSES = 5
+"""Passes that are not timed: the first ones choose kernels and allocate memory."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Times of the forward pass of one batch that is on the device already.
+    """The time of a forward pass of a batch that is already on the device.
 
     Attributes:
-        batch_size, passes: clips a pass, and how many passes were timed.
-        median_ms, p95_ms: median and 95th percentile of their times, in milliseconds.
+        batch_size: clips per pass.
+        passes: number of passes that were timed.
+        median_ms, p95_ms: median and 95th percentile of their times.
         clips_per_second: at the median.
-        device, threads: what it ran on, and PyTorch's threads on a CPU.
+        device: where it ran.
+        threads: of PyTorch on the CPU.
     """
 
     batch_size: int
@@ -47,23 +49,29 @@ def time_passes(
     passes: int,
     precision: Precision = "fp32",
 ) -> Latency:
-    """Time a network on batches of noise of shape (C, T, V), each pass to its end.
+    """Time the forward pass of a network on a batch of noise.
 
-    The network is on the device and in evaluation mode.
+    Args:
+        network: on the device and in evaluation mode.
+        shape: (C, T, V) of a clip.
+        device: where to run it.
+        batch_size: clips per pass.
+        passes: number of passes to time.
+        precision: of the forward pass.
     """
     generator = torch.Generator().manual_seed(random_seed(0))
     noise = torch.randn(batch_size, *shape, generator=generator)
     x = noise.to(device).contiguous(memory_format=torch.channels_last)
     times = []
     with devices.precision(precision):
-        for _ in range(WARM_UP + passes):
+        for _ in range(NUM_WARM_UP_PASSES + passes):
             _synchronise(device)
-            began = time.perf_counter()
+            start = time.perf_counter()
             with devices.autocast(precision, device):
                 network(x)
             _synchronise(device)
-            times.append(time.perf_counter() - began)
-    median, p95 = np.percentile(times[WARM_UP:], [50, 95])
+            times.append(time.perf_counter() - start)
+    median, p95 = np.percentile(times[NUM_WARM_UP_PASSES:], [50, 95])
     return Latency(
         batch_size=batch_size,
         passes=passes,
@@ -76,7 +84,7 @@ def time_passes(
 
 
 def _synchronise(device: torch.device) -> None:
-    """Wait until the device has done what was queued for it."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -1,7 +1,7 @@
-"""`skelnas predict`: model and recordings → classes, of whole files or of frames as they come.
+"""`skelnas predict`: model and recordings → classes, for whole files or for a stream of frames.
 
-A recording goes the way of a clip: read by the source that read the model's clips, then made
-into a batch by the `Dataset` that made those it learned from, and scored by `scoring.score`.
+A recording is treated as the clips of the model were: it is read by the reader of their data
+set, made into a batch by `Dataset`, and scored by `training.inference.score`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from skelnas.data.readers.base import Recording
 from skelnas.data.readers.clip_files import parse_frame, to_poses
 from skelnas.data.readers.unlabelled import NO_LABEL, Origin, read_unlabelled
 from skelnas.errors import InputError
+from skelnas.evaluation.scores import log_softmax
 from skelnas.runtime import devices
 from skelnas.runtime.console import note
 from skelnas.training.inference import score
@@ -35,12 +36,12 @@ STDIN = "standard input"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model takes a recording for.
+    """The scores of a recording.
 
     Attributes:
-        name: of the recording: its path, as given.
+        name: path of the recording, as given.
         num_frames, num_persons: of the recording.
-        classes: class names in order of the logits.
+        classes: class names in the order of the logits.
         logits: [classes] float32.
     """
 
@@ -53,25 +54,23 @@ class Prediction:
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """[classes], the softmax of the logits."""
-        powers = np.exp(self.logits.astype(np.float64) - self.logits.max())
-        shares: NDArray[np.float64] = powers / powers.sum()
-        return shares
+        return np.exp(log_softmax(self.logits))
 
     def top(self, count: int) -> list[tuple[str, float]]:
-        """Return the likeliest classes and their probabilities; of equal ones the lower first."""
-        shares = self.probabilities
-        ranked = np.argsort(-shares, kind="stable")[:count]
-        return [(self.classes[index], float(shares[index])) for index in ranked]
+        """Return the most likely classes with their probabilities; on a tie, the lower class."""
+        probabilities = self.probabilities
+        ranked = np.argsort(-probabilities, kind="stable")[:count]
+        return [(self.classes[index], float(probabilities[index])) for index in ranked]
 
 
 @dataclass(frozen=True)
 class Window:
-    """What a model takes some frames of a stream for.
+    """The scores of consecutive frames of a stream.
 
     Attributes:
-        first_frame, last_frame: which, counted from 1.
-        prediction: None if nobody was seen in any of them.
-        latency_ms: from when the last frame had been read to when the prediction was there.
+        first_frame, last_frame: numbers of the frames, from 1.
+        prediction: None if nobody is in any of them.
+        latency_ms: time from the arrival of the last frame to the prediction.
     """
 
     first_frame: int
@@ -86,65 +85,66 @@ def predict(
     settings: PredictSettings = DEFAULTS,
     on_broken: Callable[[Path, InputError], None] | None = None,
 ) -> Iterator[Prediction]:
-    """Say of recordings what a model takes them for, as many at a time as a batch has clips.
+    """Predict the classes of recordings, in batches.
 
     Args:
-        model: as `load_model` gives it; it is moved to the device.
-        recordings: files of the format that the model's clips had, or arrays of joints.
+        model: from `load_model`; it is moved to the device.
+        recordings: files in the format of the model's data set, or arrays of joints.
         settings: see `PredictSettings`.
-        on_broken: told of a file that cannot be read, which is left out then.
+        on_broken: called with each file that cannot be read, which is then skipped.
 
     Raises:
-        InputError: a file cannot be read, or its joints are others, and `on_broken` is not given.
-        DeviceError: the device is missing, or cannot compute as it is asked.
+        InputError: a file cannot be read or has other joints, and there is no `on_broken`.
+        DeviceError: the device is missing, or does not support the precision.
     """
-    watcher = _Watcher(model, settings)
-    readable = _read(recordings, watcher.origin, on_broken)
+    predictor = _Predictor(model, settings)
+    readable = _read(recordings, predictor.origin, on_broken)
     while batch := list(islice(readable, settings.batch_size)):
-        logits = watcher.score([recording for _, recording in batch])
+        logits = predictor.score([recording for _, recording in batch])
         for (path, recording), row in zip(batch, logits, strict=True):
-            yield watcher.prediction(str(path), recording, row)
+            yield predictor.make_prediction(str(path), recording, row)
 
 
 def predict_stream(
     model: Model, lines: Iterable[str], settings: PredictSettings = DEFAULTS
 ) -> Iterator[Window]:
-    """Say what a model takes the last frames of a stream for, again and again.
+    """Predict the class of the last frames of a stream, over and over.
 
-    The first window ends with frame ``window``, each other ``stride`` frames later. A stream
-    that ends before the first one is full is one short window.
+    The first window ends with frame ``window``, each following one ``stride`` frames later. A
+    stream that ends before its first window is full gives one short window.
 
     Args:
-        model: as `load_model` gives it; it is moved to the device.
-        lines: a frame each, see `skelnas.data.readers.clip_files.parse_frame`.
-        settings: see `PredictSettings`; a window of 0 has as many frames as a clip of the model.
+        model: from `load_model`; it is moved to the device.
+        lines: one frame each, see `skelnas.data.readers.clip_files.parse_frame`.
+        settings: see `PredictSettings`; with ``window`` 0, a window is as long as a clip of the
+            model.
 
     Raises:
-        InputError: a line is no such frame.
-        DeviceError: the device is missing, or cannot compute as it is asked.
+        InputError: a line is not a frame, or there is none.
+        DeviceError: the device is missing, or does not support the precision.
     """
-    watcher = _Watcher(model, settings)
+    predictor = _Predictor(model, settings)
     size = settings.window or model.card.make_clip_settings().frames
-    watcher.warm_up(size)
+    predictor.warm_up(size)
     frames: deque[NDArray[np.float64]] = deque(maxlen=size)
-    origin, number = watcher.origin, 0
+    origin, number = predictor.origin, 0
     for number, line in enumerate(lines, start=1):
         where = f"{STDIN}, line {number}"
         frames.append(parse_frame(line, where, origin.layout, origin.max_persons))
         if number >= size and (number - size) % settings.stride == 0:
-            yield watcher.look(frames, number)
+            yield predictor.score_window(frames, number)
     if not number:
-        raise InputError(f"{STDIN}: no frames", hint="a line of JSON for each, see docs/deploy.md")
+        raise InputError(f"{STDIN}: no frames", hint="one line of JSON each, see docs/deploy.md")
     if number < size:
-        yield watcher.look(frames, number)
+        yield predictor.score_window(frames, number)
 
 
 def _read(
-    recordings: Iterable[Path],
+    paths: Iterable[Path],
     origin: Origin,
     on_broken: Callable[[Path, InputError], None] | None,
 ) -> Iterator[tuple[Path, Recording]]:
-    for path in recordings:
+    for path in paths:
         try:
             yield path, read_unlabelled(path, origin)
         except InputError as error:
@@ -153,55 +153,66 @@ def _read(
             on_broken(path, error)
 
 
-class _Watcher:
-    """A model at work on a device."""
+class _Predictor:
+    """A model on a device, and the dataset that makes batches for it."""
 
     def __init__(self, model: Model, settings: PredictSettings) -> None:
         self.origin = model.card.find_origin()
         self._model = model
         self._device = devices.choose(settings)
-        self._settings = devices.resolve_precision(settings, self._device)
+        self._precision = devices.resolve_precision(settings, self._device).precision
+        self._dataset: Dataset | None = None
         devices.move(model, self._device)
         if model.card.rule is None and self.origin.source in ("ntu", "kinetics"):
-            note("the model does not say how persons were chosen: the default rule is taken")
+            note("the model does not say how persons were chosen: using the default rule")
 
     def score(self, recordings: Sequence[Recording]) -> NDArray[np.float32]:
-        """Return the logits [N, classes]."""
-        origin, card, precision = self.origin, self._model.card, self._settings.precision
-        clips, clip_settings = Clips.from_recordings(recordings), card.make_clip_settings()
-        dataset = Dataset(clips, origin.layout, origin.max_persons, clip_settings, self._device)
-        with devices.precision(precision):
-            logits = score(self._model.network, dataset, len(recordings), precision=precision)
-        numbers: NDArray[np.float32] = logits.numpy()
-        return numbers
+        """Return the logits [N, classes] of recordings."""
+        dataset = self._fill_dataset(Clips.from_recordings(recordings))
+        with devices.precision(self._precision):
+            logits = score(self._model.network, dataset, len(recordings), precision=self._precision)
+        array: NDArray[np.float32] = logits.numpy()
+        return array
 
-    def look(self, frames: Sequence[NDArray[np.float64]], last: int) -> Window:
+    def _fill_dataset(self, clips: Clips) -> Dataset:
+        """Put clips into the dataset, which is made for the first of them."""
+        if self._dataset is None:
+            origin, clip_settings = self.origin, self._model.card.make_clip_settings()
+            self._dataset = Dataset(
+                clips, origin.layout, origin.max_persons, clip_settings, self._device
+            )
+        else:
+            self._dataset.load(clips)
+        return self._dataset
+
+    def score_window(self, frames: Sequence[NDArray[np.float64]], last_frame: int) -> Window:
         """Score the last frames of a stream, each [M, V, C]."""
-        began = time.perf_counter()
-        first = last - len(frames) + 1
+        start = time.perf_counter()
+        first_frame = last_frame - len(frames) + 1
         recording = _join(frames, self.origin)
         prediction = None
         if recording is not None:
             (logits,) = self.score([recording])
-            prediction = self.prediction(f"frames {first} to {last}", recording, logits)
-        return Window(first, last, prediction, 1000 * (time.perf_counter() - began))
+            name = f"frames {first_frame} to {last_frame}"
+            prediction = self.make_prediction(name, recording, logits)
+        return Window(first_frame, last_frame, prediction, 1000 * (time.perf_counter() - start))
 
     def warm_up(self, num_frames: int) -> None:
-        """Score a made-up recording, since the first pass takes longer than those to come."""
+        """Score a made-up window, because the first pass takes longer than the others."""
         layout = self.origin.layout
         pose = np.ones((self.origin.max_persons, len(layout.joints), len(layout.channels)))
-        self.look([pose] * num_frames, num_frames)
+        self.score_window([pose] * num_frames, num_frames)
 
-    def prediction(
+    def make_prediction(
         self, name: str, recording: Recording, logits: NDArray[np.float32]
     ) -> Prediction:
-        """Say what the logits of a recording mean."""
+        """Return the prediction for a recording with these logits [classes]."""
         num_persons, num_frames = recording.present.shape
         return Prediction(name, num_frames, num_persons, self._model.card.classes, logits)
 
 
 def _join(frames: Sequence[NDArray[np.float64]], origin: Origin) -> Recording | None:
-    """Put frames [M, V, C] behind each other; None if nobody is in any of them."""
+    """Make frames [M, V, C] into a recording; None if nobody is in any of them."""
     clip = np.full((max(map(len, frames)), len(frames), *frames[0].shape[1:]), np.nan)
     for number, frame in enumerate(frames):
         clip[: len(frame), number] = frame

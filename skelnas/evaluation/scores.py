@@ -1,8 +1,8 @@
-"""The scores of clips under their names: measured, compared, and kept in a file.
+"""The scores of a model on named clips: metrics, comparisons and files.
 
-A file of scores holds `logits` [N, classes] float32 and `labels` [N] int64, and says beside them
-which clips, classes and part of which protocol they are of: ``.npz`` as arrays of text,
-``.safetensors`` as JSON in its metadata. Reading either runs no code.
+A file of scores holds `logits` [N, classes] float32, `labels` [N] int64 and a `ScoresInfo`: as
+arrays of text in ``.npz``, as JSON in the metadata of ``.safetensors``. Reading either runs no
+code.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ SUFFIXES = (".npz", ".safetensors")
 
 
 @dataclass(frozen=True)
-class Labels:
-    """What a file of scores says of its rows and columns.
+class ScoresInfo:
+    """The rows and columns of scores.
 
     Attributes:
-        names: of the N clips, each once.
-        classes: class names in order of the logits.
-        protocol, part: which clips of which split they are.
+        names: unique names of the N clips.
+        classes: class names in the order of the logits.
+        protocol, part: the part of a protocol that the clips are.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -54,15 +54,15 @@ class Labels:
 
 @dataclass(frozen=True)
 class Scores:
-    """Logits, or logarithms of shares, of clips whose classes are known.
+    """The scores of labelled clips.
 
     Attributes:
-        about: names of clips and classes.
-        logits: [N, classes] float32.
+        info: names of clips and classes.
+        logits: [N, classes] float32; log-probabilities for an ensemble.
         labels: [N] int64, class indices.
     """
 
-    about: Labels
+    info: ScoresInfo
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
 
@@ -72,19 +72,19 @@ class Scores:
 
     @cached_property
     def metrics(self) -> Metrics:
-        """What the scores say."""
+        """Accuracy, confusion and calibration."""
         return measure(torch.from_numpy(self.logits), torch.from_numpy(self.labels))
 
     @property
     def chance(self) -> float:
-        """Top-1 of always naming the most frequent class."""
+        """The top-1 accuracy of always predicting the most frequent class."""
         return float(np.bincount(self.labels).max() / len(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics and what they are of as plain containers, for JSON."""
+        """Return the metrics, the protocol and the classes as plain containers, for JSON."""
         return {
-            "protocol": self.about.protocol,
-            "part": self.about.part,
+            "protocol": self.info.protocol,
+            "part": self.info.part,
             "clips": len(self),
             "top1": self.metrics.top1,
             "top5": self.metrics.top5,
@@ -92,37 +92,45 @@ class Scores:
             "nll": self.metrics.nll,
             "ece": self.metrics.ece,
             "chance": self.chance,
-            "classes": self.about.classes,
+            "classes": self.info.classes,
             "per_class": self.metrics.per_class,
             "confusion": self.metrics.confusion.tolist(),
         }
 
     def confusion_csv(self) -> str:
-        """Return the confusion matrix as CSV: a row a true class, a column a predicted one."""
+        """Return the confusion matrix as CSV, with true classes as rows."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["true class", *self.about.classes])
-        for name, counts in zip(self.about.classes, self.metrics.confusion.tolist(), strict=True):
+        rows.writerow(["true class", *self.info.classes])
+        for name, counts in zip(self.info.classes, self.metrics.confusion.tolist(), strict=True):
             rows.writerow([name, *counts])
         return text.getvalue()
 
 
-def match(scores: Scores, other: Scores, path: Path, other_path: Path) -> Scores:
-    """Return the other scores in the order of the first, clip by clip by their names.
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the log-probabilities of logits [..., classes], in float64."""
+    exact = logits.astype(np.float64)
+    normaliser = np.logaddexp.reduce(exact, axis=-1, keepdims=True)
+    log_probabilities: NDArray[np.float64] = exact - normaliser
+    return log_probabilities
+
+
+def align_scores(scores: Scores, other: Scores, path: Path, other_path: Path) -> Scores:
+    """Return the other scores with their clips in the order of the first, matched by name.
 
     Args:
         scores, other: of the same clips, in any order.
         path, other_path: where they come from, for messages.
 
     Raises:
-        InputError: they are of other clips, other classes or another part.
+        InputError: their clips, classes or parts differ.
     """
-    one, two = scores.about, other.about
+    one, two = scores.info, other.info
     if (one.protocol, one.part) != (two.protocol, two.part):
         raise InputError(
             f"{other_path}: scores of the {two.part} part of {two.protocol}, but those of {path} "
             f"are of the {one.part} part of {one.protocol}",
-            hint="`skelnas evaluate --protocol P --part PART --scores FILE` makes them alike",
+            hint="score both with the same --protocol and --part of `skelnas evaluate`",
         )
     if one.classes != two.classes:
         pairs = zip([*one.classes, None], [*two.classes, None], strict=False)
@@ -130,18 +138,18 @@ def match(scores: Scores, other: Scores, path: Path, other_path: Path) -> Scores
         raise InputError(
             f"{other_path}: its {len(two.classes)} classes are not the {len(one.classes)} of "
             f"{path}: class {index} is {shown(pair[1])}, not {shown(pair[0])}",
-            hint="both have to be of caches with the same classes in the same order",
+            hint="both must come from caches with the same classes in the same order",
         )
     _check_none_missing(set(one.names) - set(two.names), other_path, path)
     _check_none_missing(set(two.names) - set(one.names), path, other_path)
-    place = {name: index for index, name in enumerate(two.names)}
-    order = np.array([place[name] for name in one.names])
-    differing = np.flatnonzero(other.labels[order] != scores.labels)
-    if len(differing):
+    rows = {name: row for row, name in enumerate(two.names)}
+    order = np.array([rows[name] for name in one.names])
+    relabelled = np.flatnonzero(other.labels[order] != scores.labels)
+    if len(relabelled):
         raise InputError(
-            f"{other_path}: clip {shown(one.names[differing[0]])} has another true class than in "
+            f"{other_path}: clip {shown(one.names[relabelled[0]])} has another true class than in "
             f"{path}",
-            hint="both have to be of the same recordings",
+            hint="both must be of the same recordings",
         )
     return Scores(replace(two, names=one.names), other.logits[order], scores.labels)
 
@@ -158,13 +166,13 @@ def _check_none_missing(missing: set[str], path: Path, other: Path) -> None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sets of scores of the same clips, class by class (Paper: Table V).
+    """A comparison of two models on the same clips, class by class (Paper: Table V).
 
     Attributes:
-        other: what it is compared with.
-        top1: of the other.
-        classes: name, clips, top-1 of the first and of the other; where the first is better
-            by the most, first. Classes without clips are left out.
+        other: path of the other model or its scores.
+        top1: top-1 accuracy of the other model.
+        classes: name, number of clips, top-1 of the first and of the other model; sorted by their
+            difference, largest first. Classes without clips are left out.
     """
 
     other: str
@@ -172,7 +180,7 @@ class Comparison:
     classes: list[tuple[str, int, float, float]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain containers, for JSON."""
+        """Return the comparison as plain containers, for JSON."""
         rows = [
             {"class": name, "clips": clips, "a": a, "b": b, "difference": a - b}
             for name, clips, a, b in self.classes
@@ -180,50 +188,50 @@ class Comparison:
         return {"with": self.other, "top1": self.top1, "classes": rows}
 
 
-def compare(scores: Scores, other: Scores, path: Path, other_path: Path) -> Comparison:
-    """Compare scores with others of the same clips; raises as `match` does."""
-    matched = match(scores, other, path, other_path)
+def compare_scores(scores: Scores, other: Scores, path: Path, other_path: Path) -> Comparison:
+    """Compare scores with others of the same clips; raises as `align_scores` does."""
+    aligned = align_scores(scores, other, path, other_path)
     counts = scores.metrics.confusion.sum(axis=1).tolist()
-    columns = (scores.about.classes, counts, scores.metrics.per_class, matched.metrics.per_class)
+    columns = (scores.info.classes, counts, scores.metrics.per_class, aligned.metrics.per_class)
     rows = [
         (name, clips, a, b)
         for name, clips, a, b in zip(*columns, strict=True)
         if a is not None and b is not None
     ]
     rows.sort(key=lambda row: row[3] - row[2])
-    return Comparison(str(other_path), matched.metrics.top1, rows)
+    return Comparison(str(other_path), aligned.metrics.top1, rows)
 
 
-def check_suffix(path: Path) -> None:
-    """Check that scores can be kept in a file of this name; raises UsageError otherwise."""
+def check_scores_path(path: Path) -> None:
+    """Check that scores can be written to a path; raise UsageError if its suffix is wrong."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
-            f"{path}: scores cannot be kept in a file of this type",
+            f"{path}: scores cannot be written to a file of this type",
             hint=f"name a file that ends in {' or '.join(SUFFIXES)}",
         )
 
 
-def write(path: Path, scores: Scores) -> None:
-    """Keep scores in a file, written at once; the suffix says the format.
+def write_scores(path: Path, scores: Scores) -> None:
+    """Write scores to a file, atomically.
 
     Raises:
         UsageError: the suffix is neither ``.npz`` nor ``.safetensors``.
         SkelnasError: the file cannot be written.
     """
-    check_suffix(path)
+    check_scores_path(path)
     arrays: dict[str, NDArray[Any]] = {"logits": scores.logits, "labels": scores.labels}
-    about = {"version": VERSION, **asdict(scores.about)}
+    info = {"version": VERSION, **asdict(scores.info)}
     if path.suffix.lower() == ".npz":
         file = io.BytesIO()
-        arrays |= {name: np.array(value) for name, value in about.items()}
+        arrays |= {name: np.array(value) for name, value in info.items()}
         np.savez(file, **arrays)  # type: ignore[arg-type]
         files.atomic_write(path, file.getvalue())
     else:
-        files.atomic_write(path, save(arrays, {METADATA_KEY: json.dumps(about, sort_keys=True)}))
+        files.atomic_write(path, save(arrays, {METADATA_KEY: json.dumps(info, sort_keys=True)}))
 
 
-def holds_scores(path: Path) -> bool:
-    """Say whether a path is meant as a file of scores, rather than as a model."""
+def is_scores_file(path: Path) -> bool:
+    """Return whether a path is a file of scores, rather than a model."""
     if path.suffix.lower() != ".safetensors" or not path.is_file():
         return path.suffix.lower() == ".npz"
     try:
@@ -233,11 +241,11 @@ def holds_scores(path: Path) -> bool:
         return False
 
 
-def read(path: Path) -> Scores:
+def read_scores(path: Path) -> Scores:
     """Read a file of scores.
 
     Raises:
-        InputError: it is missing, broken, or no file of scores of this version.
+        InputError: it is missing, broken, or not a file of scores of this version.
     """
     if not path.is_file():
         raise InputError(
@@ -249,14 +257,14 @@ def read(path: Path) -> Scores:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 values = {name: file[name] for name in file.files}
             logits, labels = values.pop("logits"), values.pop("labels")
-            about = {name: value.tolist() for name, value in values.items()}
+            info = {name: value.tolist() for name, value in values.items()}
         else:
             with safe_open(path, framework="numpy") as file:
-                about = json.loads(file.metadata()[METADATA_KEY])
+                info = json.loads(file.metadata()[METADATA_KEY])
                 logits, labels = file.get_tensor("logits"), file.get_tensor("labels")
-        if about.pop("version", None) != VERSION:
+        if info.pop("version", None) != VERSION:
             raise ValueError(f"not of version {VERSION}")
-        scores = Scores(TypeAdapter(Labels).validate_python(about), logits, labels)
+        scores = Scores(TypeAdapter(ScoresInfo).validate_python(info), logits, labels)
         _check(scores)
     except (
         *(SafetensorError, zipfile.BadZipFile, zlib.error, OSError, EOFError),
@@ -271,7 +279,7 @@ def read(path: Path) -> Scores:
 
 
 def _check(scores: Scores) -> None:
-    shape = len(scores.about.names), len(scores.about.classes)
+    shape = len(scores.info.names), len(scores.info.classes)
     if scores.logits.dtype != np.float32 or scores.logits.shape != shape:
         raise ValueError(f"logits are not float32 of {shape[0]} clips and {shape[1]} classes")
     if scores.labels.dtype != np.int64 or scores.labels.shape != shape[:1]:
@@ -281,7 +289,7 @@ def _check(scores: Scores) -> None:
     if scores.labels.min() < 0 or scores.labels.max() >= shape[1]:
         raise ValueError("a label is not one of the classes")
     seen: set[str] = set()
-    for name in scores.about.names:
+    for name in scores.info.names:
         if name in seen:
-            raise ValueError(f"clip {shown(name)} is in it twice")
+            raise ValueError(f"clip {shown(name)} occurs twice")
         seen.add(name)

@@ -136,7 +136,7 @@ def _score(cache: Path, model: Path, training: TrainSettings) -> dict[str, Any]:
     machine = training.model_dump(include={"device", "threads", "store"})
     result = evaluate(cache, model, EvaluateSettings(part="held-out", **machine))
     return {
-        "protocol": result.scores.about.protocol,
+        "protocol": result.scores.info.protocol,
         "clips": len(result.scores),
         "chance": result.scores.chance,
         "top1": result.metrics.top1,

@@ -100,7 +100,7 @@ def score_facts(scores: Scores) -> Facts:
 def rank_classes(scores: Scores) -> list[tuple[str, int, float]]:
     """Return name, number of clips and top-1 of each class that has clips, the lowest first."""
     counts = scores.metrics.confusion.sum(axis=1).tolist()
-    rows = zip(scores.about.classes, counts, scores.metrics.per_class, strict=True)
+    rows = zip(scores.info.classes, counts, scores.metrics.per_class, strict=True)
     return sorted(
         ((name, count, top1) for name, count, top1 in rows if top1 is not None),
         key=lambda row: row[2],

@@ -153,7 +153,7 @@ def _parse_index(text: str) -> Any:
 
 def _describe(scores: Scores, source: str) -> dict[str, Any]:
     """Return an entry of ``results`` in the Hub's ``model-index``."""
-    about, values = scores.about, scores.to_dict()
+    info, values = scores.info, scores.to_dict()
     metrics = [{"type": "clips", "name": "clips", "value": len(scores)}]
     for key, name in METRICS.items():
         kind = "accuracy" if key == "top1" else key
@@ -163,8 +163,8 @@ def _describe(scores: Scores, source: str) -> dict[str, Any]:
         "dataset": {
             "type": source,
             "name": source,
-            "config": about.protocol,
-            "split": about.part,
+            "config": info.protocol,
+            "split": info.part,
         },
         "metrics": metrics,
     }

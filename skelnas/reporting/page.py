@@ -70,7 +70,7 @@ def _draw_results(results: Results | None) -> dict[str, Any]:
     return {
         "score_facts": score_facts(scores),
         "ranked_classes": rank_classes(scores),
-        "matrix": matrix_svg(scores.about.classes, scores.metrics.confusion),
+        "matrix": matrix_svg(scores.info.classes, scores.metrics.confusion),
         "confusions": [_draw_confusion(confusion) for confusion in results.confusions],
     }
 

@@ -11,7 +11,7 @@ from skelnas.config import Device, EvaluateSettings
 from skelnas.data.cache import Cache
 from skelnas.errors import InputError, UsageError, shown
 from skelnas.evaluation.latency import Latency, time_passes
-from skelnas.evaluation.scores import Scores, read
+from skelnas.evaluation.scores import Scores, log_softmax, read_scores
 from skelnas.models.complexity import Complexity, measure
 from skelnas.reporting.plot_skeleton import ClipPicture
 from skelnas.runtime import devices
@@ -116,10 +116,10 @@ def read_results(
         )
     if scores_path is None:
         return Results(complexity, latency)
-    scores = read(scores_path)
-    if scores.about.classes != classes:
+    scores = read_scores(scores_path)
+    if scores.info.classes != classes:
         raise InputError(
-            f"{scores_path}: its {len(scores.about.classes)} classes are not those of {folder}",
+            f"{scores_path}: its {len(scores.info.classes)} classes are not those of {folder}",
             hint=f"`skelnas evaluate CACHE {folder} --scores {scores_path}` writes its own",
         )
     if cache_path is None:
@@ -152,7 +152,7 @@ def find_confusions(
         key=lambda pair: (-errors[pair] / totals[pair[0]], -errors[pair], pair),
     )
     find = _ExampleFinder(scores, cache, scores_path)
-    names = scores.about.classes
+    names = scores.info.classes
     confusions = []
     for true, predicted in pairs[:MAX_CONFUSIONS]:
         wrong = find(true, predicted)
@@ -177,10 +177,8 @@ class _ExampleFinder:
         self._scores = scores
         self._cache = cache
         self._scores_path = scores_path
-        logits = scores.logits.astype(np.float64)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        self._predicted = logits.argmax(axis=1)
-        self._confidence = powers.max(axis=1) / powers.sum(axis=1)
+        self._predicted = scores.logits.argmax(axis=1)
+        self._confidence = np.exp(log_softmax(scores.logits).max(axis=1))
         self._cache_indices = (
             {} if cache is None else {name: i for i, name in enumerate(cache.clips.names)}
         )
@@ -191,7 +189,7 @@ class _ExampleFinder:
         if not len(rows):
             return None
         row = int(rows[self._confidence[rows].argmax()])
-        name = self._scores.about.names[row]
+        name = self._scores.info.names[row]
         return Example(name, float(self._confidence[row]), self._draw(name, true))
 
     def _draw(self, name: str, label: int) -> ClipPicture | None:

@@ -47,7 +47,7 @@ def make_model(source: Source, folder: Path, settings: TrainSettings = SMALL) ->
 def check_like_evaluate(model: Path, find: Callable[[str], Path], persons: set[int]) -> None:
     """Check that raw files give the logits of their test clips, bit for bit."""
     scores = evaluate(model.with_suffix(".h5"), model, EvaluateSettings(device="cpu")).scores
-    files = [find(name) for name in scores.about.names]
+    files = [find(name) for name in scores.info.names]
     predictions = list(predict(load_model(model), files, ON_CPU))
     assert {prediction.num_persons for prediction in predictions} == persons
     assert np.array_equal([prediction.logits for prediction in predictions], scores.logits)

@@ -1,4 +1,4 @@
-"""Scores under their clips' names: files, ensembles and comparisons, and what does not fit."""
+"""Scores of named clips: files, ensembles and comparisons, and what does not fit."""
 
 from __future__ import annotations
 
@@ -14,47 +14,54 @@ from safetensors.numpy import save_file
 from skelnas.errors import InputError, UsageError
 from skelnas.evaluation import scores as scores_module
 from skelnas.evaluation.ensemble import ensemble
-from skelnas.evaluation.scores import Labels, Scores, compare, holds_scores, read, write
+from skelnas.evaluation.scores import (
+    Scores,
+    ScoresInfo,
+    compare_scores,
+    is_scores_file,
+    read_scores,
+    write_scores,
+)
 
 CLASSES = ["still", "wave", "pair, of two"]
 NAMES = ["a", "b", "c", "ø d"]
 LOGITS = np.array([[3, 0, 0], [0, 1, 0], [2, 0, 1], [0, 0, 4]], dtype=np.float32)
-SCORES = Scores(Labels(NAMES, CLASSES, "xsub", "test"), LOGITS, np.array([0, 1, 2, 2]))
+SCORES = Scores(ScoresInfo(NAMES, CLASSES, "xsub", "test"), LOGITS, np.array([0, 1, 2, 2]))
 
 
 def shuffled(scores: Scores, order: list[int]) -> Scores:
-    about = replace(scores.about, names=[scores.about.names[i] for i in order])
-    return Scores(about, scores.logits[order], scores.labels[order])
+    info = replace(scores.info, names=[scores.info.names[i] for i in order])
+    return Scores(info, scores.logits[order], scores.labels[order])
 
 
-def kept(path: Path, scores: Scores) -> Path:
-    write(path, scores)
+def written(path: Path, scores: Scores) -> Path:
+    write_scores(path, scores)
     return path
 
 
 @pytest.mark.parametrize("name", ["s.npz", "s.safetensors", "S.NPZ"])
 def test_a_file_holds_what_was_written(name: str, tmp_path: Path) -> None:
-    path = kept(tmp_path / name, SCORES)
+    path = written(tmp_path / name, SCORES)
     first = path.read_bytes()
-    back = read(path)
-    assert back.about == SCORES.about
+    back = read_scores(path)
+    assert back.info == SCORES.info
     np.testing.assert_array_equal(back.logits, LOGITS)
     np.testing.assert_array_equal(back.labels, SCORES.labels)
-    assert holds_scores(path)
-    write(path, back)
+    assert is_scores_file(path)
+    write_scores(path, back)
     assert path.read_bytes() == first
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"s\.pkl: scores cannot be kept"):
-        write(tmp_path / "s.pkl", SCORES)
+    with pytest.raises(UsageError, match=r"s\.pkl: scores cannot be written"):
+        write_scores(tmp_path / "s.pkl", SCORES)
     assert list(tmp_path.iterdir()) == []
 
 
 def arrays(**changes: Any) -> dict[str, Any]:
-    about = {"names": NAMES, "classes": CLASSES, "protocol": "xsub", "part": "test", "version": 1}
-    everything = {**about, "logits": LOGITS, "labels": SCORES.labels, **changes}
+    info = {"names": NAMES, "classes": CLASSES, "protocol": "xsub", "part": "test", "version": 1}
+    everything = {**info, "logits": LOGITS, "labels": SCORES.labels, **changes}
     return {name: value for name, value in everything.items() if value is not None}
 
 
@@ -67,7 +74,7 @@ def arrays(**changes: Any) -> dict[str, Any]:
         ({"logits": np.full_like(LOGITS, np.nan)}, "not finite"),
         ({"labels": np.array([0, 1, 2, 3])}, "a label is not one of the classes"),
         ({"labels": np.array([0.0, 1, 2, 2])}, "labels are not int64"),
-        ({"names": ["a", "b", "a", "c"]}, "'a' is in it twice"),
+        ({"names": ["a", "b", "a", "c"]}, "'a' occurs twice"),
         ({"names": np.array(NAMES, dtype=object)}, "allow_pickle=False"),
         ({"names": [1, 2, 3, 4]}, "valid string"),
         ({"version": 2}, "not of version 1"),
@@ -81,46 +88,46 @@ def test_a_broken_file_is_named_with_what_is_wrong(
     path = tmp_path / "s.npz"
     np.savez(path, **arrays(**changes))
     with pytest.raises(InputError, match=r"s\.npz: not a readable file of scores") as caught:
-        read(path)
+        read_scores(path)
     assert reason in str(caught.value)
     np.savez(path, **arrays())
-    assert read(path).about == SCORES.about
+    assert read_scores(path).info == SCORES.info
 
 
 def test_a_file_of_another_kind_is_no_file_of_scores(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file of scores"):
-        read(tmp_path / "none.npz")
+        read_scores(tmp_path / "none.npz")
     for name in ("text.npz", "text.safetensors"):
         (tmp_path / name).write_text("a letter to a friend")
         with pytest.raises(InputError, match="not a readable file of scores"):
-            read(tmp_path / name)
+            read_scores(tmp_path / name)
     save_file({"weight": LOGITS}, tmp_path / "model.safetensors", {"skelnas": "{}"})
-    assert not holds_scores(tmp_path / "model.safetensors")
+    assert not is_scores_file(tmp_path / "model.safetensors")
     with pytest.raises(InputError, match=scores_module.METADATA_KEY):
-        read(tmp_path / "model.safetensors")
-    whole = kept(tmp_path / "cut.npz", SCORES).read_bytes()
+        read_scores(tmp_path / "model.safetensors")
+    whole = written(tmp_path / "cut.npz", SCORES).read_bytes()
     for length in (10, len(whole) // 2, len(whole) - 1):
         (tmp_path / "cut.npz").write_bytes(whole[:length])
         with pytest.raises(InputError, match="not a readable file of scores"):
-            read(tmp_path / "cut.npz")
+            read_scores(tmp_path / "cut.npz")
 
 
-def test_an_ensemble_is_the_weighted_mean_of_shares_by_name(tmp_path: Path) -> None:
+def test_an_ensemble_is_the_weighted_mean_of_probabilities_by_name(tmp_path: Path) -> None:
     other = replace(SCORES, logits=LOGITS[::-1].copy())
     order = [2, 0, 3, 1]
-    one = kept(tmp_path / "one.npz", SCORES)
-    two = kept(tmp_path / "two.safetensors", shuffled(other, order))
+    one = written(tmp_path / "one.npz", SCORES)
+    two = written(tmp_path / "two.safetensors", shuffled(other, order))
     together = ensemble([one, two], [3, 1])
 
-    assert together.about == SCORES.about
+    assert together.info == SCORES.info
     np.testing.assert_array_equal(together.labels, SCORES.labels)
 
-    def shares(row: np.ndarray) -> list[float]:
+    def softmax(row: np.ndarray) -> list[float]:
         parts = [math.exp(value) for value in row]
         return [part / sum(parts) for part in parts]
 
     expected = [
-        [0.75 * a + 0.25 * b for a, b in zip(shares(x), shares(y), strict=True)]
+        [0.75 * a + 0.25 * b for a, b in zip(softmax(x), softmax(y), strict=True)]
         for x, y in zip(LOGITS, other.logits, strict=True)
     ]
     np.testing.assert_allclose(np.exp(together.logits), expected, rtol=1e-6)
@@ -133,7 +140,7 @@ def test_an_ensemble_is_the_weighted_mean_of_shares_by_name(tmp_path: Path) -> N
 
 def test_logits_far_apart_neither_overflow_nor_vanish(tmp_path: Path) -> None:
     far = replace(SCORES, logits=LOGITS * 1000)
-    path = kept(tmp_path / "far.npz", far)
+    path = written(tmp_path / "far.npz", far)
     assert np.isfinite(ensemble([path, path]).logits).all()
 
 
@@ -142,45 +149,45 @@ def test_logits_far_apart_neither_overflow_nor_vanish(tmp_path: Path) -> None:
     [
         (shuffled(SCORES, [0, 1, 3]), "two.npz: has no scores of 1 clips that .*one.npz has: 'c'"),
         (
-            replace(SCORES, about=replace(SCORES.about, names=["a", "b", "c", "e"])),
+            replace(SCORES, info=replace(SCORES.info, names=["a", "b", "c", "e"])),
             "two.npz: has no scores of 1 clips that .*one.npz has: 'ø d'",
         ),
         (
-            replace(SCORES, about=replace(SCORES.about, classes=["still", "walk", "pair"])),
+            replace(SCORES, info=replace(SCORES.info, classes=["still", "walk", "pair"])),
             "its 3 classes are not the 3 of .*one.npz: class 1 is 'walk', not 'wave'",
         ),
         (
-            replace(SCORES, about=replace(SCORES.about, protocol="xview")),
+            replace(SCORES, info=replace(SCORES.info, protocol="xview")),
             "two.npz: scores of the test part of xview, but those of .*one.npz are .* of xsub",
         ),
         (replace(SCORES, labels=np.array([0, 2, 2, 2])), "clip 'b' has another true class"),
     ],
 )
 def test_scores_of_other_clips_are_refused(tmp_path: Path, other: Scores, message: str) -> None:
-    one, two = kept(tmp_path / "one.npz", SCORES), kept(tmp_path / "two.npz", other)
+    one, two = written(tmp_path / "one.npz", SCORES), written(tmp_path / "two.npz", other)
     with pytest.raises(InputError, match=message):
         ensemble([one, two])
     with pytest.raises(InputError, match=message):
-        compare(SCORES, other, one, two)
+        compare_scores(SCORES, other, one, two)
 
 
 def test_a_clip_more_and_classes_more_are_named_too(tmp_path: Path) -> None:
-    one, two = kept(tmp_path / "one.npz", shuffled(SCORES, [0, 1])), tmp_path / "two.npz"
-    write(two, SCORES)
+    one, two = written(tmp_path / "one.npz", shuffled(SCORES, [0, 1])), tmp_path / "two.npz"
+    write_scores(two, SCORES)
     with pytest.raises(InputError, match=r"one.npz: has no scores of 2 clips that .*two.npz has"):
         ensemble([one, two])
     wide = np.hstack([LOGITS, LOGITS[:, :1]])
-    more = Scores(replace(SCORES.about, classes=[*CLASSES, "run"]), wide, SCORES.labels)
+    more = Scores(replace(SCORES.info, classes=[*CLASSES, "run"]), wide, SCORES.labels)
     with pytest.raises(InputError, match=r"its 4 classes .* class 3 is 'run', not None"):
-        ensemble([kept(tmp_path / "three.npz", SCORES), kept(two, more)])
+        ensemble([written(tmp_path / "three.npz", SCORES), written(two, more)])
 
 
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, 0], [1, -1], [1, math.nan], [math.inf, 1]])
 def test_weights_that_weigh_nothing(tmp_path: Path, weights: list[float]) -> None:
-    path = kept(tmp_path / "one.npz", SCORES)
+    path = written(tmp_path / "one.npz", SCORES)
     with pytest.raises(UsageError, match="--weights"):
         ensemble([path, path], weights)
-    with pytest.raises(UsageError, match="two files"):
+    with pytest.raises(UsageError, match="two or more files"):
         ensemble([path])
 
 
@@ -188,7 +195,7 @@ def test_classes_are_compared_by_the_difference(tmp_path: Path) -> None:
     # Right are clips a, b and ø d here, and a and c there.
     logits = np.array([[1, 0, 0], [0, 0, 1], [0, 0, 1], [1, 0, 0]], dtype=np.float32)
     other = shuffled(replace(SCORES, logits=logits), [3, 2, 1, 0])
-    document = compare(SCORES, other, Path("a"), Path("b")).to_dict()
+    document = compare_scores(SCORES, other, Path("a"), Path("b")).to_dict()
     assert document == {
         "with": "b",
         "top1": 0.5,

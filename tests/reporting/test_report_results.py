@@ -17,7 +17,7 @@ from test_report import SEARCH, TRAIN, Page
 from skelnas.config import EvaluateSettings
 from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.evaluate import Evaluation, evaluate
-from skelnas.evaluation.scores import Labels, Scores, write
+from skelnas.evaluation.scores import Scores, ScoresInfo, write_scores
 from skelnas.genotype import random_genotype
 from skelnas.nas.derive import derive
 from skelnas.nas.search import search
@@ -46,7 +46,7 @@ def evaluation(tiny_cache: Path, model: Path) -> Evaluation:
 @pytest.fixture(scope="module")
 def scores_path(evaluation: Evaluation, model: Path) -> Path:
     path = model.with_name("scores.npz")
-    write(path, evaluation.scores)
+    write_scores(path, evaluation.scores)
     return path
 
 
@@ -59,8 +59,8 @@ def page(model: Path, scores_path: Path, tiny_cache: Path) -> Page:
 def made_up(rows: list[tuple[int, list[float]]]) -> Scores:
     """Scores of clips c0, c1, ... of a true class and shares of the classes."""
     logits = np.log(np.array([shares for _, shares in rows], dtype=np.float32))
-    about = Labels([f"c{n}" for n in range(len(rows))], ["a", "b", "c"], "xsub", "test")
-    return Scores(about, logits, np.array([label for label, _ in rows]))
+    info = ScoresInfo([f"c{n}" for n in range(len(rows))], ["a", "b", "c"], "xsub", "test")
+    return Scores(info, logits, np.array([label for label, _ in rows]))
 
 
 def test_a_page_with_scores_is_a_page(page: Page) -> None:
@@ -77,7 +77,7 @@ def test_the_page_says_what_the_evaluation_says(page: Page, evaluation: Evaluati
     for text in (f"{metrics.top1:.1%}", f"{metrics.ece:.1%}", f"{evaluation.complexity.macs:,}"):
         assert text in page.texts
     listed = re.findall(r"<span>(\w+)</span><span>([0-9.]+)%</span>", page.source)
-    known = dict(zip(evaluation.scores.about.classes, metrics.per_class, strict=True))
+    known = dict(zip(evaluation.scores.info.classes, metrics.per_class, strict=True))
     assert {name: float(top1) for name, top1 in listed} == {
         name: round(100 * top1, 1) for name, top1 in known.items() if top1 is not None
     }
@@ -173,10 +173,10 @@ def test_what_does_not_fit_is_refused(
         report(model, tmp_path / "r.html", cache=tiny_cache)
     scores = evaluation.scores
     other = tmp_path / "other.npz"
-    write(other, replace(scores, about=replace(scores.about, classes=["x", "y", "z"])))
+    write_scores(other, replace(scores, info=replace(scores.info, classes=["x", "y", "z"])))
     with pytest.raises(InputError, match=r"other\.npz: its 3 classes are not those of"):
         report(model, tmp_path / "r.html", scores=other)
-    write(other, replace(scores, about=replace(scores.about, names=scores.about.names[::-1])))
+    write_scores(other, replace(scores, info=replace(scores.info, names=scores.info.names[::-1])))
     with pytest.raises(InputError, match=r"has another class for clip 'clip\d+' of .*other\.npz"):
         report(model, tmp_path / "r.html", scores=other, cache=tiny_cache)
     small = tmp_path / "small.h5"

@@ -21,7 +21,7 @@ from skelnas.data.readers.base import Layout, Test, Train
 from skelnas.errors import InputError, Interrupted, SkelnasError, UsageError
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.evaluation.export import export
-from skelnas.evaluation.scores import write
+from skelnas.evaluation.scores import write_scores
 from skelnas.genotype import BUILT_IN, Genotype
 from skelnas.models.branches import parts
 from skelnas.reporting.model_card import write_card
@@ -126,7 +126,7 @@ def test_held_out_clips_are_not_trained_on_and_can_be_scored(
         training = set(cache.indices("xsub", Train).tolist())
     assert learned | set(asked) == training
     assert learned.isdisjoint(asked)
-    assert (result.scores.about.part, len(result.scores)) == ("held-out", 12)
+    assert (result.scores.info.part, len(result.scores)) == ("held-out", 12)
     assert result.metrics.top1 > 1.5 * result.scores.chance
     assert result.to_dict()["model"]["hold_out"]["clips"] == 12
 
@@ -367,7 +367,7 @@ def test_two_models_are_compared_on_the_same_clips(
     train(tiny_cache, GENOTYPE, other, SMALL.model_copy(update={"epochs": 1}))
     ours, theirs = evaluate(tiny_cache, model), evaluate(tiny_cache, other)
     comparison = evaluate(tiny_cache, model, other_path=other).to_dict()["comparison"]
-    write(tmp_path / "other.npz", theirs.scores)
+    write_scores(tmp_path / "other.npz", theirs.scores)
     from_file = evaluate(tiny_cache, model, other_path=tmp_path / "other.npz").to_dict()
     assert from_file["comparison"] | {"with": str(other)} == comparison
     assert comparison["top1"] == theirs.metrics.top1
