@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skelnas.errors import UsageError
-from skelnas.evaluation.scores import Scores, align_scores, log_softmax, read_scores
+from skelnas.evaluation.scores import Scores, align_scores, read_scores
 
 
 def ensemble(paths: Sequence[Path], weights: Sequence[float] = ()) -> Scores:
@@ -40,8 +41,17 @@ def ensemble(paths: Sequence[Path], weights: Sequence[float] = ()) -> Scores:
     fractions = np.array(weights or [1.0] * len(paths), dtype=np.float64)
     fractions /= fractions.sum()
     weighted = [
-        log_softmax(member.logits) + np.log(fraction)
+        _log_softmax(member.logits) + np.log(fraction)
         for member, fraction in zip(members, fractions, strict=True)
     ]
     mean = np.logaddexp.reduce(weighted, axis=0)
     return Scores(first.info, mean.astype(np.float32), first.labels)
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the log-probabilities of logits [N, classes], which never underflow."""
+    exact = logits.astype(np.float64)
+    log_probabilities: NDArray[np.float64] = exact - np.logaddexp.reduce(
+        exact, axis=1, keepdims=True
+    )
+    return log_probabilities

@@ -23,7 +23,7 @@ from skelnas.data.readers.base import Recording
 from skelnas.data.readers.clip_files import parse_frame, to_poses
 from skelnas.data.readers.unlabelled import NO_LABEL, Origin, read_unlabelled
 from skelnas.errors import InputError
-from skelnas.evaluation.scores import log_softmax
+from skelnas.evaluation.scores import softmax
 from skelnas.runtime import devices
 from skelnas.runtime.console import note
 from skelnas.training.inference import score
@@ -54,7 +54,7 @@ class Prediction:
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """[classes], the softmax of the logits."""
-        return np.exp(log_softmax(self.logits))
+        return softmax(self.logits)
 
     def top(self, count: int) -> list[tuple[str, float]]:
         """Return the most likely classes with their probabilities; on a tie, the lower class."""

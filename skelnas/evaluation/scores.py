@@ -107,12 +107,11 @@ class Scores:
         return text.getvalue()
 
 
-def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the log-probabilities of logits [..., classes], in float64."""
-    exact = logits.astype(np.float64)
-    normaliser = np.logaddexp.reduce(exact, axis=-1, keepdims=True)
-    log_probabilities: NDArray[np.float64] = exact - normaliser
-    return log_probabilities
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the probabilities of logits [..., classes], in float64."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
 def align_scores(scores: Scores, other: Scores, path: Path, other_path: Path) -> Scores:

@@ -11,7 +11,7 @@ from skelnas.config import Device, EvaluateSettings
 from skelnas.data.cache import Cache
 from skelnas.errors import InputError, UsageError, shown
 from skelnas.evaluation.latency import Latency, time_passes
-from skelnas.evaluation.scores import Scores, log_softmax, read_scores
+from skelnas.evaluation.scores import Scores, read_scores, softmax
 from skelnas.models.complexity import Complexity, measure
 from skelnas.reporting.plot_skeleton import ClipPicture
 from skelnas.runtime import devices
@@ -178,7 +178,7 @@ class _ExampleFinder:
         self._cache = cache
         self._scores_path = scores_path
         self._predicted = scores.logits.argmax(axis=1)
-        self._confidence = np.exp(log_softmax(scores.logits).max(axis=1))
+        self._confidence = softmax(scores.logits).max(axis=1)
         self._cache_indices = (
             {} if cache is None else {name: i for i, name in enumerate(cache.clips.names)}
         )
