@@ -1,4 +1,4 @@
-"""`skelnas report`: run folder → a page about it."""
+"""`skelnas report`: run or model folder → HTML page."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def report(
     cache: Path | None = None,
     time_on: Device | None = None,
 ) -> Path:
-    """Write a page about a search or a training: curves, alphas, cells, settings.
+    """Write a page about a search or a training: curves, operation weights, cells, settings.
 
-    Of a trained model also what it costs and, where its scores are given, which classes it knows
-    and which it confuses.
+    For a trained model it includes the cost, and given scores, the accuracy of each class and the
+    hardest confusions.
 
     Args:
         run: a run folder or a model folder, finished or not.
         out: the ``.html`` file to write; None for ``report.html`` in the folder.
-        scores: file of `skelnas evaluate --scores` of this model.
-        cache: where the clips of the scores lie, to be drawn.
-        time_on: the device to time a forward pass of the model on; None for no times.
+        scores: a file of `skelnas evaluate --scores` for this model.
+        cache: the cache with the clips of the scores, to draw them.
+        time_on: the device to time a forward pass of the model on; None not to time it.
 
     Returns:
-        Where the page is.
+        The path of the page.
 
     Raises:
-        InputError: the folder holds no run, or its files are broken.
+        InputError: the folder has no run, or a file is broken.
         UsageError: `out` is not an ``.html`` file, or the options do not fit the folder.
         DeviceError: the device is missing.
         SkelnasError: matplotlib is not installed, or `out` cannot be written.
@@ -53,7 +53,7 @@ def report(
         )
     if cache is not None and scores is None:
         raise UsageError(
-            "--cache goes with --scores: it is where their clips are drawn from",
+            "--cache goes with --scores: it draws their clips",
             hint=f"`skelnas evaluate {cache} {run} --scores FILE` writes them",
         )
     history = read_history(run)
@@ -65,17 +65,19 @@ def report(
 def _read_results(
     history: History, scores: Path | None, cache: Path | None, time_on: Device | None
 ) -> Results | None:
-    """Read what is known of a trained model; None of a search, or where a training has none yet."""
+    """Read the results of a training; None for a search, or if there are none yet."""
     if history.verb == "search":
         if scores or time_on:
             raise UsageError(
-                f"{history.folder}: holds a search, and --scores and --latency are of a model",
+                f"{history.folder}: is a search, but --scores and --latency are for a model",
                 hint="give the folder that `skelnas train --out` wrote",
             )
         return None
     if not (scores or time_on or (history.folder / MODEL).exists()):
         return None
-    from skelnas.reporting.results import read_results  # needs torch, and all else here does not
+    from skelnas.reporting.results import (
+        read_results,
+    )  # imports torch, which a report of a search can do without
 
     model = history.config.get("model")
     classes = model.get("classes") if isinstance(model, dict) else None

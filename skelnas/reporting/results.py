@@ -111,8 +111,8 @@ def read_results(
             )
     elif time_on is not None:
         raise UsageError(
-            f"{folder}: holds no finished model that could be timed",
-            hint="the same `skelnas train` with --resume finishes it; or leave out --latency",
+            f"{folder}: has no finished model to time",
+            hint="`skelnas train` with --resume finishes it; or leave out --latency",
         )
     if scores_path is None:
         return Results(complexity, latency)

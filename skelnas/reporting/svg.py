@@ -119,46 +119,18 @@ def matrix_svg(classes: Sequence[str], confusion: NDArray[np.int64]) -> str:
     group = SubElement(root, "g", transform=f"translate({margin:.1f} {margin:.1f})")
     _add_grid(group, num_classes if names else 1, side if names else MAX_MATRIX_WIDTH)
     for index, name in enumerate(names):
-        middle = (index + 0.5) * side
-        for position in (
-            {"x": "-6", "y": f"{middle:g}", "text-anchor": "end"},
-            {"transform": f"translate({middle:g} -6) rotate(-90)"},
-        ):
-            style = {"dominant-baseline": "central", "fill": "var(--ink)"}
-            SubElement(group, "text", {**position, **style}).text = name
+        _add_name(group, name, (index + 0.5) * side)
     totals = np.maximum(confusion.sum(axis=1), 1)
     for row, column in np.argwhere(confusion).tolist():
-        fraction = confusion[row, column] / totals[row]
-        square = SubElement(
-            group,
-            "rect",
-            {
-                "x": f"{column * side:g}",
-                "y": f"{row * side:g}",
-                "width": f"{side:g}",
-                "height": f"{side:g}",
-                "fill": "var(--deep-blue)",
-                "fill-opacity": f"{fraction**0.5:.2f}",
-            },
-        )
+        count, total = int(confusion[row, column]), int(totals[row])
         words = f"{classes[row]} classified as {classes[column]}"
         if row == column:
             words = f"{classes[row]} recognised"
-        tooltip = f"{words}: {confusion[row, column]} of {totals[row]} clips"
-        SubElement(square, "title").text = tooltip
+        tooltip = f"{words}: {count} of {total} clips"
+        _add_square(group, column * side, row * side, side, count / total, tooltip)
         if has_numbers:
-            SubElement(
-                group,
-                "text",
-                {
-                    "x": f"{(column + 0.5) * side:g}",
-                    "y": f"{(row + 0.5) * side:g}",
-                    "text-anchor": "middle",
-                    "dominant-baseline": "central",
-                    "pointer-events": "none",
-                    "fill": "var(--paper)" if fraction > 0.25 else "var(--ink)",
-                },
-            ).text = str(confusion[row, column])
+            x, y = (column + 0.5) * side, (row + 0.5) * side
+            _add_number(group, x, y, count, "paper" if count / total > 0.25 else "ink")
     return _to_text(root)
 
 
@@ -167,6 +139,45 @@ def _add_grid(parent: Element, num_squares: int, side: float) -> None:
     positions = [index * side for index in range(num_squares + 1)]
     lines = "".join(f"M0 {p:g}H{extent:g}M{p:g} 0V{extent:g}" for p in positions)
     SubElement(parent, "path", d=lines, stroke="var(--grid)", fill="none")
+
+
+def _add_name(parent: Element, name: str, middle: float) -> None:
+    """Write the name of a class at its row and at its column."""
+    style = {"dominant-baseline": "central", "fill": "var(--ink)"}
+    row = {"x": "-6", "y": f"{middle:g}", "text-anchor": "end"}
+    column = {"transform": f"translate({middle:g} -6) rotate(-90)"}
+    for position in (row, column):
+        SubElement(parent, "text", {**position, **style}).text = name
+
+
+def _add_square(
+    parent: Element, x: float, y: float, side: float, fraction: float, tooltip: str
+) -> None:
+    square = SubElement(
+        parent,
+        "rect",
+        {
+            "x": f"{x:g}",
+            "y": f"{y:g}",
+            "width": f"{side:g}",
+            "height": f"{side:g}",
+            "fill": "var(--deep-blue)",
+            "fill-opacity": f"{fraction**0.5:.2f}",
+        },
+    )
+    SubElement(square, "title").text = tooltip
+
+
+def _add_number(parent: Element, x: float, y: float, number: int, colour: str) -> None:
+    attributes = {
+        "x": f"{x:g}",
+        "y": f"{y:g}",
+        "text-anchor": "middle",
+        "dominant-baseline": "central",
+        "pointer-events": "none",
+        "fill": f"var(--{colour})",
+    }
+    SubElement(parent, "text", attributes).text = str(number)
 
 
 def strip_svg(strip: Strip, description: str) -> str:

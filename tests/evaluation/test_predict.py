@@ -62,7 +62,7 @@ def check_like_evaluate(model: Path, find: Callable[[str], Path], persons: set[i
         ("first", {"center": False, "interpolation": "nearest"}),
     ],
 )
-def test_ntu_files_of_any_name_go_the_way_of_their_clips(
+def test_ntu_files_of_any_name_score_as_their_clips(
     tmp_path: Path, rule: str, changes: dict[str, object]
 ) -> None:
     write_raw(tmp_path / "raw", num_clips=32)
@@ -174,7 +174,7 @@ def poses() -> np.ndarray:
 
 
 def as_lines(poses: np.ndarray) -> list[str]:
-    """A line for each frame, without whoever is absent."""
+    """Return a line for each frame, without absent persons."""
     frames = (
         [person for person in frame if np.isfinite(person).all()] for frame in poses.swapaxes(0, 1)
     )
@@ -243,7 +243,7 @@ def test_where_nobody_is_seen_nothing_is_predicted(model: Path, poses: np.ndarra
         (json.dumps([BODY.tolist()] * 3), "3 persons, expected at most 2"),
     ],
 )
-def test_a_line_that_is_no_frame_is_named(model: Path, line: str, reason: str) -> None:
+def test_a_line_that_is_not_a_frame_is_named(model: Path, line: str, reason: str) -> None:
     lines = [json.dumps(BODY.tolist()), line]
     with pytest.raises(InputError, match=f"^standard input, line 2: {reason}"):
         list(predict_stream(load_model(model), lines, ON_CPU))
@@ -287,12 +287,14 @@ def test_probabilities_are_a_softmax_and_ranked(
     assert prediction.probabilities == pytest.approx(powers / powers.sum())
     ranked = prediction.top(9)
     assert sorted(name for name, _ in ranked) == ["pair", "still", "wave"]
-    assert [share for _, share in ranked] == sorted(prediction.probabilities, reverse=True)
+    assert [probability for _, probability in ranked] == sorted(
+        prediction.probabilities, reverse=True
+    )
     tied = replace(prediction, logits=np.zeros(3, np.float32))
     assert tied.top(2) == [("still", pytest.approx(1 / 3)), ("wave", pytest.approx(1 / 3))]
 
 
-def test_a_model_that_does_not_say_how_its_clips_were_read(
+def test_a_model_without_the_layout_of_its_clips(
     model: Path, tiny_cache: Path, tmp_path: Path
 ) -> None:
     loaded = load_model(model)

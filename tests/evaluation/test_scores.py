@@ -40,7 +40,7 @@ def written(path: Path, scores: Scores) -> Path:
 
 
 @pytest.mark.parametrize("name", ["s.npz", "s.safetensors", "S.NPZ"])
-def test_a_file_holds_what_was_written(name: str, tmp_path: Path) -> None:
+def test_a_file_round_trips(name: str, tmp_path: Path) -> None:
     path = written(tmp_path / name, SCORES)
     first = path.read_bytes()
     back = read_scores(path)
@@ -94,7 +94,7 @@ def test_a_broken_file_is_named_with_what_is_wrong(
     assert read_scores(path).info == SCORES.info
 
 
-def test_a_file_of_another_kind_is_no_file_of_scores(tmp_path: Path) -> None:
+def test_other_files_are_not_files_of_scores(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file of scores"):
         read_scores(tmp_path / "none.npz")
     for name in ("text.npz", "text.safetensors"):
@@ -171,7 +171,7 @@ def test_scores_of_other_clips_are_refused(tmp_path: Path, other: Scores, messag
         compare_scores(SCORES, other, one, two)
 
 
-def test_a_clip_more_and_classes_more_are_named_too(tmp_path: Path) -> None:
+def test_additional_clips_and_classes_are_named(tmp_path: Path) -> None:
     one, two = written(tmp_path / "one.npz", shuffled(SCORES, [0, 1])), tmp_path / "two.npz"
     write_scores(two, SCORES)
     with pytest.raises(InputError, match=r"one.npz: has no scores of 2 clips that .*two.npz has"):
@@ -183,7 +183,7 @@ def test_a_clip_more_and_classes_more_are_named_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, 0], [1, -1], [1, math.nan], [math.inf, 1]])
-def test_weights_that_weigh_nothing(tmp_path: Path, weights: list[float]) -> None:
+def test_invalid_weights(tmp_path: Path, weights: list[float]) -> None:
     path = written(tmp_path / "one.npz", SCORES)
     with pytest.raises(UsageError, match="--weights"):
         ensemble([path, path], weights)

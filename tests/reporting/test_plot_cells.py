@@ -93,7 +93,7 @@ def test_a_picture_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_users_own_style_does_not_change_the_picture(tmp_path: Path) -> None:
+def test_the_users_style_does_not_change_the_picture(tmp_path: Path) -> None:
     import matplotlib as mpl
 
     plain, styled = tmp_path / "plain.svg", tmp_path / "styled.svg"
@@ -201,7 +201,7 @@ def test_colours_stand_out_from_the_paper(shade: int) -> None:
     ("name", "start"),
     [("c.PNG", b"\x89PNG\r\n\x1a\n"), ("c.svg", b"<?xml"), ("c.pdf", b"%PDF")],
 )
-def test_a_confusion_matrix_is_a_picture_of_its_kind(
+def test_a_confusion_matrix_is_written_in_each_format(
     name: str, start: bytes, tmp_path: Path
 ) -> None:
     confusion = np.array([[5, 1], [0, 0]])

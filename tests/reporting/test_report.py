@@ -1,4 +1,4 @@
-"""Reports: complete in themselves, true to the run, and made of whatever a run has so far."""
+"""Reports: self-contained, true to the run, and possible at any stage of it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
-    """A page taken apart; every element has to be closed where it was opened."""
+    """A parsed page; every element must be closed where it was opened."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -96,19 +96,19 @@ def page(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 @pytest.fixture
 def copy(searched: Path, tmp_path: Path) -> Path:
-    """A run folder that may be harmed."""
+    """A run folder that a test may change."""
     return Path(shutil.copytree(searched, tmp_path / searched.name))
 
 
 def cut(folder: Path, epochs: int, alphas: int) -> Path:
-    """Leave the first lines only."""
+    """Keep only the first lines of the metrics and of the alphas."""
     for name, count in {run_dir.METRICS: epochs, run_dir.ALPHAS: alphas}.items():
         lines = (folder / name).read_text().splitlines(keepends=True)
         (folder / name).write_text("".join(lines[:count]))
     return folder
 
 
-def test_the_page_fetches_nothing_and_runs_nothing(page: Page) -> None:
+def test_the_page_loads_and_runs_nothing(page: Page) -> None:
     assert "http" not in page.source
     assert "@import" not in page.source
     assert page.count("script") == page.count("link") == page.count("img") == 0
@@ -119,7 +119,7 @@ def test_the_page_fetches_nothing_and_runs_nothing(page: Page) -> None:
     assert set(re.findall(r"url\((.)", page.source)) <= {"#"}
 
 
-def test_parts_of_a_figure_are_named_once_and_found(page: Page) -> None:
+def test_ids_are_unique_and_all_used(page: Page) -> None:
     names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(names) == len(set(names))
     used = re.findall(r"url\(#([^)]+)\)", page.source) + re.findall(r'href="#([^"]+)"', page.source)
@@ -162,7 +162,7 @@ def test_every_figure_says_what_it_shows(page: Page) -> None:
     assert page.count("figure") == len(figures)
 
 
-def test_figures_are_written_out(page: Page, searched: Path) -> None:
+def test_all_numbers_are_in_a_table(page: Page, searched: Path) -> None:
     table = page.source.split('<table class="numbers">')[1].split("</table>")[0]
     rows = [re.findall(r"<td>([^<]*)</td>", row) for row in table.split("<tr>")[2:]]
     lines = [
@@ -174,26 +174,26 @@ def test_figures_are_written_out(page: Page, searched: Path) -> None:
     ]
 
 
-def test_shares_are_the_softmax_and_kept_edges_are_the_derived_ones(searched: Path) -> None:
+def test_op_weights_are_a_softmax_and_the_derived_edges_are_marked(searched: Path) -> None:
     history = read_history(searched)
     genotype = derive(searched)
     for cell in CELLS:
-        shares = history.op_weights(cell)
-        assert shares.shape == (5, 5, 8)
-        np.testing.assert_allclose(shares.sum(axis=2), 1)
+        op_weights = history.op_weights(cell)
+        assert op_weights.shape == (5, 5, 8)
+        np.testing.assert_allclose(op_weights.sum(axis=2), 1)
         charts = list(edge_charts(history, cell))
         assert [(edge.source, edge.target) for edge in charts] == [
             (0, 0), (1, 0), (0, 1), (1, 1), (2, 1)
         ]  # fmt: skip
-        kept = {(edge.target, edge.source): edge.op for edge in charts if edge.op}
-        assert kept == {
+        derived = {(edge.target, edge.source): edge.op for edge in charts if edge.op}
+        assert derived == {
             (target, edge.source): edge.op
             for target, node in enumerate(getattr(genotype, cell))
             for edge in node
         }
         last = {curve.label: curve.values[-1] for curve in charts[3].chart.curves}
         assert list(last) == list(SPACES["sar"])
-        assert list(last.values()) == shares[-1, 3].tolist()
+        assert list(last.values()) == op_weights[-1, 3].tolist()
         assert len({edge.chart.limits for edge in charts}) == 1
 
 
@@ -212,7 +212,7 @@ def test_curves_are_grouped_by_what_they_measure(searched: Path) -> None:
     assert skips.limits == pytest.approx((-0.16, 4.16))
 
 
-def test_the_same_run_gives_the_same_page_beside_it(copy: Path, page: Page) -> None:
+def test_by_default_the_page_is_written_into_the_folder(copy: Path, page: Page) -> None:
     path = report(copy)
     assert path == copy / "report.html"
     assert path.read_text(encoding="utf-8") == page.source
@@ -246,7 +246,7 @@ def test_after_the_first_epoch(copy: Path) -> None:
     assert "After epoch 1" in page.texts
 
 
-def test_alphas_need_not_begin_at_the_start(copy: Path) -> None:
+def test_alphas_may_lack_the_start(copy: Path) -> None:
     lines = (copy / run_dir.ALPHAS).read_text().splitlines(keepends=True)
     (copy / run_dir.ALPHAS).write_text("".join(lines[3:]))
     page = Page(report(copy))
@@ -254,13 +254,13 @@ def test_alphas_need_not_begin_at_the_start(copy: Path) -> None:
     assert [text for text in page.texts if text in moments] == moments[1:]
 
 
-def test_a_line_that_a_kill_cut_off_is_left_out(copy: Path) -> None:
+def test_a_truncated_last_line_is_ignored(copy: Path) -> None:
     with (copy / run_dir.METRICS).open("a") as lines:
         lines.write('{"epoch": 5, "tr')
     assert read_history(copy).epochs == [1, 2, 3, 4]
 
 
-def test_figures_that_some_epochs_lack_are_gaps(copy: Path) -> None:
+def test_metrics_that_some_epochs_lack_have_gaps(copy: Path) -> None:
     with (copy / run_dir.METRICS).open("a") as lines:
         lines.write('{"epoch": 5, "held_out_top1": 0.25, "note": "by hand"}\n')
     history = read_history(copy)
@@ -272,7 +272,7 @@ def test_figures_that_some_epochs_lack_are_gaps(copy: Path) -> None:
     assert [curve.label for curve in top1.curves] == ["train", "held out"]
 
 
-def test_names_are_no_markup(copy: Path, tmp_path: Path) -> None:
+def test_names_are_escaped(copy: Path, tmp_path: Path) -> None:
     folder = cut(copy, 1, 1).rename(tmp_path / "<script>$x$&amp;")
     config = json.loads((folder / run_dir.CONFIG).read_text())
     config["settings"]["protocol"] = "<b>$\\frac$"
@@ -315,14 +315,14 @@ def test_broken_folders(copy: Path, file: str, content: str | bytes, message: st
         ([[10**400] * 8] * 2, "expected 8 numbers"),
     ],
 )
-def test_alphas_that_mean_nothing(copy: Path, edges: list[list[float]], message: str) -> None:
+def test_malformed_alphas(copy: Path, edges: list[list[float]], message: str) -> None:
     line = {"epoch": 0, "normal": edges, "reduction": edges}
     (copy / run_dir.ALPHAS).write_text(json.dumps(line) + "\n")
     with pytest.raises(InputError, match=message):
         report(copy)
 
 
-def test_no_run_and_no_such_type(searched: Path, tmp_path: Path) -> None:
+def test_other_folders_and_other_suffixes_are_refused(searched: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
         report(tmp_path)
     for name in ("r.pdf", "r.PNG", "r"):

@@ -57,15 +57,15 @@ def page(model: Path, scores_path: Path, tiny_cache: Path) -> Page:
 
 
 def made_up(rows: list[tuple[int, list[float]]]) -> Scores:
-    """Scores of clips c0, c1, ... of a true class and shares of the classes."""
-    logits = np.log(np.array([shares for _, shares in rows], dtype=np.float32))
+    """Scores of clips c0, c1, ..., from the true class and the probabilities of each."""
+    logits = np.log(np.array([probabilities for _, probabilities in rows], dtype=np.float32))
     info = ScoresInfo([f"c{n}" for n in range(len(rows))], ["a", "b", "c"], "xsub", "test")
     return Scores(info, logits, np.array([label for label, _ in rows]))
 
 
 def test_a_page_with_scores_is_a_page(page: Page) -> None:
-    test_report.test_the_page_fetches_nothing_and_runs_nothing(page)
-    test_report.test_parts_of_a_figure_are_named_once_and_found(page)
+    test_report.test_the_page_loads_and_runs_nothing(page)
+    test_report.test_ids_are_unique_and_all_used(page)
     test_report.test_the_theme_decides_every_colour(page)
     figures = [about for name, about in page.tags if name == "svg" and "role" in about]
     assert all(about.get("aria-label") for about in figures)
@@ -87,7 +87,7 @@ def test_the_page_says_what_the_evaluation_says(page: Page, evaluation: Evaluati
     assert [int(clips) for _, clips in titles] == metrics.confusion[tuple(taken.T)].tolist()
 
 
-def test_confusions_are_ranked_and_their_examples_the_surest() -> None:
+def test_confusions_are_ranked_and_have_the_most_confident_examples() -> None:
     scores = made_up(
         [
             (0, [0.2, 0.7, 0.1]),
@@ -144,7 +144,7 @@ def test_a_strip_shows_known_joints_the_head_up() -> None:
     assert across == sorted(across)
 
 
-def test_numbers_stand_in_small_matrices_only() -> None:
+def test_only_small_matrices_have_numbers() -> None:
     few = matrix_svg(["a", "b<"], np.array([[3, 1], [0, 0]]))
     assert few.count("<rect") == 2
     assert "a classified as b&lt;: 1 of 4 clips" in few
@@ -159,7 +159,7 @@ def test_numbers_stand_in_small_matrices_only() -> None:
     assert "class 7 recognised: 1 of 1 clips" in most
 
 
-def test_latency_is_timed_where_it_is_asked(model: Path) -> None:
+def test_latency_is_timed_on_request(model: Path) -> None:
     timed = dict(cost_facts(read_results(model, None, time_on="cpu")))
     assert {"Time for 1 clip", "Time for 64 clips", "Timed on"} <= timed.keys()
     assert timed["Timed on"].startswith("cpu")
@@ -185,17 +185,17 @@ def test_what_does_not_fit_is_refused(
         report(model, tmp_path / "r.html", scores=scores_path, cache=small)
     unfinished = Path(shutil.copytree(model, tmp_path / "unfinished"))
     (unfinished / run_dir.MODEL).unlink()
-    with pytest.raises(UsageError, match="no finished model that could be timed"):
+    with pytest.raises(UsageError, match="has no finished model to time"):
         report(unfinished, time_on="cpu")
     report(unfinished, scores=scores_path)
 
 
-def test_a_search_that_skips_have_ended_shows_what_derive_takes(
+def test_a_search_that_stopped_at_skips_shows_the_derived_cells(
     tiny_cache: Path, tmp_path: Path, scores_path: Path
 ) -> None:
     out = tmp_path / "searched"
     search(tiny_cache, out, SEARCH)
-    with pytest.raises(UsageError, match="holds a search, and --scores"):
+    with pytest.raises(UsageError, match="is a search, but --scores"):
         report(out, scores=scores_path)
     skips = [line["skips"] for line in run_dir.read_lines(out / run_dir.METRICS)]
     config = json.loads((out / run_dir.CONFIG).read_text())
