@@ -13,7 +13,7 @@ from skelnas.training.run_dir import MODEL
 
 if TYPE_CHECKING:
     from skelnas.config import Device
-    from skelnas.reporting.results import Results
+    from skelnas.reporting.results import read_results  # imports torch
 
 
 def report(
@@ -75,9 +75,7 @@ def _read_results(
         return None
     if not (scores or time_on or (history.folder / MODEL).exists()):
         return None
-    from skelnas.reporting.results import (
-        read_results,
-    )  # imports torch, which a report of a search can do without
+    from skelnas.reporting.results import read_results  # imports torch
 
     model = history.config.get("model")
     classes = model.get("classes") if isinstance(model, dict) else None
