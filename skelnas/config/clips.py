@@ -59,7 +59,7 @@ class AugmentSettings(Settings):
     group = "Augmentation"
 
     rotate: float = Field(0.0, ge=0, le=180, description="Rotate by up to X degrees per axis.")
-    scale: float = Field(0.0, ge=0, lt=1, description="Scale each axis by up to 1 ± X.")
+    scale: float = Field(0.0, ge=0, lt=1, description="Scale each axis by 1 - X to 1 + X.")
     crop: float = Field(1.0, gt=0, le=1, description="Keep at least this fraction of the frames.")
     shear: float = Field(0.0, ge=0, description="Shear each axis by up to X of the others.")
     flip: float = Field(0.0, ge=0, le=1, description="Probability of mirroring a clip.")
