@@ -95,6 +95,7 @@ def train(
         config = {
             "verb": "train",
             "settings": {k: v for k, v in settings.fixed().items() if k not in unused_settings},
+            # Old names stay: this is a file format, and --resume compares it.
             "beside_recipe": [n for n in settings.recipe_deviations() if n not in unused_settings],
             "model": {k: v for k, v in card.to_dict().items() if k not in CARD_FIELDS_NOT_COMPARED},
             "clips": len(dataset),
