@@ -37,8 +37,8 @@ def choose(settings: DeviceSettings) -> torch.device:
         raise DeviceError(
             f"device {name} is not available", hint=f"usable here: {', '.join(usable)}, auto"
         )
-    is_shared = name == "cuda" and distributed.world_size() > 1
-    device = _gpu_of_this_rank() if is_shared else torch.device(name)
+    has_ranks = distributed.world_size() > 1
+    device = _gpu_of_this_rank() if name == "cuda" and has_ranks else torch.device(name)
     _check_precision(settings.precision, device)
     return device
 
@@ -61,17 +61,17 @@ def resolve_precision(settings: AnySettings, device: torch.device) -> AnySetting
     if settings.precision != "auto":
         return settings
     return settings.model_copy(
-        update={"precision": "bf16" if _has_tensor_cores(device) else "fp32"}
+        update={"precision": "bf16" if _is_ampere_or_newer(device) else "fp32"}
     )
 
 
-def _has_tensor_cores(device: torch.device) -> bool:
+def _is_ampere_or_newer(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _check_precision(precision: Precision, device: torch.device) -> None:
     is_universal = precision in ("fp32", "auto") or (precision, device.type) == ("bf16", "cpu")
-    if not (is_universal or _has_tensor_cores(device)):
+    if not (is_universal or _is_ampere_or_newer(device)):
         raise DeviceError(
             f"--precision {precision} needs a CUDA device of capability 8.0 or more"
             f"{' or a CPU' if precision == 'bf16' else ''}, not {device}",

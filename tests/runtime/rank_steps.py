@@ -146,20 +146,20 @@ def talk() -> Tensors:
     shared = torch.full((2, 2), float(rank))
     distributed.broadcast([shared])
     distributed.check_same([torch.ones(3), torch.tensor(2)], "here")
-    apart = ""
+    message = ""
     try:
         distributed.check_same([torch.ones(3), torch.tensor(rank)], "in epoch 3")
     except SkelnasError as error:
-        apart = str(error)
+        message = str(error)
     assert distributed.is_unreported(f"rank {rank} alone")
     return {
-        "wishes": torch.tensor(distributed.any_rank(rank == 1, False)),
+        "flags": torch.tensor(distributed.any_rank(rank == 1, False)),
         "rows": distributed.all_gather(torch.tensor([rank + 1.0, 7.0])),
         "shared": shared,
-        "apart": torch.tensor(list(apart.encode())),
-        "told": distributed.all_reduce([torch.tensor(int(distributed.is_unreported("by both")))])[
-            0
-        ],
+        "disagreement": torch.tensor(list(message.encode())),
+        "reports": distributed.all_reduce(
+            [torch.tensor(int(distributed.is_unreported("by both")))]
+        )[0],
     }
 
 

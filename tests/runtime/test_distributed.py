@@ -39,8 +39,8 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
 
 def flags(settings: SearchSettings) -> list[str]:
-    given = settings.model_dump(exclude_unset=True).items()
-    return [word for name, value in given for word in (f"--{name.replace('_', '-')}", str(value))]
+    options = settings.model_dump(exclude_unset=True).items()
+    return [word for name, value in options for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def command(verb: str, *words: str | Path) -> list[subprocess.Popen[str]]:
@@ -100,13 +100,13 @@ def test_separate_statistics_on_each_rank(pair: Pair) -> None:
 
 
 def test_communication_between_ranks(pair: Pair) -> None:
-    said = pair.both("talk")
-    assert said["wishes"].tolist() == [True, False]
-    assert said["rows"].tolist() == [[1, 7], [2, 7]]
-    assert said["shared"].tolist() == [[0, 0], [0, 0]]
-    assert said["told"].item() == 1
-    apart = bytes(said["apart"].tolist()).decode()
-    assert apart == "the ranks disagree in epoch 3: rank 1 holds other numbers than rank 0"
+    results = pair.both("talk")
+    assert results["flags"].tolist() == [True, False]
+    assert results["rows"].tolist() == [[1, 7], [2, 7]]
+    assert results["shared"].tolist() == [[0, 0], [0, 0]]
+    assert results["reports"].item() == 1
+    message = bytes(results["disagreement"].tolist()).decode()
+    assert message == "the ranks disagree in epoch 3: rank 1 holds other numbers than rank 0"
 
 
 def test_a_search_on_two_ranks_equals_one_process(

@@ -171,7 +171,7 @@ def test_a_resumed_strong_training_ends_with_the_same_bytes(
 
     averaged = {name: value for name, value in ends[0].items() if name.startswith("average/")}
     assert len(averaged) > 10
-    for name, value in averaged.items():  # the model is the average, the run goes on without it
+    for name, value in averaged.items():  # the model is the average, the run continues without it
         assert torch.equal(whole[name.removeprefix("average/")], value)
     weight = "classifier.weight"
     assert not torch.equal(ends[0][f"average/{weight}"], ends[0][f"model/{weight}"])

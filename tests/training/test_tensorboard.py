@@ -65,11 +65,11 @@ def check_whole(run: Path) -> None:
         assert [value for _, value in found] == pytest.approx([line[name] for line in metrics])
     alphas = run_dir.read_lines(run / run_dir.ALPHAS)
     found = scalars(run, "reduction_share/se_connect")
-    place = SPACES["sar"].index("se_connect")
+    index = SPACES["sar"].index("se_connect")
     for (epoch, value), line in zip(found, alphas, strict=True):
-        shares = [softmax(edge)[place] for edge in line["reduction"]]
+        weights = [softmax(edge)[index] for edge in line["reduction"]]
         assert epoch == line["epoch"]
-        assert value == pytest.approx(sum(shares) / len(shares))
+        assert value == pytest.approx(sum(weights) / len(weights))
     (text,) = events(run).Tensors("genotype/text_summary")[-1].tensor_proto.string_val
     assert b"skelnas-genotype" in text
 
@@ -82,10 +82,10 @@ def test_a_search_that_was_stopped_and_resumed(tiny_cache: Path, tmp_path: Path)
 
 def test_epochs_after_the_checkpoint_do_not_double(tiny_cache: Path, tmp_path: Path) -> None:
     search(tiny_cache, tmp_path, SEARCH.model_copy(update={"epochs": 1}), tensorboard=True)
-    kept = (tmp_path / run_dir.CHECKPOINT).read_bytes()
+    checkpoint = (tmp_path / run_dir.CHECKPOINT).read_bytes()
     search(tiny_cache, tmp_path, SEARCH, force=True, tensorboard=True)
     first = scalars(tmp_path, "loss/train")
-    (tmp_path / run_dir.CHECKPOINT).write_bytes(kept)  # as if it had been killed in between
+    (tmp_path / run_dir.CHECKPOINT).write_bytes(checkpoint)  # as if it had been killed in between
     search(tiny_cache, tmp_path, SEARCH, resume=True, tensorboard=True)
     check_whole(tmp_path)
     assert scalars(tmp_path, "loss/train")[0] == first[0]

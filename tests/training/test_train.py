@@ -107,11 +107,11 @@ def test_a_resumed_training_ends_with_the_same_bits(
 def test_held_out_clips_are_not_trained_on_and_can_be_scored(
     tiny_cache: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    loaded: list[int] = []
     original = Cache.load
 
     def spy(self: Cache, indices: np.ndarray) -> object:
-        asked.extend(indices)
+        loaded.extend(indices)
         return original(self, indices)
 
     held_out = EvaluateSettings(part="held-out")
@@ -119,13 +119,13 @@ def test_held_out_clips_are_not_trained_on_and_can_be_scored(
     with monkeypatch.context() as patch:
         patch.setattr(Cache, "load", spy)
         train(tiny_cache, GENOTYPE, tmp_path / "model", settings)
-        learned = set(asked)
-        asked.clear()
+        learned = set(loaded)
+        loaded.clear()
         result = evaluate(tiny_cache, tmp_path / "model", held_out)
     with Cache.open(tiny_cache) as cache:
         training = set(cache.indices("xsub", Train).tolist())
-    assert learned | set(asked) == training
-    assert learned.isdisjoint(asked)
+    assert learned | set(loaded) == training
+    assert learned.isdisjoint(loaded)
     assert (result.scores.info.part, len(result.scores)) == ("held-out", 12)
     assert result.metrics.top1 > 1.5 * result.scores.chance
     assert result.to_dict()["model"]["hold_out"]["clips"] == 12
@@ -216,9 +216,9 @@ def test_the_store_does_not_change_the_result(
 ) -> None:
     short = {"epochs": 1, "jitter": 0.01, "shear": 0.1}
     models = []
-    for kept in ("float32", "host"):
-        settings = SMALL.model_copy(update=short | {"store": kept})
-        models.append(load_file(train(tiny_cache, GENOTYPE, tmp_path / kept, settings).path))
+    for store in ("float32", "host"):
+        settings = SMALL.model_copy(update=short | {"store": store})
+        models.append(load_file(train(tiny_cache, GENOTYPE, tmp_path / store, settings).path))
     assert [name for name in models[0] if not torch.equal(models[0][name], models[1][name])] == []
 
     exact = evaluate(tiny_cache, model).to_dict()
@@ -335,7 +335,7 @@ def test_a_model_records_its_input_norm(tiny_cache: Path, model: Path, tmp_path:
     assert "input_norm" not in load_model(model).card.to_dict()
     other = EvaluateSettings(input_size="24x9")
     one, two = (
-        evaluate(tiny_cache, place, other).to_dict() for place in (model, tmp_path / "model")
+        evaluate(tiny_cache, folder, other).to_dict() for folder in (model, tmp_path / "model")
     )
     for cost in ("parameters", "macs", "at_input_size"):
         assert one[cost] == two[cost]
@@ -387,8 +387,8 @@ def test_models_of_different_protocols_are_not_compared(
     save_model(tmp_path, network, replace(card, protocol="xview"))
     with pytest.raises(UsageError, match="was trained on xview, and cannot be compared on xsub"):
         evaluate(tiny_cache, model, other_path=tmp_path)
-    asked = EvaluateSettings(protocol="xsub")
-    same = evaluate(tiny_cache, model, asked, tmp_path).to_dict()["comparison"]
+    settings = EvaluateSettings(protocol="xsub")
+    same = evaluate(tiny_cache, model, settings, tmp_path).to_dict()["comparison"]
     assert {row["difference"] for row in same["classes"]} == {0}
 
 
