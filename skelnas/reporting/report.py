@@ -13,7 +13,7 @@ from skelnas.training.run_dir import MODEL
 
 if TYPE_CHECKING:
     from skelnas.config import Device
-    from skelnas.reporting.results import read_results  # imports torch
+    from skelnas.reporting.results import Results
 
 
 def report(
