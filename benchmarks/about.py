@@ -1,4 +1,4 @@
-"""Says where, when and with what something was measured."""
+"""Describe where, when and with what something was measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from batches import device_name
 
 
 def about(device: str) -> dict[str, Any]:
-    """Return what a result has to name besides its figures."""
+    """Return the facts that a result must state besides its figures."""
     return {
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).date().isoformat(),

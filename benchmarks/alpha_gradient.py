@@ -1,12 +1,12 @@
-"""How right the gradient of alpha is: finite differences and precisions, against the exact one.
+"""Measure the error of alpha's gradient for several finite differences and precisions.
 
     python benchmarks/alpha_gradient.py --out benchmarks/results/alpha_gradient.json
     python benchmarks/alpha_gradient.py --cache ucla.h5 --frames 52 --channels 8
 
-A supernet is trained for some steps (by the first order, which is fast), on synthetic clips or on
-those of a cache. Then, for some pairs of batches, the gradient of alpha is computed in float64 by
-double backward, and compared with other ways to compute it: its direct term, its mixed term and
-their sum, by cosine and by relative error (the norm of the difference over that of the exact one).
+A supernet is trained for some steps (first order, which is fast), on synthetic clips or on those of
+a cache. Then, for some pairs of batches, the exact gradient of alpha is computed in float64 by
+double backward. Other methods are compared with it in the direct term, the mixed term and their
+sum, by cosine and by relative error (norm of the difference over norm of the exact gradient).
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ from skelnas.runtime import devices
 PERTURBATIONS = (1.0, 0.1, 0.01, 0.001)
 
 Terms = dict[str, Tensor]
-"""The terms of the gradient of alpha and their sum, each as one vector in float64."""
+"""The terms of alpha's gradient and their sum, each as one vector in float64."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A search between two steps.
+    """The state of a search between two steps.
 
     Attributes:
-        supernet: its weights and alphas; of this moment alone.
-        settings: rates.
-        velocity: SGD's, of all weights.
-        training, validation: the batches that come next.
+        supernet: a copy, with weights and alphas.
+        settings: of the search.
+        velocity: of SGD, for all weights.
+        training, validation: the next batches.
     """
 
     supernet: Supernet
@@ -65,17 +65,17 @@ class Moment:
     validation: Batch
 
     def double(self) -> Moment:
-        """Return the same moment in float64, evaluated by the reference."""
+        """Return a copy in float64, evaluated by the reference engine."""
         return replace(
-            self.by("reference"),
+            self.with_engine("reference"),
             supernet=copy.deepcopy(self.supernet).double(),
             velocity=self.velocity.double(),
             training=replace(self.training, x=self.training.x.double()),
             validation=replace(self.validation, x=self.validation.x.double()),
         )
 
-    def by(self, engine: str) -> Moment:
-        """Return the same moment, evaluated by another engine."""
+    def with_engine(self, engine: str) -> Moment:
+        """Return a copy that is evaluated by another engine."""
         supernet = copy.deepcopy(self.supernet)
         for cell in supernet.cells:
             cell.engine = ENGINES[engine]
@@ -84,28 +84,28 @@ class Moment:
     def loss(
         self, batch: Batch, precision: Precision, weights: Sequence[Tensor] | None = None
     ) -> Tensor:
-        """Evaluate the loss of a batch, at other weights if they are given."""
-        names, own = zip(*self.supernet.named_weights(), strict=True)
-        named = dict(zip(names, weights or own, strict=True))
+        """Return the loss of a batch, at the supernet's weights or at others."""
+        names, default = zip(*self.supernet.named_weights(), strict=True)
+        named = dict(zip(names, weights or default, strict=True))
         with devices.autocast(precision, batch.x.device):
             logits = functional_call(self.supernet, named, batch.x)
         return F.cross_entropy(logits.to(self.supernet.classifier.weight.dtype), batch.labels)
 
-    def difference(self, perturbation: float, precision: Precision, then: Precision) -> Terms:
-        """Take the difference; `then` is the precision of its two passes."""
-        precisions = iter((precision, then, then))
+    def difference(self, size: float, precision: Precision, perturbed: Precision) -> Terms:
+        """Return the finite difference; `perturbed` is the precision of its two extra passes."""
+        precisions = iter((precision, perturbed, perturbed))
         return self._terms(
             architect.second_order(
                 lambda: self.loss(self.training, next(precisions)),
                 partial(self.loss, self.validation, precision),
                 *self._problem(),
-                perturbation,
+                size,
             ),
             precision,
         )
 
     def exact(self, precision: Precision) -> Terms:
-        """Differentiate through the virtual step."""
+        """Return the gradient by differentiating through the virtual step."""
         return self._terms(
             architect.second_order_exact(
                 partial(self.loss, self.training, precision),
@@ -116,7 +116,7 @@ class Moment:
         )
 
     def first_order(self) -> Tensor:
-        """Return the gradient at w, which is taken for that at w'."""
+        """Return the first-order gradient, which uses w in place of w'."""
         validate = partial(self.loss, self.validation, "fp32")
         return flat(architect.first_order(validate, *self._problem()[:2]).alphas)
 
@@ -135,10 +135,10 @@ class Moment:
         return weights, list(self.supernet.alphas.values()), step
 
     def _terms(self, gradient: architect.ArchitectureGradient, precision: Precision) -> Terms:
-        """Take the gradient apart: compute its first term again and subtract it."""
+        """Split the gradient: recompute its direct term and subtract it."""
         weights, alphas, step = self._problem()
-        (slope,) = gradients(self.loss(self.training, precision), [weights])
-        moved = weights.values - step.lr * step.direction(slope, weights.values)
+        (grad_w,) = gradients(self.loss(self.training, precision), [weights])
+        moved = weights.values - step.lr * step.direction(grad_w, weights.values)
         loss = self.loss(self.validation, precision, weights.split(moved))
         direct, total = flat(torch.autograd.grad(loss, alphas)), flat(gradient.alphas)
         return {"direct": direct, "mixed": (direct - total) / step.lr, "sum": total}
@@ -149,7 +149,7 @@ def flat(tensors: Sequence[Tensor]) -> Tensor:
 
 
 class Trained:
-    """A supernet that is trained step by step, by the first order."""
+    """A supernet trained by first-order steps."""
 
     def __init__(self, clips: SearchClips, settings: SearchSettings) -> None:
         torch.manual_seed(settings.seed)
@@ -159,7 +159,7 @@ class Trained:
         self.bilevel = Bilevel(supernet, settings)
 
     def pair(self, number: int) -> tuple[Batch, Batch]:
-        """Return one batch of each half: the first of an order of their own."""
+        """Return one batch of each half: the first of its shuffle with this number."""
         halves = self.clips.weight_half, self.clips.alpha_half
         batches = (
             next(shuffled_batches(half, self.settings.batch_size, number)) for half in halves
@@ -168,21 +168,21 @@ class Trained:
         return training, validation
 
     def train(self, steps: int) -> None:
-        """Go on until so many steps are done."""
+        """Train up to this number of steps."""
         for number in range(self.steps, steps):
             self.bilevel.step(*self.pair(number), self.settings.lr)
         self.steps = steps
 
     def moment(self, number: int) -> Moment:
-        """Stop here, before a step with one pair of batches."""
+        """Return the current state, with one pair of batches."""
         supernet = copy.deepcopy(self.bilevel.supernet)
         velocity = self.bilevel.weight_optimizer.velocity.clone()
         return Moment(supernet, self.settings, velocity, *self.pair(1_000_000 + number))
 
 
 def compute(moment: Moment, precisions: Sequence[Precision]) -> dict[str, Terms]:
-    """Compute the gradient in all ways; the first is the truth."""
-    double, reference = moment.double(), moment.by("reference")
+    """Compute the gradient by all methods; the first is the exact one."""
+    double, reference = moment.double(), moment.with_engine("reference")
     ways = {"exact, float64": double.exact("fp32")}
     direct = ways["exact, float64"]["direct"]
     ways["no mixed term, float64"] = {"direct": direct, "sum": direct}
@@ -190,19 +190,19 @@ def compute(moment: Moment, precisions: Sequence[Precision]) -> dict[str, Terms]
     for h in PERTURBATIONS:
         ways[f"{h:g}, float64"] = double.difference(h, "fp32", "fp32")
     for precision in precisions:
-        rounds = precision == "bf16"  # then the fused engine cannot, and the difference matters
-        engine = reference if rounds else moment
+        bf16 = precision == "bf16"  # not by the fused engine; and the difference needs fp32
+        engine = reference if bf16 else moment
         with devices.precision(precision):
             ways[f"exact, {precision}"] = reference.exact(precision)
             for h in PERTURBATIONS:
                 ways[f"{h:g}, {precision}"] = engine.difference(h, precision, precision)
-                if rounds:
+                if bf16:
                     ways[f"{h:g}, bf16 then fp32"] = engine.difference(h, "bf16", "fp32")
     return ways
 
 
 def compare(all_ways: list[dict[str, Terms]]) -> list[dict[str, Any]]:
-    """Compare each way with the first; returns a record each: smallest, median, largest."""
+    """Compare each method with the first; return a record each: smallest, median, largest."""
     truth = next(iter(all_ways[0]))
     records = []
     for way in all_ways[0]:
@@ -232,7 +232,7 @@ def show(records: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cache", type=Path, help="clips; synthetic ones if left out")
+    parser.add_argument("--cache", type=Path, help="cache of clips (default: synthetic ones)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--frames", type=int, default=56)
@@ -241,8 +241,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--lr", type=float, default=0.015)
     parser.add_argument("--alpha-lr", type=float, default=3e-4)
-    parser.add_argument("--steps", type=int, nargs="+", default=[0, 60], help="moments to look at")
-    parser.add_argument("--pairs", type=int, default=3, help="pairs of batches at each moment")
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=[0, 60], help="steps after which to compare"
+    )
+    parser.add_argument("--pairs", type=int, default=3, help="pairs of batches each time")
     parser.add_argument(
         "--precisions", nargs="+", choices=["fp32", "tf32", "bf16"], default=["fp32", "bf16"]
     )

@@ -1,12 +1,11 @@
-"""How far float32 searches drift apart: the engines, and the reference from itself.
+"""Measure how far float32 searches drift apart: between engines, and the reference from itself.
 
     python benchmarks/divergence.py --out benchmarks/results/divergence.json
 
-Several searches start from the same weights and see the same batches of random clips. One is the
-reference engine; the others are the fused engine, the reference with its images in another order
-of memory, so that sums are taken in another order, and the reference in float64. Each line says
-how far the weights and the alphas of each are from those of the reference, relative to how far
-the reference has moved since the start.
+Several searches start from the same weights and use the same batches of random clips: the reference
+engine, the fused engine, the reference with another memory layout, which changes the order of sums,
+and the reference in float64. Each line has the distances of weights and alphas from those of the
+reference, relative to how far the reference has moved since the start.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from skelnas.primitives import SPACES
 
 
 class Search:
-    """A supernet that takes the steps of a search, with its settings at their defaults."""
+    """A supernet that takes the steps of a search with default settings."""
 
     def __init__(self, engine: str, memory: torch.memory_format, dtype: torch.dtype) -> None:
         torch.manual_seed(0)
@@ -42,11 +41,11 @@ class Search:
         self.bilevel = Bilevel(supernet, SearchSettings())
 
     def step(self, *batches: Batch) -> None:
-        """Move alphas and weights by one second-order step."""
-        own = (
+        """Take one second-order step."""
+        converted = (
             replace(batch, x=batch.x.to(self.dtype, memory_format=self.memory)) for batch in batches
         )
-        self.bilevel.step(*own, lr=0.015)
+        self.bilevel.step(*converted, lr=0.015)
 
     def state(self) -> dict[str, Tensor]:
         """Return all weights and all alphas as two vectors."""
@@ -92,7 +91,7 @@ def main() -> None:
         )
         for search in searches.values():
             search.step(training, validation)
-        if step & (step - 1) and step != args.steps:  # powers of two, and the last
+        if step & (step - 1) and step != args.steps:  # only powers of two and the last step
             continue
         states = {name: search.state() for name, search in searches.items()}
         reference = states.pop("reference")

@@ -1,14 +1,14 @@
-"""What a compiler makes of the Triton kernels, and the time that they cannot beat; needs no GPU.
+"""Compile the Triton kernels, and estimate the time that they cannot beat; needs no GPU.
 
     python benchmarks/kernel_report.py --out benchmarks/results/kernels.json
     python benchmarks/kernel_report.py --cell
 
-All kernels that a pass through the supernet launches are compiled for a GPU that need not be there.
-Registers, spills and shared memory are the compiler's. Bytes are counted as if each tensor that a
-launch reads or writes went through memory once (halos, and what many programs read, stay in the
-cache); FLOPs are those of its convolutions, forward and backward. The estimate for a launch is the
-longer of the two times at the given rates, and at least `--overhead`: nothing here was timed.
-`--cell` counts the launches and bytes of one cell, with the other engines beside it.
+All kernels that a pass through the supernet launches are compiled for a GPU, which need not be
+present. Registers, spills and shared memory come from the compiler. Bytes are counted as if each
+tensor that a launch reads or writes crossed the memory bus once (halos and shared reads stay in the
+cache); FLOPs are those of the convolutions, forward and backward. The estimate for a launch is the
+longer of the two times at the given rates, and at least `--overhead`. Nothing is timed. `--cell`
+counts the launches and bytes of one cell with every engine.
 """
 
 from __future__ import annotations
@@ -34,67 +34,67 @@ from skelnas.models.stack import cell_specs
 from skelnas.primitives import SPACES
 
 PASSES = {"forward": 5, "backward": 2, "backward with weights": 3}
-"""How often a second-order step does each."""
+"""Passes of each kind in a second-order step."""
 
 
 def decode(code: int, count: int) -> list[Op]:
-    """Read operations from the constant that kernels get."""
+    """Unpack the operations of `skelnas.engine.triton.layout.pack_ops`."""
     words = [code >> 64 * index for index in range(count)]
     return [Op(w & 15, w >> 4 & 15, w >> 8 & 15, w >> 12 & 15) for w in words]
 
 
 def cost(launch: Launch) -> tuple[int, int]:
-    """Return the bytes that a launch has to move, and its floating-point operations."""
-    given = launch.arguments
-    size = next(value for value in given.values() if isinstance(value, Tensor)).element_size()
-    c = given["C"]
-    ops = decode(given.get("OPS", 0), given.get("NUM_OPS", 0))
-    k = given.get("K", 0)
-    image = given["N"] * given.get("TO", 0) * given.get("VO", 0) * c
-    node = given["N"] * given.get("T", 0) * given.get("V", 0) * c
+    """Return the bytes that a launch must move, and its floating-point operations."""
+    args = launch.arguments
+    size = next(value for value in args.values() if isinstance(value, Tensor)).element_size()
+    c = args["C"]
+    ops = decode(args.get("OPS", 0), args.get("NUM_OPS", 0))
+    k = args.get("K", 0)
+    image = args["N"] * args.get("TO", 0) * args.get("VO", 0) * c
+    node = args["N"] * args.get("T", 0) * args.get("V", 0) * c
     separable = [op for op in ops if op.stages]
     second = [op for op in ops if op.stages == 2]
     dense = [op for op in ops if not op.stages]
-    pools, scaled = given.get("POOLS", False), given.get("SCALED", False)
+    pools, scaled = args.get("POOLS", False), args.get("SCALED", False)
 
     def work(some: list[Op], pointwise: bool = True, depthwise: bool = True) -> int:
-        """Multiply-adds of one stage of some operations at all pixels of all edges, twice."""
-        a_pixel = sum(
+        """Return the FLOPs of one stage of some operations, at all pixels of all edges."""
+        macs_per_pixel = sum(
             op.size**2 * (depthwise if op.stages else c) + c * (pointwise and op.stages > 0)
             for op in some
         )
-        return 2 * k * image * a_pixel
+        return 2 * k * image * macs_per_pixel
 
     match launch.name:
-        case "convolve_and_pool" if given["STAGE"] == 1:
+        case "convolve_and_pool" if args["STAGE"] == 1:
             moved = node + image * (k * len(ops) + 2 * pools) + image // 4 * pools
             return size * moved, work(ops)
         case "convolve_and_pool":
             return size * 2 * k * image * len(second), work(second)
         case "combine":
-            near = decode(given["OPS0"], given["NUM_OPS0"])
-            edges = (len(near), given["SCALED0"]), (len(ops), scaled)
-            far = given["target"]
-            terms = [2 * edges[0][0] + far * edges[1][0], 2 * (2 + far)]
-            nodes = 2 * edges[0][1] + far * edges[1][1]
+            of_inputs = decode(args["OPS0"], args["NUM_OPS0"])
+            edges = (len(of_inputs), args["SCALED0"]), (len(ops), scaled)
+            num_nodes = args["target"]
+            terms = [2 * edges[0][0] + num_nodes * edges[1][0], 2 * (2 + num_nodes)]
+            nodes = 2 * edges[0][1] + num_nodes * edges[1][1]
             return size * image * (sum(terms) + nodes + 1), 0
         case "sum_products":
             return size * image * (k * (1 + len(ops)) + 2 * pools + scaled), 0
         case "pointwise_backward":
-            some = separable if given["STAGE"] == 1 else second
+            some = separable if args["STAGE"] == 1 else second
             moved = 3 * k * len(some) + pools * (k + 4)
             flops = work(some, depthwise=False)
-            if given["GRAD_WEIGHTS"]:
-                moved += k * len(some) if given["STAGE"] == 2 else 0
+            if args["GRAD_WEIGHTS"]:
+                moved += k * len(some) if args["STAGE"] == 2 else 0
                 flops += work(some) + work(some, pointwise=False)
             return size * (
-                image * moved + node * (given["GRAD_WEIGHTS"] and given["STAGE"] == 1)
+                image * moved + node * (args["GRAD_WEIGHTS"] and args["STAGE"] == 1)
             ), flops
         case "depthwise_backward":
             return size * 3 * k * len(second) * image, work(second, pointwise=False)
         case "node_gradient":
             moved = image * (k * (len(ops) + 1) + pools * 2) + image // 4 * pools + node * 2
-            return size * (moved + node * given["HAS_BASE"]), work(ops, pointwise=False)
+            return size * (moved + node * args["HAS_BASE"]), work(ops, pointwise=False)
         case "dense_weight_gradients":
             return size * (k * image * (1 + len(dense)) + node), work(dense)
         case _:  # statistics and gates: sums of tiles
@@ -102,7 +102,7 @@ def cost(launch: Launch) -> tuple[int, int]:
 
 
 def passes(args: argparse.Namespace, capability: tuple[int, int]) -> dict[str, list[Launch]]:
-    """List the launches of all cells of the supernet: forward, and backward of both kinds."""
+    """List the launches of all cells of the supernet, for each kind of pass."""
     found: dict[str, list[Launch]] = defaultdict(list)
     t, v = args.frames, args.joints
     for spec in cell_specs(args.channels, args.layers, 4, 4):
@@ -122,7 +122,7 @@ def passes(args: argparse.Namespace, capability: tuple[int, int]) -> dict[str, l
 
 
 class Dispatched(TorchDispatchMode):
-    """Counts what PyTorch dispatches but views, and the bytes of all that goes in and out."""
+    """Counts what PyTorch dispatches, except views, and the bytes of its inputs and outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,8 +130,8 @@ class Dispatched(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        given = func._schema.returns
-        view = any(each.alias_info and not each.alias_info.is_write for each in given)
+        returns = func._schema.returns
+        view = any(each.alias_info and not each.alias_info.is_write for each in returns)
         if not view and func not in NO_LAUNCH:
             tensors = [
                 each for each in tree_leaves((args, kwargs, out)) if isinstance(each, Tensor)
@@ -152,7 +152,7 @@ NO_LAUNCH = {
 def count_cell(args: argparse.Namespace) -> dict[str, dict[str, int]]:
     """Count launches and bytes of the first normal cell, forward and backward, for each engine.
 
-    One launch is counted for whatever PyTorch dispatches, though some of it takes several on CUDA.
+    A dispatched operation counts as one launch, although some take several on CUDA.
     """
     shape = (args.batch, args.channels, args.frames, args.joints)
     found = {}
@@ -170,7 +170,7 @@ def count_cell(args: argparse.Namespace) -> dict[str, dict[str, int]]:
 
 
 def report(args: argparse.Namespace, capability: tuple[int, int]) -> dict[str, Any]:
-    """Compile and count for one kind of GPU."""
+    """Compile and count the kernels for one kind of GPU."""
     found = passes(args, capability)
     kernels: dict[tuple[str, int], dict[str, Any]] = {}
     compiled = {}
@@ -219,11 +219,11 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--frames", type=int, default=112)
     parser.add_argument("--joints", type=int, default=50)
-    parser.add_argument("--width", type=int, help="only cells of so many channels")
-    parser.add_argument("--bandwidth", type=float, default=3.35e12, help="bytes a second (H100)")
-    parser.add_argument("--flops", type=float, default=60e12, help="in float32, a second")
-    parser.add_argument("--overhead", type=float, default=2e-6, help="seconds a launch at least")
-    parser.add_argument("--cell", action="store_true", help="count for one cell with each engine")
+    parser.add_argument("--width", type=int, help="only cells with this number of channels")
+    parser.add_argument("--bandwidth", type=float, default=3.35e12, help="bytes per second (H100)")
+    parser.add_argument("--flops", type=float, default=60e12, help="float32 FLOPs per second")
+    parser.add_argument("--overhead", type=float, default=2e-6, help="least seconds of a launch")
+    parser.add_argument("--cell", action="store_true", help="count for one cell with every engine")
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")
     args = parser.parse_args()
     if args.cell:

@@ -1,18 +1,16 @@
-"""How long a step of the search takes with each engine, and that all of them compute the same.
+"""Time a step of the search with each engine, and check that all engines agree.
 
     python benchmarks/search_step.py --out benchmarks/results/search_step.json
 
-Each engine that can run here has the same supernet, batches and optimiser state; they take turns,
-so that other work on the machine slows them alike. A speed is printed only where loss and
-first-order gradient of the alphas agree; how near the whole gradient of the step is to that of the
-reference in float64 is reported for each, since a finite difference in float32 is less exact than
-that.
+Every engine that runs here gets the same supernet, batches and optimiser state. They take turns, so
+that other work on the machine slows all of them alike. A speed is printed only if loss and
+first-order gradient of the alphas agree. The full gradient of the step is compared with that of the
+reference in float64 and reported, since a finite difference in float32 is less accurate.
 
-Memory is the peak of a process of its own that takes a few steps, less what the process had before
-(on a CPU: Linux only). Launches are the operations that PyTorch dispatches, views included (CPU),
-or the kernels that run (CUDA) in one step. The floor is the arithmetic of the step at the measured
-rate of a large matrix product, or its traffic at the measured rate of a large copy, whichever is
-longer.
+Memory is the peak of a separate process that takes a few steps, minus what it used before (on a
+CPU: Linux only). Launches are the operations that PyTorch dispatches, including views (CPU), or the
+kernels that run (CUDA), in one step. The floor is the longer of two times: the step's arithmetic at
+the measured rate of a large matrix product, and its traffic at that of a large copy.
 """
 
 from __future__ import annotations
@@ -46,21 +44,20 @@ from skelnas.runtime import devices
 
 COMPILED = "reference, torch.compile"
 RECORDED = ", CUDA graph"
-"""Added to an engine's name where its step is recorded."""
+"""Suffix of an engine's name if its step is recorded."""
 LR = 0.015
-"""Rate of w: the search's at its start."""
+"""Learning rate of w at the start of a search."""
 
 PASSES: dict[Order, tuple[int, int]] = {"first": (2, 2), "second": (5, 3)}
-"""Forward passes of a step, and how many of their backwards need the weights' gradients."""
+"""Forward passes of a step, and how many of their backward passes need weight gradients."""
 
 ACCESSES_A_CELL = 280
-"""Tensors [N, C, T, V] that forward and backward of a normal cell must write or read, if the four
-raw outputs of each edge are stored and nothing else: 14 edges, 4 outputs, written once and read
-four times."""
+"""Tensors [N, C, T, V] that both passes of a normal cell must write or read, if only the four raw
+outputs of each edge are stored: 14 edges, 4 outputs, written once and read four times."""
 
 
 class Trial:
-    """A supernet with one engine, what moves it, and what it is measured on."""
+    """A supernet with one engine, its optimisers and its batches."""
 
     def __init__(
         self, engine: str, args: argparse.Namespace, batch_size: int, order: Order
@@ -97,7 +94,7 @@ class Trial:
         return torch.cat([alpha.flatten() for alpha in result.alphas]), result.validation_loss
 
     def in_float64(self) -> Trial:
-        """Return the same in float64."""
+        """Return a copy in float64."""
         trial = copy.copy(self)
         supernet = copy.deepcopy(self.bilevel.supernet).double()
         trial.bilevel = Bilevel(supernet, self.settings)
@@ -109,12 +106,12 @@ class Trial:
         self.bilevel.step(*self.batches, lr=LR)
 
     def warm(self) -> None:
-        """Take the steps that are slower than those after."""
+        """Take the steps that are slower than later ones."""
         for _ in range(NUM_WARMUP_STEPS + 1 if self.settings.cuda_graphs else 1):
             self.step()
 
     def seconds(self) -> float:
-        """Take one step, and wait for the device."""
+        """Take one step, wait for the device and return the time."""
         started = time.perf_counter()
         self.step()
         if self.device.type == "cuda":
@@ -125,11 +122,11 @@ class Trial:
 def measure_engines(
     args: argparse.Namespace, batch_size: int, order: Order
 ) -> list[dict[str, Any]]:
-    """Compare and time all engines in turns; returns one record an engine."""
-    missing = triton.why_not(torch.device(args.device))
-    if missing:
-        print(f"without the Triton engine: {missing}", file=sys.stderr)
-    engines = [engine for engine in ENGINES if engine != "triton" or not missing]
+    """Compare and time all engines in turns; return one record an engine."""
+    why_not = triton.why_not(torch.device(args.device))
+    if why_not:
+        print(f"without the Triton engine: {why_not}", file=sys.stderr)
+    engines = [engine for engine in ENGINES if engine != "triton" or not why_not]
     names = [*engines, *([COMPILED] if args.compile else [])]
     if args.device == "cuda":
         names += [f"{engine}{RECORDED}" for engine in engines]
@@ -153,15 +150,15 @@ def measure_engines(
             times[name].append(trial.seconds())
     reference = statistics.median(times["reference"])
     for record in records:
-        own = times[record["engine"]]
+        seconds = times[record["engine"]]
         record |= {
             "batch_size": batch_size,
             "order": order,
-            "seconds": statistics.median(own),
-            "fastest": min(own),
-            "slowest": max(own),
-            "times_reference": reference / statistics.median(own),
-            "times_reference_fastest": min(times["reference"]) / min(own),
+            "seconds": statistics.median(seconds),
+            "fastest": min(seconds),
+            "slowest": max(seconds),
+            "times_reference": reference / statistics.median(seconds),
+            "times_reference_fastest": min(times["reference"]) / min(seconds),
             "launches": count_launches(trials[record["engine"]]),
         }
     del trials
@@ -176,7 +173,7 @@ def cosine(one: Tensor, other: Tensor) -> float:
 
 
 def count_launches(trial: Trial) -> int:
-    """Count kernels on CUDA, or dispatched operations elsewhere, of one step."""
+    """Count the kernels (CUDA) or dispatched operations (elsewhere) of one step."""
     cuda = trial.device.type == "cuda"
     kind = torch.profiler.ProfilerActivity
     with torch.profiler.profile(activities=[kind.CUDA if cuda else kind.CPU]) as profile:
@@ -187,7 +184,7 @@ def count_launches(trial: Trial) -> int:
 
 
 def peak_in_a_process(args: argparse.Namespace, engine: str, batch_size: int, order: Order) -> int:
-    """Run this program once more, to take two steps with one engine and report its peak."""
+    """Run this program again, to take two steps with one engine and print its peak memory."""
     command = [sys.executable, __file__, "--peak-of", engine, "--batch", str(batch_size)]
     for name in ("device", "threads", "channels", "frames", "joints", "space"):
         command += [f"--{name}", str(getattr(args, name))]
@@ -196,7 +193,7 @@ def peak_in_a_process(args: argparse.Namespace, engine: str, batch_size: int, or
 
 
 def peak_of(args: argparse.Namespace) -> int:
-    """Return how many bytes steps need at most, beyond weights, batches and PyTorch itself."""
+    """Return the peak memory of steps in bytes, without weights, batches and PyTorch itself."""
     trial = Trial(args.peak_of, args, args.batch[0], args.order[0])
     if trial.device.type == "cuda":
         before = torch.cuda.memory_allocated(trial.device)
@@ -210,13 +207,13 @@ def peak_of(args: argparse.Namespace) -> int:
 
 
 def _status(name: str) -> int:
-    """Read a figure of this process in bytes; only Linux has it."""
+    """Read a memory figure of this process, in bytes; Linux only."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def measure_floor(args: argparse.Namespace, batch_size: int, order: Order) -> dict[str, float]:
-    """Measure the two ceilings of the device, and the time that no engine can beat."""
+    """Measure the two rates of the device, and derive the time that no engine can beat."""
     device = torch.device(args.device)
     a = torch.randn(2048, 2048, device=device)
     big = torch.empty(64 * 2**20, device=device)
@@ -240,7 +237,7 @@ def measure_floor(args: argparse.Namespace, batch_size: int, order: Order) -> di
 
 
 def fastest(work: Callable[[], Tensor], device: torch.device, turns: int = 10) -> float:
-    """Return the shortest time that some work takes."""
+    """Return the shortest of several times that some work takes."""
     times = []
     for _ in range(turns):
         started = time.perf_counter()

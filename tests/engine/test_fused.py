@@ -95,7 +95,7 @@ def test_every_space_with_four_nodes(space: str, reduction: bool) -> None:
 
 @pytest.mark.parametrize("reduction", [False, True])
 def test_one_clip(reduction: bool) -> None:
-    """Without squeeze-and-excitation: one clip's mean of normalised values is rounding alone."""
+    """Without squeeze-and-excitation: the mean of one clip's normalised values is only rounding."""
     assert_same(make_case(SPACES["sar-no-se"], (1, 4, 8, 7), reduction))
 
 
@@ -129,7 +129,7 @@ def test_gradients_of_op_weights_alone_are_the_same_when_weights_are_frozen() ->
     assert torch.equal(actual, expected)
 
 
-def test_float32_is_as_near_to_the_truth_as_the_reference_is() -> None:
+def test_float32_is_as_close_to_float64_as_the_reference_is() -> None:
     shape = (4, 8, 20, 11)
     exact = make_case(SPACES["sar"], shape, reduction=False, nodes=4)
     coarse = make_case(SPACES["sar"], shape, reduction=False, nodes=4, dtype=torch.float32)
@@ -140,23 +140,25 @@ def test_float32_is_as_near_to_the_truth_as_the_reference_is() -> None:
     truth, gradients = exact.gradients("reference", exact.leaves)
 
     def distance(engine: str) -> tuple[float, float]:
-        out, own = coarse.gradients(engine, coarse.leaves)
-        by_weights = [(a - b).norm() / b.norm() for a, b in zip(own, gradients, strict=True)]
-        return ((out - truth).norm() / truth.norm()).item(), torch.stack(by_weights).mean().item()
+        out, coarse_gradients = coarse.gradients(engine, coarse.leaves)
+        errors = [
+            (a - b).norm() / b.norm() for a, b in zip(coarse_gradients, gradients, strict=True)
+        ]
+        return ((out - truth).norm() / truth.norm()).item(), torch.stack(errors).mean().item()
 
     for fused_one, reference_one in zip(distance("fused"), distance("reference"), strict=True):
         assert fused_one < 2 * reference_one
         assert fused_one < 1e-5
 
 
-def test_channels_last_or_not_is_the_same() -> None:
+def test_the_memory_format_does_not_matter() -> None:
     case = make_case(SPACES["sar"], (2, 4, 9, 6), reduction=False)
     last = [x.to(memory_format=torch.channels_last) for x in case.inputs]
     out = fused.cell((last[0], last[1]), case.op_weights, case.primitives, case.weights, False)
     assert torch.equal(out, case.run("fused"))
 
 
-def test_what_it_is_given_stays_as_it_is() -> None:
+def test_arguments_are_not_changed() -> None:
     case = make_case(SPACES["sar"], (2, 4, 9, 6), reduction=True)
     before = [tensor.detach().clone() for tensor in case.leaves]
     case.gradients("fused", case.leaves)
@@ -180,21 +182,21 @@ def test_a_second_derivative_is_refused() -> None:
         gradient.sum().backward()
 
 
-def test_it_keeps_less_than_half_of_what_the_reference_keeps() -> None:
-    def kept(engine: str) -> int:
+def test_it_saves_less_than_half_of_what_the_reference_saves() -> None:
+    def saved_bytes(engine: str) -> int:
         storages: dict[int, int] = {}
 
-        def see(tensor: Tensor) -> Tensor:
+        def note(tensor: Tensor) -> Tensor:
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             out = case.run(engine)
         assert out.requires_grad
         return sum(storages.values())
 
     case = make_case(SPACES["sar"], (2, 8, 24, 20), reduction=False, nodes=4)
-    assert kept("fused") < kept("reference") / 2
+    assert saved_bytes("fused") < saved_bytes("reference") / 2
 
 
 def test_every_operation_of_the_reference_has_a_fused_form() -> None:

@@ -1,4 +1,4 @@
-"""The truth itself: against closed forms, against the modules, and by float64 gradcheck."""
+"""The reference: against closed forms, against the modules, and by float64 gradcheck."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernels against the reference: by Triton's interpreter on a CPU, natively on a GPU."""
+"""The kernels against the reference: in Triton's interpreter on a CPU, natively on a GPU."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from skelnas.primitives import SPACES
 from skelnas.runtime import devices
 
 NATIVE = torch.cuda.is_available()
-"""Else kernels are made for the interpreter when they are imported, for all of this process."""
+"""If not, kernels are interpreted; this is fixed for the process when they are imported."""
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -51,7 +51,7 @@ def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fill memory that kernels are to write with NaN, so that none can be read before."""
+    """Fill new memory with NaN, so that reading it before it is written shows."""
 
     def filling(make: Run) -> Run:
         def filled(*args: Any, **named: Any) -> Tensor:
@@ -103,8 +103,8 @@ def test_one_clip_without_squeeze_and_excitation() -> None:
 
 
 def test_three_nodes_and_operations_in_another_order() -> None:
-    own = ("se_connect", "dil_conv_3x3", "none", "max_pool_3x3")
-    assert_same(make(own, (2, 2, 3, 2), reduction=False, nodes=3))
+    ops = ("se_connect", "dil_conv_3x3", "none", "max_pool_3x3")
+    assert_same(make(ops, (2, 2, 3, 2), reduction=False, nodes=3))
 
 
 def test_pools_alone() -> None:
@@ -148,8 +148,8 @@ def test_statistics_survive_a_mean_far_from_zero_in_float32() -> None:
 def test_products_are_rounded_as_the_search_asks(precision: Precision, rounding: str) -> None:
     with devices.precision(precision):
         forward, backward = ahead_of_time.launches_of(SPACES["sar"], (2, 16, 8, 6), False, (9, 0))
-    asked = [launch.arguments.get("PRECISION") for launch in forward + backward]
-    assert set(asked) == {None, rounding}
+    precisions = [launch.arguments.get("PRECISION") for launch in forward + backward]
+    assert set(precisions) == {None, rounding}
     assert (len(forward), len(backward)) == (29, 45)
 
 
@@ -161,29 +161,29 @@ def test_a_second_derivative_is_refused() -> None:
         once.sum().backward()
 
 
-def test_the_check_of_a_device_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_of_a_device_finds_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     if not NATIVE:
         monkeypatch.setattr(check, "SHAPE", (1, 2, 2, 3))
         monkeypatch.setattr(check, "PRIMITIVES", ("skip_connect", "conv_3x3"))
         monkeypatch.setattr(check, "NODES", 1)
     assert check.largest_error(DEVICE) < triton.TOLERANCE
     right = mixed_cell.evaluate
-    monkeypatch.setattr(check, "evaluate", lambda *given: 1.01 * right(*given))
+    monkeypatch.setattr(check, "evaluate", lambda *args: 1.01 * right(*args))
     assert check.largest_error(DEVICE) > triton.TOLERANCE
 
 
 @pytest.mark.skipif(NATIVE, reason="CUDA is there")
-def test_without_cuda_the_engine_is_the_fused_one_and_is_refused_by_name() -> None:
+def test_without_cuda_the_fused_engine_is_used_and_triton_is_refused() -> None:
     cell = make(("conv_3x3",), (1, 2, 4, 3), reduction=False, nodes=1)
-    given = cell.inputs, cell.op_weights, cell.primitives, cell.weights, False
-    assert torch.equal(ENGINES["triton"](*given), ENGINES["fused"](*given))
+    args = cell.inputs, cell.op_weights, cell.primitives, cell.weights, False
+    assert torch.equal(ENGINES["triton"](*args), ENGINES["fused"](*args))
     assert choose_engine(SearchSettings()).name == "fused"
     with pytest.raises(UsageError, match="triton cannot be used: its kernels need CUDA, not cpu"):
         choose_engine(SearchSettings(engine="triton"))
 
 
 @pytest.mark.skipif(not NATIVE, reason="needs a CUDA device")
-def test_with_cuda_the_engine_is_taken() -> None:
+def test_with_cuda_the_engine_is_used() -> None:
     assert triton.why_not(DEVICE) == ""
     assert choose_engine(SearchSettings()).name == "triton"
 
@@ -196,7 +196,7 @@ def test_with_cuda_the_engine_is_taken() -> None:
         ({"hessian": "exact"}, "triton cannot be differentiated twice"),
     ],
 )
-def test_what_has_no_kernel_is_named(changes: dict[str, Any], message: str) -> None:
+def test_the_reason_against_the_engine_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         choose_engine(SearchSettings(engine="triton").model_copy(update=changes))
 
@@ -216,17 +216,15 @@ KERNELS = {
 }
 
 EVERY_KERNEL = os.environ.get("SKELNAS_EVERY_KERNEL", "")
-"""If set, kernels of all cells of the paper's search are compiled for all GPUs: five minutes."""
+"""If set, compile the kernels of all cells of the paper's search for all GPUs: five minutes."""
 
 ALWAYS = ((16, "9.0"), (16, "8.6"), (32, "8.9"), (64, "8.0"))
-"""Widths and GPUs of which each is compiled for once, at least."""
+"""Widths and GPUs that are always compiled: each at least once."""
 
 
 @pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "9.0"])
 @pytest.mark.parametrize("width", [16, 32, 64])
-def test_compiled_kernels_need_no_more_than_there_is(
-    tmp_path: Path, width: int, capability: str
-) -> None:
+def test_compiled_kernels_fit_the_gpu(tmp_path: Path, width: int, capability: str) -> None:
     if not EVERY_KERNEL and (width, capability) not in ALWAYS:
         pytest.skip("SKELNAS_EVERY_KERNEL=1 compiles these as well")
     command = [

@@ -137,10 +137,10 @@ class Separable(Operation):
                 weight, weight_gram, rstd, op_weights, cross, len(hs[0])
             )
             grad_op_weights.append(factors.grad_op_weights)
-            op_weights = torch.ones_like(op_weights)  # earlier stages are not weighted
             view, image, stride, dilation = self._source(node)
             images = [image] * num_edges
             if stage:
+                op_weights = torch.ones_like(op_weights)  # earlier stages are not weighted
                 zs = saved[start - num_edges : start]
                 images, stride, dilation = [to_image(z, node.edge_size) for z in zs], 1, 1
             for k, (of_g, of_h) in enumerate(zip(factors.of_g, factors.of_y, strict=True)):
