@@ -48,7 +48,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_a_target(page: Path) -> None:
     for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", prose(page)):
         if re.match(r"[a-z]+:", target):
             continue
@@ -103,14 +103,16 @@ def execute(line: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md", "docs/contributing.md"])
-def test_shell_blocks_run_or_say_what_they_need(
+def test_shell_blocks_run_or_state_what_they_need(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for line in commands(ROOT / name):
         execute(line, tmp_path, monkeypatch)
 
 
-def test_the_tutorial_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tutorial_runs_from_start_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for line in commands(DOCS / "tutorial.md"):
         execute(line, tmp_path, monkeypatch)
     for file in ("search.html", "model.html", "cells.svg", "clip.png", "confusion.csv"):
@@ -137,14 +139,14 @@ def template(node: ast.AST) -> str:
     return ""
 
 
-def test_the_messages_that_are_explained_are_those_of_the_code() -> None:
+def test_the_explained_messages_exist_in_the_code() -> None:
     page = (DOCS / "errors.md").read_text(encoding="utf-8")
     explained = re.findall(r"^### `(.*)`$", page, flags=re.MULTILINE)
     assert len(explained) > 20
     assert set(explained) - set(messages()) == set()
 
 
-def test_every_page_has_a_place_on_the_site() -> None:
+def test_every_page_is_in_the_navigation() -> None:
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[1]
     assert sorted(re.findall(r": ([\w-]+\.md)$", nav, re.MULTILINE)) == sorted(
         page.name for page in DOCS.glob("*.md")
@@ -199,7 +201,7 @@ def test_example_of_a_source(tmp_path: Path) -> None:
         assert cache.clips.names == ["walk-01-001", "walk-07-001", "wave-01-001", "wave-07-001"]
 
 
-def test_own_recordings_from_csv_files_to_an_evaluated_model(
+def test_custom_recordings_from_csv_files_to_an_evaluated_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heading = "### From CSV files to an evaluated model"
@@ -231,7 +233,7 @@ def test_example_of_reading_a_model(tmp_path: Path) -> None:
     assert printed == "[3, 8, 4] 2 classes\n"
 
 
-def test_the_whole_line_from_python(tmp_path: Path) -> None:
+def test_the_whole_pipeline_from_python(tmp_path: Path) -> None:
     whole, loading = (
         example("python.md", heading)
         for heading in ("## The commands as functions", "## A trained model")

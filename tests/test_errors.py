@@ -19,7 +19,7 @@ def test_long_values_are_cut() -> None:
     assert text.endswith("999...")
 
 
-def test_an_allocation_that_no_machine_can_make() -> None:
+def test_an_impossible_allocation_counts_as_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)

@@ -47,7 +47,7 @@ def test_json_round_trip(genotype: Genotype) -> None:
     assert allows(SCHEMA, genotype.to_dict())
 
 
-def test_json_is_written_for_readers() -> None:
+def test_json_is_written_readably() -> None:
     assert parse(json.dumps(document()), "text").to_json() == (
         "{\n"
         '  "format": "skelnas-genotype",\n'
@@ -73,7 +73,7 @@ def test_json_is_written_for_readers() -> None:
         ("{}", "here: not a genotype: expected"),
     ],
 )
-def test_text_that_is_not_a_genotype(text: str, message: str) -> None:
+def test_text_that_is_not_a_genotype_is_refused(text: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         parse(text, "here")
     assert str(caught.value).startswith(message)
@@ -104,7 +104,7 @@ def allows(schema: dict[str, Any], value: Any) -> bool:
     )
 
 
-def test_the_schema_knows_the_operations() -> None:
+def test_the_schema_lists_the_operations() -> None:
     assert SCHEMA["$defs"]["edge"]["prefixItems"][0]["enum"] == OPS
 
 
@@ -182,7 +182,9 @@ def one_edge(edge: object) -> dict[str, Any]:
         ),
     ],
 )
-def test_broken_documents_are_named_exactly(broken: dict[str, Any], message: str) -> None:
+def test_broken_documents_are_refused_with_the_exact_location(
+    broken: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError) as caught:
         parse(json.dumps(broken), "my.json")
     assert str(caught.value).startswith(f"my.json: {message}")
@@ -190,7 +192,7 @@ def test_broken_documents_are_named_exactly(broken: dict[str, Any], message: str
     assert allows(SCHEMA, broken) == bool(beyond_a_schema)
 
 
-def test_an_unknown_operation_is_answered_with_the_known_ones() -> None:
+def test_an_unknown_operation_is_reported_with_the_known_ones() -> None:
     with pytest.raises(InputError) as caught:
         from_dict(one_edge(["none", 0]), "my.json")
     assert caught.value.hint == f"known: {', '.join(OPS)}"
@@ -235,7 +237,7 @@ def test_load_from_standard_input() -> None:
 
 
 @pytest.mark.parametrize("stdin", [None, "", " \n"])
-def test_load_from_empty_standard_input(stdin: str | None) -> None:
+def test_load_from_empty_standard_input_is_refused(stdin: str | None) -> None:
     with pytest.raises(InputError, match=r"^standard input: expected a genotype, got nothing$"):
         load("-", stdin)
 
@@ -249,7 +251,7 @@ def test_load_of_a_missing_file_names_the_choices(tmp_path: Path) -> None:
         assert choice in (caught.value.hint or "")
 
 
-def test_load_of_what_cannot_be_read(tmp_path: Path) -> None:
+def test_load_of_an_unreadable_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r": cannot be read as a genotype \(.+\)$"):
         load(str(tmp_path))
     path = tmp_path / "binary.json"
@@ -273,7 +275,7 @@ def test_load_of_random_genotypes() -> None:
 
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("keep", [1, 2, 3])
-def test_random_genotypes_are_of_their_space(space: str, keep: int) -> None:
+def test_random_genotypes_belong_to_their_space(space: str, keep: int) -> None:
     genotype = random_genotype(3, space, num_nodes=5, keep=keep)
     assert parse(genotype.to_json(), "text") == genotype
     for cell in (genotype.normal, genotype.reduction):
@@ -283,7 +285,7 @@ def test_random_genotypes_are_of_their_space(space: str, keep: int) -> None:
             assert {edge.op for edge in node} <= set(SPACES[space]) - {"none"}
 
 
-def test_names_of_spaces_and_lists_of_operations() -> None:
+def test_spaces_are_parsed_by_name_or_as_a_list_of_operations() -> None:
     assert candidates("darts") == SPACES["darts"]
     assert candidates("conv_7x1_1x7, none,sep_conv_3x3") == ("none", "sep_conv_3x3", "conv_7x1_1x7")
     for name, ops in SPACES.items():
@@ -302,6 +304,6 @@ def test_names_of_spaces_and_lists_of_operations() -> None:
         ("conv_3x3", "two operations or more"),
     ],
 )
-def test_spaces_that_cannot_be_searched(space: str, message: str) -> None:
+def test_invalid_spaces_are_refused(space: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         candidates(space)

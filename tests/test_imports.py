@@ -16,7 +16,7 @@ import pytest
         "skelnas.reporting.page",
     ],
 )
-def test_starts_without_what_takes_long_to_import(module: str) -> None:
+def test_starts_without_slow_imports(module: str) -> None:
     script = (
         f"import sys, {module}\n"
         "print(*(name for name in ('torch', 'matplotlib') if name in sys.modules))"

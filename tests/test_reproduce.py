@@ -190,7 +190,7 @@ def test_ablation_of_one_operation_and_of_chosen_rows(folder: Path, skelnas: str
 
 
 @pytest.mark.parametrize("row", ["no-emma", "no-se"])  # random:0 is no file that squeezes
-def test_ablation_has_no_other_rows(tmp_path: Path, row: str) -> None:
+def test_ablation_refuses_unknown_rows(tmp_path: Path, row: str) -> None:
     done = subprocess.run(
         ["bash", str(TABLES / "ablation.sh"), "ntu.h5", "results", "random:0"],
         cwd=tmp_path,
@@ -233,7 +233,7 @@ def test_comparison_trains_all_networks_alike(folder: Path, skelnas: str) -> Non
     assert text.count("\n| ") == 2 + 3
 
 
-def test_what_a_row_says_wins_over_what_is_asked_of_all(folder: Path) -> None:
+def test_options_of_a_row_override_options_for_all(folder: Path) -> None:
     arguments = ["ntu.h5", "results", "random:0", "xview"]
     more = {"TRAIN": "--streams joint,bone --branches --scale 0.5", "DRY_RUN": "1"}
     commands = go(folder, "ablation", arguments, "false", **more)

@@ -18,7 +18,7 @@ from skelnas.genotype import (
 )
 
 
-def test_softmax_adds_up_to_one_and_bears_large_values() -> None:
+def test_softmax_sums_to_one_even_for_large_values() -> None:
     assert softmax([0.0, 0.0]) == [0.5, 0.5]
     assert softmax([1000.0, 1000.0, -1000.0]) == [0.5, 0.5, 0.0]
 
@@ -44,7 +44,7 @@ class TestFromAlphas:
             (Edge("skip_connect", 0), Edge("max_pool_3x3", 2)),
         )
 
-    def test_none_takes_its_share_but_is_never_chosen(self) -> None:
+    def test_none_counts_in_the_softmax_but_is_never_chosen(self) -> None:
         # Edge 0's operation has the larger alpha, but `none` leaves it the smaller share.
         alphas = [[9.0, 5.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
         assert self.derive(alphas, keep=1) == ((Edge("conv_3x3", 1),),)
@@ -92,7 +92,7 @@ class TestMaxSkip:
         {"none": 0.0, "skip_connect": 0.6, "max_pool_3x3": 0.1, "conv_3x3": 0.2},  # 2 → 3
     ]
 
-    def test_without_a_limit(self) -> None:
+    def test_without_a_limit_skips_are_not_replaced(self) -> None:
         expected = (
             (Edge("skip_connect", 0), Edge("skip_connect", 1)),
             (Edge("skip_connect", 0), Edge("skip_connect", 2)),
@@ -100,32 +100,32 @@ class TestMaxSkip:
         assert choose_cell(self.scores) == expected
         assert choose_cell(self.scores, max_skip=4) == expected
 
-    def test_another_edge_of_the_node_takes_the_place(self) -> None:
+    def test_a_skip_is_replaced_by_another_edge_of_the_node(self) -> None:
         assert choose_cell(self.scores, max_skip=3)[1] == (
             Edge("skip_connect", 0),
             Edge("conv_3x3", 1),
         )
 
-    def test_the_next_operation_of_the_edge_takes_the_place(self) -> None:
+    def test_a_skip_is_replaced_by_the_next_operation_of_its_edge(self) -> None:
         assert choose_cell(self.scores, max_skip=2)[0] == (
             Edge("skip_connect", 0),
             Edge("conv_3x3", 1),
         )
 
-    def test_none_is_left(self) -> None:
+    def test_a_limit_of_zero_leaves_no_skips(self) -> None:
         assert choose_cell(self.scores, max_skip=0) == (
             (Edge("conv_3x3", 1), Edge("max_pool_3x3", 0)),
             (Edge("conv_3x3", 1), Edge("max_pool_3x3", 0)),
         )
 
-    def test_a_skip_that_takes_the_place_of_a_skip_counts_again(self) -> None:
+    def test_a_skip_that_replaces_a_skip_is_counted(self) -> None:
         scores = [
             {"skip_connect": 0.9, "conv_3x3": 0.0},  # 0 → 2
             {"skip_connect": 0.8, "conv_3x3": 0.1},  # 1 → 2
         ]
         assert choose_cell(scores, keep=1, max_skip=0) == ((Edge("conv_3x3", 1),),)
 
-    def test_of_equal_skips_the_last_goes_first(self) -> None:
+    def test_among_equal_skips_the_last_is_replaced_first(self) -> None:
         scores = [{"skip_connect": 0.5, "conv_3x3": 0.4}] * 2
         assert choose_cell(scores, max_skip=1) == ((Edge("skip_connect", 0), Edge("conv_3x3", 1)),)
 
@@ -136,7 +136,7 @@ class TestMaxSkip:
         assert genotype.reduction == ((Edge("skip_connect", 0), Edge("skip_connect", 1)),)
         assert count_skips(genotype) == 0
 
-    def test_nothing_but_skips_cannot_be_limited(self) -> None:
+    def test_a_cell_of_skips_alone_cannot_be_limited(self) -> None:
         alphas = [[0.0, 1.0]] * 2
         ops = ("none", "skip_connect")
         assert count_skips(from_alphas(alphas, alphas, ops)) == 2

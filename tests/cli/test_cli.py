@@ -70,7 +70,7 @@ def folder(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_derive_prints_a_genotype_and_nothing_else(folder: Path) -> None:
+def test_derive_prints_only_the_genotype(folder: Path) -> None:
     finished = run("skelnas derive run", folder)
     assert json.loads(finished.stdout)["format"] == "skelnas-genotype"
     assert finished.stderr == ""
@@ -79,7 +79,7 @@ def test_derive_prints_a_genotype_and_nothing_else(folder: Path) -> None:
     assert (folder / "cells.svg").read_text().startswith("<?xml")
 
 
-def test_report_writes_a_page_and_says_where(folder: Path) -> None:
+def test_report_writes_a_page_and_prints_its_path(folder: Path) -> None:
     finished = run("skelnas report run --out page.html && skelnas report model", folder)
     assert finished.returncode == 0
     assert finished.stdout == ""
@@ -108,7 +108,7 @@ def test_the_confusion_matrix_is_a_table_with_names(folder: Path) -> None:
     assert [[int(n) for n in row.split(",")[1:]] for row in rows] == expected
 
 
-def test_scores_are_compared_and_put_together(folder: Path) -> None:
+def test_score_files_are_compared_and_combined(folder: Path) -> None:
     finished = run(
         "skelnas evaluate c.h5 model --scores s.npz --json && "
         "skelnas evaluate c.h5 model --scores s.safetensors --compare s.npz --json && "
@@ -128,13 +128,13 @@ def test_scores_are_compared_and_put_together(folder: Path) -> None:
     assert "A - B" in finished.stdout
 
 
-def test_a_reader_that_leaves_early_is_no_failure_to_shout_about(folder: Path) -> None:
+def test_a_closed_pipe_prints_no_error(folder: Path) -> None:
     finished = run("skelnas evaluate c.h5 model --json | head -c 1; true", folder)
     assert finished.stdout == "{"
     assert "Traceback" not in finished.stderr
 
 
-def test_prepare_synthetic_and_inspect_by_json(tmp_path: Path) -> None:
+def test_prepare_synthetic_and_inspect_as_json(tmp_path: Path) -> None:
     finished = run("skelnas prepare synthetic --clips 16 s.h5 --json", tmp_path)
     assert finished.returncode == 0, finished.stderr
     report = json.loads(finished.stdout)
@@ -161,7 +161,7 @@ def test_prepare_real_recordings(
     assert {name: [part["train"], part["test"]] for name, part in found.items()} == splits
 
 
-def test_a_broken_file_is_left_out_listed_and_in_the_exit_code(tmp_path: Path) -> None:
+def test_a_broken_file_is_skipped_reported_and_sets_the_exit_code(tmp_path: Path) -> None:
     from skelnas.data.readers.synthetic import write_raw
 
     first, second = write_raw(tmp_path / "raw", num_clips=2)
@@ -177,7 +177,7 @@ def test_a_broken_file_is_left_out_listed_and_in_the_exit_code(tmp_path: Path) -
     assert first.exists()
 
 
-def test_defaults_then_file_then_environment_then_flag(folder: Path) -> None:
+def test_flags_override_environment_over_config_file_over_defaults(folder: Path) -> None:
     (folder / "s.toml").write_text(
         "epochs = 9\nlr = 0.3\n[search]\nepochs = 7\nbatch-size = 4\n[train]\ncrop = 0.5\n"
     )
@@ -193,7 +193,7 @@ def test_defaults_then_file_then_environment_then_flag(folder: Path) -> None:
     assert not (folder / "x").exists()
 
 
-def test_several_seeds_are_compared_and_one_is_picked(folder: Path, tmp_path: Path) -> None:
+def test_seeds_are_compared_and_one_is_picked(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "short.toml").write_text("[train]\nlayers = 3\nchannels = 2\nbatch-size = 6\n")
     command = f"skelnas search c.h5 --out {tmp_path}/out {SEARCH} --order first --repeats 2"
     command += f" --train-config {tmp_path}/short.toml"
@@ -309,7 +309,7 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas demo --out run", None, 2, ["run", "not empty"]),
     ],
 )
-def test_bad_input_is_one_clear_line_and_loses_nothing(
+def test_bad_input_is_reported_in_one_line_and_changes_nothing(
     folder: Path, command: str, stdin: str | None, code: int, words: list[str]
 ) -> None:
     (folder / "text.h5").write_text("a letter to a friend")
@@ -329,7 +329,7 @@ def test_bad_input_is_one_clear_line_and_loses_nothing(
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_prints_how_to_resume(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = f"search c.h5 --out {out} {SEARCH}".replace("--epochs 1", "--epochs 500").split()
     process = subprocess.Popen(
@@ -351,7 +351,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
-def test_on_a_terminal_a_live_view_shows_the_search_and_vanishes(
+def test_a_terminal_shows_a_live_view_that_is_cleared_at_the_end(
     folder: Path, tmp_path: Path
 ) -> None:
     import pty
@@ -384,7 +384,7 @@ def test_on_a_terminal_a_live_view_shows_the_search_and_vanishes(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_that_an_import_swallows_is_no_bug(
+def test_an_interrupt_during_an_import_is_not_reported_as_a_bug(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
     def half_imported() -> None:
@@ -405,7 +405,7 @@ def test_an_interrupt_that_an_import_swallows_is_no_bug(
     assert capsys.readouterr().err == "skelnas: interrupted\n"
 
 
-def test_ctrl_c_while_the_command_line_is_imported(
+def test_ctrl_c_while_the_command_line_is_being_imported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class HalfImported(ModuleType):
@@ -421,14 +421,14 @@ def test_ctrl_c_while_the_command_line_is_imported(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
-def test_a_closed_output_is_named(folder: Path) -> None:
+def test_a_closed_stdout_is_reported(folder: Path) -> None:
     command = f"{SKELNAS} derive run >&-"
     closed = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True)
     assert closed.returncode == 1
     assert closed.stderr == "skelnas: cannot print the result: standard output is closed\n"
 
 
-def test_killed_outright_and_resumed(folder: Path, tmp_path: Path) -> None:
+def test_a_killed_search_resumes(folder: Path, tmp_path: Path) -> None:
     flags = SEARCH.replace("--epochs 1", "--epochs 4")
     whole = run(f"skelnas search c.h5 --out {tmp_path}/whole {flags}", folder)
     assert whole.returncode == 0
@@ -450,7 +450,7 @@ def test_killed_outright_and_resumed(folder: Path, tmp_path: Path) -> None:
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_version_and_help_need_no_torch(tmp_path: Path) -> None:
+def test_version_and_help_do_not_import_torch(tmp_path: Path) -> None:
     assert run("skelnas --version", tmp_path).stdout == "0.1.0\n"
     text = run("skelnas search --help", tmp_path, COLUMNS="80").stdout
     assert "Example: skelnas search" in text
@@ -465,7 +465,7 @@ def test_no_color_and_width_are_obeyed(folder: Path) -> None:
     assert max(map(len, finished.stdout.splitlines())) <= 60
 
 
-def test_debug_shows_the_traceback(folder: Path) -> None:
+def test_debug_prints_the_traceback(folder: Path) -> None:
     finished = run("skelnas derive model", folder, SKELNAS_DEBUG="1")
     assert finished.returncode == 3
     assert "Traceback" in finished.stderr

@@ -36,7 +36,7 @@ def test_an_option_is_described_in_one_line_of_80_columns(name: str) -> None:
             assert len(text) <= longest, f"{parameter.name}: {text}"
 
 
-def test_the_list_of_commands_imports_none_of_them() -> None:
+def test_listing_the_commands_imports_none_of_them() -> None:
     script = (
         "import sys; from skelnas.cli import app; from typer.testing import CliRunner\n"
         "done = CliRunner().invoke(app, ['--help'])\n"
@@ -67,7 +67,7 @@ def test_completion(words: str, expected: list[str], tmp_path: Path) -> None:
     assert done.stdout.split() == expected, done.stderr
 
 
-def test_a_command_that_is_mistyped(tmp_path: Path) -> None:
+def test_a_mistyped_command_gets_a_suggestion(tmp_path: Path) -> None:
     done = run("skelnas evalute", tmp_path)
     assert done.returncode == 2
     assert "Did you mean 'evaluate'?" in done.stderr

@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_table_and_verification(folder: Path) -> None:
+def test_inspect_prints_a_table_and_verifies_checksums(folder: Path) -> None:
     finished = run("skelnas inspect c.h5 --verify", folder)
     assert finished.returncode == 0, finished.stderr
     for word in ("16 clips", "synthetic", "body_rule: denoise", "float16 gzip", "xsub", "xview"):
@@ -26,7 +26,7 @@ def test_table_and_verification(folder: Path) -> None:
     assert finished.stderr == "c.h5 is intact: all 16 clips match their checksums\n"
 
 
-def test_json(folder: Path) -> None:
+def test_inspect_prints_json(folder: Path) -> None:
     facts = json.loads(run("skelnas inspect c.h5 --json", folder).stdout)
     assert (facts["clips"], facts["source"], facts["storage"]) == (16, "synthetic", "float16 gzip")
     assert "damage" not in facts
@@ -34,7 +34,7 @@ def test_json(folder: Path) -> None:
     assert facts["damage"] == []
 
 
-def test_a_damaged_cache_has_an_exit_code(folder: Path) -> None:
+def test_a_damaged_cache_sets_the_exit_code(folder: Path) -> None:
     (folder / "bad.h5").write_bytes((folder / "c.h5").read_bytes())
     with h5py.File(folder / "bad.h5", "a") as file:
         for start in file["clips/start"]:
@@ -47,7 +47,7 @@ def test_a_damaged_cache_has_an_exit_code(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["clip.png", "clip.gif"])
-def test_pictures(folder: Path, name: str) -> None:
+def test_clips_are_drawn(folder: Path, name: str) -> None:
     with h5py.File(folder / "c.h5") as file:
         clip = file["clips/name"].asstr()[3]
     finished = run(f"skelnas inspect c.h5 --clip {clip} --plot {name} --poses 3", folder)
@@ -66,11 +66,13 @@ def test_pictures(folder: Path, name: str) -> None:
         ("skelnas inspect nowhere.h5", 3, ["nowhere.h5", "No such file"]),
     ],
 )
-def test_invalid_requests(folder: Path, command: str, code: int, words: list[str]) -> None:
+def test_invalid_requests_are_refused(
+    folder: Path, command: str, code: int, words: list[str]
+) -> None:
     fails(command, folder, code, *words)
 
 
-def test_too_many_broken_files(tmp_path: Path) -> None:
+def test_prepare_stops_at_too_many_broken_files(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     for action in range(1, 5):
         (tmp_path / "raw" / f"S001C001P001R001A{action:03}.skeleton").write_text("broken")

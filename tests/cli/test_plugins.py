@@ -63,7 +63,7 @@ def test_a_source_from_another_package_is_a_command(site: Path) -> None:
         assert (cache.source, len(cache.clips.names)) == ("own", 300)
 
 
-def test_help_names_it_and_imports_nothing(site: Path) -> None:
+def test_help_lists_the_plugin_without_importing_it(site: Path) -> None:
     done = skelnas(site, "prepare", "--help")
     assert "Source from the package own-clips 1.2." in done.stdout
     assert "imported" not in done.stdout

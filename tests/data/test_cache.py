@@ -92,7 +92,7 @@ def test_clips_are_read_as_written(cache: Cache) -> None:
         assert (cache.num_persons[index], cache.num_frames[index]) == clip.present.shape
 
 
-def test_the_head_is_read_as_written(cache: Cache) -> None:
+def test_metadata_is_read_as_written(cache: Cache) -> None:
     assert cache.layout == LAYOUT
     assert cache.classes == CLASSES
     assert cache.source == "fake"
@@ -150,7 +150,7 @@ def test_load_keeps_the_order_of_indices(
 
 
 @pytest.mark.parametrize("index", [-1, 20])
-def test_no_such_clip(cache: Cache, index: int) -> None:
+def test_a_missing_clip_is_reported(cache: Cache, index: int) -> None:
     with pytest.raises(IndexError, match="clips are 0 to 19"):
         cache.read(index)
     with pytest.raises(IndexError, match="clips are 0 to 19"):
@@ -171,7 +171,9 @@ def test_one_clip_is_one_contiguous_range_of_rows(tmp_path: Path) -> None:
         assert file["poses"].shape == (start, 4, 3)
 
 
-def test_poses_that_need_many_flushes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_poses_larger_than_the_write_buffer_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = write(tmp_path / "whole.h5", recordings(50)).read_bytes()
     monkeypatch.setattr(writer_module, "FLUSH_BYTES", 1000)
     out = write(tmp_path / "many.h5", recordings(50))
@@ -192,7 +194,7 @@ def _sum_of_poses(path: str) -> float:
         return float(cache.load(range(len(cache))).poses.sum())
 
 
-def test_many_processes_read_at_once(cache: Cache) -> None:
+def test_several_processes_can_read_at_once(cache: Cache) -> None:
     context = multiprocessing.get_context("spawn")
     with context.Pool(2) as pool:
         sums = pool.map(_sum_of_poses, [str(cache.path)] * 4)
@@ -255,7 +257,7 @@ def test_a_killed_writer_leaves_no_file_that_opens(tmp_path: Path) -> None:
         Cache.open(left)
 
 
-def test_a_missing_folder(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SkelnasError, match=r"cannot write .*No such file or directory"):
         new_writer(tmp_path / "nowhere" / "cache.h5")
 
@@ -384,12 +386,12 @@ def test_inconsistent_tables_are_rejected(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cache_needs_clips(tmp_path: Path) -> None:
+def test_a_cache_without_clips_is_refused(tmp_path: Path) -> None:
     with new_writer(tmp_path / "cache.h5") as writer, pytest.raises(InputError, match="no clips"):
         finish(writer, 0)
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read the cache .*No such file") as caught:
         Cache.open(tmp_path / "cache.h5")
     assert caught.value.exit_code == 3
@@ -402,7 +404,7 @@ def test_a_folder_is_not_a_cache(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF", b"PK\x03\x04 a zip file", b"x" * 5000])
-def test_a_file_that_is_not_hdf5(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "cache.h5"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"cache\.h5 is not an HDF5 file"):
@@ -410,7 +412,7 @@ def test_a_file_that_is_not_hdf5(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", [None, "other", 3, [1, 2], b"skelnas-cache\xff"])
-def test_an_hdf5_file_of_another_kind(tmp_path: Path, kind: object) -> None:
+def test_an_hdf5_file_of_another_kind_is_refused(tmp_path: Path, kind: object) -> None:
     path = tmp_path / "other.h5"
     with h5py.File(path, "w") as file:
         if kind is not None:
@@ -419,7 +421,7 @@ def test_an_hdf5_file_of_another_kind(tmp_path: Path, kind: object) -> None:
         Cache.open(path)
 
 
-def test_another_schema_version(tmp_path: Path) -> None:
+def test_another_schema_version_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "cache.h5", recordings(2))
     with h5py.File(path, "a") as file:
         file.attrs["schema_version"] = 2
@@ -428,7 +430,7 @@ def test_another_schema_version(tmp_path: Path) -> None:
     assert "again" in str(caught.value.hint)
 
 
-def test_a_truncated_file(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     whole = write(tmp_path / "cache.h5", recordings(40)).read_bytes()
     path = tmp_path / "short.h5"
     for length in [9, 50, 200, 1000, len(whole) // 2, len(whole) - 1]:
@@ -449,7 +451,7 @@ def test_a_truncated_file(tmp_path: Path) -> None:
         "rule",
     ],
 )
-def test_a_cache_with_inconsistent_contents(tmp_path: Path, damage: str) -> None:
+def test_a_cache_with_inconsistent_contents_is_refused(tmp_path: Path, damage: str) -> None:
     path = write(tmp_path / "cache.h5", recordings(3))
     with h5py.File(path, "a") as file:
         match damage:

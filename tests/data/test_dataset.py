@@ -81,15 +81,15 @@ def augmented(dataset: Dataset, seed: int = 0, **augment: float) -> torch.Tensor
     return dataset.batch(indices, AugmentSettings(**augment), generator).x
 
 
-def test_linear_sampling_spans_the_clip() -> None:
+def test_linear_sampling_spans_the_whole_clip() -> None:
     assert values(make_dataset(make_clips(ramp(3)))) == [1, 1.5, 2, 2.5, 3]
 
 
-def test_linear_sampling_of_a_single_frame() -> None:
+def test_linear_sampling_repeats_a_single_frame() -> None:
     assert values(make_dataset(make_clips(ramp(1)))) == [1] * 5
 
 
-def test_nearest_sampling_takes_frames_as_they_are() -> None:
+def test_nearest_sampling_does_not_interpolate() -> None:
     short = make_dataset(make_clips(ramp(3)), interpolation="nearest")
     assert values(short) == [1, 1, 2, 2, 3]
     long = make_dataset(make_clips(ramp(10)), interpolation="nearest")
@@ -97,7 +97,7 @@ def test_nearest_sampling_takes_frames_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("num_frames", [22, 29, 112, 300])
-def test_nearest_sampling_of_as_many_frames_changes_nothing(num_frames: int) -> None:
+def test_nearest_sampling_to_the_same_length_changes_nothing(num_frames: int) -> None:
     same = make_dataset(make_clips(ramp(num_frames)), frames=num_frames, interpolation="nearest")
     assert values(same) == [frame + 1 for frame in range(num_frames)]
 
@@ -106,7 +106,7 @@ def test_one_frame_out_of_many() -> None:
     assert values(make_dataset(make_clips(ramp(4)), frames=1)) == [1]
 
 
-def test_joints_of_persons_lie_side_by_side_and_an_absent_person_is_zero() -> None:
+def test_persons_are_concatenated_along_joints_and_absent_ones_are_zero() -> None:
     dataset = make_dataset(make_clips(ramp(3, persons=2), ramp(3)), persons=2)
     assert dataset.shape == (3, 5, 8)
     batch = dataset.batch(torch.tensor([1, 0]))
@@ -116,7 +116,7 @@ def test_joints_of_persons_lie_side_by_side_and_an_absent_person_is_zero() -> No
     assert values(dataset, 1, person=1) == [0] * 5
 
 
-def test_never_interpolates_across_absence() -> None:
+def test_sampling_does_not_interpolate_across_absent_frames() -> None:
     poses, present = ramp(3)
     present[0, 1] = False
     dataset = make_dataset(make_clips((poses, present)), frames=9)
@@ -125,7 +125,7 @@ def test_never_interpolates_across_absence() -> None:
     assert values(dataset) == [1, 1, 1, 0, 0, 0, 0, 3, 3]
 
 
-def test_centre_is_the_centre_joint_of_the_first_person_when_first_seen() -> None:
+def test_the_origin_is_the_center_joint_of_the_first_person_when_first_present() -> None:
     poses, present = ramp(3, persons=2)
     poses[:, :, 1] += 0.25
     present[0, 0] = False  # the first person comes in the second frame
@@ -134,7 +134,7 @@ def test_centre_is_the_centre_joint_of_the_first_person_when_first_seen() -> Non
     assert values(dataset, person=1) == [101 - 2.25, 102 - 2.25, 103 - 2.25]
 
 
-def test_second_person_is_the_origin_where_the_first_is_never_seen() -> None:
+def test_the_second_person_is_the_origin_if_the_first_is_never_present() -> None:
     poses, present = ramp(2, persons=2)
     present[0] = False
     dataset = make_dataset(make_clips((poses, present)), persons=2, frames=2, center=True)
@@ -164,7 +164,7 @@ def test_alignment_undoes_any_rotation() -> None:
     assert x[0, :, 0, 2].tolist() == pytest.approx([1, -1, 0])  # left hip: along x, below spine
 
 
-def test_alignment_leaves_a_degenerate_body_alone() -> None:
+def test_alignment_does_not_change_a_degenerate_body() -> None:
     poses, present = np.ones((1, 2, 4, 3)), np.ones((1, 2), dtype=bool)
     dataset = make_dataset(make_clips((poses, present)), align=True)
     assert values(dataset) == [1] * 5
@@ -176,7 +176,7 @@ def test_alignment_needs_a_spine() -> None:
         make_dataset(make_clips(ramp(2)), layout=flat, align=True)
 
 
-def test_score_channel_is_neither_centred_nor_turned() -> None:
+def test_the_score_channel_is_neither_centred_nor_rotated() -> None:
     flat = Layout(joints=("a", "b", "c", "d"), channels=("x", "y", "score"), center_joint=0)
     dataset = make_dataset(make_clips(ramp(3)), layout=flat, center=True)
     x = augmented(dataset, rotate=90, scale=0.5)
@@ -236,7 +236,7 @@ def test_flip_mirrors_x_and_swaps_sides() -> None:
         assert torch.equal(augmented(dataset, flip=1), swapped)
 
 
-def test_flip_twice_is_no_change() -> None:
+def test_flipping_twice_changes_nothing() -> None:
     poses, present = noisy()
     once = augmented(make_dataset(make_clips((poses, present)), persons=2, frames=6), flip=1)
     flipped = once[0].permute(1, 2, 0).unflatten(1, (2, 4)).transpose(0, 1).numpy()
@@ -253,7 +253,7 @@ def test_flip_moves_the_score_with_its_joint() -> None:
     assert augmented(dataset, flip=1)[0, :, 0].tolist() == [[-4, -1, -7], [5, 2, 8], [6, 3, 9]]
 
 
-def test_flip_has_its_probability() -> None:
+def test_flip_is_applied_with_its_probability() -> None:
     dataset = make_dataset(make_clips(*[ramp(1)] * 400), frames=1)
     flipped = augmented(dataset, flip=0.25)[:, 0, 0, 0] < 0
     assert 0.2 < flipped.float().mean() < 0.3
@@ -277,7 +277,7 @@ def test_mirrored_joints_of_the_data_sets(layout: Layout) -> None:
         )
 
 
-def test_jitter_has_its_deviation_and_spares_absent_persons() -> None:
+def test_jitter_has_the_given_deviation_and_skips_absent_persons() -> None:
     poses, present = noisy(frames=200)
     present[1, 100:] = False
     dataset = make_dataset(make_clips((poses, present)), persons=2, frames=200)
@@ -289,7 +289,7 @@ def test_jitter_has_its_deviation_and_spares_absent_persons() -> None:
         assert abs(seen.mean()) < 0.005
 
 
-def test_jitter_leaves_scores_alone() -> None:
+def test_jitter_does_not_change_scores() -> None:
     flat = Layout(joints=("a", "b", "c", "d"), channels=("x", "y", "score"))
     dataset = make_dataset(make_clips(ramp(3)), layout=flat)
     assert augmented(dataset, jitter=1)[0, 2, :, 0].tolist() == [1, 1.5, 2, 2.5, 3]
@@ -308,7 +308,7 @@ def test_a_draw_does_not_depend_on_later_ones() -> None:
     assert drawn[1].noise.shape == shape
 
 
-def test_augmentation_is_a_function_of_the_generator() -> None:
+def test_augmentation_depends_only_on_the_generator() -> None:
     dataset = make_dataset(make_clips(ramp(9), ramp(6)))
     augment = AugmentSettings(rotate=20, scale=0.1, crop=0.5, shear=0.1, flip=0.5, jitter=0.1)
 
@@ -347,7 +347,7 @@ def test_motion_of_a_ramp_is_its_slope_and_zero_in_the_last_frame() -> None:
     assert motion[:, :, 4:].abs().max() == 0
 
 
-def test_motion_is_zero_next_to_an_absence() -> None:
+def test_motion_is_zero_next_to_absent_frames() -> None:
     poses, present = ramp(6, persons=2)
     present[0, [1, 5]] = False
     motion = streams(make_clips((poses, present)), "motion", frames=6)
@@ -370,7 +370,7 @@ def test_streams_are_made_of_augmented_clips() -> None:
     assert torch.equal(motion[:, :, :-1], joint[:, :, 1:] - joint[:, :, :-1])
 
 
-def test_scores_come_once_after_all_streams() -> None:
+def test_scores_are_added_once_after_all_streams() -> None:
     flat = Layout(joints=tuple("abcd"), bones=((1, 0),), channels=("x", "y", "score"))
     poses, present = ramp(3)
     poses[..., 2] = 0.5
@@ -432,7 +432,7 @@ def make_batches(
 
 
 @pytest.mark.parametrize("settings", [{}, {"interpolation": "nearest", "align": True}], ids=str)
-def test_clips_on_the_host_make_the_same_batches(settings: dict[str, object]) -> None:
+def test_clips_in_host_memory_make_the_same_batches(settings: dict[str, object]) -> None:
     clips = walks()
     pairs = zip(
         make_batches(clips, "float32", **settings),
@@ -447,7 +447,7 @@ def test_clips_on_the_host_make_the_same_batches(settings: dict[str, object]) ->
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_clips_on_the_host_make_the_same_batches_on_cuda() -> None:
+def test_clips_in_host_memory_make_the_same_batches_on_cuda() -> None:
     clips = walks()
     pairs = zip(
         make_batches(clips, "float32", "cuda"), make_batches(clips, "host", "cuda"), strict=True
@@ -458,7 +458,7 @@ def test_clips_on_the_host_make_the_same_batches_on_cuda() -> None:
         assert torch.equal(resident.labels, hosted.labels)
 
 
-def test_the_host_sends_only_the_clips_of_a_batch() -> None:
+def test_only_the_clips_of_a_batch_are_transferred() -> None:
     clips = PackedClips.from_cache(walks())
     batch = HostClips(clips, torch.device("cpu")).fetch(torch.tensor([5, 2, 5]))
     assert batch.num_frames.tolist() == [16, 7, 16]
@@ -468,7 +468,7 @@ def test_the_host_sends_only_the_clips_of_a_batch() -> None:
 
 
 @pytest.mark.parametrize("center", [True, False])
-def test_float16_is_as_precise_as_its_bits(center: bool) -> None:
+def test_float16_storage_has_float16_precision(center: bool) -> None:
     clips = walks()
     settings = {"streams": "joint", "center": center}
     pairs = zip(
@@ -489,7 +489,7 @@ def test_float16_rejects_large_coordinates() -> None:
         make_dataset(make_clips((poses * 1e5, present)), store="float16")
 
 
-def test_clips_are_stored_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_auto_store_depends_on_device_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_store("auto", 10**15, torch.device("cpu")) == "float32"
     monkeypatch.setattr("skelnas.data.dataset.device_memory_bytes", lambda device: 400.0)
     cuda = torch.device("cuda")
@@ -499,7 +499,7 @@ def test_clips_are_stored_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> Non
     assert choose_store("float32", 10**15, cuda) == "float32"
 
 
-def test_an_epoch_has_every_clip_once_but_a_ragged_end() -> None:
+def test_an_epoch_has_every_clip_once_except_an_incomplete_last_batch() -> None:
     batches = list(shuffled_batches(np.arange(10, 20), 3, seed=5))
     seen = torch.cat(batches).tolist()
     assert [len(batch) for batch in batches] == [3, 3, 3]
@@ -510,6 +510,6 @@ def test_an_epoch_has_every_clip_once_but_a_ragged_end() -> None:
     assert seen != torch.cat(list(shuffled_batches(np.arange(10, 20), 3, seed=6))).tolist()
 
 
-def test_fewer_clips_than_a_batch_are_one_batch() -> None:
+def test_fewer_clips_than_a_batch_form_one_batch() -> None:
     assert [sorted(b.tolist()) for b in shuffled_batches(np.arange(3), 8, seed=0)] == [[0, 1, 2]]
     assert num_batches(3, 8) == 1

@@ -24,7 +24,9 @@ def damage(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("read_bytes", [1, 2000, 10**9])
-def test_what_is_in_a_cache(path: Path, monkeypatch: pytest.MonkeyPatch, read_bytes: int) -> None:
+def test_the_contents_of_a_cache_are_summarised(
+    path: Path, monkeypatch: pytest.MonkeyPatch, read_bytes: int
+) -> None:
     monkeypatch.setattr(reader, "READ_BYTES", read_bytes)
     with Cache.open(path) as cache:
         facts = inspect(cache)
@@ -104,9 +106,7 @@ def test_wrong_values_are_found_without_checksums(path: Path, fault: str) -> Non
     assert problem.startswith("clip clip-003: ")
 
 
-def test_an_unreadable_part_of_the_file_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_bytes_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from test_cache import LAYOUT, RULE, finish
 
     from skelnas.data.cache import CacheWriter, Storage
@@ -143,7 +143,7 @@ def test_clips_are_found_by_name(path: Path) -> None:
     assert "clip-007" in str(caught.value.hint)
 
 
-def test_very_short_clips(tmp_path: Path) -> None:
+def test_very_short_clips_are_summarised(tmp_path: Path) -> None:
     pose = np.ones((1, 1, 4, 3), dtype=np.float32)
     clip = Recording("one", 0, pose, np.ones((1, 1), dtype=np.bool_))
     with Cache.open(write(tmp_path / "cache.h5", [clip])) as cache:

@@ -139,7 +139,7 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("fault", "reason"), BAD_FILES.items())
-def test_a_bad_file_is_left_out_and_listed(tmp_path: Path, fault: str, reason: str) -> None:
+def test_a_bad_file_is_skipped_and_reported(tmp_path: Path, fault: str, reason: str) -> None:
     out = tmp_path / "cache.h5"
     report = prepare(FakeSource(count=8, faults={"0005": fault}), out)
     assert report.clips == 7
@@ -161,7 +161,7 @@ def test_strict_stops_at_the_first_bad_file(tmp_path: Path, fault: str, reason: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_strict_with_workers(tmp_path: Path) -> None:
+def test_strict_stops_all_workers(tmp_path: Path) -> None:
     source = FakeSource(count=100, faults={"0050": "input"})
     with pytest.raises(InputError, match="raw/0050: line 3"):
         prepare(source, tmp_path / "cache.h5", workers=2, strict=True)
@@ -181,7 +181,7 @@ def test_no_files_are_bad_input(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_cache_is_kept_without_force(tmp_path: Path) -> None:
+def test_an_existing_cache_is_not_overwritten_without_force(tmp_path: Path) -> None:
     out = tmp_path / "cache.h5"
     out.write_text("precious")
     with pytest.raises(UsageError, match="already exists") as caught:
@@ -206,7 +206,7 @@ def test_force_keeps_the_old_cache_until_the_new_one_is_done(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("fault", "error"), [("interrupt", KeyboardInterrupt), ("stop", Interrupted)]
 )
-def test_an_interrupt_leaves_nothing(
+def test_an_interrupt_leaves_no_files(
     tmp_path: Path, fault: str, error: type[BaseException]
 ) -> None:
     with pytest.raises(error):
@@ -234,7 +234,7 @@ def test_invalid_arguments(tmp_path: Path, out: str, workers: int | None, reason
         prepare(FakeSource(), tmp_path / out, workers=workers, force=True)
 
 
-def test_workers_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
     assert prepare_module._choose_num_workers(None, 100) == 1
     assert prepare_module._choose_num_workers(None, 10_000) == 8

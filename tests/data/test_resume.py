@@ -104,22 +104,22 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stopped:
     return Stopped(source, out, (tmp_path / "whole.h5").read_bytes())
 
 
-def test_a_run_goes_on_where_it_was_stopped(stopped: Stopped) -> None:
+def test_resume_continues_where_the_run_stopped(stopped: Stopped) -> None:
     assert stopped.resume() == [f"{index:04}" for index in range(25, 40)]
 
 
-def test_the_report_says_what_was_taken_over(stopped: Stopped) -> None:
+def test_the_report_counts_resumed_clips(stopped: Stopped) -> None:
     report = prepare(stopped.source, stopped.out, resume=True)
     assert report.resumed == 25
     assert '"resumed": 25' in report_path(stopped.out).read_text()
 
 
-def test_it_goes_on_with_any_number_of_workers(stopped: Stopped) -> None:
+def test_resume_works_with_any_number_of_workers(stopped: Stopped) -> None:
     assert sorted(stopped.resume(workers=2)) == [f"{index:04}" for index in range(25, 40)]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_run_that_is_stopped_again_and_again(
+def test_a_run_can_be_stopped_and_resumed_repeatedly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     source = file_source(tmp_path, faults={"0007": "input", "0031": "same name"})
@@ -144,7 +144,7 @@ def test_a_run_that_is_stopped_again_and_again(
     assert report.failed == whole.failed
 
 
-def test_a_raw_file_that_has_changed_is_read_again(stopped: Stopped, tmp_path: Path) -> None:
+def test_a_changed_raw_file_is_read_again(stopped: Stopped, tmp_path: Path) -> None:
     (tmp_path / "raw" / "0003.txt").write_text("99.5")
     prepare(stopped.source, tmp_path / "other.h5")
     stopped.source.taken()
@@ -152,7 +152,7 @@ def test_a_raw_file_that_has_changed_is_read_again(stopped: Stopped, tmp_path: P
     assert other.resume() == ["0003", *(f"{index:04}" for index in range(25, 40))]
 
 
-def test_raw_files_that_are_gone_or_new(stopped: Stopped, tmp_path: Path) -> None:
+def test_missing_and_new_raw_files_are_noticed(stopped: Stopped, tmp_path: Path) -> None:
     (tmp_path / "raw" / "0003.txt").unlink()
     (tmp_path / "raw" / "0099.txt").write_text("1")
     prepare(stopped.source, tmp_path / "other.h5")
@@ -185,7 +185,7 @@ def test_broken_files_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("change", ["rule", "settings", "side file"])
-def test_what_another_run_has_left_is_refused(
+def test_the_journal_of_another_run_is_refused(
     tmp_path: Path, stopped: Stopped, change: str
 ) -> None:
     table = tmp_path / "labels.csv"
@@ -205,7 +205,7 @@ def test_what_another_run_has_left_is_refused(
     assert not journal.journal_path(stopped.out).exists()
 
 
-def test_a_side_file_that_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_side_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "labels.csv"
     table.write_text("labels")
     source = replace(file_source(tmp_path), side_files=(table,))
@@ -232,12 +232,12 @@ def test_a_damaged_part_is_read_again(stopped: Stopped, damage: str) -> None:
     assert taken[-15:] == [f"{index:04}" for index in range(25, 40)]
 
 
-def test_what_is_left_half_written_is_cleared(stopped: Stopped) -> None:
+def test_half_written_parts_are_deleted(stopped: Stopped) -> None:
     (journal.journal_path(stopped.out) / "000099.npz.tmp").write_bytes(b"half")
     stopped.resume()
 
 
-def test_a_folder_with_files_of_others_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_deleted(tmp_path: Path) -> None:
     folder = tmp_path / "cache.h5.parts"
     folder.mkdir()
     (folder / "precious.txt").write_text("precious")
@@ -245,13 +245,15 @@ def test_a_folder_with_files_of_others_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["precious.txt"]
 
 
-def test_without_resume_nothing_is_kept(tmp_path: Path) -> None:
+def test_without_resume_no_parts_are_left(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare(FakeSource(faults={"0030": "interrupt"}), tmp_path / "cache.h5")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_room_for_parts(stopped: Stopped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_while_writing_parts_is_reported(
+    stopped: Stopped, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -264,7 +266,9 @@ def test_no_room_for_parts(stopped: Stopped, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(("limit", "ends"), [(None, False), (3, False), (2, True), (0, True)])
-def test_a_limit_for_broken_files(tmp_path: Path, limit: int | None, ends: bool) -> None:
+def test_the_run_ends_at_the_limit_of_broken_files(
+    tmp_path: Path, limit: int | None, ends: bool
+) -> None:
     source = FakeSource(faults={"0003": "input", "0010": "nan", "0020": "bug"})
     out = tmp_path / "cache.h5"
     if ends:
@@ -277,7 +281,7 @@ def test_a_limit_for_broken_files(tmp_path: Path, limit: int | None, ends: bool)
         assert len(prepare(source, out, max_failed=limit).failed) == 3
 
 
-def test_a_limit_below_nothing(tmp_path: Path) -> None:
+def test_a_negative_limit_for_broken_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at most -1 broken files, expected 0 or more"):
         prepare(FakeSource(), tmp_path / "cache.h5", max_failed=-1)
 
@@ -312,7 +316,7 @@ def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 @posix
-def test_killed_at_random_moments_it_still_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole.h5", tmp_path / "out" / "cache.h5"
     out.parent.mkdir()
     run = start(tmp_path, str(whole))
@@ -371,9 +375,7 @@ except SkelnasError as error:
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs files in memory")
 @pytest.mark.parametrize("num_bytes", [0, 1000, 100_000, 2_500_000, 3_000_000])
-def test_a_disk_that_takes_no_more_ends_the_run_and_not_the_process(
-    tmp_path: Path, num_bytes: int
-) -> None:
+def test_a_full_disk_ends_the_run_but_not_the_process(tmp_path: Path, num_bytes: int) -> None:
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     (tmp_path / "out").mkdir()
     done = subprocess.run(
@@ -391,7 +393,7 @@ def test_a_disk_that_takes_no_more_ends_the_run_and_not_the_process(
 
 
 @posix
-def test_a_folder_that_may_not_be_written_to(tmp_path: Path) -> None:
+def test_a_folder_without_write_permission_is_reported(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("the superuser may write everywhere")
     tmp_path.chmod(0o500)
@@ -402,7 +404,7 @@ def test_a_folder_that_may_not_be_written_to(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-def test_a_read_only_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Path.open
 
     def refuse(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
@@ -417,7 +419,7 @@ def test_a_read_only_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @posix
-def test_sigterm_is_a_stop_that_can_be_resumed(tmp_path: Path) -> None:
+def test_a_run_stopped_by_sigterm_can_be_resumed(tmp_path: Path) -> None:
     script = (
         "import signal, sys; from skelnas.data.cache import journal; journal.PART_BYTES = 20_000;"
         "from skelnas.cli import main; sys.argv[0] = 'skelnas'; main()"

@@ -65,7 +65,7 @@ def test_nothing_is_held_out_by_default(tiny_cache: Path) -> None:
 
 
 @pytest.mark.parametrize("subjects_known", ["none", "one", "some"])
-def test_clips_are_held_out_if_subjects_are_not_known(
+def test_clips_are_held_out_if_subjects_are_unknown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], subjects_known: str
 ) -> None:
     write_tiny_cache(tmp_path / "c.h5")
@@ -80,7 +80,7 @@ def test_clips_are_held_out_if_subjects_are_not_known(
     assert split(tmp_path / "c.h5", 0.25).hold_out == part.hold_out
 
 
-def test_other_clips_are_another_hold_out(tmp_path: Path) -> None:
+def test_the_hold_out_depends_on_the_clips(tmp_path: Path) -> None:
     hold_outs = []
     for number in (48, 42):
         write_tiny_cache(tmp_path / "c.h5", num_clips=number)

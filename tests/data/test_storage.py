@@ -53,7 +53,7 @@ def test_float16_and_compression_save_space(tmp_path: Path) -> None:
     assert plain > smaller > half > smallest
 
 
-def test_other_hdf5_readers_can_read_it(tmp_path: Path) -> None:
+def test_other_hdf5_readers_can_read_the_cache(tmp_path: Path) -> None:
     path = write(tmp_path / "cache.h5", recordings(), Storage(float16=True, compress=True))
     with h5py.File(path) as file:
         assert file["poses"].dtype == np.dtype("<f2")
@@ -61,7 +61,7 @@ def test_other_hdf5_readers_can_read_it(tmp_path: Path) -> None:
         assert file["present"].compression == "gzip"
 
 
-def test_a_number_too_large_for_float16(tmp_path: Path) -> None:
+def test_a_number_too_large_for_float16_is_refused(tmp_path: Path) -> None:
     good, bad = recording(0), recording(1)
     bad.poses[0, 0, 2, 1] = 65_520
     with CacheWriter(

@@ -30,7 +30,7 @@ def failed(found: Diagnosis) -> dict[str, str]:
     return {check.name: check.detail for check in found.checks if not check.passed}
 
 
-def test_a_sound_machine_gets_an_estimate() -> None:
+def test_a_working_machine_gets_a_time_estimate() -> None:
     found = diagnose(SETTINGS, WORKLOAD)
     assert found.is_sound, failed(found)
     assert found.versions["torch"] == torch.__version__
@@ -63,7 +63,7 @@ def test_quick_takes_no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.pace is None
 
 
-def test_why_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_for_the_engine_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = SETTINGS.model_copy(update={"hessian": "exact"})
     found = diagnose(exact, WORKLOAD, quick=True)
     assert found.engine is not None
@@ -74,9 +74,7 @@ def test_why_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("wrong", [0.999_999, float("nan")])
-def test_an_engine_that_computes_something_else(
-    monkeypatch: pytest.MonkeyPatch, wrong: float
-) -> None:
+def test_a_wrong_engine_is_reported(monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
     right = ENGINES["fused"]
     monkeypatch.setitem(ENGINES, "fused", lambda *given: wrong * right(*given))
     found = diagnose(SETTINGS, WORKLOAD)
@@ -85,7 +83,7 @@ def test_an_engine_that_computes_something_else(
     assert found.pace is None
 
 
-def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     there = packages_of.find_version
     monkeypatch.setattr(
         packages_of, "find_version", lambda name: None if name == "h5py" else there(name)
@@ -96,14 +94,14 @@ def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.machine is None
 
 
-def test_a_pytorch_that_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_pytorch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     found = diagnose(SETTINGS, WORKLOAD)
     assert "PyTorch is installed, but cannot be imported" in failed(found)["packages"]
     assert found.machine is None
 
 
-def test_a_step_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_exceeds_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     pace = Pace(2, 1.0, 2**30, 8, 4.0, 4 * 2**30, 10, 10.0, 40.0)
     monkeypatch.setattr(doctor.pace, "free_bytes", lambda device: 2.0 * 2**30)
     with pytest.raises(
@@ -112,7 +110,7 @@ def test_a_step_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         check_memory(pace, torch.device("cpu"))
 
 
-def test_the_size_of_a_cache_and_json(tiny_cache: Path, tmp_path: Path) -> None:
+def test_cache_size_is_used_and_json_is_printed(tiny_cache: Path, tmp_path: Path) -> None:
     finished = run(f"skelnas doctor --quick --json --cache {tiny_cache} {SEARCH}", tmp_path)
     assert finished.returncode == 0, finished.stderr
     found = json.loads(finished.stdout)
@@ -123,14 +121,14 @@ def test_the_size_of_a_cache_and_json(tiny_cache: Path, tmp_path: Path) -> None:
     assert details["cache"] == f"{half} clips train w, each (3, 6, 10) (C, T, V), 3 classes"
 
 
-def test_what_fails_has_an_exit_code(tmp_path: Path) -> None:
+def test_failed_checks_set_the_exit_code(tmp_path: Path) -> None:
     finished = run(f"skelnas doctor --quick --cache none.h5 {SEARCH}", tmp_path)
     assert finished.returncode == 1
     assert "FAILED" in finished.stdout
     assert "skelnas: cache: cannot read the cache none.h5" in finished.stderr
 
 
-def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     found = diagnose(SETTINGS.model_copy(update={"device": "cuda"}), WORKLOAD)
     assert failed(found) == {"device": "device cuda is not available"}

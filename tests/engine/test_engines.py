@@ -47,7 +47,9 @@ def alphas(run: Path) -> torch.Tensor:
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("order", ["first", "second"])
-def test_both_engines_find_the_same(tiny_cache: Path, tmp_path: Path, order: str) -> None:
+def test_both_engines_find_the_same_alphas_and_genotype(
+    tiny_cache: Path, tmp_path: Path, order: str
+) -> None:
     found = {}
     for engine in ("reference", "fused"):
         settings = SMALL.model_copy(update={"engine": engine, "order": order})
@@ -64,7 +66,7 @@ def test_both_engines_find_the_same(tiny_cache: Path, tmp_path: Path, order: str
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_engine_can_change_when_a_run_goes_on(
+def test_a_run_can_resume_with_another_engine(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fused, reference = (SMALL.model_copy(update={"engine": e}) for e in ("fused", "reference"))
@@ -83,7 +85,7 @@ def test_the_engine_can_change_when_a_run_goes_on(
     ("changes", "engine"),
     [({}, "fused"), ({"hessian": "exact"}, "reference"), ({"precision": "bf16"}, "reference")],
 )
-def test_auto_is_fused_unless_more_is_asked(
+def test_auto_is_fused_unless_settings_need_the_reference(
     tiny_cache: Path, tmp_path: Path, changes: dict[str, str], engine: str
 ) -> None:
     once = {"epochs": 1, "layers": 1}
@@ -98,7 +100,7 @@ def test_auto_is_fused_unless_more_is_asked(
         ({"precision": "bf16"}, "--engine fused cannot compute in bfloat16"),
     ],
 )
-def test_the_fused_engine_refuses_what_it_cannot_do(
+def test_the_fused_engine_refuses_unsupported_settings(
     tiny_cache: Path, tmp_path: Path, changes: dict[str, str], message: str
 ) -> None:
     settings = SMALL.model_copy(update={"engine": "fused"} | changes)

@@ -102,7 +102,7 @@ def test_narrow_reductions_at_the_papers_size_do_not_corrupt_memory(op: str) -> 
         assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-def test_dilated_convolution_sees_every_second_pixel() -> None:
+def test_dilated_convolution_reads_every_second_pixel() -> None:
     x = torch.zeros(1, 1, 9, 9, dtype=torch.float64)
     x[0, 0, 4, 4] = 1
     depthwise = torch.ones(1, 1, 3, 3, dtype=torch.float64)

@@ -84,14 +84,16 @@ def test_folding_a_network_leaves_no_normalisation() -> None:
 
 
 @pytest.mark.parametrize(("name", "left"), [("hcn", 0), ("st-gcn", 11), ("temporal-conv", 10)])
-def test_what_does_not_follow_a_convolution_stays(name: str, left: int) -> None:
+def test_a_norm_that_does_not_follow_a_convolution_is_not_folded(name: str, left: int) -> None:
     torch.manual_seed(0)
     shape = Shape(3, 5, 2, 4, LAYOUT.bones)
     network = settled(find_baseline(name)(shape))
     assert norms(check_fold(network, torch.randn(2, 3, 12, 10).double())) == left
 
 
-def test_a_fused_model_is_a_model(model: Path, tiny_cache: Path, tmp_path: Path) -> None:
+def test_a_fused_model_can_be_loaded_and_evaluated(
+    model: Path, tiny_cache: Path, tmp_path: Path
+) -> None:
     written = export(model, tmp_path / "fused.safetensors", "safetensors-fused")
     path = Path(written.path)
     assert written.bytes == path.stat().st_size < written.model_bytes
@@ -119,7 +121,9 @@ OTHER_CELLS = {
 
 
 @pytest.mark.parametrize("name", ["cells", *OTHER_CELLS, *BASELINES])
-def test_torchscript(model: Path, tiny_cache: Path, tmp_path: Path, name: str) -> None:
+def test_torchscript_equals_the_model(
+    model: Path, tiny_cache: Path, tmp_path: Path, name: str
+) -> None:
     if name in OTHER_CELLS:
         model = tmp_path / name
         settings = SMALL.model_copy(update=OTHER_CELLS[name])
@@ -143,7 +147,7 @@ def test_torchscript(model: Path, tiny_cache: Path, tmp_path: Path, name: str) -
     ("name", "channels", "normalisations"),
     [("cells", 3, 0), ("normalised", 3, 1), ("branches", 6, 3)],
 )
-def test_onnx(
+def test_onnx_equals_the_model(
     model: Path, tiny_cache: Path, tmp_path: Path, name: str, channels: int, normalisations: int
 ) -> None:
     if name in OTHER_CELLS:
@@ -178,7 +182,7 @@ def test_onnx(
         assert logits == pytest.approx(loaded(clips).detach().numpy(), rel=1e-4, abs=1e-5)
 
 
-def test_an_export_that_computes_something_else_is_not_written(
+def test_an_export_with_other_results_is_not_written(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "model.pt"
@@ -194,7 +198,7 @@ def test_an_export_that_computes_something_else_is_not_written(
     assert out.read_text() == "what was there"
 
 
-def test_what_cannot_be_exported(
+def test_models_that_cannot_be_exported_are_refused(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UsageError, match="is the model itself"):
@@ -210,7 +214,7 @@ def test_what_cannot_be_exported(
         assert failure.value.hint == "pip install 'skelnas[onnx]'"
 
 
-def test_onnx_lacks_what_hcn_does(tiny_cache: Path, tmp_path: Path) -> None:
+def test_hcn_cannot_be_exported_to_onnx(tiny_cache: Path, tmp_path: Path) -> None:
     for package in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package)
     train(tiny_cache, "hcn", tmp_path / "hcn", TrainSettings(frames=9, epochs=1, device="cpu"))
@@ -218,7 +222,7 @@ def test_onnx_lacks_what_hcn_does(tiny_cache: Path, tmp_path: Path) -> None:
         export(tmp_path / "hcn", tmp_path / "m.onnx", "onnx")
 
 
-def test_the_command_says_what_it_wrote(model: Path, tmp_path: Path) -> None:
+def test_the_command_prints_what_it_wrote(model: Path, tmp_path: Path) -> None:
     words = ["export", str(model), "--format", "safetensors-fused", "--out"]
     text = CliRunner().invoke(app, [*words, str(tmp_path / "a.safetensors")])
     assert text.exit_code == 0

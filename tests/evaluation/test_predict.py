@@ -62,7 +62,7 @@ def check_like_evaluate(model: Path, find: Callable[[str], Path], persons: set[i
         ("first", {"center": False, "interpolation": "nearest"}),
     ],
 )
-def test_ntu_files_of_any_name_score_as_their_clips(
+def test_ntu_files_of_any_name_get_the_scores_of_their_clips(
     tmp_path: Path, rule: str, changes: dict[str, object]
 ) -> None:
     write_raw(tmp_path / "raw", num_clips=32)
@@ -79,7 +79,9 @@ def test_ntu_files_of_any_name_score_as_their_clips(
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real recordings in {REAL}")
 @pytest.mark.parametrize("rule", ["denoise", "energy"])
-def test_real_ntu_files_with_false_bodies(tmp_path: Path, rule: str) -> None:
+def test_real_ntu_files_with_false_bodies_get_the_scores_of_their_clips(
+    tmp_path: Path, rule: str
+) -> None:
     source = Ntu(REAL / "ntu-raw", body_rule=rule)
     settings = SMALL.model_copy(update={"protocol": "xview"})
     model = make_model(source, tmp_path / "model", settings)
@@ -87,7 +89,7 @@ def test_real_ntu_files_with_false_bodies(tmp_path: Path, rule: str) -> None:
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real recordings in {REAL}")
-def test_real_kinetics_files(tmp_path: Path) -> None:
+def test_real_kinetics_files_get_the_scores_of_their_clips(tmp_path: Path) -> None:
     folder = REAL / "kinetics-skeleton"
     model = make_model(Kinetics(folder), tmp_path / "model")
     check_like_evaluate(model, lambda name: folder / "val" / f"{name}.json", persons={2})
@@ -139,7 +141,7 @@ def test_nw_ucla_files_need_no_label(tmp_path: Path) -> None:
     check_like_evaluate(model, without_label, persons={1})
 
 
-def test_own_recordings_keep_their_joints_and_their_picture(tmp_path: Path) -> None:
+def test_manifest_recordings_keep_their_joints_and_size(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     lines = ["path,label,split"]
     for index in range(6):
@@ -181,7 +183,7 @@ def as_lines(poses: np.ndarray) -> list[str]:
     return [json.dumps([person.tolist() for person in frame]) + "\n" for frame in frames]
 
 
-def test_a_window_of_a_stream_is_a_recording_of_its_frames(
+def test_a_window_of_a_stream_equals_a_recording_of_its_frames(
     model: Path, poses: np.ndarray, tmp_path: Path
 ) -> None:
     loaded = load_model(model)
@@ -224,7 +226,7 @@ def test_a_stream_that_ends_early_is_one_window(model: Path, poses: np.ndarray) 
     assert window.prediction.num_persons == 1
 
 
-def test_where_nobody_is_seen_nothing_is_predicted(model: Path, poses: np.ndarray) -> None:
+def test_windows_without_a_person_have_no_prediction(model: Path, poses: np.ndarray) -> None:
     lines = ["null", "[]", '{"poses": null}', json.dumps([[None] * 3] * 5)]
     settings = PredictSettings(device="cpu", window=4, stride=1)
     nobody, somebody = predict_stream(load_model(model), [*lines, as_lines(poses)[0]], settings)
@@ -243,7 +245,7 @@ def test_where_nobody_is_seen_nothing_is_predicted(model: Path, poses: np.ndarra
         (json.dumps([BODY.tolist()] * 3), "3 persons, expected at most 2"),
     ],
 )
-def test_a_line_that_is_not_a_frame_is_named(model: Path, line: str, reason: str) -> None:
+def test_a_line_that_is_not_a_frame_is_reported(model: Path, line: str, reason: str) -> None:
     lines = [json.dumps(BODY.tolist()), line]
     with pytest.raises(InputError, match=f"^standard input, line 2: {reason}"):
         list(predict_stream(load_model(model), lines, ON_CPU))
@@ -267,7 +269,7 @@ def test_a_stream_without_frames_is_refused(model: Path) -> None:
         (".", None, "is a folder, expected a recording"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_mismatched_input_is_refused(
     model: Path, tmp_path: Path, name: str, content: str | None, reason: str
 ) -> None:
     path = tmp_path / name
@@ -294,9 +296,7 @@ def test_probabilities_are_a_softmax_and_ranked(
     assert tied.top(2) == [("still", pytest.approx(1 / 3)), ("wave", pytest.approx(1 / 3))]
 
 
-def test_a_model_without_the_layout_of_its_clips(
-    model: Path, tiny_cache: Path, tmp_path: Path
-) -> None:
+def test_a_model_without_a_layout_is_refused(model: Path, tiny_cache: Path, tmp_path: Path) -> None:
     loaded = load_model(model)
     with Cache.open(tiny_cache) as cache:
         assert loaded.card.layout == cache.layout == LAYOUT

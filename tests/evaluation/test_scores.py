@@ -40,7 +40,7 @@ def written(path: Path, scores: Scores) -> Path:
 
 
 @pytest.mark.parametrize("name", ["s.npz", "s.safetensors", "S.NPZ"])
-def test_a_file_round_trips(name: str, tmp_path: Path) -> None:
+def test_scores_round_trip_through_a_file(name: str, tmp_path: Path) -> None:
     path = written(tmp_path / name, SCORES)
     first = path.read_bytes()
     back = read_scores(path)
@@ -94,7 +94,7 @@ def test_a_broken_file_is_named_with_what_is_wrong(
     assert read_scores(path).info == SCORES.info
 
 
-def test_other_files_are_not_files_of_scores(tmp_path: Path) -> None:
+def test_files_without_scores_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file of scores"):
         read_scores(tmp_path / "none.npz")
     for name in ("text.npz", "text.safetensors"):
@@ -138,7 +138,7 @@ def test_an_ensemble_is_the_weighted_mean_of_probabilities_by_name(tmp_path: Pat
     assert alone.ece == pytest.approx(SCORES.metrics.ece, rel=1e-6)
 
 
-def test_logits_far_apart_neither_overflow_nor_vanish(tmp_path: Path) -> None:
+def test_large_logits_neither_overflow_nor_underflow(tmp_path: Path) -> None:
     far = replace(SCORES, logits=LOGITS * 1000)
     path = written(tmp_path / "far.npz", far)
     assert np.isfinite(ensemble([path, path]).logits).all()

@@ -46,7 +46,7 @@ def small(name: str, persons: int = 2) -> Baseline:
     return find_baseline(name)(Shape(3, 5, persons, 4, STAR))
 
 
-def test_names_are_those_of_the_command() -> None:
+def test_baseline_names_equal_those_of_the_command() -> None:
     assert get_args(BaselineName) == tuple(BASELINES)
     with pytest.raises(UsageError, match="unknown model 'resnet'"):
         find_baseline("resnet")
@@ -54,12 +54,14 @@ def test_names_are_those_of_the_command() -> None:
 
 @pytest.mark.parametrize(("name", "published"), [("hcn", 2.64e6), ("st-gcn", 3.1e6)])
 @pytest.mark.parametrize("frames", [64, 112])
-def test_published_parameters(name: str, published: float, frames: int) -> None:
+def test_parameter_counts_equal_the_published_ones(
+    name: str, published: float, frames: int
+) -> None:
     found = measure(make(name, ntu_facts.LAYOUT), (3, frames, 50)).parameters
     assert found == pytest.approx(published, rel=0.03)
 
 
-def test_parameters_that_the_docs_name() -> None:
+def test_parameter_counts_equal_those_in_the_docs() -> None:
     counts = {name: measure(make(name, ntu_facts.LAYOUT), (3, 64, 50)) for name in BASELINES}
     assert {name: count.parameters for name, count in counts.items()} == {
         "hcn": 2_647_868,
@@ -76,7 +78,7 @@ def test_macs_of_a_graph() -> None:
 
 @pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize("layout", [ntu_facts.LAYOUT, kinetics.LAYOUT, nw_ucla.LAYOUT])
-def test_every_weight_learns_on_every_skeleton(name: str, layout: Layout) -> None:
+def test_every_weight_has_a_gradient_on_every_skeleton(name: str, layout: Layout) -> None:
     network = make(name, layout, classes=7)
     logits = network(torch.randn(2, len(layout.channels), 20, 2 * len(layout.joints)))
     assert logits.shape == (2, 7)
@@ -93,7 +95,7 @@ def test_any_number_of_frames_and_persons(name: str, frames: int, persons: int) 
 
 
 @pytest.mark.parametrize("name", ["hcn", "st-gcn"])
-def test_persons_can_change_places(name: str) -> None:
+def test_swapping_persons_does_not_change_the_logits(name: str) -> None:
     network = small(name).eval()
     x = torch.randn(3, 3, 16, 10)
     changed = torch.cat([x[..., 5:], x[..., :5]], dim=3)
@@ -101,7 +103,7 @@ def test_persons_can_change_places(name: str) -> None:
     assert not torch.allclose(network(x), network(x.flip(3)))
 
 
-def test_persons_are_told_apart_by_a_vector_of_all() -> None:
+def test_temporal_conv_distinguishes_persons() -> None:
     network = small("temporal-conv").eval()
     x = torch.randn(3, 3, 16, 10)
     assert not torch.allclose(network(x), network(x.roll(5, dims=3)))
@@ -119,7 +121,7 @@ def test_partition_by_hand() -> None:
     assert torch.equal(torch.stack([nearer, farther]), expected)
 
 
-def test_partition_of_a_ring_has_neighbours_as_near_as_the_joint() -> None:
+def test_partition_of_a_ring_has_equidistant_neighbours() -> None:
     ring = ((0, 1), (1, 2), (2, 0))  # the centre is 0; 1 and 2 are as far from it
     same = partition(3, ring)[0]
     assert same[1, 2] == same[2, 1] == pytest.approx(1 / 3)
@@ -138,21 +140,21 @@ def test_partition_of_the_data_sets(layout: Layout, centre: str | None) -> None:
     assert layout.joints[middle] == (centre or layout.joints[layout.center_joint or 0])
 
 
-def test_partition_of_joints_that_are_not_joined() -> None:
+def test_partition_of_disconnected_joints() -> None:
     subsets = partition(4, ((0, 1), (2, 3)))
     assert subsets.sum(axis=(0, 1)) == pytest.approx(1)
     with pytest.raises(ValueError, match="ends at none of the 4 joints"):
         partition(4, ((0, 4),))
 
 
-def test_a_graph_sums_what_neighbours_give() -> None:
+def test_a_graph_convolution_sums_over_neighbours() -> None:
     graph = GraphSum(5, STAR)
     x = torch.zeros(1, 3, 1, 5)
     x[0, 2] = torch.tensor([1.0, 10, 100, 1000, 10000])  # the subset of those farther away
     assert graph(x).flatten().tolist() == pytest.approx([0, 1101 / 4, 0, 10000 / 3, 0])
 
 
-def test_motion_is_zero_where_a_person_comes_or_goes() -> None:
+def test_motion_is_zero_where_a_person_appears_or_disappears() -> None:
     x = torch.tensor([0.0, 1, 3, 0, 2]).reshape(1, 1, 5, 1).repeat(1, 2, 1, 3)
     assert motions(x)[0, 1, :, 2].tolist() == [0, 2, 0, 0, 0]
 
@@ -181,7 +183,7 @@ def models(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_a_model_is_scored_and_resumed_like_any(
+def test_a_baseline_is_scored_and_resumed(
     tiny_cache: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     result = evaluate(tiny_cache, models / name)
@@ -204,7 +206,7 @@ def test_a_model_is_scored_and_resumed_like_any(
     assert [key for key in whole if not torch.equal(whole[key], parts[key])] == []
 
 
-def test_a_loaded_network_is_the_one_that_was_trained(models: Path) -> None:
+def test_a_loaded_network_has_the_trained_weights(models: Path) -> None:
     loaded = load_model(models / "st-gcn")
     network, card = loaded.network, loaded.card
     fresh = card.make_network()
@@ -214,7 +216,7 @@ def test_a_loaded_network_is_the_one_that_was_trained(models: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_costs_at_another_number_of_frames_but_not_of_joints(
+def test_complexity_accepts_other_frames_but_not_other_joints(
     tiny_cache: Path, models: Path, name: str
 ) -> None:
     longer = evaluate(tiny_cache, models / name, EvaluateSettings(input_size="40x10"))
@@ -228,7 +230,7 @@ def test_costs_at_another_number_of_frames_but_not_of_joints(
     )
 
 
-def test_broken_cards(models: Path, tmp_path: Path) -> None:
+def test_broken_model_files_are_refused(models: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     tensors = load_file(models / "st-gcn" / run_dir.MODEL)
     with safe_open(models / "st-gcn" / run_dir.MODEL, framework="pt") as file:
@@ -250,7 +252,7 @@ def test_broken_cards(models: Path, tmp_path: Path) -> None:
             load_model(path)
 
 
-def test_what_is_refused(tiny_cache: Path, tmp_path: Path) -> None:
+def test_invalid_settings_are_refused(tiny_cache: Path, tmp_path: Path) -> None:
     for change in ({"channels": 4}, {"layers": 3}, {"drop_path": 0.1}):
         with pytest.raises(UsageError, match="is a setting of cells, and hcn has none"):
             train(tiny_cache, "hcn", tmp_path / "m", TINY.model_copy(update=change))
@@ -264,7 +266,9 @@ def test_what_is_refused(tiny_cache: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["--genotype", "random:0", "--model", "hcn"]])
-def test_the_command_takes_one_of_genotype_and_model(tiny_cache: Path, words: list[str]) -> None:
+def test_the_command_needs_exactly_one_of_genotype_and_model(
+    tiny_cache: Path, words: list[str]
+) -> None:
     result = CliRunner().invoke(app, ["train", str(tiny_cache), "--out", "x", *words])
     assert isinstance(result.exception, UsageError)
     assert "either --genotype or --model" in str(result.exception)

@@ -27,7 +27,7 @@ def test_each_branch_sees_its_channels_and_the_logits_are_averaged() -> None:
     assert branches.num_classes == 4
 
 
-def test_each_branch_learns_as_it_would_alone() -> None:
+def test_each_branch_has_the_gradients_of_a_separate_network() -> None:
     branches = make_branches().train()
     x, labels = torch.randn(4, 5, 12, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 3])
     logits = branches(x)

@@ -19,7 +19,7 @@ from skelnas.primitives import PRIMITIVES
 
 
 @pytest.mark.parametrize(("name", "millions"), [("ntu_cs112se30", 1.319), ("ntu_cv112se30", 1.162)])
-def test_released_genotypes_have_the_published_parameters(name: str, millions: float) -> None:
+def test_released_genotypes_have_the_published_parameter_counts(name: str, millions: float) -> None:
     network = Network(BUILT_IN[name], in_channels=3, num_classes=60)
     complexity = measure(network, (3, 112, 50))
     assert round(complexity.parameters / 1e6, 3) == millions
@@ -52,7 +52,7 @@ def test_macs_of_one_convolution_and_one_linear_layer() -> None:
     assert measure(model, (3, 8, 10)).macs == 4 * 5 * 8 * 3 * 9 + 8 * 5
 
 
-def test_darts_v2_on_cifar_has_the_published_parameters() -> None:
+def test_darts_v2_on_cifar_has_the_published_parameter_count() -> None:
     def cell(*edges: tuple[str, int]) -> tuple[tuple[Edge, ...], ...]:
         pairs = [Edge(*edge) for edge in edges]
         return tuple(tuple(pairs[i : i + 2]) for i in range(0, len(pairs), 2))
@@ -73,7 +73,7 @@ def test_darts_v2_on_cifar_has_the_published_parameters() -> None:
 
 
 @pytest.mark.parametrize("op", [op for op in PRIMITIVES if op != "none"])
-def test_every_operation_learns_in_both_cells(op: str) -> None:
+def test_every_operation_has_gradients_in_both_cells(op: str) -> None:
     cell = ((Edge(op, 0), Edge(op, 1)), (Edge(op, 2), Edge(op, 0)))
     network = Network(Genotype(cell, cell), in_channels=3, num_classes=4, channels=2, num_layers=3)
     loss = network(torch.randn(3, 3, 9, 13)).square().mean()
@@ -124,7 +124,7 @@ def test_drop_path_drops_whole_clips_and_keeps_the_mean() -> None:
     assert all(drop.factors.tolist() == [1.0, 1.0] for drop in drop_paths_of(network))
 
 
-def test_a_growing_chance_to_drop_compiles_a_network_once() -> None:
+def test_a_growing_drop_probability_compiles_the_network_once() -> None:
     network = Network(random_genotype(0), in_channels=3, num_classes=4, channels=2, num_layers=3)
     counter = CompileCounter()
     compiled = torch.compile(network, backend=counter)
@@ -149,7 +149,7 @@ def test_skips_are_never_dropped() -> None:
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("size", [(7, 13), (8, 2), (1, 5)])
-def test_a_dilated_convolution_is_that_of_pytorch(
+def test_a_dilated_convolution_equals_pytorchs(
     stride: int, kernel: int, size: tuple[int, int]
 ) -> None:
     torch.manual_seed(0)
@@ -164,7 +164,7 @@ def test_a_dilated_convolution_is_that_of_pytorch(
 
 @pytest.mark.parametrize("op", ["sep_conv_3x3", "dil_conv_3x3"])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_depthwise_convolutions_learn_in_bfloat16_as_in_float32(op: str, stride: int) -> None:
+def test_depthwise_gradients_in_bfloat16_are_close_to_float32(op: str, stride: int) -> None:
     torch.manual_seed(0)
     conv = make_op(op, 4, stride).train()
     x = torch.randn(3, 4, 9, 6)
@@ -179,7 +179,7 @@ def test_depthwise_convolutions_learn_in_bfloat16_as_in_float32(op: str, stride:
         assert (found - exact).norm() < 0.05 * exact.norm()
 
 
-def test_a_depthwise_convolution_is_that_of_pytorch_also_where_autocast_is_avoided() -> None:
+def test_a_depthwise_convolution_equals_pytorchs_without_autocast_too() -> None:
     torch.manual_seed(0)
     conv = Depthwise(3, 3, 2)
     x = torch.randn(2, 3, 7, 5)
@@ -188,7 +188,7 @@ def test_a_depthwise_convolution_is_that_of_pytorch_also_where_autocast_is_avoid
     torch.testing.assert_close(found, nn.Conv2d.forward(conv, x), rtol=0, atol=0)
 
 
-def test_numbers_of_a_joint_are_normalised_by_themselves() -> None:
+def test_input_norm_normalises_each_joint_separately() -> None:
     torch.manual_seed(0)
     norm = JointNorm(2, 3).double()
     x = torch.randn(4, 2, 5, 3, dtype=torch.float64) * torch.tensor([1e-2, 1, 50.0]) + 7
@@ -199,7 +199,7 @@ def test_numbers_of_a_joint_are_normalised_by_themselves() -> None:
     assert not list(norm.parameters())
 
 
-def test_a_network_with_normalised_input_has_no_more_to_learn() -> None:
+def test_input_norm_adds_no_parameters() -> None:
     torch.manual_seed(0)
     shape = {"in_channels": 3, "num_classes": 4, "channels": 2, "num_layers": 3}
     network = Network(random_genotype(0), **shape, normalised_joints=5).double().train()

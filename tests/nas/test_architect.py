@@ -40,7 +40,7 @@ def test_a_validation_loss_without_weights_has_no_second_term() -> None:
         torch.testing.assert_close(method(*problem).alphas[0], torch.ones_like(toy.a))
 
 
-def test_the_difference_may_have_a_loss_of_its_own() -> None:
+def test_the_difference_can_use_a_separate_loss() -> None:
     toy, more_exact = Quadratic(), Quadratic()
     more_exact.w, more_exact.a = toy.w, toy.a
     problem = toy.training, toy.validation, *toy.problem()

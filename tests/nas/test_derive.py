@@ -33,7 +33,7 @@ def line(epoch: int, op: int) -> dict[str, Any]:
     return {"epoch": epoch, "normal": [row] * EDGES, "reduction": [row] * EDGES}
 
 
-def test_the_last_epoch_or_the_last_that_kept_to_the_limit(tmp_path: Path) -> None:
+def test_derive_uses_the_last_epoch_within_the_skip_limit(tmp_path: Path) -> None:
     lines = [line(0, 1), line(1, 2), line(2, 1)]
     write_run(tmp_path, lines)
     kinds = [
@@ -57,14 +57,12 @@ def test_the_last_epoch_or_the_last_that_kept_to_the_limit(tmp_path: Path) -> No
         {"settings": {"stop_skips": True}},
     ],
 )
-def test_a_broken_configuration_is_blamed_itself(
-    tmp_path: Path, changed: dict[str, object]
-) -> None:
+def test_a_broken_config_is_reported(tmp_path: Path, changed: dict[str, object]) -> None:
     with pytest.raises(InputError, match=r"config\.json: expected (primitives|settings)"):
         derive(write_run(tmp_path, [line(0, 1)], **changed))
 
 
-def test_alphas_that_are_not_there_yet_or_not_any_more(tmp_path: Path) -> None:
+def test_missing_alphas_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"alphas\.jsonl: no alphas yet") as caught:
         derive(write_run(tmp_path, []))
     assert caught.value.hint == "let the search continue"
@@ -75,7 +73,7 @@ def test_alphas_that_are_not_there_yet_or_not_any_more(tmp_path: Path) -> None:
         derive(tmp_path)
 
 
-def test_a_line_that_means_nothing_is_named(tmp_path: Path) -> None:
+def test_an_invalid_line_is_reported_with_its_number(tmp_path: Path) -> None:
     diverged = line(1, 1)
     diverged["reduction"] = [[float("nan")] * 3] * EDGES
     with pytest.raises(InputError, match=r"alphas\.jsonl: epoch 1: the alphas of edge 0") as caught:
@@ -99,13 +97,13 @@ def test_a_line_that_means_nothing_is_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_settings_that_would_be_ignored_are_refused(
+def test_settings_that_would_have_no_effect_are_refused(
     settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
         make_settings(SearchSettings, settings)
 
 
-def test_settings_that_are_as_they_were_are_not() -> None:
+def test_unchanged_settings_are_accepted() -> None:
     make_settings(SearchSettings, {"order": "first", "hessian": "difference", "perturbation": 0.01})
     make_settings(SearchSettings, {"engine": "reference", "hessian": "exact"})

@@ -32,7 +32,7 @@ def sgd(weights: FlatWeights, clip: float) -> FlatSGD:
 
 
 class TestFlatWeights:
-    def test_leaves_keep_their_numbers_and_become_views(self) -> None:
+    def test_leaves_keep_their_values_and_become_views(self) -> None:
         tensors, before = leaves(), leaves()
         flat = FlatWeights(tensors)
         assert all(map(torch.equal, tensors, before))
@@ -63,7 +63,7 @@ class TestFlatWeights:
 
 class TestFlatSGD:
     @pytest.mark.parametrize("clip", [0.5, 1e9])
-    def test_steps_as_pytorch_does(self, clip: float) -> None:
+    def test_steps_equal_those_of_pytorch(self, clip: float) -> None:
         own, theirs = leaves(), leaves()
         flat = FlatWeights(own)
         ours = sgd(flat, clip)
@@ -79,7 +79,7 @@ class TestFlatSGD:
         for a, b in zip(own, theirs, strict=True):
             torch.testing.assert_close(a, b)
 
-    def test_goes_on_from_what_was_kept(self) -> None:
+    def test_continues_from_a_saved_state(self) -> None:
         first, second = FlatWeights(leaves()), FlatWeights(leaves())
         ours, restored = sgd(first, 1.0), sgd(second, 1.0)
         slope = torch.randn_like(first.values)
@@ -207,7 +207,7 @@ class TestCudaGraphStep:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("order", ["first", "second"])
-def test_replayed_steps_are_the_steps(order: str) -> None:
+def test_replayed_steps_equal_eager_steps(order: str) -> None:
     ends = []
     for record in (True, False):
         search = searching("cuda", order=order, cuda_graphs=record)

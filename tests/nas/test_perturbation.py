@@ -64,7 +64,7 @@ def copy_with(run: Path, copy: Path, *, zero: str) -> Path:
 
 
 @pytest.mark.parametrize("edge", [0, 3])
-def test_a_removed_convolution_is_one_whose_weights_are_zero(
+def test_removing_a_convolution_equals_zeroing_its_weights(
     run: Path, losses: dict[str, LossIncreases], tmp_path: Path, edge: int
 ) -> None:
     """Then its output, normalised, is 0 everywhere, as if its share were."""
@@ -82,7 +82,7 @@ def test_a_removed_convolution_is_one_whose_weights_are_zero(
     assert before.edges[edge] == pytest.approx(both, abs=1e-6)
 
 
-def test_cells_are_chosen_by_what_their_removal_costs(
+def test_cells_are_derived_from_the_cost_of_removals(
     run: Path, losses: dict[str, LossIncreases]
 ) -> None:
     genotype = derive(run, perturbation=Perturbation())
@@ -98,7 +98,7 @@ def test_cells_are_chosen_by_what_their_removal_costs(
     assert [len(node) for node in limited.normal] == [2, 3]
 
 
-def test_a_few_clips_are_whole_batches(
+def test_the_clips_measured_fill_whole_batches(
     run: Path, losses: dict[str, LossIncreases], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert measure(run, num_clips=18) == losses
@@ -107,7 +107,7 @@ def test_a_few_clips_are_whole_batches(
         assert f"on {used} clips" in capsys.readouterr().err
 
 
-def test_only_the_half_that_drives_alpha_is_measured_on(
+def test_only_the_validation_half_is_used(
     run: Path, tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
@@ -123,7 +123,7 @@ def test_only_the_half_that_drives_alpha_is_measured_on(
         assert set(asked) == set(cache.indices("xsub", 0).tolist())
 
 
-def test_a_cache_that_has_moved_or_is_another(
+def test_a_moved_cache_is_accepted_and_another_is_refused(
     run: Path, tiny_cache: Path, losses: dict[str, LossIncreases], tmp_path: Path
 ) -> None:
     config = run_dir.read_config(run) | {"cache": str(tmp_path / "gone.h5")}
@@ -136,7 +136,7 @@ def test_a_cache_that_has_moved_or_is_another(
         measure_losses(run, config, cache=tmp_path / "other.h5")
 
 
-def test_what_cannot_be_measured(run: Path, tmp_path: Path) -> None:
+def test_runs_that_cannot_be_measured_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--epoch needs --select alphas"):
         derive(run, epoch=1, perturbation=Perturbation())
     config = run_dir.read_config(run)
@@ -151,7 +151,7 @@ def test_what_cannot_be_measured(run: Path, tmp_path: Path) -> None:
         measure_losses(run, {**config, "cache": None})
 
 
-def test_a_loss_that_is_no_number_chooses_nothing(run: Path, tmp_path: Path) -> None:
+def test_a_loss_of_nan_is_refused(run: Path, tmp_path: Path) -> None:
     tensors, place = load_checkpoint(run / run_dir.CHECKPOINT)
     broken = {**tensors, "model/classifier.bias": tensors["model/classifier.bias"] * math.nan}
     save_checkpoint(tmp_path / run_dir.CHECKPOINT, broken, place)
@@ -159,7 +159,7 @@ def test_a_loss_that_is_no_number_chooses_nothing(run: Path, tmp_path: Path) -> 
         measure_losses(tmp_path, run_dir.read_config(run))
 
 
-def test_measuring_leaves_the_run_as_it_was(run: Path) -> None:
+def test_measuring_does_not_change_the_run(run: Path) -> None:
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     measure(run, num_clips=1)
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before

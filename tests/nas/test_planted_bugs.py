@@ -216,7 +216,7 @@ EXACT = {
 
 
 @pytest.mark.parametrize("bug", ARCHITECT)
-def test_wrong_differences(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_differences_are_caught(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, wrong = ARCHITECT[bug]
     assert callable(getattr(architect, name))
     monkeypatch.setattr(architect, name, wrong)
@@ -225,7 +225,7 @@ def test_wrong_differences(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("bug", DIRECTION)
-def test_wrong_directions(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_directions_are_caught(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FlatSGD, "direction", DIRECTION[bug])
     for examine in (examine_difference, examine_exact):
         with pytest.raises(AssertionError):
@@ -233,7 +233,7 @@ def test_wrong_directions(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("bug", EXACT)
-def test_wrong_double_backward(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_double_backward_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(architect, "differentiable_step", EXACT[bug])
     with pytest.raises(AssertionError):
         examine_exact()
@@ -259,10 +259,10 @@ def softmax_of_ops(alphas: Sequence[float], softmax: Softmax = genotype.softmax)
 @pytest.mark.parametrize(
     "wrong", [list, softmax_of_ops], ids=["raw alphas", "softmax without none"]
 )
-def test_wrong_ranking(monkeypatch: pytest.MonkeyPatch, wrong: Softmax) -> None:
+def test_wrong_ranking_is_caught(monkeypatch: pytest.MonkeyPatch, wrong: Softmax) -> None:
     monkeypatch.setattr(genotype, "softmax", wrong)
     with pytest.raises(AssertionError):
-        test_selection.TestFromAlphas().test_none_takes_its_share_but_is_never_chosen()
+        test_selection.TestFromAlphas().test_none_counts_in_the_softmax_but_is_never_chosen()
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +273,7 @@ def whole_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.mark.parametrize("lost", ["model/alphas", "alpha_optimizer/", "weight_optimizer/"])
-def test_incomplete_checkpoint(
+def test_incomplete_checkpoints_are_caught(
     tiny_cache: Path,
     whole_run: Path,
     tmp_path: Path,

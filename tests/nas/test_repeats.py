@@ -70,7 +70,7 @@ def whole(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_networks_are_scored_and_compared(whole: Path) -> None:
+def test_searched_and_random_networks_are_scored_and_compared(whole: Path) -> None:
     document = json.loads((whole / run_dir.REPEATS).read_text())
     assert [network["name"] for network in document["networks"]] == NAMES
     scores = {network["name"]: network["top1"] for network in document["networks"]}
@@ -87,7 +87,7 @@ def test_networks_are_scored_and_compared(whole: Path) -> None:
         assert network["chance"] == pytest.approx(1 / 3)
 
 
-def test_genotypes_are_those_of_the_searches_and_of_the_random_seeds(whole: Path) -> None:
+def test_genotypes_come_from_the_searches_and_the_random_seeds(whole: Path) -> None:
     for seed in (3, 4):
         assert genotype_of(whole / f"searched-{seed}") == derive(whole / f"seed-{seed}")
         assert genotype_of(whole / f"random-{seed}") == random_genotype(seed, SEARCH.space, 1)
@@ -95,7 +95,7 @@ def test_genotypes_are_those_of_the_searches_and_of_the_random_seeds(whole: Path
             assert run_dir.read_config(whole / name)["settings"]["seed"] == seed
 
 
-def test_both_kinds_are_trained_alike(whole: Path) -> None:
+def test_searched_and_random_genotypes_are_trained_alike(whole: Path) -> None:
     for seed in (3, 4):
         one, other = (
             run_dir.read_config(whole / f"{kind}-{seed}") for kind in ("searched", "random")
@@ -105,7 +105,7 @@ def test_both_kinds_are_trained_alike(whole: Path) -> None:
         assert one["settings"]["epochs"] == 2
 
 
-def test_no_search_or_training_sees_what_is_held_out_and_nothing_the_test_part(
+def test_searches_and_trainings_never_load_held_out_or_test_clips(
     tiny_cache: Path, whole: Path
 ) -> None:
     loaded = json.loads((whole.parent / "loaded.json").read_text())
@@ -126,7 +126,7 @@ def test_the_picked_genotype_is_derived(whole: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("stage", "call"), [("train", 1), ("search", 2), ("evaluate", 2)])
-def test_stopped_anywhere_it_goes_on_and_repeats_nothing(
+def test_resume_at_any_stage_repeats_nothing(
     tiny_cache: Path,
     whole: Path,
     tmp_path: Path,
@@ -160,7 +160,7 @@ def test_stopped_anywhere_it_goes_on_and_repeats_nothing(
     assert (out / run_dir.REPEATS).read_bytes() == (whole / run_dir.REPEATS).read_bytes()
 
 
-def test_a_finished_one_is_only_read(
+def test_resume_of_finished_repeats_changes_nothing(
     tiny_cache: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for verb in ("search", "train", "evaluate"):
@@ -170,7 +170,7 @@ def test_a_finished_one_is_only_read(
     assert (whole / run_dir.REPEATS).read_bytes() == before
 
 
-def test_more_seeds_later(tiny_cache: Path, whole: Path, tmp_path: Path) -> None:
+def test_seeds_can_be_added_later(tiny_cache: Path, whole: Path, tmp_path: Path) -> None:
     first = go(tiny_cache, tmp_path / "out", count=1)
     assert first["summary"]["searched"]["deviation"] is None
     assert first["summary"]["picked"] == "searched-3"
@@ -183,7 +183,7 @@ def test_more_seeds_later(tiny_cache: Path, whole: Path, tmp_path: Path) -> None
     assert len(again["networks"]) == 4
 
 
-def test_what_does_not_fit_is_refused(tiny_cache: Path, whole: Path, tmp_path: Path) -> None:
+def test_mismatched_input_is_refused(tiny_cache: Path, whole: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not empty"):
         go(tiny_cache, whole)
     other = TRAIN.model_copy(update={"lr": 0.2})
@@ -197,7 +197,7 @@ def test_what_does_not_fit_is_refused(tiny_cache: Path, whole: Path, tmp_path: P
     go(tmp_path / "c.h5", tmp_path / "out", count=1, force=True)
 
 
-def test_force_forgets_the_runs_of_all_seeds(tiny_cache: Path, whole: Path, tmp_path: Path) -> None:
+def test_force_deletes_the_runs_of_all_seeds(tiny_cache: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "out")
     own = tmp_path / "out" / "searched-4" / "own.txt"
     own.write_text("stays")
@@ -211,7 +211,7 @@ def test_force_forgets_the_runs_of_all_seeds(tiny_cache: Path, whole: Path, tmp_
 
 
 @pytest.mark.parametrize("lost", ["fingerprint", "top1"])
-def test_an_entry_that_lacks_what_is_compared(
+def test_an_entry_with_a_missing_key_is_refused(
     whole: Path, tiny_cache: Path, tmp_path: Path, lost: str
 ) -> None:
     (tmp_path / run_dir.CONFIG).write_bytes((whole / run_dir.CONFIG).read_bytes())
@@ -223,7 +223,7 @@ def test_an_entry_that_lacks_what_is_compared(
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"networks": 3}', '{"networks": [{}]}'])
-def test_a_broken_file(whole: Path, tiny_cache: Path, tmp_path: Path, text: str) -> None:
+def test_a_broken_file_is_refused(whole: Path, tiny_cache: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / run_dir.CONFIG).write_bytes((whole / run_dir.CONFIG).read_bytes())
     (tmp_path / run_dir.REPEATS).write_text(text)
     with pytest.raises(InputError, match=r"repeats\.json: unexpected content|no genotype"):

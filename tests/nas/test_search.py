@@ -59,7 +59,7 @@ def whole_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
-def test_a_run_keeps_what_was_asked_and_what_came_of_it(whole_run: Path) -> None:
+def test_a_run_stores_its_settings_and_results(whole_run: Path) -> None:
     config = json.loads((whole_run / run_dir.CONFIG).read_text())
     assert config["settings"]["protocol"] == "xsub"
     assert config["clips"] == {"weights": 18, "alphas": 18}
@@ -67,7 +67,7 @@ def test_a_run_keeps_what_was_asked_and_what_came_of_it(whole_run: Path) -> None
     assert [line["epoch"] for line in run_dir.read_lines(whole_run / run_dir.ALPHAS)] == [0, 1, 2]
 
 
-def test_each_epoch_says_its_rate_and_how_undecided_the_cells_are(whole_run: Path) -> None:
+def test_each_epoch_logs_learning_rate_and_entropy(whole_run: Path) -> None:
     metrics = run_dir.read_lines(whole_run / run_dir.METRICS)
     assert [line["lr"] for line in metrics] == [cosine(k / 6, 0.015, 0.001) for k in (2, 5)]
     for line in run_dir.read_lines(whole_run / run_dir.ALPHAS)[1:]:
@@ -79,12 +79,14 @@ def test_each_epoch_says_its_rate_and_how_undecided_the_cells_are(whole_run: Pat
             assert 0.9 < found < 1
 
 
-def test_same_seed_same_run_bit_for_bit(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bits(
+    tiny_cache: Path, whole_run: Path, tmp_path: Path
+) -> None:
     search(tiny_cache, tmp_path / "again", SMALL)
     assert_same(whole_run, tmp_path / "again")
 
 
-def test_clips_on_the_host_make_the_same_run(
+def test_clips_in_host_memory_give_the_same_run(
     tiny_cache: Path, whole_run: Path, tmp_path: Path
 ) -> None:
     search(tiny_cache, tmp_path / "host", SMALL.model_copy(update={"store": "host"}))
@@ -92,14 +94,14 @@ def test_clips_on_the_host_make_the_same_run(
 
 
 @pytest.mark.parametrize("order", ["first", "second"])
-def test_checkpointed_cells_make_the_same_run(tiny_cache: Path, tmp_path: Path, order: str) -> None:
+def test_checkpointed_cells_give_the_same_run(tiny_cache: Path, tmp_path: Path, order: str) -> None:
     for name, checkpointed in {"kept": False, "anew": True}.items():
         changes = {"order": order, "epochs": 1, "checkpoint_cells": checkpointed}
         search(tiny_cache, tmp_path / name, SMALL.model_copy(update=changes))
     assert_same(tmp_path / "kept", tmp_path / "anew")
 
 
-def test_the_virtual_step_is_the_step_that_follows(
+def test_the_virtual_step_equals_the_next_step(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With alphas that stand still and nothing clipped: rate, momentum and weight decay agree."""
@@ -144,7 +146,7 @@ def test_both_hessians_take_the_same_virtual_steps(tiny_cache: Path, tmp_path: P
     assert_same(tmp_path / "exact", tmp_path / "exact, checkpointed")
 
 
-def test_a_search_sees_the_streams(tiny_cache: Path, tmp_path: Path) -> None:
+def test_a_search_uses_its_streams(tiny_cache: Path, tmp_path: Path) -> None:
     settings = SMALL.model_copy(update={"epochs": 1, "streams": "joint,bone,motion"})
     search(tiny_cache, tmp_path / "run", settings)
     stem = load_file(tmp_path / "run" / run_dir.CHECKPOINT)["model/stem.0.weight"]
@@ -152,7 +154,7 @@ def test_a_search_sees_the_streams(tiny_cache: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_small_shapes_and_own_spaces_go_the_whole_way(
+def test_small_shapes_and_custom_spaces_are_searched_and_derived(
     tiny_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], layers: int
 ) -> None:
     shape = {"layers": layers, "channels": 1, "nodes": 1, "epochs": 1}
@@ -166,7 +168,7 @@ def test_small_shapes_and_own_spaces_go_the_whole_way(
     assert train(tiny_cache, genotype, tmp_path / "model", small).path.exists()
 
 
-def test_another_seed_another_run(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_another_run(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:
     search(tiny_cache, tmp_path / "run", SMALL.model_copy(update={"seed": 1, "epochs": 1}))
     ours = run_dir.read_lines(tmp_path / "run" / run_dir.ALPHAS)[0]
     theirs = run_dir.read_lines(whole_run / run_dir.ALPHAS)[0]
@@ -254,7 +256,7 @@ def long_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
-def test_each_epoch_says_how_many_skips_there_are_and_what_stands(long_run: Path) -> None:
+def test_each_epoch_logs_skips_and_stable_epochs(long_run: Path) -> None:
     genotypes = [derive(long_run, epoch=epoch) for epoch in range(9)]
     metrics = run_dir.read_lines(long_run / run_dir.METRICS)
     assert [line["skips"] for line in metrics] == [count_skips(g) for g in genotypes[1:]]
@@ -266,7 +268,7 @@ def test_each_epoch_says_how_many_skips_there_are_and_what_stands(long_run: Path
 
 
 @pytest.mark.parametrize("rule", ["stop_skips", "stop_stable"])
-def test_an_early_end(
+def test_a_search_ends_early(
     tiny_cache: Path,
     long_run: Path,
     tmp_path: Path,
@@ -307,7 +309,7 @@ def test_an_early_end(
     assert derive(out, epoch=last) == derive(long_run, epoch=last)
 
 
-def test_nothing_is_derived_from_the_start_for_its_few_skips(
+def test_the_initial_alphas_are_never_derived_for_their_few_skips(
     tiny_cache: Path, tmp_path: Path
 ) -> None:
     settings = SMALL.model_copy(update={"space": "none,skip_connect", "stop_skips": 2})
@@ -328,7 +330,7 @@ def test_resume_with_other_settings_is_refused(tiny_cache: Path, whole_run: Path
         search(tiny_cache, whole_run, SMALL.model_copy(update={"lr": 0.5}), resume=True)
 
 
-def test_broken_checkpoint(tiny_cache: Path, tmp_path: Path) -> None:
+def test_a_broken_checkpoint_is_refused(tiny_cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     search(tiny_cache, out, SMALL.model_copy(update={"epochs": 1}))
     (out / run_dir.CHECKPOINT).write_bytes(b"not safetensors")
@@ -353,7 +355,7 @@ def rewrite(checkpoint: Path, *, drop: str = "", **place: object) -> None:
         ({"drop": "model/stem"}, "does not belong to this run"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit(
+def test_a_mismatched_checkpoint_is_refused(
     tiny_cache: Path, whole_run: Path, tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     shutil.copytree(whole_run, tmp_path / "run")
@@ -362,7 +364,9 @@ def test_a_checkpoint_that_does_not_fit(
         search(tiny_cache, tmp_path / "run", SMALL, resume=True)
 
 
-def test_a_checkpoint_of_another_network(tiny_cache: Path, whole_run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_network_is_refused(
+    tiny_cache: Path, whole_run: Path, tmp_path: Path
+) -> None:
     other = SMALL.model_copy(update={"channels": 3, "epochs": 1})
     search(tiny_cache, tmp_path / "other", other)
     shutil.copytree(whole_run, tmp_path / "run")
@@ -371,7 +375,7 @@ def test_a_checkpoint_of_another_network(tiny_cache: Path, whole_run: Path, tmp_
         search(tiny_cache, tmp_path / "run", SMALL, resume=True)
 
 
-def test_work_is_not_forgotten_for_a_missing_checkpoint(
+def test_resume_without_a_checkpoint_does_not_discard_the_run(
     tiny_cache: Path, whole_run: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(whole_run, tmp_path / "run")
@@ -383,7 +387,7 @@ def test_work_is_not_forgotten_for_a_missing_checkpoint(
 
 
 @pytest.mark.parametrize("line", ["", '{"epoch": 2}', '{"epoch": 2, "normal": 1, "reduction": 1}'])
-def test_alphas_that_are_not_whole(
+def test_incomplete_alphas_are_refused(
     tiny_cache: Path, whole_run: Path, tmp_path: Path, line: str
 ) -> None:
     shutil.copytree(whole_run, tmp_path / "run")
@@ -407,14 +411,14 @@ def test_first_order_differs_from_second(tiny_cache: Path, whole_run: Path, tmp_
     assert first[1] != second[1]
 
 
-def test_search_moves_alphas_and_lowers_the_loss(whole_run: Path) -> None:
+def test_a_search_changes_alphas_and_lowers_the_loss(whole_run: Path) -> None:
     metrics = run_dir.read_lines(whole_run / run_dir.METRICS)
     assert metrics[-1]["train_loss"] < metrics[0]["train_loss"]
     alphas = run_dir.read_lines(whole_run / run_dir.ALPHAS)
     assert np.abs(np.subtract(alphas[-1]["normal"], alphas[0]["normal"])).max() > 0.05
 
 
-def test_test_part_is_never_loaded(
+def test_the_test_part_is_never_loaded(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
@@ -432,7 +436,7 @@ def test_test_part_is_never_loaded(
     assert test.isdisjoint(asked)
 
 
-def test_what_is_held_out_is_in_neither_half(tiny_cache: Path, tmp_path: Path) -> None:
+def test_held_out_clips_are_in_neither_half(tiny_cache: Path, tmp_path: Path) -> None:
     changes = {"epochs": 1, "hold_out": 0.3, "validation": "subject", "protocol": "xsub"}
     settings = SMALL.model_copy(update=changes)
     search(tiny_cache, tmp_path / "run", settings)
@@ -461,7 +465,7 @@ def test_derive_reads_any_epoch(whole_run: Path) -> None:
     assert caught.value.hint == "it has epochs 0 to 2"
 
 
-def test_derive_wants_a_search(tmp_path: Path) -> None:
+def test_derive_refuses_a_folder_without_a_search(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
         derive(tmp_path)
     (tmp_path / run_dir.CONFIG).write_text('{"verb": "train"}')
@@ -469,13 +473,13 @@ def test_derive_wants_a_search(tmp_path: Path) -> None:
         derive(tmp_path)
 
 
-def test_cosine_from_first_to_last() -> None:
+def test_the_rate_follows_a_cosine_from_first_to_last() -> None:
     assert cosine(0, 0.015, 0.001) == pytest.approx(0.015)
     assert cosine(0.5, 0.015, 0.001) == pytest.approx(0.008)
     assert cosine(1, 0.015, 0.001) == pytest.approx(0.001)
 
 
-def test_descend_clips_the_gradient_and_leaves_others_alone() -> None:
+def test_descend_clips_the_gradient_and_ignores_other_parameters() -> None:
     w = torch.nn.Parameter(torch.zeros(2))
     other = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([w], lr=1)

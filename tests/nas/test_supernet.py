@@ -41,7 +41,7 @@ def test_paper_supernet_shapes() -> None:
     assert widths == [16, 16, 32, 32, 64, 64]
 
 
-def test_nothing_is_kept_between_passes() -> None:
+def test_a_pass_leaves_no_state() -> None:
     net = make()
     assert list(net.buffers()) == []
     x = torch.randn(2, 3, 8, 5)
@@ -78,7 +78,7 @@ def test_checkpointed_cells_have_the_same_gradients_in_less_memory() -> None:
     assert peaks[1] < 0.5 * peaks[0]
 
 
-def test_a_batch_says_what_it_is_normalised_by() -> None:
+def test_batch_statistics_depend_on_the_clips_but_not_their_order() -> None:
     """The order of its clips does not matter; which clips they are does."""
     net, x = make().double(), torch.randn(4, 3, 8, 5, dtype=torch.float64)
     order = torch.tensor([2, 0, 3, 1])

@@ -128,7 +128,9 @@ def test_a_card_belongs_to_its_weights(model: Path, tiny_cache: Path) -> None:
     assert "None yet" in (model / README).read_text()
 
 
-def test_a_readme_by_others_is_left_alone(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_readme_that_is_not_a_card_is_not_changed(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (model / README).write_text("a letter to a friend")
     write_card(model, load_model(model))
     assert (model / README).read_text() == "a letter to a friend"
@@ -150,14 +152,16 @@ def test_a_readme_by_others_is_left_alone(model: Path, capsys: pytest.CaptureFix
         lambda text: text.replace(END, ""),
     ],
 )
-def test_a_card_without_room_for_results(model: Path, spoil: Callable[[str], str]) -> None:
+def test_a_card_with_a_damaged_results_section_is_refused(
+    model: Path, spoil: Callable[[str], str]
+) -> None:
     path = model / README
     path.write_text(spoil(path.read_text()))
     with pytest.raises(UsageError, match="the section for results is missing or damaged"):
         check_card(model)
 
 
-def test_without_matplotlib_there_is_a_card_without_a_picture(
+def test_without_matplotlib_the_card_has_no_picture(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (model / README).unlink()
@@ -179,7 +183,7 @@ def test_a_baseline_has_no_cells(tiny_cache: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "m" / PICTURE).exists()
 
 
-def test_a_model_just_trained_has_the_card_of_its_file(tiny_cache: Path, tmp_path: Path) -> None:
+def test_a_new_model_gets_the_card_of_its_file(tiny_cache: Path, tmp_path: Path) -> None:
     result = train(tiny_cache, BUILT_IN["ntu_cs112se30"], tmp_path / "m", SMALL)
     write_card(tmp_path / "m", result.model)
     text = (tmp_path / "m" / README).read_text()

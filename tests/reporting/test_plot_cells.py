@@ -50,7 +50,7 @@ def test_svg_names_every_operation_and_node(name: str, tmp_path: Path) -> None:
     )
 
 
-def test_png_has_its_signature(tmp_path: Path) -> None:
+def test_png_has_the_png_signature(tmp_path: Path) -> None:
     path = tmp_path / "cells.PNG"
     draw_cells(BUILT_IN["ntu_cs112se30"], path)
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -113,7 +113,7 @@ def test_operation_names_fit_into_their_boxes() -> None:
 
 @pytest.mark.parametrize("num_nodes", [1, 2, 4, 6])
 @pytest.mark.parametrize("num_edges", [1, 2, 3])
-def test_no_two_boxes_meet_and_lines_stay_clear_of_them(num_nodes: int, num_edges: int) -> None:
+def test_boxes_do_not_overlap_and_lines_avoid_them(num_nodes: int, num_edges: int) -> None:
     cell = draw_any(num_nodes, num_edges)
     layout = cell_layout.lay_out(cell)
 
@@ -139,7 +139,7 @@ def test_no_two_boxes_meet_and_lines_stay_clear_of_them(num_nodes: int, num_edge
     assert len({(id(box), round(end, 6)) for box, end in ends}) == len(ends)
 
 
-def test_every_edge_is_drawn_once_even_twins() -> None:
+def test_every_edge_is_drawn_once_including_parallel_edges() -> None:
     cell = (
         (Edge("conv_3x3", 0), Edge("conv_3x3", 0), Edge("se_connect", 1)),
         (Edge("skip_connect", 2),),
@@ -175,13 +175,13 @@ def test_cells_of_different_sizes_share_a_picture(tmp_path: Path) -> None:
     assert texts(path).count("0") == 2
 
 
-def test_every_operation_has_a_stroke_of_its_own() -> None:
+def test_every_operation_has_a_distinct_stroke() -> None:
     assert len({stroke(op) for op in PRIMITIVES}) == len(PRIMITIVES)
     assert stroke("sep_conv_9x9").colour == plot_style.KINDS["convolution"]
 
 
 @pytest.mark.parametrize("shade", [0, 1], ids=["light", "dark"])
-def test_colours_stand_out_from_the_paper(shade: int) -> None:
+def test_colours_have_enough_contrast(shade: int) -> None:
     """WCAG 2.1: text has a contrast of 4.5, what is drawn one of 3."""
 
     def luminance(name: str) -> float:

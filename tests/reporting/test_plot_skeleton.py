@@ -79,14 +79,14 @@ def test_unknown_joints_are_not_drawn() -> None:
     assert picture.visible_frames.tolist() == [1, 2]
 
 
-def test_up_is_up() -> None:
+def test_the_head_is_drawn_above_the_feet() -> None:
     flat = Layout(joints=LAYOUT.joints, channels=("x", "y", "score"))
     assert (np.diff(clip(layout=flat).points[0, 0, :2, 1]) < 0).all()
     assert (np.diff(clip().points[0, 0, :2, 1]) > 0).all()
 
 
 @pytest.mark.parametrize("num_frames", [1, 2])
-def test_one_point_and_one_frame(tmp_path: Path, num_frames: int) -> None:
+def test_a_clip_of_one_point_and_one_frame_is_drawn(tmp_path: Path, num_frames: int) -> None:
     layout = Layout(joints=("ball",))
     poses = np.ones((1, num_frames, 1, 3), dtype=np.float32)
     picture = ClipPicture.of("", poses, np.ones((1, num_frames), dtype=np.bool_), layout)
@@ -94,18 +94,20 @@ def test_one_point_and_one_frame(tmp_path: Path, num_frames: int) -> None:
     draw_animation(picture, tmp_path / "a.gif")
 
 
-def test_joints_without_x_and_y() -> None:
+def test_joints_without_x_and_y_are_refused() -> None:
     with pytest.raises(UsageError, match="cannot draw joints with the channels angle"):
         ClipPicture.of("", np.ones((1, 1, 1, 1), np.float32), np.ones((1, 1), np.bool_),
                  Layout(joints=("knee",), channels=("angle",)))  # fmt: skip
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SkelnasError, match=r"a\.png: cannot be written \(No such file"):
         draw_strip(clip(), tmp_path / "nowhere" / "a.png")
 
 
-def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(SkelnasError, match="needs matplotlib") as caught:
         draw_strip(clip(), tmp_path / "a.png")

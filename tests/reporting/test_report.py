@@ -119,7 +119,7 @@ def test_the_page_loads_and_runs_nothing(page: Page) -> None:
     assert set(re.findall(r"url\((.)", page.source)) <= {"#"}
 
 
-def test_ids_are_unique_and_all_used(page: Page) -> None:
+def test_ids_are_unique_and_all_are_used(page: Page) -> None:
     names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(names) == len(set(names))
     used = re.findall(r"url\(#([^)]+)\)", page.source) + re.findall(r'href="#([^"]+)"', page.source)
@@ -127,7 +127,7 @@ def test_ids_are_unique_and_all_used(page: Page) -> None:
     assert set(used) == set(names)
 
 
-def test_the_theme_decides_every_colour(page: Page) -> None:
+def test_the_theme_defines_every_colour(page: Page) -> None:
     style, body = page.source.split("</style>", 1)
     assert not re.search(r"#[0-9a-f]{6}\b", body)
     for name in set(re.findall(r"var\(--([\w-]+)\)", body)) - {"width"}:
@@ -152,7 +152,7 @@ def test_the_page_has_every_part(page: Page, searched: Path) -> None:
         assert f"<dt>{name}</dt><dd>{text}</dd>" in page.source
 
 
-def test_every_figure_says_what_it_shows(page: Page) -> None:
+def test_every_figure_has_an_accessible_label(page: Page) -> None:
     figures = [
         attributes for name, attributes in page.tags if name == "svg" and "role" in attributes
     ]
@@ -218,7 +218,7 @@ def test_by_default_the_page_is_written_into_the_folder(copy: Path, page: Page) 
     assert path.read_text(encoding="utf-8") == page.source
 
 
-def test_a_training_has_its_cells_and_no_alphas(trained: Path, tmp_path: Path) -> None:
+def test_a_training_has_cells_but_no_alphas(trained: Path, tmp_path: Path) -> None:
     page = Page(report(trained, tmp_path / "page.html"))
     assert "Training trained" in page.texts
     assert "Operation weights" not in page.texts
@@ -227,7 +227,7 @@ def test_a_training_has_its_cells_and_no_alphas(trained: Path, tmp_path: Path) -
         assert edge.op in page.texts
 
 
-def test_before_the_first_epoch(copy: Path) -> None:
+def test_a_run_without_epochs_has_a_page(copy: Path) -> None:
     page = Page(report(cut(copy, 0, 1)))
     assert "No epoch is finished yet." in page.texts
     assert "At the start" in page.texts
@@ -240,7 +240,7 @@ def test_before_the_first_epoch(copy: Path) -> None:
     assert "Settings" in page.texts
 
 
-def test_after_the_first_epoch(copy: Path) -> None:
+def test_a_run_of_one_epoch_has_a_page(copy: Path) -> None:
     page = Page(report(cut(copy, 1, 2)))
     assert "1 of 4" in page.texts
     assert "After epoch 1" in page.texts
@@ -260,7 +260,7 @@ def test_a_truncated_last_line_is_ignored(copy: Path) -> None:
     assert read_history(copy).epochs == [1, 2, 3, 4]
 
 
-def test_metrics_that_some_epochs_lack_have_gaps(copy: Path) -> None:
+def test_curves_have_gaps_where_epochs_lack_a_metric(copy: Path) -> None:
     with (copy / run_dir.METRICS).open("a") as lines:
         lines.write('{"epoch": 5, "held_out_top1": 0.25, "note": "by hand"}\n')
     history = read_history(copy)
@@ -298,7 +298,9 @@ def test_names_are_escaped(copy: Path, tmp_path: Path) -> None:
         (run_dir.ALPHAS, '{"epoch": 0, "normal": 4, "reduction": 5}\n', "epoch 0: expected 8"),
     ],
 )
-def test_broken_folders(copy: Path, file: str, content: str | bytes, message: str) -> None:
+def test_broken_folders_are_refused(
+    copy: Path, file: str, content: str | bytes, message: str
+) -> None:
     data = content if isinstance(content, bytes) else content.encode()
     (copy / file).write_bytes(data)
     with pytest.raises(InputError, match=message) as caught:
@@ -315,7 +317,7 @@ def test_broken_folders(copy: Path, file: str, content: str | bytes, message: st
         ([[10**400] * 8] * 2, "expected 8 numbers"),
     ],
 )
-def test_malformed_alphas(copy: Path, edges: list[list[float]], message: str) -> None:
+def test_malformed_alphas_are_refused(copy: Path, edges: list[list[float]], message: str) -> None:
     line = {"epoch": 0, "normal": edges, "reduction": edges}
     (copy / run_dir.ALPHAS).write_text(json.dumps(line) + "\n")
     with pytest.raises(InputError, match=message):

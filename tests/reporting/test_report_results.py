@@ -63,15 +63,15 @@ def made_up(rows: list[tuple[int, list[float]]]) -> Scores:
     return Scores(info, logits, np.array([label for label, _ in rows]))
 
 
-def test_a_page_with_scores_is_a_page(page: Page) -> None:
+def test_a_page_with_scores_is_valid(page: Page) -> None:
     test_report.test_the_page_loads_and_runs_nothing(page)
-    test_report.test_ids_are_unique_and_all_used(page)
-    test_report.test_the_theme_decides_every_colour(page)
+    test_report.test_ids_are_unique_and_all_are_used(page)
+    test_report.test_the_theme_defines_every_colour(page)
     figures = [about for name, about in page.tags if name == "svg" and "role" in about]
     assert all(about.get("aria-label") for about in figures)
 
 
-def test_the_page_says_what_the_evaluation_says(page: Page, evaluation: Evaluation) -> None:
+def test_the_page_shows_the_numbers_of_the_evaluation(page: Page, evaluation: Evaluation) -> None:
     metrics = evaluation.metrics
     assert f"{len(evaluation.scores)} test clips of xsub" in page.texts
     for text in (f"{metrics.top1:.1%}", f"{metrics.ece:.1%}", f"{evaluation.complexity.macs:,}"):
@@ -123,7 +123,7 @@ def test_the_clips_of_confusions_are_drawn(page: Page, evaluation: Evaluation) -
         assert f"{example.clip}: " in page.source
 
 
-def test_a_strip_shows_known_joints_the_head_up() -> None:
+def test_a_strip_shows_known_joints_with_the_head_up() -> None:
     layout = replace(LAYOUT, joints=("spine_base", "head", "hip_left", "hip_right", "hand_left"))
     poses = np.zeros((1, 3, 5, 3), dtype=np.float32)
     poses[:, :, :, 0] = np.arange(5) + 1
@@ -144,7 +144,7 @@ def test_a_strip_shows_known_joints_the_head_up() -> None:
     assert across == sorted(across)
 
 
-def test_only_small_matrices_have_numbers() -> None:
+def test_only_small_confusion_matrices_have_numbers() -> None:
     few = matrix_svg(["a", "b<"], np.array([[3, 1], [0, 0]]))
     assert few.count("<rect") == 2
     assert "a classified as b&lt;: 1 of 4 clips" in few
@@ -166,7 +166,7 @@ def test_latency_is_timed_on_request(model: Path) -> None:
     assert "Timed on" not in dict(cost_facts(read_results(model, None)))
 
 
-def test_what_does_not_fit_is_refused(
+def test_mismatched_input_is_refused(
     model: Path, scores_path: Path, tiny_cache: Path, tmp_path: Path, evaluation: Evaluation
 ) -> None:
     with pytest.raises(UsageError, match="--cache goes with --scores"):

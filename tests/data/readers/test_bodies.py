@@ -65,7 +65,7 @@ def test_a_clip_without_a_body_is_bad_input(rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_body_of_zeros_is_not_seen(rule):
+def test_a_body_of_zeros_counts_as_absent(rule):
     rows = track(5, range(20))
     rows[3] = (3, 5, 0 * STANDING)
     poses, present = choose_persons(detect(20, rows), rule, "clip")
@@ -101,7 +101,7 @@ def test_denoise_keeps_short_bodies_if_there_are_no_others():
     assert len(choose_persons(both, "denoise", "clip")[0]) == 2
 
 
-def test_denoise_drops_a_body_wider_than_tall_even_if_it_is_first_and_moves_most():
+def test_denoise_drops_a_wide_body_even_if_it_comes_first_and_moves_the_most():
     person, chair = track(6, range(30)), track(5, range(30), CHAIR, swing=2)
     poses, present = choose_persons(detect(30, chair, person), "denoise", "clip")
     np.testing.assert_array_equal(poses, joints_of(person)[None])
@@ -139,7 +139,7 @@ def test_denoise_ranks_by_motion_in_plausible_frames():
     np.testing.assert_array_equal(poses, [joints_of(lively), joints_of(calm)])
 
 
-def test_denoise_keeps_the_two_who_move_most():
+def test_denoise_keeps_the_two_bodies_with_the_largest_motion():
     tracks = [track(body, range(30), swing=body) for body in (1, 3, 2)]
     poses, _ = choose_persons(detect(30, *tracks), "denoise", "clip")
     np.testing.assert_array_equal(poses, [joints_of(tracks[1]), joints_of(tracks[2])])
@@ -188,7 +188,7 @@ def test_energy_follows_slots_and_not_ids():
     np.testing.assert_array_equal(poses[1, present[1]], joints_of(calm))
 
 
-def test_energy_looks_at_four_slots_and_first_at_two():
+def test_energy_considers_four_slots_and_first_considers_two():
     tracks = [track(slot, range(9), swing=slot) for slot in range(5)]
     clip = detect(9, *tracks)
     poses, _ = choose_persons(clip, "energy", "clip")
@@ -197,7 +197,7 @@ def test_energy_looks_at_four_slots_and_first_at_two():
     np.testing.assert_array_equal(poses, [joints_of(tracks[0]), joints_of(tracks[1])])
 
 
-def test_first_accepts_a_false_body():
+def test_first_does_not_reject_false_bodies():
     person, chair = track(6, range(30)), track(5, range(30), CHAIR)
     poses, _ = choose_persons(detect(30, chair, person), "first", "clip")
     np.testing.assert_array_equal(poses, [joints_of(chair), joints_of(person)])

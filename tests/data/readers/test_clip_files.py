@@ -99,7 +99,7 @@ def test_files_without_an_array_of_numbers_are_refused(data, expected):
     assert expected in found
 
 
-def test_arrays_of_one_person_get_an_axis_of_persons(tmp_path):
+def test_arrays_of_one_person_gain_a_person_axis(tmp_path):
     clip = read_clip(write(tmp_path, npy(POSES), "clip.npy"))
     np.testing.assert_array_equal(clip.poses, POSES[None])
     clip = read_clip(write(tmp_path, npy(POSES[None]), "CLIP.NPY"))

@@ -78,14 +78,14 @@ def test_absent_frames_and_numbers_that_are_not_finite(save):
     assert not recording.poses[1, 3, 4].any()
 
 
-def test_the_parts_are_the_official_protocol(save):
+def test_the_official_split_becomes_a_protocol(save):
     zeros = np.zeros(2, np.int32)
     splits = CtrGcn(save()).splits(ClipTable(["train_1", "test_1"], *[zeros] * 4))
     assert {name: split.tolist() for name, split in splits.items()} == {"official": [Train, Test]}
 
 
 @pytest.mark.parametrize(("count", "first"), [(60, "drink water"), (120, "drink water")])
-def test_sixty_or_120_classes_are_those_of_ntu(save, count, first):
+def test_60_or_120_classes_get_the_ntu_names(save, count, first):
     source = CtrGcn(save(y_train=one_hot(8, count), y_test=one_hot(3, count)))
     assert len(source.classes(np.int32([0]))) == count
     assert source.classes(np.int32([0]))[0] == first

@@ -36,7 +36,7 @@ def test_unreadable_files_are_reported(file, monkeypatch, error, expected):
     assert message(read_bytes, file) == f"{file}: {expected}"
 
 
-def test_loops_of_links_end(file):
+def test_link_loops_terminate(file):
     folder = file.parent
     (folder / "down").mkdir()
     (folder / "down" / "up").symlink_to(folder)

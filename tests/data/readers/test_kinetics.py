@@ -93,7 +93,7 @@ def test_catalogue_lists_both_parts_and_skipped_files(root, prefix):
     ]
 
 
-def test_one_part_is_enough(root):
+def test_a_single_part_is_accepted(root):
     for path in sorted((root / "train").iterdir()):
         path.unlink()
     (root / "train").rmdir()
@@ -141,7 +141,7 @@ def test_label_files_with_other_classes_keep_their_indices(root):
     assert labels == {"one": 0, "two": 2}
 
 
-def test_if_label_files_contradict_each_other_official_names_decide(root):
+def test_official_names_win_if_label_files_contradict_each_other(root):
     classes, labels = relabel(root, train={"one": ("zumba", 0)}, val={"two": ("abseiling", 0)})
     assert classes == OFFICIAL
     assert labels == {"one": 399, "two": 0}
@@ -188,7 +188,7 @@ def test_folders_without_parts_labels_or_clips_are_bad_input(root, tmp_path_fact
 # Persons
 
 
-def test_coordinates_are_centred_and_zero_where_the_score_is(root):
+def test_coordinates_are_centred_and_zero_where_the_score_is_zero(root):
     recording = read(root, frames([person(0.5)]))
     assert recording.label == 399
     assert recording.poses.shape == (1, 1, 18, 3)
@@ -269,7 +269,7 @@ def test_bad_clips_are_refused_with_the_frame(root, data, expected):
     assert expected in found
 
 
-def test_clips_must_agree_with_the_label_file(root):
+def test_clips_that_contradict_the_label_file_are_refused(root):
     path = root / "train" / "one.json"
     write_clip(path, "yoga", frames([person(0.5)]))
     assert "expected the label 'zumba' of the label file, found 'yoga'" in message(

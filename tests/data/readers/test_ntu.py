@@ -87,7 +87,7 @@ def test_blanks_at_the_end_are_allowed(end):
 
 
 @pytest.mark.parametrize("number", ["NaN", "nan", "inf", "-Infinity", "1e39", "1e999"])
-def test_a_joint_that_is_not_finite_becomes_zero_and_its_body_stays(number):
+def test_a_joint_that_is_not_finite_becomes_zero_without_dropping_its_body(number):
     points = [["1", "2", "3"] for _ in range(25)]
     points[4][1] = number
     detections = parse(file_bytes([[body_lines(7, points)]]), "file")

@@ -124,7 +124,7 @@ def test_the_lower_foot_stands_on_the_floor_and_does_not_slide():
     np.testing.assert_allclose(jumping[:, :, 1].min(axis=1), [0, 0.3])
 
 
-def test_walking_moves_the_body_ahead():
+def test_walking_moves_the_body_forward():
     (action,) = (action for action in ACTIONS if action.number == 59)
     progress = np.linspace(0, 1, 80)
     angles = {
@@ -145,7 +145,7 @@ def test_mirror_swaps_sides_and_is_its_own_inverse():
 # The order of the clips
 
 
-def test_names_are_official_and_unique():
+def test_clip_names_are_official_and_unique():
     names = names_of(2000)
     assert all(re.fullmatch(r"S\d{3}C00[123]P\d{3}R00[12]A\d{3}", name) for name in names)
     assert len(set(names)) == len(names)
@@ -153,7 +153,7 @@ def test_names_are_official_and_unique():
 
 
 @pytest.mark.parametrize("num_clips", [1, 16, 23, 32, 100, 500])
-def test_every_beginning_is_balanced(num_clips):
+def test_every_prefix_of_the_clips_is_balanced(num_clips):
     names = names_of(num_clips)
     for part, values in ((slice(16, 20), NUM_ACTIONS), (slice(8, 12), len(SUBJECTS))):
         counts = Counter(name[part] for name in names)
