@@ -83,7 +83,7 @@ def assert_same(case: Case) -> None:
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("reduction", [False, True])
 @pytest.mark.parametrize("shape", [(2, 4, 7, 13), (3, 2, 8, 6), (2, 3, 5, 1)])
-def test_one_operation(op: str, reduction: bool, shape: tuple[int, int, int, int]) -> None:
+def test_a_single_operation(op: str, reduction: bool, shape: tuple[int, int, int, int]) -> None:
     assert_same(make_case(("none", op), shape, reduction))
 
 
@@ -112,7 +112,7 @@ def test_op_weights_of_zero_and_one(alone: int) -> None:
     assert_same(case)
 
 
-def test_equal_pixels_send_their_gradient_to_the_first_as_in_the_reference() -> None:
+def test_max_pool_ties_route_their_gradient_as_in_the_reference() -> None:
     case = make_case(("max_pool_3x3", "conv_3x3"), (2, 4, 8, 8), reduction=False)
     with torch.no_grad():
         for image in case.inputs:
@@ -120,7 +120,7 @@ def test_equal_pixels_send_their_gradient_to_the_first_as_in_the_reference() -> 
     assert_same(case)
 
 
-def test_gradients_of_op_weights_alone_are_the_same_when_weights_are_frozen() -> None:
+def test_frozen_weights_do_not_change_the_gradients_of_op_weights() -> None:
     case = make_case(SPACES["sar"], (2, 4, 9, 6), reduction=True, nodes=3)
     _, (expected,) = case.gradients("fused", [case.op_weights])
     for tensor in case.leaves:
@@ -205,7 +205,7 @@ def test_every_operation_of_the_reference_has_a_fused_form() -> None:
 
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("reduction", [False, True])
-def test_an_operation_without_a_fused_form_is_the_reference_s(
+def test_an_operation_without_a_fused_form_falls_back_to_the_reference(
     monkeypatch: pytest.MonkeyPatch, op: str, reduction: bool
 ) -> None:
     monkeypatch.delitem(mixed_cell.OPERATIONS, op, raising=False)

@@ -87,9 +87,7 @@ def assert_same(cell: check.Cell) -> None:
 
 
 @pytest.mark.parametrize("reduction", [False, True])
-def test_the_paper_s_cell_in_several_tiles(
-    monkeypatch: pytest.MonkeyPatch, reduction: bool
-) -> None:
+def test_the_papers_cell_in_several_tiles(monkeypatch: pytest.MonkeyPatch, reduction: bool) -> None:
     monkeypatch.setattr(blocks, "INTERPRETED", blocks.Blocks(16, 16, 2, 1))
     assert_same(make(SPACES["sar"], (2, 3, 9, 5) if reduction else (2, 3, 3, 6), reduction, 2))
 
@@ -111,7 +109,7 @@ def test_pools_alone() -> None:
     assert_same(make(("avg_pool_3x3", "none"), (2, 2, 4, 1), reduction=True, nodes=1))
 
 
-def test_equal_pixels_send_their_gradient_to_the_first_as_in_the_reference() -> None:
+def test_max_pool_ties_route_their_gradient_as_in_the_reference() -> None:
     cell = make(("max_pool_3x3", "avg_pool_3x3"), (1, 2, 4, 6), reduction=False, nodes=1)
     with torch.no_grad():
         for image in cell.inputs:
@@ -119,7 +117,7 @@ def test_equal_pixels_send_their_gradient_to_the_first_as_in_the_reference() -> 
     assert_same(cell)
 
 
-def test_gradients_of_op_weights_alone_are_the_same_when_weights_are_frozen() -> None:
+def test_frozen_weights_do_not_change_the_gradients_of_op_weights() -> None:
     cell = make(("conv_3x3", "sep_conv_3x3"), (1, 2, 2, 3), reduction=False, nodes=1)
     _, expected = results(cell, mixed_cell.evaluate, [cell.op_weights])
     for tensor in cell.leaves:
@@ -145,7 +143,7 @@ def test_statistics_survive_a_mean_far_from_zero_in_float32() -> None:
 
 
 @pytest.mark.parametrize(("precision", "rounding"), [("fp32", "ieee"), ("tf32", "tf32")])
-def test_products_are_rounded_as_the_search_asks(precision: Precision, rounding: str) -> None:
+def test_products_have_the_precision_of_the_search(precision: Precision, rounding: str) -> None:
     with devices.precision(precision):
         forward, backward = ahead_of_time.launches_of(SPACES["sar"], (2, 16, 8, 6), False, (9, 0))
     precisions = [launch.arguments.get("PRECISION") for launch in forward + backward]
@@ -196,7 +194,9 @@ def test_with_cuda_the_engine_is_used() -> None:
         ({"hessian": "exact"}, "triton cannot be differentiated twice"),
     ],
 )
-def test_the_reason_against_the_engine_is_named(changes: dict[str, Any], message: str) -> None:
+def test_the_reason_why_triton_is_unavailable_is_printed(
+    changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         choose_engine(SearchSettings(engine="triton").model_copy(update=changes))
 
