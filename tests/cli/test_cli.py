@@ -299,7 +299,7 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas predict model -", "[1]", 3, ["standard input, line 1", "5 joints of 3"]),
         ("skelnas predict model -", "", 3, ["standard input: no frames"]),
         ("skelnas ensemble none.npz none.npz", None, 3, ["none.npz", "no such file"]),
-        ("skelnas ensemble none.npz", None, 2, ["two files"]),
+        ("skelnas ensemble none.npz", None, 2, ["two or more files"]),
         ("skelnas ensemble a.npz b.npz --weights 1,x", None, 2, ["--weights 1,x", "1,0.6"]),
         ("skelnas report empty", None, 3, ["empty", "no config.json"]),
         ("skelnas report run --out run.pdf", None, 2, ["run.pdf: a report is an HTML", ".html;"]),
