@@ -282,7 +282,7 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas search c.h5 --out new --repeats 0", None, 2, ["--repeats", "equal to 1"]),
         ("skelnas derive run --clips 9", None, 2, ["--clips", "--select perturbation"]),
         ("skelnas derive run --plot cells.pdf", None, 2, ["cells.pdf", ".svg"]),
-        ("skelnas derive run --plot p.svg --out ./p.svg", None, 2, ["p.svg", "two or more files"]),
+        ("skelnas derive run --plot p.svg --out ./p.svg", None, 2, ["p.svg", "two files"]),
         ("skelnas train c.h5 --genotype none.json --out new", None, 3, ["none.json"]),
         ("skelnas train c.h5 --genotype - --out new", "", 3, ["standard input"]),
         ("skelnas train c.h5 --genotype - --out new", "{", 3, ["not JSON"]),
