@@ -41,7 +41,7 @@ class PrepareOptions:
     ] = None
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Keep clips once read, and reuse kept ones."),
+        typer.Option("--resume", help="Save clips as they are read; reuse saved ones."),
     ] = False
     float16: Annotated[
         bool, typer.Option("--float16", help="Store float16: half the size, 1 mm off at 4 m.")
