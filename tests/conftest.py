@@ -1,4 +1,4 @@
-"""What many tests share: where real recordings lie, and a small cache that can be learned."""
+"""Fixtures of many tests: the folder of real recordings, and a small cache to learn from."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ BODY = np.array(
 )
 
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by jobs in the background
-torch.set_num_threads(1)  # small tensors: more threads only wait for each other
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+torch.set_num_threads(1)  # tensors are small: more threads only wait for each other
 
 
 @pytest.fixture(scope="session")
 def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 clips of 3 classes, 5 joints and up to 2 persons; a class is a frequency of motion."""
+    """48 clips of 3 classes, 5 joints and up to 2 persons; a class is a frequency."""
     path = tmp_path_factory.mktemp("cache") / "tiny.h5"
     write_tiny_cache(path)
     return path
@@ -43,7 +43,7 @@ def write_tiny_cache(
     seed: int = 0,
     only: int | None = None,
 ) -> None:
-    """Write a cache of made-up clips; with fewer joints the last ones are left out.
+    """Write a cache of made-up clips; a layout of fewer joints drops the last ones.
 
     `only` puts all clips into one part, Train or Test.
     """

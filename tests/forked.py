@@ -1,8 +1,8 @@
 """The skelnas command without its start-up time: forks of a process with all imports done.
 
-``python forked.py SOCKET --serve`` imports and waits; ``python forked.py SOCKET ARGUMENT...`` is
-then `skelnas ARGUMENT...`, in the same folder and with the same streams. A shell script of fifty
-commands would otherwise import torch fifty times.
+``python forked.py SOCKET --serve`` imports and waits; then ``python forked.py SOCKET ARGUMENT...``
+acts as `skelnas ARGUMENT...`, in the same folder and with the same streams. Without it, a shell
+script of fifty commands imports torch fifty times.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def ask(path: str, arguments: list[str]) -> int:
 
 
 def serve(path: str) -> None:
-    """Run commands one after the other until killed."""
+    """Run commands one at a time until killed."""
     import torch
 
     from skelnas import cli

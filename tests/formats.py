@@ -151,7 +151,7 @@ def _plain(value: Any) -> Any:
 
 
 def read_torchscript_metadata(path: Path) -> Any:
-    """Read what an exported TorchScript file says about its network."""
+    """Read the metadata of an exported TorchScript file."""
     with zipfile.ZipFile(path) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("/skelnas.json")]
         return json.loads(archive.read(name))
@@ -210,7 +210,7 @@ def describe_tensors(path: Path) -> dict[str, Any]:
 
 
 def make_tensors(description: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """Make up the weights of a network that is too large to be kept as a fixture."""
+    """Make up the weights of a network that is too large to store as a fixture."""
     rng = np.random.default_rng(0)
     tensors = {}
     for name, (dtype, *shape) in sorted(description.items()):
@@ -229,8 +229,8 @@ def digest(path: Path) -> str:
 def environment() -> dict[str, str]:
     """Describe what floating-point results depend on, to the bit.
 
-    The version of PyTorch and its CPU capability do not decide alone: its libraries choose by the
-    processor, too. The digest is of a few typical operations and their gradients.
+    PyTorch's version and CPU capability are not enough, because its libraries also choose by the
+    processor. The digest covers a few typical operations and their gradients.
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 6, 7, 9, generator=generator)
@@ -249,7 +249,7 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def broken_clip() -> Iterator[None]:
-    """Break the clip in the middle, so that `prepare --strict` ends there and leaves a journal."""
+    """Break the clip in the middle, so that `prepare --strict` stops there and leaves a journal."""
     path = Path("raw/12.csv")
     content = path.read_bytes()
     path.write_text("broken")
@@ -259,6 +259,6 @@ def broken_clip() -> Iterator[None]:
 
 
 def set_raw_times(folder: Path) -> None:
-    """Date raw files as they were when the journal was written: it tells changed files by it."""
+    """Set the times of raw files to those in the journal, which detects changed files by them."""
     for path in (folder / "raw").iterdir():
         os.utime(path, ns=(0, 10**18))

@@ -1,4 +1,4 @@
-"""The documentation says what the code does: links, the command reference, examples."""
+"""The documentation matches the code: links, the command reference, examples."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ PAGES = sorted([*DOCS.glob("*.md"), *ROOT.glob("*.md")])
 
 
 def prose(page: Path) -> str:
-    """A page without its blocks and pieces of code."""
+    """Return a page without its code."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.M)
     return re.sub(r"`[^`\n]*`(?!\])", "", text)
 
 
 def anchors(page: Path) -> set[str]:
-    """Where a page can be linked to: its headings, as GitHub names them."""
+    """Return the link targets of a page: its headings, as GitHub names them."""
     text = re.sub(
         r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
     )
@@ -65,7 +65,7 @@ MARK = re.compile(r"<!-- (needs|takes) .*? -->\n")
 
 
 def commands(page: Path) -> list[str]:
-    """The lines of shell on a page that nothing stands against."""
+    """Return the shell commands on a page that can run here."""
     blocks = SHELL_BLOCK.findall(page.read_text(encoding="utf-8"))
     for mark, _ in blocks:
         assert not mark or MARK.fullmatch(mark), f"{page.name}: unknown mark {mark}"
@@ -73,10 +73,10 @@ def commands(page: Path) -> list[str]:
 
 
 def execute(line: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a line of shell; a plain command of skelnas in this process, which has torch already.
+    """Run a shell command; a plain skelnas command runs in this process, which has loaded torch.
 
     Returns:
-        All that it printed.
+        All its output.
     """
     if not line.startswith("skelnas ") or any(sign in line for sign in "|>&;$"):
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -120,7 +120,7 @@ def test_the_tutorial_runs_from_start_to_end(
 
 
 def messages() -> list[str]:
-    """Every failure that the code can tell of, with an ellipsis for what differs."""
+    """Return every error message of the code, with an ellipsis for each field."""
     return [
         text
         for path in (ROOT / "skelnas").rglob("*.py")

@@ -1,7 +1,8 @@
-"""Files of 0.1.0 are read and resumed to the same bits; files written today are like them.
+"""Files of 0.1.0 are read and resumed to the same bits; files written today have the same format.
 
-The files in `data/0.1.0` were written by 0.1.0. Where today's bytes equal those of 0.1.0, it could
-read them, too. On another machine or with another PyTorch, floats may differ by 1e-4.
+The files in `data/0.1.0` were written by 0.1.0. Where today's bytes equal those of 0.1.0,
+that version can read them, too. On another machine or with another PyTorch, floats may differ by
+1e-4.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ EXPECTED = json.loads((OLD / "expected.json").read_text())
 
 @cache
 def is_exact() -> bool:
-    """Whether floats must agree to the bit: this machine computes as the one of the fixtures."""
+    """Return whether this machine computes like that of the fixtures, so that floats are equal."""
     return environment() == EXPECTED["environment"]
 
 

@@ -34,7 +34,7 @@ genotypes = st.builds(Genotype, cells(), cells())
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """Return a correct document of one node a cell, with changes."""
+    """Return a valid document of one node per cell, with changes."""
     cell = [[["conv_3x3", 0], ["se_connect", 1]]]
     correct = {"format": "skelnas-genotype", "version": 1, "normal": cell, "reduction": cell}
     return correct | changes
@@ -81,7 +81,7 @@ def test_text_that_is_not_a_genotype_is_refused(text: str, message: str) -> None
 
 
 def allows(schema: dict[str, Any], value: Any) -> bool:
-    """Whether a value is as a JSON schema says, of as much of the language as ours takes."""
+    """Return whether a value matches a JSON schema, for the keywords that ours uses."""
     if "$ref" in schema:
         return allows(SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")], value)
     if "const" in schema:
@@ -188,7 +188,9 @@ def test_broken_documents_are_refused_with_the_exact_location(
     with pytest.raises(InputError) as caught:
         parse(json.dumps(broken), "my.json")
     assert str(caught.value).startswith(f"my.json: {message}")
-    beyond_a_schema = re.search(r"reads node (\d|1\.0),", message)  # later ones; 1.0 is whole
+    beyond_a_schema = re.search(
+        r"reads node (\d|1\.0),", message
+    )  # a later node; in JSON, 1.0 is an integer
     assert allows(SCHEMA, broken) == bool(beyond_a_schema)
 
 

@@ -1,4 +1,4 @@
-"""The tables of the paper as commands, on made-up clips of the shape of NTU RGB+D and Kinetics."""
+"""The scripts of the paper's tables, on made-up clips in the shape of NTU RGB+D and Kinetics."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ TINY: dict[str, str] = {
 
 @pytest.fixture(scope="module")
 def skelnas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The command, started many times at little cost; see `forked`."""
-    place = tmp_path_factory.mktemp("forked") / "socket"
-    command = [sys.executable, str(ROOT / "tests" / "forked.py"), str(place)]
+    """The command, quick to start many times; see `forked`."""
+    socket = tmp_path_factory.mktemp("forked") / "socket"
+    command = [sys.executable, str(ROOT / "tests" / "forked.py"), str(socket)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [*command, "--serve"], stdout=subprocess.PIPE, text=True, env=environment
@@ -49,7 +49,7 @@ def skelnas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def write_clips(
     path: Path, layout: Layout, classes: list[str], labels: list[int], protocols: list[str]
 ) -> None:
-    """Write two training and one test clip of each of some classes."""
+    """Write two training clips and one test clip of each class."""
     generator = np.random.default_rng(0)
     rule = {"rule": "none"}
     with CacheWriter(path, source="tiny", rule=rule, layout=layout, max_persons=2) as writer:
@@ -66,7 +66,7 @@ def write_clips(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where two caches and all results lie; its name has a space."""
+    """A folder for two caches and all results; its name has a space."""
     folder = tmp_path_factory.mktemp("the tables")
     names = ntu_facts.class_names(np.arange(60, dtype=np.int32))
     labels = [0, 3, 23, 36, 45, 56]
@@ -77,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(folder: Path, number: int, skelnas: str, **more: str) -> list[str]:
-    """Make a table; returns the commands that were given."""
+    """Make a table; return the commands that were run."""
     cache = "kinetics.h5" if number == 4 else "ntu.h5"
     return go(folder, f"table{number}", [cache, "results"], skelnas, **more)
 
@@ -128,34 +128,36 @@ def test_tables_of_ntu(folder: Path, skelnas: str) -> None:
     rows = {row["network"]: row for row in table(folder, 3)}
     assert rows["AS-GCN"]["cross-view"] == "-"
     assert rows["HCN"]["paper: parameters"] == "2.64M"
-    for name, place in (("SAR-NAS", "sar/9-cells"), ("DARTS", "darts/9-cells"), ("HCN", "hcn")):
+    for name, path in (("SAR-NAS", "sar/9-cells"), ("DARTS", "darts/9-cells"), ("HCN", "hcn")):
         for column, protocol in (("cross-subject", "xsub"), ("cross-view", "xview")):
-            found = evaluation(folder, f"{protocol}/{place}")
+            found = evaluation(folder, f"{protocol}/{path}")
             assert rows[name][column] == f"{found['top1']:.1%}"
             assert f"{found['parameters'] / 1e6:.2f}M" in rows[name]["parameters"]
 
     commands = make(folder, 5, skelnas)
-    assert "--space sar-no-se" in commands[0]  # the other half is that of Table III
+    assert "--space sar-no-se" in commands[0]  # the other half is in Table III
     rows = {row["action"]: row for row in table(folder, 5)}
     assert next(iter(rows)) == "drink water"
     assert rows["wipe face"]["paper: with SE"] == "88.3%"
     compared = evaluation(folder, "xview/with-and-without-se")["comparison"]["classes"]
-    assert {row["class"] for row in compared} == rows.keys()  # all of the paper's have clips here
+    assert {
+        row["class"] for row in compared
+    } == rows.keys()  # all classes in the paper have clips here
     for row in compared:
-        own = rows[row["class"]]
-        assert (own["with SE"], own["without SE"]) == (f"{row['a']:.1%}", f"{row['b']:.1%}")
+        shown = rows[row["class"]]
+        assert (shown["with SE"], shown["without SE"]) == (f"{row['a']:.1%}", f"{row['b']:.1%}")
 
 
 def test_table_of_kinetics(folder: Path, skelnas: str) -> None:
     make(folder, 4, skelnas)
     rows = {row["network"]: row for row in table(folder, 4)}
-    for name, place in (("SAR-NAS", "sar/9-cells"), ("Temporal Conv", "temporal-conv")):
-        found = evaluation(folder, f"official/{place}")
+    for name, path in (("SAR-NAS", "sar/9-cells"), ("Temporal Conv", "temporal-conv")):
+        found = evaluation(folder, f"official/{path}")
         assert rows[name]["top-1"] == f"{found['top1']:.1%}"
         assert rows[name]["top-5"] == f"{found['top5']:.1%}"
         assert found["model"]["input_shape"] == [3, 4, 36]
 
-    # What is done is not done again; what is lost is made from what is there.
+    # Finished steps are not repeated; a missing table is made from the results.
     assert make(folder, 4, skelnas) == []
     (folder / "results" / "official" / "st-gcn.json").unlink()
     before = (folder / "results" / "table4.md").read_text()
@@ -189,7 +191,7 @@ def test_ablation_of_one_operation_and_of_chosen_rows(folder: Path, skelnas: str
     assert names["strong"].replace("se_connect", "skip_connect") == names["no-se"]
 
 
-@pytest.mark.parametrize("row", ["no-emma", "no-se"])  # random:0 is no file that squeezes
+@pytest.mark.parametrize("row", ["no-emma", "no-se"])  # random:0 is not a file with se_connect
 def test_ablation_refuses_unknown_rows(tmp_path: Path, row: str) -> None:
     done = subprocess.run(
         ["bash", str(TABLES / "ablation.sh"), "ntu.h5", "results", "random:0"],

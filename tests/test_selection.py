@@ -1,4 +1,4 @@
-"""From scores to cells, on cases small enough to be done by hand."""
+"""From scores to cells, on cases small enough to check by hand."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TestFromAlphas:
         )
 
     def test_none_counts_in_the_softmax_but_is_never_chosen(self) -> None:
-        # Edge 0's operation has the larger alpha, but `none` leaves it the smaller share.
+        # Edge 0's operation has the larger alpha, but `none` leaves it the smaller weight.
         alphas = [[9.0, 5.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
         assert self.derive(alphas, keep=1) == ((Edge("conv_3x3", 1),),)
         assert self.derive(alphas, keep=2)[0][1] == Edge("max_pool_3x3", 0)

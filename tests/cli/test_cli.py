@@ -1,4 +1,4 @@
-"""The installed command in real pipes: results on stdout, all else on stderr, exit codes."""
+"""The installed command in real pipes: stdout has the result only, and exit codes are right."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRAIN = "--frames 6 --layers 3 --channels 2 --epochs 1 --batch-size 6 --device c
 def run(
     command: str, cwd: Path, stdin: str | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a line of shell, in which `skelnas` is the installed command, without a terminal."""
+    """Run a shell command without a terminal; `skelnas` is the installed command."""
     path = f"{SKELNAS.parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
@@ -368,7 +368,7 @@ def test_a_terminal_shows_a_live_view_that_is_cleared_at_the_end(
     )
     os.close(theirs)
     screen = b""
-    with contextlib.suppress(OSError):  # Linux ends a terminal without a writer so
+    with contextlib.suppress(OSError):  # Linux reports a closed terminal like this
         while part := os.read(ours, 65536):
             screen += part
     os.close(ours)
@@ -379,7 +379,7 @@ def test_a_terminal_shows_a_live_view_that_is_cleared_at_the_end(
     assert re.search(r"search  epoch 3/3  step \d/3", text)
     assert "epoch 3/3  train_loss" in text
     before, after = text.split("epoch 3/3  train_loss")
-    assert "\x1b[1A" in before + after  # the view was drawn over itself
+    assert "\x1b[1A" in before + after  # the view was redrawn in place
     assert after.rstrip().endswith("prints the genotype")
 
 

@@ -1,4 +1,4 @@
-"""The list of commands: accurate, quick to show, and completed by shells."""
+"""The list of commands is accurate, quick to print, and completed by shells."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_listing_the_commands_imports_none_of_them() -> None:
     ],
 )
 def test_completion(words: str, expected: list[str], tmp_path: Path) -> None:
-    asked = {"_SKELNAS_COMPLETE": "complete_bash", "COMP_WORDS": words}
-    done = run("skelnas", tmp_path, COMP_CWORD=str(words.count(" ")), **asked)
+    variables = {"_SKELNAS_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    done = run("skelnas", tmp_path, COMP_CWORD=str(words.count(" ")), **variables)
     assert done.stdout.split() == expected, done.stderr
 
 

@@ -1,4 +1,4 @@
-"""`skelnas inspect` and the flags of `skelnas prepare` in real pipes."""
+"""`skelnas inspect` and the flags of `skelnas prepare` run in real pipes."""
 
 from __future__ import annotations
 

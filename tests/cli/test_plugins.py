@@ -1,4 +1,4 @@
-"""Sources from other packages: the example in the documentation, working and broken."""
+"""Sources from other packages: the documented example, intact and broken."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def example() -> str:
-    """Return the source code of the example in the documentation."""
+    """Return the code of the documented example."""
     section = (DOCS / "data.md").read_text(encoding="utf-8").split("\n## Your own format\n")[1]
     found = re.search(r"^```python\n(.*?)```", section, flags=re.DOTALL | re.MULTILINE)
     assert found

@@ -120,15 +120,15 @@ def test_sampling_does_not_interpolate_across_absent_frames() -> None:
     poses, present = ramp(3)
     present[0, 1] = False
     dataset = make_dataset(make_clips((poses, present)), frames=9)
-    # Positions 0, 0.25, ..., 2: near frame 1 nobody is there, and elsewhere nobody moves.
-    # Halfway counts to the earlier frame.
+    # Positions 0, 0.25, ..., 2: the person is absent near frame 1 and still elsewhere.
+    # Halfway belongs to the earlier frame.
     assert values(dataset) == [1, 1, 1, 0, 0, 0, 0, 3, 3]
 
 
 def test_the_origin_is_the_center_joint_of_the_first_person_when_first_present() -> None:
     poses, present = ramp(3, persons=2)
     poses[:, :, 1] += 0.25
-    present[0, 0] = False  # the first person comes in the second frame
+    present[0, 0] = False  # the first person appears in the second frame
     dataset = make_dataset(make_clips((poses, present)), persons=2, frames=3, center=True)
     assert values(dataset, person=0) == [0, 2 - 2.25, 3 - 2.25]
     assert values(dataset, person=1) == [101 - 2.25, 102 - 2.25, 103 - 2.25]
@@ -338,7 +338,7 @@ def test_bones_of_a_known_skeleton() -> None:
     clips = make_clips((pose[None, None], np.ones((1, 1), dtype=bool)))
     bones = streams(clips, "bone", frames=1)
     assert bones[:, 0, :4].T.tolist() == [[0, 0, 0], [0, 2, 0], [4, 0, -1], [0, 0, 0]]
-    assert bones[:, 0, 4:].abs().max() == 0  # nobody else is there
+    assert bones[:, 0, 4:].abs().max() == 0  # the other person is absent
 
 
 def test_motion_of_a_ramp_is_its_slope_and_zero_in_the_last_frame() -> None:
@@ -403,7 +403,7 @@ EVERYTHING = AugmentSettings(rotate=20, scale=0.1, crop=0.5, shear=0.1, flip=0.5
 
 
 def walks(num_clips: int = 30) -> Clips:
-    """Clips of every length, of one or two persons that come, go and walk about, far from 0."""
+    """Clips of every length, of one or two persons that come and go and walk about, far from 0."""
     generator = np.random.default_rng(7)
     clips = []
     for index in range(num_clips):
@@ -418,7 +418,7 @@ def walks(num_clips: int = 30) -> Clips:
 def make_batches(
     clips: Clips, store: Store, device: str = "cpu", **settings: object
 ) -> list[Batch]:
-    """Three batches of random clips, each once as it is and once augmented."""
+    """Three batches of random clips, each with and without augmentation."""
     how = ClipSettings(**({"frames": 20, "streams": "joint,bone,motion"} | settings))
     dataset = Dataset(clips, PERSON, 2, how, torch.device(device), store)
     assert dataset.store == store

@@ -1,4 +1,4 @@
-"""Runs of `prepare` that are stopped, killed or out of room, and what goes on from there."""
+"""Runs of `prepare` that are stopped, killed or out of disk space, and how they resume."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class FileSource(FakeSource):
-    """Clips made from numbers that stand in files; it writes down what it has read."""
+    """Clips made from numbers in files; every file read is logged."""
 
     root: Path = Path("raw")
     side_files: tuple[Path, ...] = ()
@@ -47,8 +47,8 @@ class FileSource(FakeSource):
         clip = super().read(Path(item.stem))
         return replace(clip, poses=clip.poses + np.float32(float(item.read_text())))
 
-    def taken(self) -> list[str]:
-        """The items that were read since this was asked last."""
+    def take_log(self) -> list[str]:
+        """Return the items read since the last call."""
         log = self.root / "read.log"
         names = log.read_text().split() if log.exists() else []
         log.unlink(missing_ok=True)
@@ -65,19 +65,19 @@ def file_source(tmp_path: Path, count: int = 40, **options: Any) -> FileSource:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A run that was stopped at clip 25, and the bytes of one that was not."""
+    """A run that was stopped at clip 25, and the bytes of a run that was not."""
 
     source: FileSource
     out: Path
     whole: bytes
 
     def resume(self, **options: Any) -> list[str]:
-        """Go on, check that the cache is that of a run that was not stopped; say what was read."""
+        """Resume, check that the cache equals that of a whole run, and return the items read."""
         prepare(self.source, self.out, resume=True, **options)
         assert self.out.read_bytes() == self.whole
         names = sorted(path.name for path in self.out.parent.iterdir())
         assert names == ["cache.h5", "cache.h5.report.json"]
-        return self.source.taken()
+        return self.source.take_log()
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stopped:
     prepare(source, tmp_path / "whole.h5")
     out = tmp_path / "out" / "cache.h5"
     out.parent.mkdir()
-    # The settings must be equal, so what stops the run is no setting here.
+    # Settings must not differ on resume, so the source has no setting that stops the run.
     read = FileSource.read
 
     def stop(self: FileSource, item: Path) -> Recording:
@@ -94,13 +94,13 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stopped:
             raise KeyboardInterrupt
         return read(self, item)
 
-    source.taken()
+    source.take_log()
     with monkeypatch.context() as patch:
         patch.setattr(FileSource, "read", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare(source, out, resume=True)
     assert [path.name for path in out.parent.iterdir()] == ["cache.h5.parts"]
-    assert source.taken() == [f"{index:04}" for index in range(25)]
+    assert source.take_log() == [f"{index:04}" for index in range(25)]
     return Stopped(source, out, (tmp_path / "whole.h5").read_bytes())
 
 
@@ -147,7 +147,7 @@ def test_a_run_can_be_stopped_and_resumed_repeatedly(
 def test_a_changed_raw_file_is_read_again(stopped: Stopped, tmp_path: Path) -> None:
     (tmp_path / "raw" / "0003.txt").write_text("99.5")
     prepare(stopped.source, tmp_path / "other.h5")
-    stopped.source.taken()
+    stopped.source.take_log()
     other = replace(stopped, whole=(tmp_path / "other.h5").read_bytes())
     assert other.resume() == ["0003", *(f"{index:04}" for index in range(25, 40))]
 
@@ -156,13 +156,13 @@ def test_missing_and_new_raw_files_are_noticed(stopped: Stopped, tmp_path: Path)
     (tmp_path / "raw" / "0003.txt").unlink()
     (tmp_path / "raw" / "0099.txt").write_text("1")
     prepare(stopped.source, tmp_path / "other.h5")
-    stopped.source.taken()
+    stopped.source.take_log()
     other = replace(stopped, whole=(tmp_path / "other.h5").read_bytes())
     assert other.resume() == [*(f"{index:04}" for index in range(25, 40)), "0099"]
 
 
 def test_broken_files_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that could not be read may be readable now, though nothing in it has changed."""
+    """A file may become readable although nothing in it has changed."""
     source, out = file_source(tmp_path), tmp_path / "cache.h5"
     read = FileSource.read
 
@@ -176,10 +176,10 @@ def test_broken_files_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(InputError, match=r"than 1 broken files; the last, .*0017\.txt: can"):
             prepare(source, out, resume=True, max_failed=1)
     assert not out.exists()
-    source.taken()
+    source.take_log()
     report = prepare(source, out, resume=True)
     assert report.failed == []
-    assert source.taken()[0] == "0004"
+    assert source.take_log()[0] == "0004"
     prepare(source, tmp_path / "whole.h5")
     assert out.read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
@@ -198,10 +198,10 @@ def test_the_journal_of_another_run_is_refused(
     with pytest.raises(UsageError, match=r"cache\.h5\.parts is from a run with other") as caught:
         prepare(other, stopped.out, resume=True)
     assert "--force" in str(caught.value.hint)
-    assert stopped.source.taken() == []
+    assert stopped.source.take_log() == []
     report = prepare(other, stopped.out, resume=True, force=True)
     assert report.resumed == 0
-    assert len(stopped.source.taken()) == 40
+    assert len(stopped.source.take_log()) == 40
     assert not journal.journal_path(stopped.out).exists()
 
 
@@ -227,9 +227,9 @@ def test_a_damaged_part_is_read_again(stopped: Stopped, damage: str) -> None:
     flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     damaged = {"cut": content[:-7], "empty": b"", "bit": flipped, "text": b"text"}[damage]
     parts[1].write_bytes(damaged)
-    taken = stopped.resume()
-    assert 15 < len(taken) < 40
-    assert taken[-15:] == [f"{index:04}" for index in range(25, 40)]
+    take_log = stopped.resume()
+    assert 15 < len(take_log) < 40
+    assert take_log[-15:] == [f"{index:04}" for index in range(25, 40)]
 
 
 def test_half_written_parts_are_deleted(stopped: Stopped) -> None:
@@ -261,7 +261,7 @@ def test_a_full_disk_while_writing_parts_is_reported(
         patch.setattr(np, "savez", full)
         with pytest.raises(SkelnasError, match=r"cannot write .*cache\.h5\.parts: No space left"):
             prepare(stopped.source, stopped.out, resume=True)
-    stopped.source.taken()
+    stopped.source.take_log()
     assert stopped.resume() == [f"{index:04}" for index in range(25, 40)]
 
 
@@ -338,7 +338,7 @@ def test_a_run_killed_at_random_moments_resumes_to_the_same_bytes(tmp_path: Path
         if run.returncode == 0:
             break
         assert run.returncode == -signal.SIGKILL, stderr
-        if out.exists():  # the cache was done, and what comes after it was cut off
+        if out.exists():  # the cache was finished, but not the report
             break
         with pytest.raises(InputError):
             Cache.open(out.with_name("cache.h5.tmp"))

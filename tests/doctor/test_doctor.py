@@ -76,7 +76,7 @@ def test_the_reason_for_the_engine_is_printed(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("wrong", [0.999_999, float("nan")])
 def test_a_wrong_engine_is_reported(monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
     right = ENGINES["fused"]
-    monkeypatch.setitem(ENGINES, "fused", lambda *given: wrong * right(*given))
+    monkeypatch.setitem(ENGINES, "fused", lambda *args: wrong * right(*args))
     found = diagnose(SETTINGS, WORKLOAD)
     assert list(failed(found)) == ["engines against the reference"]
     assert "the fused engine differs" in failed(found)["engines against the reference"]
@@ -84,9 +84,9 @@ def test_a_wrong_engine_is_reported(monkeypatch: pytest.MonkeyPatch, wrong: floa
 
 
 def test_a_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = packages_of.find_version
+    find_version = packages_of.find_version
     monkeypatch.setattr(
-        packages_of, "find_version", lambda name: None if name == "h5py" else there(name)
+        packages_of, "find_version", lambda name: None if name == "h5py" else find_version(name)
     )
     found = diagnose(SETTINGS, WORKLOAD)
     assert failed(found) == {"packages": "not installed: h5py"}

@@ -1,4 +1,4 @@
-"""Exports: folding is exact, files compute what the model does and say what they are."""
+"""Exports: folding is exact, and files give the outputs of the model and describe themselves."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def model(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settled(network: nn.Module) -> nn.Module:
-    """Give a network statistics and weights of normalisation that matter, in float64."""
+    """Randomise the statistics and weights of normalisation, in float64."""
     for module in network.modules():
         if isinstance(module, BatchNorm):
             for numbers in (module.running_mean, module.bias):
@@ -59,7 +59,7 @@ def norms(network: nn.Module) -> int:
 
 
 def check_fold(network: nn.Module, clips: Tensor) -> nn.Module:
-    """Check that folding changes no more than float64 rounds; returns what is folded."""
+    """Check that folding is exact up to float64 rounding; return the folded network."""
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     folded = fold(network)
     assert torch.allclose(folded(clips), network(clips), rtol=1e-10, atol=1e-10)
@@ -102,7 +102,7 @@ def test_a_fused_model_can_be_loaded_and_evaluated(
     assert loaded.card.folded
     assert norms(loaded) == 0
     settings = EvaluateSettings(device="cpu")
-    one, other = (evaluate(tiny_cache, place, settings) for place in (model, path))
+    one, other = (evaluate(tiny_cache, file, settings) for file in (model, path))
     assert other.scores.logits == pytest.approx(one.scores.logits, abs=1e-4)
     assert other.complexity.macs == one.complexity.macs
 
@@ -163,7 +163,7 @@ def test_onnx_equals_the_model(
     onnx.checker.check_model(proto, full_check=True)
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", OPSET)]
     kinds = [node.op_type for node in proto.graph.node]
-    # That of the input of each network has no convolution before it.
+    # The input norm of each network does not follow a convolution.
     assert kinds.count("BatchNormalization") == normalisations
     (shape,) = [one.type.tensor_type.shape.dim for one in proto.graph.input]
     assert shape[0].dim_param
@@ -186,7 +186,7 @@ def test_an_export_with_other_results_is_not_written(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "model.pt"
-    out.write_text("what was there")
+    out.write_text("old content")
     for wrong in (
         lambda clips: torch.full((len(clips), 3), 9.0),
         lambda clips: torch.full((len(clips), 3), float("nan")),
@@ -195,7 +195,7 @@ def test_an_export_with_other_results_is_not_written(
         monkeypatch.setitem(export_module.WRITERS, "torchscript", lambda _, run=wrong: (b"", run))
         with pytest.raises(SkelnasError, match="nothing was written"):
             export(model, out, "torchscript")
-    assert out.read_text() == "what was there"
+    assert out.read_text() == "old content"
 
 
 def test_models_that_cannot_be_exported_are_refused(

@@ -1,4 +1,4 @@
-"""Predictions: a raw file gives what its clip in a cache gives; streams, and what is refused."""
+"""Predictions: a raw file scores like its clip in a cache; streams; and what is refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ON_CPU = PredictSettings(device="cpu")
 
 
 def make_model(source: Source, folder: Path, settings: TrainSettings = SMALL) -> Path:
-    """Prepare a cache beside the folder and train a small network for an epoch."""
+    """Prepare a cache next to the folder and train a small network for one epoch."""
     prepare(source, folder.with_suffix(".h5"))
     train(folder.with_suffix(".h5"), GENOTYPE, folder, settings)
     return folder
@@ -51,7 +51,7 @@ def check_like_evaluate(model: Path, find: Callable[[str], Path], persons: set[i
     predictions = list(predict(load_model(model), files, ON_CPU))
     assert {prediction.num_persons for prediction in predictions} == persons
     assert np.array_equal([prediction.logits for prediction in predictions], scores.logits)
-    assert np.ptp(scores.logits, axis=0).min() > 0  # clips can be told apart
+    assert np.ptp(scores.logits, axis=0).min() > 0  # clips differ
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def model(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def poses() -> np.ndarray:
-    """Two persons in 20 frames, the second of them in frames 6 to 20 only."""
+    """Two persons in 20 frames, the second only in frames 6 to 20."""
     poses = np.tile(BODY, (2, 20, 1, 1)).astype(np.float64)
     poses += np.random.default_rng(0).normal(0, 0.1, poses.shape)
     poses[1, :5] = np.nan
@@ -176,7 +176,7 @@ def poses() -> np.ndarray:
 
 
 def as_lines(poses: np.ndarray) -> list[str]:
-    """Return a line for each frame, without absent persons."""
+    """Return one line per frame, without absent persons."""
     frames = (
         [person for person in frame if np.isfinite(person).all()] for frame in poses.swapaxes(0, 1)
     )
@@ -229,9 +229,9 @@ def test_a_stream_that_ends_early_is_one_window(model: Path, poses: np.ndarray) 
 def test_windows_without_a_person_have_no_prediction(model: Path, poses: np.ndarray) -> None:
     lines = ["null", "[]", '{"poses": null}', json.dumps([[None] * 3] * 5)]
     settings = PredictSettings(device="cpu", window=4, stride=1)
-    nobody, somebody = predict_stream(load_model(model), [*lines, as_lines(poses)[0]], settings)
-    assert nobody.prediction is None
-    assert somebody.prediction is not None
+    empty, occupied = predict_stream(load_model(model), [*lines, as_lines(poses)[0]], settings)
+    assert empty.prediction is None
+    assert occupied.prediction is not None
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_the_command_prints_text_or_lines_of_json(
         str(tmp_path / "none.npy"): None,
         str(other): 20,
     }
-    assert sum(share["probability"] for share in lines[-1]["classes"]) == pytest.approx(1)
+    assert sum(entry["probability"] for entry in lines[-1]["classes"]) == pytest.approx(1)
     assert "none.npy: cannot be read" in errors
 
 

@@ -1,4 +1,4 @@
-"""Scores of named clips: files, ensembles and comparisons, and what does not fit."""
+"""Scores of named clips: files, ensembles, comparisons and mismatches."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_files_without_scores_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file of scores"):
         read_scores(tmp_path / "none.npz")
     for name in ("text.npz", "text.safetensors"):
-        (tmp_path / name).write_text("a letter to a friend")
+        (tmp_path / name).write_text("plain text")
         with pytest.raises(InputError, match="not a readable file of scores"):
             read_scores(tmp_path / name)
     save_file({"weight": LOGITS}, tmp_path / "model.safetensors", {"skelnas": "{}"})
@@ -132,7 +132,7 @@ def test_an_ensemble_is_the_weighted_mean_of_probabilities_by_name(tmp_path: Pat
     ]
     np.testing.assert_allclose(np.exp(together.logits), expected, rtol=1e-6)
     np.testing.assert_array_equal(together.logits, ensemble([one, two], [6, 2]).logits)
-    # A model with itself is itself, so nothing is lost on the way.
+    # An ensemble of a model with itself is the model.
     alone = ensemble([one, one]).metrics
     assert alone.nll == pytest.approx(SCORES.metrics.nll, rel=1e-6)
     assert alone.ece == pytest.approx(SCORES.metrics.ece, rel=1e-6)
@@ -192,7 +192,7 @@ def test_invalid_weights(tmp_path: Path, weights: list[float]) -> None:
 
 
 def test_classes_are_compared_by_the_difference(tmp_path: Path) -> None:
-    # Right are clips a, b and ø d here, and a and c there.
+    # The first model is right on clips a, b and ø d, the second on a and c.
     logits = np.array([[1, 0, 0], [0, 0, 1], [0, 0, 1], [1, 0, 0]], dtype=np.float32)
     other = shuffled(replace(SCORES, logits=logits), [3, 2, 1, 0])
     document = compare_scores(SCORES, other, Path("a"), Path("b")).to_dict()

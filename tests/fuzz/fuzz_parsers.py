@@ -4,7 +4,7 @@
     python tests/fuzz/fuzz_parsers.py ntu --seed 0 --only 4711
 
 Every input is a pure function of the parser, the seed and its number, so that findings can be
-reproduced. A file must yield recordings that pass `check_recording`, or an InputError. Any other
+reproduced. A file must yield recordings that pass `check_recording`, or raise InputError. Any other
 outcome is a finding: an exception, a warning, a hang, too much memory, or accepting what the slow
 reference reader of a format refuses. The exit code is 1 if there are findings.
 """

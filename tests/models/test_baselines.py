@@ -1,4 +1,4 @@
-"""The paper's rivals: published sizes, graphs by hand, persons, and a life like any model's."""
+"""The paper's baselines: published sizes, hand-made graphs, persons, and use as models."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_partition_by_hand() -> None:
     half, third, quarter = 1 / 2, 1 / 3, 1 / 4
     same, nearer, farther = torch.from_numpy(partition(5, STAR))
     assert torch.equal(same, torch.diag(torch.tensor([half, quarter, half, third, half])))
-    expected = torch.zeros(2, 5, 5)  # [giver, taker]
+    expected = torch.zeros(2, 5, 5)  # [source, target]
     expected[0, 1, 0] = expected[0, 1, 2] = expected[0, 3, 4] = half
     expected[0, 1, 3] = third
     expected[1, 0, 1] = expected[1, 2, 1] = expected[1, 3, 1] = quarter
@@ -122,7 +122,7 @@ def test_partition_by_hand() -> None:
 
 
 def test_partition_of_a_ring_has_equidistant_neighbours() -> None:
-    ring = ((0, 1), (1, 2), (2, 0))  # the centre is 0; 1 and 2 are as far from it
+    ring = ((0, 1), (1, 2), (2, 0))  # the centre is 0; 1 and 2 are equally far from it
     same = partition(3, ring)[0]
     assert same[1, 2] == same[2, 1] == pytest.approx(1 / 3)
     assert same[0, 1] == same[1, 0] == 0

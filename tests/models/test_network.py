@@ -33,7 +33,7 @@ def test_macs_at_the_real_input() -> None:
 
 
 def test_flops_of_table_2() -> None:
-    """Table II of the paper, to its last digit; plain multiply-adds come within 2 %."""
+    """Table II of the paper to its last digit; multiply-adds alone are within 2 %."""
     table = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "table2.py"))
     for layers, paper in table["PAPER"].items():
         counts = table["count"](BUILT_IN["ntu_cv112se30"], layers, 36, (3, 224, 224))

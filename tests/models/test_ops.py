@@ -1,4 +1,4 @@
-"""The tables of operations are complete, and an operation can be added as the docs show."""
+"""The tables of operations are complete, and operations can be added as documented."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_taken_id_is_refused() -> None:
 
 @pytest.fixture
 def _documented_op(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run the example of the docs, and forget its operation afterwards."""
+    """Run the documented example, and unregister its operation afterwards."""
     found = re.search(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.M)
     assert found
     exec(found[1], {})

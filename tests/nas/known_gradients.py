@@ -16,7 +16,7 @@ LR, MOMENTUM, WEIGHT_DECAY, PERTURBATION = 0.1, 0.9, 3e-4, 0.05
 
 
 class Quadratic:
-    """L_train = |w - a|^2 / 2 and L_val = |w - target|^2 / 2 + c w a, solved by hand.
+    """L_train = |w - a|^2 / 2 and L_val = |w - target|^2 / 2 + c w a, with a closed form.
 
     w is split into two tensors. Finite differences of it are exact at any length, so a wrong
     length shows only in `seen`: w and a at each evaluation of L_train.

@@ -50,7 +50,7 @@ def test_the_difference_can_use_a_separate_loss() -> None:
 
 
 class Searching:
-    """A small supernet in float64 with a batch of each half and a momentum of its own."""
+    """A small supernet in float64, a batch of each half, and a random momentum."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -81,7 +81,7 @@ class Searching:
         return F.cross_entropy(functional_call(self.net, named, (x,)), labels)
 
     def difference(self) -> Tensor:
-        """Take so small a step that no ReLU or maximum changes sides: float64 allows it."""
+        """Use a step so small that no ReLU or maximum switches, which float64 allows."""
         return flat(architect.second_order(*self.problem, self.step, perturbation=1e-6).alphas)
 
     def exact(self) -> Tensor:
@@ -102,10 +102,10 @@ class Searching:
         return flat(torch.autograd.grad(self.loss(1, self.moved()), self.alphas))
 
     def validation_loss(self, alphas: list[Tensor]) -> float:
-        """Evaluate L_val(w'(alpha), alpha), the function whose gradient is asked for."""
+        """Evaluate L_val(w'(alpha), alpha), whose gradient the architect computes."""
         with torch.no_grad():
-            for own, alpha in zip(self.alphas, alphas, strict=True):
-                own.copy_(alpha)
+            for target, alpha in zip(self.alphas, alphas, strict=True):
+                target.copy_(alpha)
         return self.loss(1, self.moved()).item()
 
 
@@ -123,7 +123,7 @@ def searching() -> Searching:
 
 
 def test_exact_gradient_is_the_slope_of_the_function_itself() -> None:
-    """Along random directions of alpha, without any derivative of a derivative."""
+    """Along random directions of alpha, without second derivatives."""
     searching = Searching()
     gradient, h = searching.exact(), 1e-5
     start = [alpha.detach().clone() for alpha in searching.alphas]
@@ -146,7 +146,7 @@ def test_difference_against_exact(searching: Searching) -> None:
 
 
 def test_mixed_term_alone_against_exact(searching: Searching) -> None:
-    """The second term by itself: far smaller than the direct one, it could be wrong unseen."""
+    """The second term is so much smaller than the first that an error in the sum goes unnoticed."""
     direct = searching.direct()
     mixed, exact = searching.difference() - direct, searching.exact() - direct
     assert cosine(direct, searching.exact()) < 0.9999, "or else this is no test"

@@ -1,4 +1,4 @@
-"""What `derive` says of a run folder that is broken, and what it takes of a whole one."""
+"""`derive` reads run folders and reports broken ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_run(folder: Path, alphas: list[dict[str, Any]], done: int = 0, **chang
 
 
 def line(epoch: int, op: int) -> dict[str, Any]:
-    """Alphas that want one operation everywhere."""
+    """Return alphas that prefer one operation everywhere."""
     row = [float(index == op) for index in range(len(OPS))]
     return {"epoch": epoch, "normal": [row] * EDGES, "reduction": [row] * EDGES}
 
@@ -44,7 +44,7 @@ def test_derive_uses_the_last_epoch_within_the_skip_limit(tmp_path: Path) -> Non
     write_run(tmp_path, lines, settings={"stop_skips": 2})
     assert derive(tmp_path) == derive(tmp_path, epoch=1)
     write_run(tmp_path, [line(0, 2), line(1, 1)], settings={"stop_skips": 2})
-    assert derive(tmp_path) == derive(tmp_path, epoch=1)  # the start is no epoch of the search
+    assert derive(tmp_path) == derive(tmp_path, epoch=1)  # the initial alphas are not an epoch
 
 
 @pytest.mark.parametrize(

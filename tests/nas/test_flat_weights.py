@@ -1,4 +1,4 @@
-"""All weights in one tensor: the same numbers, the same steps, and no waiting for the device."""
+"""All weights in one tensor: the same values, the same steps, and no synchronisation."""
 
 from __future__ import annotations
 
@@ -54,50 +54,50 @@ class TestFlatWeights:
             return a.square().sum() * b.prod() * x
 
         expected = torch.autograd.grad(loss(), tensors[:2])
-        by_x, by_flat = gradients(loss(), [x, flat])
-        parts = flat.split(by_flat)
+        grad_x, grad_flat = gradients(loss(), [x, flat])
+        parts = flat.split(grad_flat)
         assert all(map(torch.equal, parts, expected))
         assert parts[2].count_nonzero() == 0
-        assert by_x == loss()
+        assert grad_x == loss()
 
 
 class TestFlatSGD:
     @pytest.mark.parametrize("clip", [0.5, 1e9])
     def test_steps_equal_those_of_pytorch(self, clip: float) -> None:
-        own, theirs = leaves(), leaves()
-        flat = FlatWeights(own)
+        tensors, theirs = leaves(), leaves()
+        flat = FlatWeights(tensors)
         ours = sgd(flat, clip)
         optimizer = torch.optim.SGD(theirs, lr=0.1, momentum=0.9, weight_decay=0.01)
         for lr in (0.1, 0.05, 0.02):
-            slopes = [torch.randn(shape, dtype=torch.float64) for shape in SHAPES]
-            ours.step(flat.join(slopes), torch.tensor(lr, dtype=torch.float64))
-            for leaf, slope in zip(theirs, slopes, strict=True):
-                leaf.grad = slope
+            grads = [torch.randn(shape, dtype=torch.float64) for shape in SHAPES]
+            ours.step(flat.join(grads), torch.tensor(lr, dtype=torch.float64))
+            for leaf, grad in zip(theirs, grads, strict=True):
+                leaf.grad = grad
             torch.nn.utils.clip_grad_norm_(theirs, clip)
             optimizer.param_groups[0]["lr"] = lr
             optimizer.step()
-        for a, b in zip(own, theirs, strict=True):
+        for a, b in zip(tensors, theirs, strict=True):
             torch.testing.assert_close(a, b)
 
     def test_continues_from_a_saved_state(self) -> None:
         first, second = FlatWeights(leaves()), FlatWeights(leaves())
         ours, restored = sgd(first, 1.0), sgd(second, 1.0)
-        slope = torch.randn_like(first.values)
-        ours.step(slope, 0.1)
+        grad = torch.randn_like(first.values)
+        ours.step(grad, 0.1)
         second.values.copy_(first.values)
         restored.restore({name: value.clone() for name, value in ours.tensors().items()})
         for one in (ours, restored):
-            one.step(slope, 0.1)
+            one.step(grad, 0.1)
         assert torch.equal(first.values, second.values)
 
     def test_refuses_the_state_of_other_weights(self) -> None:
         ours = sgd(FlatWeights(leaves()), 1.0)
-        kept = ours.tensors()
+        state = ours.tensors()
         with pytest.raises(ValueError, match=r"b/momentum_buffer has the shape \[5\]"):
-            ours.restore({**kept, "b/momentum_buffer": torch.zeros(5)})
-        del kept["a/momentum_buffer"]
+            ours.restore({**state, "b/momentum_buffer": torch.zeros(5)})
+        del state["a/momentum_buffer"]
         with pytest.raises(KeyError, match="a/momentum_buffer"):
-            ours.restore(kept)
+            ours.restore(state)
 
 
 def batch(seed: int, count: int = 2, device: str = "cpu") -> Batch:
@@ -122,7 +122,9 @@ def test_a_step_never_synchronises(
     """On the meta device, as in a CUDA graph, reading a number fails."""
     adam = importlib.import_module("torch.optim.adam")
     monkeypatch.setattr(adam, "_get_capturable_supported_devices", lambda **_: ["meta"])
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # unknown there
+    monkeypatch.setattr(
+        torch, "autocast", lambda *_, **__: nullcontext()
+    )  # unknown to the meta device
     search = searching("meta", order=order)
     search.supernet.checkpoint_cells = checkpointed
     search.alpha_optimizer.param_groups[0]["capturable"] = True
@@ -133,16 +135,16 @@ def test_a_step_never_synchronises(
 
 
 class Replayed:
-    """Stands in for a CUDA graph: runs the recorded step on its own inputs."""
+    """Stands in for a CUDA graph: runs the recorded step on static inputs."""
 
     def __init__(self, step: bilevel.Step, batches: tuple[Batch, Batch]) -> None:
         self.step = step
         self.inputs = tuple(Batch(b.x.clone(), b.labels.clone(), b.num_clips) for b in batches)
 
     def replay(self, batches: tuple[Batch, Batch]) -> Tensor:
-        for own, other in zip(self.inputs, batches, strict=True):
-            own.x.copy_(other.x)
-            own.labels.copy_(other.labels)
+        for static, batch in zip(self.inputs, batches, strict=True):
+            static.x.copy_(batch.x)
+            static.labels.copy_(batch.labels)
         return self.step(*self.inputs)
 
 

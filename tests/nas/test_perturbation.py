@@ -1,4 +1,4 @@
-"""What a removal costs: against a supernet whose weights are what is removed."""
+"""The cost of removing an operation, checked by zeroing the weights instead."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def copy_with(run: Path, copy: Path, *, zero: str) -> Path:
 def test_removing_a_convolution_equals_zeroing_its_weights(
     run: Path, losses: dict[str, LossIncreases], tmp_path: Path, edge: int
 ) -> None:
-    """Then its output, normalised, is 0 everywhere, as if its share were."""
+    """Then its output, normalised, is 0 everywhere, as if its weight were."""
     normal_cells = (0, 3)
     without = run
     for cell in normal_cells:
@@ -76,7 +76,7 @@ def test_removing_a_convolution_equals_zeroing_its_weights(
     removed = measure(without)["normal"]
     assert removed.ops[edge]["conv_3x3"] == 0
     assert removed.edges[edge] == removed.ops[edge]["skip_connect"]
-    # What the two removals cost together does not depend on which of them came first.
+    # The total cost of two removals does not depend on their order.
     before, after = losses["normal"], removed
     both = before.ops[edge]["conv_3x3"] + after.ops[edge]["skip_connect"]
     assert before.edges[edge] == pytest.approx(both, abs=1e-6)
@@ -102,25 +102,25 @@ def test_the_clips_measured_fill_whole_batches(
     run: Path, losses: dict[str, LossIncreases], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert measure(run, num_clips=18) == losses
-    for asked, used in ((1, 6), (11, 6), (12, 12)):
-        assert measure(run, num_clips=asked) != losses
+    for requested, used in ((1, 6), (11, 6), (12, 12)):
+        assert measure(run, num_clips=requested) != losses
         assert f"on {used} clips" in capsys.readouterr().err
 
 
 def test_only_the_validation_half_is_used(
     run: Path, tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    loaded: list[int] = []
     original = Cache.load
 
     def spy(self: Cache, indices: np.ndarray) -> object:
-        asked.extend(indices)
+        loaded.extend(indices)
         return original(self, indices)
 
     monkeypatch.setattr(Cache, "load", spy)
     measure(run, num_clips=1)
     with Cache.open(tiny_cache) as cache:
-        assert set(asked) == set(cache.indices("xsub", 0).tolist())
+        assert set(loaded) == set(cache.indices("xsub", 0).tolist())
 
 
 def test_a_moved_cache_is_accepted_and_another_is_refused(
@@ -152,9 +152,9 @@ def test_runs_that_cannot_be_measured_are_refused(run: Path, tmp_path: Path) -> 
 
 
 def test_a_loss_of_nan_is_refused(run: Path, tmp_path: Path) -> None:
-    tensors, place = load_checkpoint(run / run_dir.CHECKPOINT)
+    tensors, position = load_checkpoint(run / run_dir.CHECKPOINT)
     broken = {**tensors, "model/classifier.bias": tensors["model/classifier.bias"] * math.nan}
-    save_checkpoint(tmp_path / run_dir.CHECKPOINT, broken, place)
+    save_checkpoint(tmp_path / run_dir.CHECKPOINT, broken, position)
     with pytest.raises(InputError, match="the loss of its supernet is not finite"):
         measure_losses(tmp_path, run_dir.read_config(run))
 

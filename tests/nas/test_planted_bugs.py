@@ -1,6 +1,6 @@
-"""Known bugs of architecture searches: each is planted into ours, and each is caught.
+"""Known bugs of architecture searches are planted one at a time and caught.
 
-The checks that catch them are those that the real code passes elsewhere.
+The checks that catch them are the ones that the real code passes elsewhere.
 """
 
 from __future__ import annotations
@@ -65,13 +65,15 @@ def difference_on_the_validation_batch(training: Any, validation: Any, *rest: An
 def difference_around_the_virtual_weights(training: Any, validation: Any, *rest: Any, **more: Any):
     step = rest[-1]
 
-    def hvp_there(loss: Any, weights: FlatWeights, alphas: Tensors, w: Tensor, v: Any, eps: Any):
+    def hvp_at_virtual_weights(
+        loss: Any, weights: FlatWeights, alphas: Tensors, w: Tensor, v: Any, eps: Any
+    ):
         (grad_w,) = gradients(training(), [weights])
         with virtual_step(weights, w, grad_w, step):
             return hvp(loss, weights, alphas, weights.values.clone(), v, eps)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(architect, "hessian_vector_product", hvp_there)
+        patch.setattr(architect, "hessian_vector_product", hvp_at_virtual_weights)
         return second_order(training, validation, *rest, **more)
 
 
@@ -114,9 +116,9 @@ def direct_term_at_w(training: Any, validation: Any, *rest: Any, **more: Any):
     right = second_order(training, validation, *rest, **more)
     (grad_w,) = gradients(training(), [weights])
     with virtual_step(weights, weights.values.clone(), grad_w, step):
-        there = gradients(validation(), alphas)
-    here = gradients(validation(), alphas)
-    grad = [r - t + h for r, t, h in zip(right.alphas, there, here, strict=True)]
+        at_virtual = gradients(validation(), alphas)
+    at_w = gradients(validation(), alphas)
+    grad = [r - t + h for r, t, h in zip(right.alphas, at_virtual, at_w, strict=True)]
     return ArchitectureGradient(grad, right.validation_loss)
 
 
@@ -134,7 +136,7 @@ def v_at_w(training: Any, validation: Any, *rest: Any, **more: Any) -> Architect
 
 
 @contextmanager
-def moved_and_left_there(weights: FlatWeights, w: Tensor, d: Tensor, length: Any) -> Iterator[None]:
+def moved_without_return(weights: FlatWeights, w: Tensor, d: Tensor, length: Any) -> Iterator[None]:
     weights.values.copy_(w + length * d)
     yield
 
@@ -157,10 +159,10 @@ def moved_unless_it_fails(
     weights.values.copy_(w)
 
 
-def direction_without(*left_out: str) -> Callable[..., Tensor]:
+def direction_without(*omitted: str) -> Callable[..., Tensor]:
     def direction(self: FlatSGD, grad_w: Tensor, w: Tensor) -> Tensor:
-        decay = 0 if "weight decay" in left_out else self.weight_decay
-        momentum = 0 if "momentum" in left_out else self.momentum
+        decay = 0 if "weight decay" in omitted else self.weight_decay
+        momentum = 0 if "momentum" in omitted else self.momentum
         return grad_w + decay * w + momentum * self.velocity
 
     return direction
@@ -193,7 +195,7 @@ ARCHITECT = {
     "steps that move nothing": ("moved", lambda *_: nullcontext()),
     "direct term at w": ("second_order", direct_term_at_w),
     "v at w": ("second_order", v_at_w),
-    "weights not put back": ("moved", moved_and_left_there),
+    "weights not put back": ("moved", moved_without_return),
     "weights put back by subtraction": ("moved", moved_and_subtracted),
     "weights not put back after a failure": ("moved", moved_unless_it_fails),
 }
@@ -240,7 +242,7 @@ def test_wrong_double_backward_is_caught(bug: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_replacements_without_a_bug_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that what is caught above is the bug, not the way it is planted."""
+    """What the tests above catch is the bug, not the way it is planted."""
     monkeypatch.setattr(architect, "central_difference", difference_with(lambda eps: 2 * eps))
     monkeypatch.setattr(architect, "combine", combine_with(lambda lr: -lr))
     monkeypatch.setattr(architect, "perturbation_size", size_by(torch.linalg.vector_norm))
@@ -282,15 +284,19 @@ def test_incomplete_checkpoints_are_caught(
 ) -> None:
     save, load = loop.save_checkpoint, nn.Module.load_state_dict
 
-    def forget(path: Path, tensors: Mapping[str, Tensor], place: Mapping[str, int]) -> None:
-        if place["step"]:  # the last checkpoint is whole, or its names would give it away
+    def save_incomplete(
+        path: Path, tensors: Mapping[str, Tensor], position: Mapping[str, int]
+    ) -> None:
+        if position[
+            "step"
+        ]:  # the last checkpoint stays complete, or its names would reveal the bug
             tensors = {name: t for name, t in tensors.items() if not name.startswith(lost)}
-        save(path, tensors, place)
+        save(path, tensors, position)
 
-    def load_what_is_there(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    def load_partially(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         load(model, state, strict=False)
 
-    monkeypatch.setattr(loop, "save_checkpoint", forget)
-    monkeypatch.setattr(nn.Module, "load_state_dict", load_what_is_there)
+    monkeypatch.setattr(loop, "save_checkpoint", save_incomplete)
+    monkeypatch.setattr(nn.Module, "load_state_dict", load_partially)
     with pytest.raises((AssertionError, InputError)):
         examine_resume(tiny_cache, whole_run, tmp_path / "run", monkeypatch)

@@ -1,4 +1,4 @@
-"""Several searches beside random genotypes: fair, blind to the test part, resumable."""
+"""Repeated searches against random genotypes: fair, without the test part, resumable."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def genotype_of(model: Path) -> Genotype:
 
 @pytest.fixture(scope="module")
 def whole(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seeds; what was loaded from the cache is in ``loaded.json`` beside the folder."""
+    """Two seeds; ``loaded.json`` next to the folder lists the clips loaded from the cache."""
     out = tmp_path_factory.mktemp("repeats") / "whole"
     loaded: list[list[int]] = []
     original = Cache.load
@@ -138,11 +138,11 @@ def test_resume_at_any_stage_repeats_nothing(
     calls: Counter[str] = Counter()
     stop_at: dict[str, int] = {stage: call}
 
-    def counted(verb: str, do: Callable[..., Any], *given: Any, **more: Any) -> Any:
+    def counted(verb: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         calls[verb] += 1
         if calls[verb] == stop_at.get(verb):
             raise KeyboardInterrupt
-        return do(*given, **more)
+        return function(*args, **kwargs)
 
     for verb in ("search", "train", "evaluate"):
         monkeypatch.setattr(repeats, verb, partial(counted, verb, getattr(repeats, verb)))
@@ -199,15 +199,15 @@ def test_mismatched_input_is_refused(tiny_cache: Path, whole: Path, tmp_path: Pa
 
 def test_force_deletes_the_runs_of_all_seeds(tiny_cache: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "out")
-    own = tmp_path / "out" / "searched-4" / "own.txt"
-    own.write_text("stays")
+    notes = tmp_path / "out" / "searched-4" / "notes.txt"
+    notes.write_text("stays")
     longer = TRAIN.model_copy(update={"epochs": 3})
     repeat(tiny_cache, tmp_path / "out", SEARCH, longer, count=1, force=True)
     repeat(tiny_cache, tmp_path / "out", SEARCH, longer, count=2, resume=True)
     for name in NAMES:
         metrics = run_dir.read_lines(tmp_path / "out" / name / run_dir.METRICS)
         assert [line["epoch"] for line in metrics] == [1, 2, 3]
-    assert own.read_text() == "stays"
+    assert notes.read_text() == "stays"
 
 
 @pytest.mark.parametrize("lost", ["fingerprint", "top1"])

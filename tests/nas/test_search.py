@@ -1,4 +1,4 @@
-"""The search as a whole: reproducible, resumable at any step, blind to the test part."""
+"""Whole searches: reproducible, resumable at any step, and without the test part."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SMALL = SearchSettings(
 
 
 def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, object]], str]:
-    """Everything that a run leaves, but for how long it took."""
+    """Return everything that a run writes, except timings."""
     metrics = run_dir.read_lines(folder / run_dir.METRICS)
     for line in metrics:
         del line["seconds"]
@@ -72,8 +72,8 @@ def test_each_epoch_logs_learning_rate_and_entropy(whole_run: Path) -> None:
     assert [line["lr"] for line in metrics] == [cosine(k / 6, 0.015, 0.001) for k in (2, 5)]
     for line in run_dir.read_lines(whole_run / run_dir.ALPHAS)[1:]:
         for cell in ("normal", "reduction"):
-            shares = torch.tensor(line[cell], dtype=torch.float64).softmax(1)
-            expected = torch.special.entr(shares).sum(1).mean() / np.log(8)
+            op_weights = torch.tensor(line[cell], dtype=torch.float64).softmax(1)
+            expected = torch.special.entr(op_weights).sum(1).mean() / np.log(8)
             found = metrics[line["epoch"] - 1][f"{cell}_entropy"]
             assert found == pytest.approx(expected.item())
             assert 0.9 < found < 1
@@ -95,16 +95,16 @@ def test_clips_in_host_memory_give_the_same_run(
 
 @pytest.mark.parametrize("order", ["first", "second"])
 def test_checkpointed_cells_give_the_same_run(tiny_cache: Path, tmp_path: Path, order: str) -> None:
-    for name, checkpointed in {"kept": False, "anew": True}.items():
+    for name, checkpointed in {"stored": False, "checkpointed": True}.items():
         changes = {"order": order, "epochs": 1, "checkpoint_cells": checkpointed}
         search(tiny_cache, tmp_path / name, SMALL.model_copy(update=changes))
-    assert_same(tmp_path / "kept", tmp_path / "anew")
+    assert_same(tmp_path / "stored", tmp_path / "checkpointed")
 
 
 def test_the_virtual_step_equals_the_next_step(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With alphas that stand still and nothing clipped: rate, momentum and weight decay agree."""
+    """With fixed alphas and no clipping, rate, momentum and weight decay must agree."""
     second_order, step = architect.second_order, Bilevel.step
     moved: list[torch.Tensor] = []
 
@@ -129,7 +129,7 @@ def test_the_virtual_step_equals_the_next_step(
 
 
 def test_both_hessians_take_the_same_virtual_steps(tiny_cache: Path, tmp_path: Path) -> None:
-    """With alphas that stand still, the loss at w' has to be the same, momentum and all."""
+    """With fixed alphas, the loss at w' must be the same, including the effect of momentum."""
     still = SMALL.model_copy(update={"alpha_lr": 1e-9, "epochs": 1})
     losses = {}
     for name, changes in {
@@ -178,7 +178,7 @@ def test_another_seed_gives_another_run(tiny_cache: Path, whole_run: Path, tmp_p
 def examine_resume(
     cache: Path, whole_run: Path, out: Path, monkeypatch: pytest.MonkeyPatch, steps: int = 1
 ) -> None:
-    """Stop a search after some steps, go on, and fail unless it becomes the whole run."""
+    """Stop a search after some steps, resume it, and fail unless it equals the whole run."""
     with monkeypatch.context() as patch:
         stop_after(patch, steps)
         with pytest.raises(Interrupted, match="stopped in epoch"):
@@ -223,7 +223,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     writes: int,
     file: str,
 ) -> None:
-    """The start writes the settings and a line, each epoch two lines and a checkpoint."""
+    """The start writes the settings and one line, each epoch two lines and a checkpoint."""
     out, left = tmp_path / "run", itertools.count(1)
 
     def full(descriptor: int) -> None:
@@ -250,7 +250,7 @@ def test_resume_of_a_finished_run_changes_nothing(
 
 @pytest.fixture(scope="module")
 def long_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A search in which a skip appears, and whose genotype then stands for some epochs."""
+    """A search in which a skip appears, and whose genotype then stays the same for some epochs."""
     out = tmp_path_factory.mktemp("search") / "long"
     search(tiny_cache, out, SMALL.model_copy(update={"epochs": 8}))
     return out
@@ -276,8 +276,8 @@ def test_a_search_ends_early(
     capsys: pytest.CaptureFixture[str],
     rule: str,
 ) -> None:
-    out, most = tmp_path / "run", {"stop_skips": 0, "stop_stable": 2}[rule]
-    settings = SMALL.model_copy(update={"epochs": 8, rule: most})
+    out, limit = tmp_path / "run", {"stop_skips": 0, "stop_stable": 2}[rule]
+    settings = SMALL.model_copy(update={"epochs": 8, rule: limit})
     with monkeypatch.context() as patch:
         stop_after(patch, 5)
         with pytest.raises(Interrupted):
@@ -285,7 +285,7 @@ def test_a_search_ends_early(
     search(tiny_cache, out, settings, resume=True)
 
     def ends(line: dict[str, float]) -> bool:
-        return line["skips"] > most if rule == "stop_skips" else line["stable"] >= most
+        return line["skips"] > limit if rule == "stop_skips" else line["stable"] >= limit
 
     tensors, metrics, alphas = outcome(out)
     _, whole, whole_alphas = outcome(long_run)
@@ -295,7 +295,7 @@ def test_a_search_ends_early(
     assert alphas.splitlines() == whole_alphas.splitlines()[: last + 1]
     text = capsys.readouterr().err
     assert f"search ended after epoch {last}: the " in text
-    assert f"--{rule.replace('_', '-')} {most}" in text
+    assert f"--{rule.replace('_', '-')} {limit}" in text
 
     search(tiny_cache, out, settings, resume=True)
     assert f"search has already ended after epoch {last}: the " in capsys.readouterr().err
@@ -303,9 +303,9 @@ def test_a_search_ends_early(
     assert again[1:] == (metrics, alphas)
     assert [name for name in tensors if not torch.equal(tensors[name], again[0][name])] == []
 
-    kept = last - 1 if rule == "stop_skips" else last
-    assert derive(out) == derive(out, epoch=kept)
-    assert (f"using epoch {kept}, the last" in capsys.readouterr().err) == (kept < last)
+    derived = last - 1 if rule == "stop_skips" else last
+    assert derive(out) == derive(out, epoch=derived)
+    assert (f"using epoch {derived}, the last" in capsys.readouterr().err) == (derived < last)
     assert derive(out, epoch=last) == derive(long_run, epoch=last)
 
 
@@ -338,11 +338,11 @@ def test_a_broken_checkpoint_is_refused(tiny_cache: Path, tmp_path: Path) -> Non
         search(tiny_cache, out, SMALL.model_copy(update={"epochs": 1}), resume=True)
 
 
-def rewrite(checkpoint: Path, *, drop: str = "", **place: object) -> None:
-    """Leave tensors out of a checkpoint, by the start of their names, or change its place."""
+def rewrite(checkpoint: Path, *, drop: str = "", **position: object) -> None:
+    """Drop tensors from a checkpoint by name, or change its position."""
     tensors, before = load_checkpoint(checkpoint)
-    kept = {name: value for name, value in tensors.items() if not drop or drop not in name}
-    save_checkpoint(checkpoint, kept, {**before, **place})  # type: ignore[dict-item]
+    remaining = {name: value for name, value in tensors.items() if not drop or drop not in name}
+    save_checkpoint(checkpoint, remaining, {**before, **position})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(
@@ -421,19 +421,19 @@ def test_a_search_changes_alphas_and_lowers_the_loss(whole_run: Path) -> None:
 def test_the_test_part_is_never_loaded(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    loaded: list[int] = []
     original = Cache.load
 
     def spy(self: Cache, indices: np.ndarray) -> object:
-        asked.extend(indices)
+        loaded.extend(indices)
         return original(self, indices)
 
     monkeypatch.setattr(Cache, "load", spy)
     search(tiny_cache, tmp_path / "run", SMALL.model_copy(update={"epochs": 1}))
     with Cache.open(tiny_cache) as cache:
         test = set(cache.indices("xsub", 1).tolist())
-    assert len(asked) == 36
-    assert test.isdisjoint(asked)
+    assert len(loaded) == 36
+    assert test.isdisjoint(loaded)
 
 
 def test_held_out_clips_are_in_neither_half(tiny_cache: Path, tmp_path: Path) -> None:

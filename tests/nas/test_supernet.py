@@ -1,4 +1,4 @@
-"""The supernet: shapes, sharing of alphas, and no state that a pass could disturb."""
+"""The supernet: shapes, sharing of alphas, and no state between passes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_checkpointed_cells_have_the_same_gradients_in_less_memory() -> None:
 
 
 def test_batch_statistics_depend_on_the_clips_but_not_their_order() -> None:
-    """The order of its clips does not matter; which clips they are does."""
+    """The logits of a clip depend on the other clips of its batch, but not on their order."""
     net, x = make().double(), torch.randn(4, 3, 8, 5, dtype=torch.float64)
     order = torch.tensor([2, 0, 3, 1])
     torch.testing.assert_close(net(x[order]), net(x)[order])

@@ -41,7 +41,7 @@ def trained(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the folder that a test can write to."""
+    """A copy of the folder for a test to change."""
     return Path(copytree(trained, tmp_path / "small model"))
 
 
@@ -89,11 +89,11 @@ def test_evaluate_changes_the_card_only_on_request(model: Path, tiny_cache: Path
 def test_results_are_in_the_front_matter_and_in_the_text(model: Path, tiny_cache: Path) -> None:
     scores = evaluate(tiny_cache, model, EvaluateSettings(device="cpu")).scores
     path = model / README
-    path.write_text(path.read_text().replace("## Limits", "## My own words\n\n## Limits"))
+    path.write_text(path.read_text().replace("## Limits", "## Notes\n\n## Limits"))
     for _ in range(2):  # the second time they are replaced
         add_results(model, scores)
     text = path.read_text()
-    assert "## My own words" in text
+    assert "## Notes" in text
     (entry,) = head(text)["model-index"]
     (result,) = entry["results"]
     assert result["dataset"] == {"type": "tiny", "name": "tiny", "config": "xsub", "split": "test"}
@@ -131,9 +131,9 @@ def test_a_card_belongs_to_its_weights(model: Path, tiny_cache: Path) -> None:
 def test_a_readme_that_is_not_a_card_is_not_changed(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (model / README).write_text("a letter to a friend")
+    (model / README).write_text("plain text")
     write_card(model, load_model(model))
-    assert (model / README).read_text() == "a letter to a friend"
+    assert (model / README).read_text() == "plain text"
     assert "was not written by skelnas, and is left as it is" in capsys.readouterr().err
     with pytest.raises(UsageError, match="was not written by skelnas, so no results are added"):
         check_card(model)

@@ -125,10 +125,10 @@ def test_boxes_do_not_overlap_and_lines_avoid_them(num_nodes: int, num_edges: in
         for upper, lower in itertools.pairwise(column):
             gap = (lower.y - lower.height / 2) - (upper.y + upper.height / 2)
             assert gap >= cell_layout.BOX_GAP - 1e-6
-    # A line bends between columns only; in a column it has a box of its own or ends.
-    place = {box: i for i, column in enumerate(layout.columns) for box in column}
+    # A line bends only between columns; in a column it has a separate box or ends.
+    column_of = {box: i for i, column in enumerate(layout.columns) for box in column}
     for line in layout.lines:
-        steps = [place[after] - place[before] for before, after in itertools.pairwise(line)]
+        steps = [column_of[after] - column_of[before] for before, after in itertools.pairwise(line)]
         assert set(steps) == {1}
     ends = [
         (box, end)
@@ -182,7 +182,7 @@ def test_every_operation_has_a_distinct_stroke() -> None:
 
 @pytest.mark.parametrize("shade", [0, 1], ids=["light", "dark"])
 def test_colours_have_enough_contrast(shade: int) -> None:
-    """WCAG 2.1: text has a contrast of 4.5, what is drawn one of 3."""
+    """WCAG 2.1: a contrast of 4.5 for text and of 3 for graphics."""
 
     def luminance(name: str) -> float:
         colour = plot_style.PALETTE[name][shade]

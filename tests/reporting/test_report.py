@@ -1,4 +1,4 @@
-"""Reports: self-contained, true to the run, and possible at any stage of it."""
+"""Reports: self-contained, true to the run, and available at any stage."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ def page(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 @pytest.fixture
 def copy(searched: Path, tmp_path: Path) -> Path:
-    """A run folder that a test may change."""
+    """A run folder for a test to change."""
     return Path(shutil.copytree(searched, tmp_path / searched.name))
 
 
 def cut(folder: Path, epochs: int, alphas: int) -> Path:
-    """Keep only the first lines of the metrics and of the alphas."""
+    """Truncate the metrics and the alphas to their first lines."""
     for name, count in {run_dir.METRICS: epochs, run_dir.ALPHAS: alphas}.items():
         lines = (folder / name).read_text().splitlines(keepends=True)
         (folder / name).write_text("".join(lines[:count]))

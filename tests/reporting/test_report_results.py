@@ -1,4 +1,4 @@
-"""What a report says about a model: its cost, its classes and its confusions."""
+"""The report of a model: its cost, its classes and its confusions."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def test_the_page_shows_the_numbers_of_the_evaluation(page: Page, evaluation: Ev
     for text in (f"{metrics.top1:.1%}", f"{metrics.ece:.1%}", f"{evaluation.complexity.macs:,}"):
         assert text in page.texts
     listed = re.findall(r"<span>(\w+)</span><span>([0-9.]+)%</span>", page.source)
-    known = dict(zip(evaluation.scores.info.classes, metrics.per_class, strict=True))
+    accuracies = dict(zip(evaluation.scores.info.classes, metrics.per_class, strict=True))
     assert {name: float(top1) for name, top1 in listed} == {
-        name: round(100 * top1, 1) for name, top1 in known.items() if top1 is not None
+        name: round(100 * top1, 1) for name, top1 in accuracies.items() if top1 is not None
     }
     assert [float(top1) for _, top1 in listed] == sorted(float(top1) for _, top1 in listed)
     taken = np.argwhere(metrics.confusion)
@@ -128,7 +128,7 @@ def test_a_strip_shows_known_joints_with_the_head_up() -> None:
     poses = np.zeros((1, 3, 5, 3), dtype=np.float32)
     poses[:, :, :, 0] = np.arange(5) + 1
     poses[:, :, 1, 1] = 1
-    poses[0, 1, 4] = 0  # not known
+    poses[0, 1, 4] = 0  # unknown
     strip = lay_out_strip(ClipPicture.of("clip", poses, np.ones((1, 3), bool), layout), 3)
     drawn = strip_svg(strip, "<about>")
     circles = re.findall(r'cx="([\d.-]+)" cy="([\d.-]+)" r="(\d)', drawn)
@@ -154,9 +154,9 @@ def test_only_small_confusion_matrices_have_numbers() -> None:
     assert many.count("<rect") == 21
     assert ">1</text>" in many
     assert many.count(">1</text>") == 2  # the names of class 1, and no counts
-    most = matrix_svg([f"class {n}" for n in range(121)], np.eye(121, dtype=np.int64))
-    assert "<text" not in most
-    assert "class 7 recognised: 1 of 1 clips" in most
+    large = matrix_svg([f"class {n}" for n in range(121)], np.eye(121, dtype=np.int64))
+    assert "<text" not in large
+    assert "class 7 recognised: 1 of 1 clips" in large
 
 
 def test_latency_is_timed_on_request(model: Path) -> None:

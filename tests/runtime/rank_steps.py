@@ -62,7 +62,7 @@ def batch(seed: int, rows: slice | None = None) -> tuple[Tensor, Tensor, float]:
     """Return clips and labels of a slice of a batch, and its fraction of the batch."""
     torch.manual_seed(seed)
     x, labels = torch.randn(CLIPS, 3, 7, 5, dtype=torch.float64), torch.randint(4, (CLIPS,))
-    x = 3 + x * torch.arange(1, CLIPS + 1)[:, None, None, None]  # no two clips are alike
+    x = 3 + x * torch.arange(1, CLIPS + 1)[:, None, None, None]  # all clips differ
     rows = distributed.rank_slice(CLIPS) if rows is None else rows
     return x[rows], labels[rows], len(labels[rows]) / CLIPS
 
@@ -191,7 +191,7 @@ def stop_and_resume(cache: Path, folder: Path) -> None:
         stop_after(patch, 3 if os.environ["RANK"] == "1" else 10**6)
         with pytest.raises(Interrupted, match="stopped in epoch 2 after step 1"):
             search(cache, folder, SEARCH)
-    distributed.leave()  # a failed run does not leave, because its process usually ends
+    distributed.leave()  # a failed run does not leave the group, because its process usually ends
     search(cache, folder, SEARCH, resume=True)
 
 

@@ -1,4 +1,4 @@
-"""Precision of products, and devices that lack one."""
+"""Precisions of products, and devices without them."""
 
 from __future__ import annotations
 

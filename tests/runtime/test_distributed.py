@@ -179,12 +179,12 @@ def test_a_genotype_from_standard_input_needs_a_single_process(
 
 @pytest.mark.parametrize("count", [3, 7, 8, 48])
 def test_rank_slices_partition_the_batch(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    shares = []
+    slices = []
     for rank in range(3):
         monkeypatch.setattr(distributed, "_group", distributed._Group(rank, 3, None))
-        shares.append(list(range(count))[distributed.rank_slice(count)])
-    assert list(itertools.chain(*shares)) == list(range(count))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        slices.append(list(range(count))[distributed.rank_slice(count)])
+    assert list(itertools.chain(*slices)) == list(range(count))
+    assert max(map(len, slices)) - min(map(len, slices)) <= 1
     with pytest.raises(UsageError, match="3 ranks cannot share 2 clips"):
         distributed.rank_slice(2)
 

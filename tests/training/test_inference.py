@@ -31,9 +31,13 @@ def test_metrics_by_hand() -> None:
 
 
 def test_likelihood_and_calibration_in_closed_form() -> None:
-    # Shares of the named class: 0.9, 0.9, 0.6, 0.6; three of four are right.
-    shares = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.6, 0.4]], dtype=torch.float64)
-    metrics = measure(shares.log() + 3, torch.tensor([0, 1, 1, 0]))  # a constant changes nothing
+    # Confidences 0.9, 0.9, 0.6, 0.6; three of four predictions are right.
+    probabilities = torch.tensor(
+        [[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.6, 0.4]], dtype=torch.float64
+    )
+    metrics = measure(
+        probabilities.log() + 3, torch.tensor([0, 1, 1, 0])
+    )  # a constant changes nothing
     assert metrics.nll == pytest.approx(-math.log(0.9 * 0.1 * 0.6 * 0.6) / 4)
     # Two bins of two clips: |1/2 - 0.9| and |1 - 0.6|, each half of all clips.
     assert metrics.ece == pytest.approx(0.4)
@@ -87,15 +91,17 @@ def test_views_are_crops_of_the_clip_and_their_softmax_is_averaged(
 ) -> None:
     indices = torch.arange(len(dataset))
     network.eval()
-    shares = []
+    probabilities = []
     for start in (0, 0.5, 1):
         with torch.no_grad():
             x = dataset.batch(indices, crop=TemporalCrop(0.9, start)).x
-            shares.append(network(x).softmax(1))
+            probabilities.append(network(x).softmax(1))
     network.train()
-    expected = torch.stack(shares).mean(0).log()
+    expected = torch.stack(probabilities).mean(0).log()
     torch.testing.assert_close(score(network, dataset, 4, views=3), expected)
-    assert not torch.allclose(shares[0], shares[2]), "or else this is no test"
+    assert not torch.allclose(probabilities[0], probabilities[2]), (
+        "the views must differ for this to test anything"
+    )
 
 
 def test_a_crop_is_its_part_of_the_clip(dataset: Dataset) -> None:

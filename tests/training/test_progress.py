@@ -102,7 +102,7 @@ def test_the_view_vanishes_and_notes_remain(monkeypatch: pytest.MonkeyPatch) -> 
     text = written(on)
     assert "epoch 1/2 done\n" in text
     assert text.count("epoch 2/2  step 2/3") >= 1
-    assert text.endswith("\x1b[2K")  # the line of the cursor is empty
+    assert text.endswith("\x1b[2K")  # the cursor is on an empty line
 
 
 @pytest.mark.parametrize(

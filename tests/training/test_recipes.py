@@ -69,7 +69,7 @@ def test_the_help_shows_the_values_of_the_default_recipe() -> None:
 
 
 def means(text: str, value: object) -> bool:
-    """Whether the text of a table stands for a value."""
+    """Return whether the text in a table stands for a value."""
     if text in ("on", "off"):
         return value is (text == "on") or (text == "off" and value in (0.0, 1.0))
     return text == f"`{value}`" if isinstance(value, str) else float(text) == value
@@ -171,7 +171,7 @@ def test_a_resumed_strong_training_ends_with_the_same_bytes(
 
     averaged = {name: value for name, value in ends[0].items() if name.startswith("average/")}
     assert len(averaged) > 10
-    for name, value in averaged.items():  # the model is the average, the run continues without it
+    for name, value in averaged.items():  # the model is the average
         assert torch.equal(whole[name.removeprefix("average/")], value)
     weight = "classifier.weight"
     assert not torch.equal(ends[0][f"average/{weight}"], ends[0][f"model/{weight}"])
@@ -207,7 +207,7 @@ def test_held_out_clips_choose_the_epoch(
     text = (tmp_path / "m" / "README.md").read_text()
     assert f"| epoch, chosen on held-out clips | {best} |" in text
 
-    # Without the choice it learns alike; the choice is what the run had come to after that epoch.
+    # Training is the same without it; the chosen model is the state after the best epoch.
     last = trained(tiny_cache, tmp_path / "n", **SELECT | {"select_epoch": False}, ema=0.5)
     assert [
         line["train_loss"] for line in run_dir.read_lines(tmp_path / "n" / run_dir.METRICS)

@@ -142,7 +142,7 @@ def test_the_batch_size_of_evaluation_does_not_matter(tiny_cache: Path, model: P
         evaluate(tiny_cache, model, EvaluateSettings(batch_size=size)).to_dict()
         for size in (1, 5, 64)
     ]
-    for name in ("nll", "ece"):  # sums of numbers that are rounded otherwise in other batches
+    for name in ("nll", "ece"):  # sums are rounded differently in other batches
         one, five, many = (result.pop(name) for result in results)
         assert one == pytest.approx(many, rel=1e-5)
         assert five == pytest.approx(many, rel=1e-5)
@@ -345,18 +345,18 @@ def test_a_model_records_its_input_norm(tiny_cache: Path, model: Path, tmp_path:
 
 
 def test_complexity_at_another_input_size(tiny_cache: Path, model: Path) -> None:
-    at_size = {}
+    results = {}
     for size in ("12x10", "24x20"):
         document = evaluate(tiny_cache, model, EvaluateSettings(input_size=size)).to_dict()
-        at_size[size] = document["at_input_size"]
-        assert at_size[size]["parameters"] == document["parameters"]
-    assert at_size["12x10"]["input_size"] == [12, 10]
-    assert at_size["12x10"]["macs"] == document["macs"]  # the size that it was trained with
+        results[size] = document["at_input_size"]
+        assert results[size]["parameters"] == document["parameters"]
+    assert results["12x10"]["input_size"] == [12, 10]
+    assert results["12x10"]["macs"] == document["macs"]  # the size it was trained with
     network = load_model(model).network
     gates = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
-    once = sum(gate.weight.numel() for gate in gates)  # whatever the size
-    # Sizes 12 x 10, 6 x 5, 3 x 3 become 24 x 20, 12 x 10, 6 x 5: fourfold but for rounding up.
-    assert 3 < (at_size["24x20"]["macs"] - once) / (at_size["12x10"]["macs"] - once) <= 4
+    once = sum(gate.weight.numel() for gate in gates)  # independent of the size
+    # Sizes 12 x 10, 6 x 5, 3 x 3 become 24 x 20, 12 x 10, 6 x 5: four times as many, rounded.
+    assert 3 < (results["24x20"]["macs"] - once) / (results["12x10"]["macs"] - once) <= 4
     assert document["at_input_size"]["flops"] == 2 * document["at_input_size"]["macs"]
 
 

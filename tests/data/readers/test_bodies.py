@@ -59,9 +59,9 @@ def test_two_people_are_two_persons_and_absence_is_zero(rule):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_clip_without_a_body_is_bad_input(rule):
-    for nobody in (detect(9), detect(9, track(5, range(9), shape=0 * STANDING, swing=0))):
+    for detections in (detect(9), detect(9, track(5, range(9), shape=0 * STANDING, swing=0))):
         with pytest.raises(InputError, match=r"^clip: no body in any frame$"):
-            choose_persons(nobody, rule, "clip")
+            choose_persons(detections, rule, "clip")
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -110,7 +110,7 @@ def test_denoise_drops_a_wide_body_even_if_it_comes_first_and_moves_the_most():
 
 @pytest.mark.parametrize(("num_wide", "persons"), [(69, 2), (70, 1)])
 def test_denoise_allows_a_fraction_of_implausible_frames(num_wide, persons):
-    """A body is dropped from a fraction of 0.69754 on."""
+    """A body is dropped if the fraction is 0.69754 or more."""
     person = track(6, range(100))
     other = track(5, range(num_wide), CHAIR) + track(5, range(num_wide, 100))
     assert len(choose_persons(detect(100, person, other), "denoise", "clip")[0]) == persons
@@ -125,7 +125,7 @@ def test_a_frame_is_plausible_up_to_a_width_of_eight_tenths():
 
 
 def test_denoise_keeps_implausible_bodies_if_there_are_no_others():
-    """As when two persons lie; they are ranked by their motion in all frames."""
+    """For example, two persons lying down; they are ranked by their motion in all frames."""
     still, moving = track(5, range(30), CHAIR), track(6, range(30), CHAIR, swing=1)
     poses, _ = choose_persons(detect(30, still, moving), "denoise", "clip")
     np.testing.assert_array_equal(poses, [joints_of(moving), joints_of(still)])

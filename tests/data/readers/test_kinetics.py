@@ -338,7 +338,7 @@ def test_real_label_file_has_the_published_number_of_clips():
 
 
 def slow_choice(data, rule):
-    """The chosen slots by frame, most confident first; None if nobody is chosen."""
+    """The chosen slots by frame, most confident first; None for an empty slot."""
 
     def confidence(person):
         return sum(np.float32(score) for score in person["score"])
@@ -378,10 +378,12 @@ def test_persons_equal_those_of_the_reference(root, scores, rule):
         assert "no person in any of" in message(read, root, data, rule)
         return
     found = zip(*left_edges(read(root, data, rule)), strict=True)
-    wanted = [[None if slot is None else slot / 8 + 0.125 for slot in who] for who in expected]
-    assert [pair(places) for places in found] == [pair(places) for places in wanted]
+    expected_edges = [
+        [None if slot is None else slot / 8 + 0.125 for slot in slots] for slots in expected
+    ]
+    assert [pair(edges) for edges in found] == [pair(edges) for edges in expected_edges]
 
 
-def pair(places):
+def pair(edges):
     """Pad to two slots with None."""
-    return [*places, None][:2]
+    return [*edges, None][:2]

@@ -1,4 +1,4 @@
-"""Your own recordings: the table, the file of joints and the protocols."""
+"""Recordings of a manifest: the table, the file of joints and the protocols."""
 
 import json
 import os

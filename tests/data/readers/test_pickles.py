@@ -1,4 +1,4 @@
-"""Pickles of data are read; pickles of programs are refused and run nothing."""
+"""Pickles of data are read; pickles that call functions are refused and run nothing."""
 
 import builtins
 import collections

@@ -193,11 +193,11 @@ def test_clips_equal_those_read_from_raw_files(raw):
     ntu, synthetic = Ntu(folder), Synthetic(len(paths))
     assert {path.stem for path in paths} == {item.name for item in synthetic.catalogue().items}
     for item in synthetic.catalogue().items:
-        here, there = synthetic.read(item), ntu.read(folder / f"{item}.skeleton")
-        np.testing.assert_array_equal(here.poses, there.poses)
-        np.testing.assert_array_equal(here.present, there.present)
+        ours, theirs = synthetic.read(item), ntu.read(folder / f"{item}.skeleton")
+        np.testing.assert_array_equal(ours.poses, theirs.poses)
+        np.testing.assert_array_equal(ours.present, theirs.present)
         facts = ("name", "label", "subject", "camera", "setup")
-        assert [getattr(here, fact) for fact in facts] == [getattr(there, fact) for fact in facts]
+        assert [getattr(ours, fact) for fact in facts] == [getattr(theirs, fact) for fact in facts]
 
 
 def test_raw_files_are_parsed_alike_in_bulk_and_by_line(raw):
