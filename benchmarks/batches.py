@@ -3,9 +3,9 @@
     python benchmarks/batches.py --out benchmarks/results/batches.json [CACHE ...]
 
 Speed is measured on random walks in the shape of NTU RGB+D: 25 joints in 3-D, one or two
-persons, 84 frames on average, sampled to 112. Each line is the median of several turns, and all
-lines take turns, so that other work on the machine slows them alike. The error of float16 is
-measured on all clips of each cache.
+persons, 84 frames on average, sampled to 112. Cases are timed in turns, so that other
+work on the machine slows all of them alike, and each result is the median of several turns. The
+error of float16 is measured on all clips of each cache.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ AUGMENTS = {
 
 
 def make_clips(num_clips: int) -> Clips:
-    """Make random walks of about the lengths of NTU RGB+D."""
+    """Make random walks about as long as the clips of NTU RGB+D."""
     generator = np.random.default_rng(0)
     num_persons = 1 + (generator.random(num_clips) < 0.2)
     num_frames = generator.integers(40, 129, num_clips)
@@ -61,7 +61,7 @@ def make_clips(num_clips: int) -> Clips:
 def clips_per_second(
     dataset: Dataset, batch_size: int, augment: AugmentSettings | None, num_batches: int
 ) -> float:
-    """Make batches of random clips and wait for the device to finish."""
+    """Time making batches of random clips, including the wait for the device."""
     order = np.random.default_rng(0).integers(0, len(dataset), (num_batches, batch_size))
     generator = torch.Generator().manual_seed(0)
     dataset.batch(torch.from_numpy(order[0]), augment, generator)
@@ -105,7 +105,7 @@ def measure(device: torch.device, num_clips: int, clips_a_turn: int, turns: int)
 
 
 def measure_error(path: Path) -> dict[str, Any]:
-    """Compare all clips of a cache from float16 with those from float32, joints and motions."""
+    """Compare all clips of a cache in float16 and float32, as joints and as motions."""
     record: dict[str, Any] = {"cache": path.name}
     with Cache.open(path) as cache:
         clips = cache.load(range(len(cache)))
@@ -143,11 +143,13 @@ def _cpu_info() -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("caches", nargs="*", type=Path, help="for the error of float16")
+    parser.add_argument(
+        "caches", nargs="*", type=Path, help="caches to measure the error of float16 on"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clips", type=int, default=2000, help="clips to choose from")
-    parser.add_argument("--per-turn", type=int, default=512, help="clips a turn of a case")
+    parser.add_argument("--per-turn", type=int, default=512, help="clips per turn of a case")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--out", type=Path, help="write the result to this file")
     arguments = parser.parse_args()

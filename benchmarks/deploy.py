@@ -1,10 +1,10 @@
-"""Size and latency of exported models, and of a window of a stream, beside the model itself.
+"""Measure size and latency of a model and its exports, and the latency of a stream's window.
 
     python benchmarks/deploy.py models/xsub --out benchmarks/results/deploy.json
 
-One clip at a time on one thread of a CPU. Times are of the processor, not of the clock, so that
-other work on the machine does not count; the ways take turns, pass by pass, so that what it takes
-of caches hits all of them alike. The first passes are not counted.
+Clips run one at a time on one thread of a CPU. Times are CPU times, so that other work on the
+machine does not count. The formats take turns, pass by pass, so that disturbed caches affect all of
+them alike. The first passes are not counted.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ WARM_UP = 3
 THREADS = 1
 
 
-def ways(path: Path, folder: Path) -> dict[str, tuple[int, Callable[[torch.Tensor], object]]]:
-    """Export a model in each format; return the bytes of each file and what runs it."""
+def export_all(path: Path, folder: Path) -> dict[str, tuple[int, Callable[[torch.Tensor], object]]]:
+    """Export a model in each format; return the size of each file and a function that runs it."""
     files = {
         name: Path(export(path, folder / name, name).path)
         for name in ("safetensors-fused", "torchscript", "onnx")
@@ -43,8 +43,8 @@ def ways(path: Path, folder: Path) -> dict[str, tuple[int, Callable[[torch.Tenso
     options.intra_op_num_threads = options.inter_op_num_threads = THREADS
     session = onnxruntime.InferenceSession(files["onnx"], options, ["CPUExecutionProvider"])
     runs: dict[str, Callable[[torch.Tensor], object]] = {
-        "model": placed(load_model(path)),
-        "safetensors-fused": placed(load_model(files["safetensors-fused"])),
+        "model": channels_last(load_model(path)),
+        "safetensors-fused": channels_last(load_model(files["safetensors-fused"])),
         "torchscript": torch.jit.load(io.BytesIO(files["torchscript"].read_bytes())),
         "onnx": lambda clips: session.run(None, {"clips": clips.numpy()}),
     }
@@ -52,24 +52,24 @@ def ways(path: Path, folder: Path) -> dict[str, tuple[int, Callable[[torch.Tenso
     return {name: (files[name].stat().st_size, run) for name, run in runs.items()}
 
 
-def placed(model: Model) -> Model:
-    """Bring the weights into the order that skelnas runs them in."""
+def channels_last(model: Model) -> Model:
+    """Convert a model to the memory format that skelnas runs it in."""
     return model.to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
 def time_all(path: Path, passes: int) -> dict[str, Any]:
-    """Time all ways with a model."""
+    """Time a model in all formats."""
     model = load_model(path)
     clip = torch.randn(1, *model.card.input_shape)
     with tempfile.TemporaryDirectory() as folder:
-        found = ways(path, Path(folder))
+        found = export_all(path, Path(folder))
     times: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(WARM_UP + passes):
         for name, (_, run) in found.items():
-            began = time.process_time()
+            started = time.process_time()
             run(clip)
-            times[name].append(1000 * (time.process_time() - began))
+            times[name].append(1000 * (time.process_time() - started))
     complexity = measure(model.network, model.card.input_shape)
     return {
         "input_shape": list(model.card.input_shape),
@@ -84,21 +84,22 @@ def time_all(path: Path, passes: int) -> dict[str, Any]:
 
 
 def stream(model: Model, windows: int) -> list[float]:
-    """Return what windows of a stream take from their last frame on, in milliseconds."""
+    """Return the times from the last frame of each window to its prediction, in milliseconds."""
     origin, settings = model.card.find_origin(), PredictSettings(device="cpu", threads=THREADS)
     frames = model.card.input_shape[1] + settings.stride * (windows - 1)
     shape = (origin.max_persons, len(origin.layout.joints), len(origin.layout.channels))
     poses = np.random.default_rng(0).normal(0, 1, (frames, *shape))
     lines = [json.dumps(pose.tolist()) for pose in poses]
-    began: list[float] = []
+    started: list[float] = []
 
     def clocked() -> Iterator[str]:
         for line in lines:
-            began.append(time.process_time())
+            started.append(time.process_time())
             yield line
 
     return [
-        1000 * (time.process_time() - began[-1]) for _ in predict_stream(model, clocked(), settings)
+        1000 * (time.process_time() - started[-1])
+        for _ in predict_stream(model, clocked(), settings)
     ]
 
 
@@ -109,7 +110,7 @@ def summary(times: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Read the command line and write the figures."""
+    """Measure all models and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--passes", type=int, default=40)

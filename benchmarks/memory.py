@@ -1,10 +1,10 @@
-"""How much memory a step of the search takes: all that backward needs, or checkpointed cells.
+"""Measure the peak memory of a search step, with and without checkpointed cells.
 
     python benchmarks/memory.py --out benchmarks/results/memory.json
 
-Each case is the command `skelnas search` on synthetic clips, for two steps of 4 clips and for two
-of 8. Memory is the largest resident set that the system saw of the process. What a clip takes is
-the difference of the two over 4; the rest of a process is Python, PyTorch and the weights.
+Each case runs `skelnas search` on synthetic clips, for two steps of 4 clips and for two of 8.
+Memory is the largest resident set of the process. A clip takes a quarter of the difference between
+the two; the rest is Python, PyTorch and the weights.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ CASES = {
     "difference, reference engine": "--engine reference",
     "exact": "--hessian exact",
 }
-"""Name and flags."""
+"""Flags of each case."""
 
 
 def peak_bytes(cache: Path, out: Path, flags: str) -> int:
-    """Run a search of one epoch; returns the most resident bytes that it had."""
+    """Run a search of one epoch; return its peak resident memory in bytes."""
     command = [sys.executable, "-m", "skelnas", "search", str(cache), "--out", str(out), "--force"]
     run = subprocess.Popen([*command, "--epochs", "1", "--device", "cpu", *flags.split()])
     _, status, usage = os.wait4(run.pid, 0)
@@ -44,7 +44,7 @@ def peak_bytes(cache: Path, out: Path, flags: str) -> int:
 
 
 def measure(flags: str, folder: Path) -> dict[str, Any]:
-    """Run a case with both batch sizes; returns one record."""
+    """Run a case with both batch sizes; return one record."""
     small, large = (
         peak_bytes(folder / f"{size}.h5", folder / "run", f"{flags} --batch-size {size}")
         for size in (4, 8)
@@ -58,7 +58,7 @@ def measure(flags: str, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--flags", default="--threads 1", help="of every search")
+    parser.add_argument("--flags", default="--threads 1", help="flags of every search")
     parser.add_argument("--out", type=Path, help="write the result to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -66,8 +66,8 @@ def main() -> None:
         for size in (4, 8):  # half of the clips train, and half of those train w
             prepare(Synthetic(8 * size), folder / f"{size}.h5")
         cases = [
-            {"case": case + kept, **measure(f"{arguments.flags} {flags} {more}".strip(), folder)}
-            for (case, flags), (kept, more) in itertools.product(
+            {"case": case + suffix, **measure(f"{arguments.flags} {flags} {extra}".strip(), folder)}
+            for (case, flags), (suffix, extra) in itertools.product(
                 CASES.items(), {"": "", ", checkpointed cells": "--checkpoint-cells"}.items()
             )
         ]

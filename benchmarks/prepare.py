@@ -83,7 +83,7 @@ def measure_parse(folder: Path, rounds: int) -> dict[str, Any]:
             times[name].append(_cpu_ms(lambda file, f=parse_one: f(*file), files))
         rule = _cpu_ms(lambda detections: choose_persons(detections, "denoise", ""), parsed)
         times["rule for bodies"].append(rule)
-    medians = {name: round(statistics.median(of_name), 3) for name, of_name in times.items()}
+    medians = {name: round(statistics.median(values), 3) for name, values in times.items()}
     return {
         "files": len(files),
         "mean_kilobytes": round(sum(len(data) for data, _ in files) / len(files) / 1000),
@@ -95,10 +95,10 @@ def measure_parse(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def _cpu_ms(function: Callable[[Any], object], inputs: list[Any]) -> float:
-    began = time.process_time()
+    started = time.process_time()
     for one in inputs:
         function(one)
-    return 1000 * (time.process_time() - began) / len(inputs)
+    return 1000 * (time.process_time() - started) / len(inputs)
 
 
 def link_ntu(raw: Path, names: Iterable[str], folder: Path) -> None:
@@ -195,7 +195,9 @@ def main() -> None:
     parser.add_argument("--names", type=Path, help="official clip names, one per line, .txt.gz")
     parser.add_argument("--limit", type=int, help="maximum number of links")
     parser.add_argument("--workers", type=int, nargs="+", default=[os.cpu_count()])
-    parser.add_argument("--flags", nargs="*", default=[], help="of prepare, without --: resume")
+    parser.add_argument(
+        "--flags", nargs="*", default=[], help="flags of prepare without --, such as resume"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--work", type=Path, help="folder for links and caches (2 GB for NTU60)")
     parser.add_argument("--out", type=Path, help="JSON lines file to add the result to")

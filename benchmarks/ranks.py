@@ -1,9 +1,9 @@
-"""How far two ranks are from one process after an epoch of search and of training.
+"""Compare two ranks with one process after an epoch of search and of training.
 
     python benchmarks/ranks.py CACHE
 
-Prints the relative distance of weights and of alphas, in float64 and in float32: in float64 it
-is what the order of sums leaves, in float32 what learning makes of that.
+Prints the relative distance of weights and of alphas, in float64 and in float32. In float64 it is
+due to the order of sums alone; in float32 training amplifies it.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def work(cache: Path, out: Path, precision: str) -> None:
 def compute_in_float64() -> None:
     make, move = Dataset.batch, devices.move
 
-    def batch(self: Dataset, *args: Any, **named: Any) -> Batch:
-        coarse = make(self, *args, **named)
-        return replace(coarse, x=coarse.x.double())
+    def batch(self: Dataset, *args: Any, **kwargs: Any) -> Batch:
+        original = make(self, *args, **kwargs)
+        return replace(original, x=original.x.double())
 
     Dataset.batch = batch  # type: ignore[method-assign]
     devices.move = lambda model, device: move(model.double(), device)
@@ -62,15 +62,15 @@ def compare(cache: Path) -> None:
                 subprocess.run([*launcher, *arguments], check=True)
             for what, kind in (("run", "weights"), ("run", "alphas"), ("model", "weights")):
                 ours, theirs = (
-                    numbers(Path(folder) / precision / name / what / CHECKPOINT, kind)
+                    read_vector(Path(folder) / precision / name / what / CHECKPOINT, kind)
                     for name in ("one", "two")
                 )
                 distance = ((ours - theirs).norm() / ours.norm()).item()
                 print(f"{precision}  {what:5}  {kind:7}  {distance:.1e}")
 
 
-def numbers(checkpoint: Path, kind: str) -> torch.Tensor:
-    """All weights or all alphas of a checkpoint, side by side."""
+def read_vector(checkpoint: Path, kind: str) -> torch.Tensor:
+    """Return all weights or all alphas of a checkpoint as one vector."""
     tensors = {name: t for name, t in load_file(checkpoint).items() if name.startswith("model/")}
     chosen = [t for name, t in tensors.items() if ("alphas" in name) == (kind == "alphas")]
     return torch.cat([tensor.double().flatten() for tensor in chosen])
@@ -81,8 +81,8 @@ if __name__ == "__main__":
     parser.add_argument("cache", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--precision", choices=("float32", "float64"))
-    asked = parser.parse_args()
-    if asked.out is None:
-        compare(asked.cache)
+    options = parser.parse_args()
+    if options.out is None:
+        compare(options.cache)
     else:
-        work(asked.cache, asked.out, asked.precision)
+        work(options.cache, options.out, options.precision)

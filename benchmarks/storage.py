@@ -1,4 +1,4 @@
-"""Measure what `--float16` and `--compress` save, and what they cost in reading a cache.
+"""Measure how much `--float16` and `--compress` save, and how much they slow down reading.
 
     python benchmarks/storage.py --ntu RAW --rounds 5
 
@@ -46,9 +46,9 @@ def write(path: Path, source: Ntu, clips: list[Recording], count: int, storage: 
 
 
 def cpu_seconds(function: Callable[[], object]) -> float:
-    began = time.process_time()
+    started = time.process_time()
     function()
-    return time.process_time() - began
+    return time.process_time() - started
 
 
 def measure(path: Path, write_cache: Callable[[], None], num_bytes: int) -> dict[str, Any]:
@@ -89,10 +89,10 @@ def main() -> None:
                     write(path, source, clips, options.clips, storage)
 
                 rounds[name].append(measure(path, write_cache, num_bytes))
-            began = time.process_time()
+            started = time.process_time()
             for rows in stored:
                 clip_checksum(*rows)
-            checksums.append(1e6 * (time.process_time() - began) / len(stored))
+            checksums.append(1e6 * (time.process_time() - started) / len(stored))
     medians = {
         name: {
             key: float(f"{statistics.median(result[key] for result in results):.3g}")

@@ -1,11 +1,11 @@
-"""What a network costs at 7 to 11 cells, beside the FLOPs in Table II of the paper.
+"""Compare the cost of networks of 7 to 11 cells with the FLOPs in Table II of the paper.
 
     python benchmarks/table2.py --out benchmarks/results/table2.json
 
-`MACs` are what `skelnas evaluate` counts. `profiled` adds what the profiler thop counted besides
-in 2019 to 2022, in evaluation mode: two for each number that BatchNorm gives, one for each that
-a mean gives in a 3 x 3 pool, and for a mean over all frames and joints one for each number that
-goes in or out. Nothing is computed but shapes, so it takes seconds.
+`MACs` are those of `skelnas evaluate`. `profiled` adds what the profiler thop of 2019 to 2022 also
+counted in evaluation mode: two for each output of BatchNorm, one for each output of a 3 x 3 average
+pool, and one for each input and output of a mean over all frames and joints. Only shapes are
+computed, so it takes seconds.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ def count(genotype: Genotype, layers: int, channels: int, shape: tuple[int, int,
             genotype, in_channels=shape[0], num_classes=60, channels=channels, num_layers=layers
         )
     complexity = measure(network, shape)
-    more = 0
+    extra = 0
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal more
+        nonlocal extra
         if isinstance(module, BatchNorm):
-            more += 2 * output.numel()
+            extra += 2 * output.numel()
         elif isinstance(module, nn.AvgPool2d):
-            more += output.numel()
+            extra += output.numel()
         elif isinstance(module, SqueezeExcite):
-            more += inputs[0].numel() + inputs[0].shape[1]
+            extra += inputs[0].numel() + inputs[0].shape[1]
         elif module is network.cells[-1]:  # the head's mean reads it
-            more += output.numel() + output.shape[1]
+            extra += output.numel() + output.shape[1]
 
     for module in network.modules():
         module.register_forward_hook(add)
@@ -55,7 +55,7 @@ def count(genotype: Genotype, layers: int, channels: int, shape: tuple[int, int,
     return {
         "parameters": complexity.parameters,
         "macs": complexity.macs,
-        "profiled": complexity.macs + more,
+        "profiled": complexity.macs + extra,
     }
 
 

@@ -1,4 +1,4 @@
-"""Watches a process and all that it starts: time, processor time, memory (Linux)."""
+"""Monitor a process and its descendants: time, CPU time and memory (Linux)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Watched:
-    """What a run has taken.
+    """The time and memory of a run.
 
     Attributes:
         seconds: from its start to its end.
-        peak_bytes: the most memory that all its processes held at one moment, each page once.
+        peak_bytes: peak memory of all its processes together; shared pages count once.
         cpu_seconds: of all its processes.
-        other_cpu_seconds: of everything else on the machine meanwhile.
+        other_cpu_seconds: of everything else on the machine in the same time.
     """
 
     seconds: float
@@ -30,19 +30,19 @@ class Watched:
 
 
 def watch(run: subprocess.Popen[bytes]) -> Watched:
-    """Look at a process again and again until it ends."""
-    began, machine_began = time.perf_counter(), _machine_seconds()
+    """Poll a process until it ends."""
+    started, machine_started = time.perf_counter(), _machine_seconds()
     peak = 0
     times: dict[int, float] = {}
     while run.poll() is None:
         processes = _family(run.pid)
         peak = max(peak, sum(map(_memory, processes)))
-        for process in processes:  # one that has just ended has no time any more
+        for process in processes:  # a process that has just ended reports 0
             times[process] = max(times.get(process, 0.0), _cpu_seconds(process))
         time.sleep(SECONDS_BETWEEN)
-    own = sum(times.values())
-    others = _machine_seconds() - machine_began - own
-    return Watched(time.perf_counter() - began, peak, own, max(0.0, others))
+    cpu_seconds = sum(times.values())
+    others = _machine_seconds() - machine_started - cpu_seconds
+    return Watched(time.perf_counter() - started, peak, cpu_seconds, max(0.0, others))
 
 
 def _family(process: int) -> list[int]:
@@ -55,7 +55,7 @@ def _family(process: int) -> list[int]:
 
 
 def _memory(process: int) -> int:
-    """Return the resident bytes, with a page that n processes share as a page / n."""
+    """Return the resident bytes, counting a page shared by n processes as 1 / n."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -72,7 +72,7 @@ def _cpu_seconds(process: int) -> float:
 
 
 def _machine_seconds() -> float:
-    """Return the processor time that the whole machine has spent not idle."""
+    """Return the CPU time of the whole machine, without idle time."""
     user, nice, system, _, _, irq, softirq, *_ = map(
         int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     )

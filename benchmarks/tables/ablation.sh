@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The strong recipe, and what it is without each of its levers, for one genotype.
+# Ablation of the strong recipe for one genotype: without each of its settings.
 #
 #   bash benchmarks/tables/ablation.sh CACHE OUT GENOTYPE [PROTOCOL]
 #
 # Also from the environment:
-#   ROWS   which trainings, such as ROWS="strong no-ema"; all of them if nothing is said
+#   ROWS   trainings, such as ROWS="strong no-ema" (default: all)
 . "$(dirname "${BASH_SOURCE[0]}")/steps.sh"
 genotype=${3:?the third argument is a genotype, a file or a name}
 protocol=${4:-}
@@ -15,19 +15,19 @@ case ${TRAIN:-} in *--streams*) rows+=" only-joints" ;; esac
 case ${TRAIN:-} in *--branches*) rows+=" no-branches" ;; esac
 if [ -e "$genotype" ] && grep -q se_connect "$genotype"; then rows+=" no-se"; fi
 
-# training ROW: the flags of `skelnas train` that make it another than the strong recipe's
+# training ROW: the flags of `skelnas train` that differ from the strong recipe
 training() {
   case $1 in
     strong | no-se) ;;
     no-nesterov | no-input-norm | no-branches) echo "--$1" ;;
     no-crop) echo "--crop 1" ;;
     no-*) echo "--${1#no-} 0" ;;
-    paper) echo "--recipe paper --ema 0" ;; # whatever TRAIN has for all of them
+    paper) echo "--recipe paper --ema 0" ;; # even if TRAIN sets --ema
     only-joints) echo "--streams joint --no-branches" ;;
   esac
 }
 
-# genotype_of ROW: the genotype, or one with the identity wherever that squeezes and excites
+# genotype_of ROW: the genotype, for no-se with the identity in place of squeeze-and-excitation
 genotype_of() {
   if [ "$1" != no-se ]; then
     echo "$genotype"

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# A searched genotype beside random ones, the released ones and the paper's rivals, all trained
+# A searched genotype against random ones, the released ones and the paper's baselines, all trained
 # alike with several seeds each.
 #
 #   bash benchmarks/tables/comparison.sh CACHE OUT GENOTYPE [PROTOCOL]
 #
 # Also from the environment:
-#   ROWS    which networks, such as ROWS="searched random"; all of them if nothing is said
-#   SEEDS   of the trainings, and of the random genotypes; SEEDS="0 1 2" if nothing is said
+#   ROWS    networks, such as ROWS="searched random" (default: all)
+#   SEEDS   seeds of the trainings and of the random genotypes (default: SEEDS="0 1 2")
 . "$(dirname "${BASH_SOURCE[0]}")/steps.sh"
 genotype=${3:?the third argument is a genotype, a file or a name}
 protocol=${4:-}
 
-# network ROW SEED: the flags of `skelnas train` that say what is trained
+# network ROW SEED: the flags of `skelnas train` that choose the network
 network() {
   case $1 in
     searched) echo "--genotype" "$genotype" ${CELLS:-} ;;
     random) echo "--genotype random:$2" ${CELLS:-} ;;
-    hcn) echo "--model hcn --lr 0.01" ;; # without normalisation, at 0.1 it does not learn
+    hcn) echo "--model hcn --lr 0.01" ;; # it has no normalisation and does not learn at 0.1
     st-gcn | temporal-conv) echo "--model $1" ;;
     *) echo "--genotype $1" ${CELLS:-} ;;
   esac

@@ -1,22 +1,22 @@
-# The steps that the tables of the paper are made of; read by the other scripts.
+# The steps of the paper's tables; sourced by the other scripts.
 #
 #   bash benchmarks/tables/NAME.sh CACHE OUT
 #
-# CACHE is what `skelnas prepare` wrote, OUT a folder that the tables can share. A step that is done
-# is not done again and one that was stopped goes on, so the same command is the way back to work.
+# CACHE is a cache of `skelnas prepare`; OUT is a folder for results, which the tables can share.
+# Finished steps are skipped and stopped ones resume, so run the same command again to continue.
 # From the environment:
-#   SEARCH, TRAIN, EVALUATE   more flags of these commands, such as TRAIN="--recipe strong --seed 1"
-#   CELLS                     more flags for networks of cells only, such as CELLS="--channels 48"
-#   TORCHRUN                  how several GPUs search and train, such as
+#   SEARCH, TRAIN, EVALUATE   extra flags for these commands, such as TRAIN="--recipe strong --seed 1"
+#   CELLS                     extra flags for networks of cells only, such as CELLS="--channels 48"
+#   TORCHRUN                  launcher to search and train on several GPUs, such as
 #                             TORCHRUN="torchrun --nproc-per-node 4 -m skelnas"
-#   DRY_RUN=1                 print the commands and do nothing
+#   DRY_RUN=1                 print the commands without running them
 set -euo pipefail
 
 cache=${1:?the first argument is a cache of skelnas prepare}
 out=${2:?the second argument is a folder for the results}
 here=$(dirname "${BASH_SOURCE[0]}")
 
-# run COMMAND...: print it and, unless it is a dry run, do it
+# run COMMAND...: print a command and, unless this is a dry run, run it
 run() {
   local program=${SKELNAS:-skelnas}
   case $1 in search | train) program=${TORCHRUN:-$program} ;; esac
@@ -24,23 +24,23 @@ run() {
   [ -n "${DRY_RUN:-}" ] || $program "$@"
 }
 
-# search PROTOCOL SPACE: cells, in OUT/PROTOCOL/SPACE/genotype.json
+# search PROTOCOL SPACE: search cells, into OUT/PROTOCOL/SPACE/genotype.json
 search() {
-  local place=$out/$1/$2
-  if [ ! -e "$place/genotype.json" ]; then
-    run search "$cache" --protocol "$1" --space "$2" --out "$place/search" --resume ${SEARCH:-}
-    run derive "$place/search" --out "$place/genotype.json"
+  local folder=$out/$1/$2
+  if [ ! -e "$folder/genotype.json" ]; then
+    run search "$cache" --protocol "$1" --space "$2" --out "$folder/search" --resume ${SEARCH:-}
+    run derive "$folder/search" --out "$folder/genotype.json"
   fi
 }
 
-# cells PROTOCOL SPACE NUMBER: the network of so many cells, in OUT/PROTOCOL/SPACE/NUMBER-cells
+# cells PROTOCOL SPACE NUMBER: score a network of NUMBER cells, in OUT/PROTOCOL/SPACE/NUMBER-cells
 cells() {
-  local place=$out/$1/$2
-  score "$place/$3-cells" "$1" 224x224 --genotype "$place/genotype.json" --layers "$3" ${CELLS:-}
+  local folder=$out/$1/$2
+  score "$folder/$3-cells" "$1" 224x224 --genotype "$folder/genotype.json" --layers "$3" ${CELLS:-}
 }
 
-# rival PROTOCOL NAME: a network of other authors, in OUT/PROTOCOL/NAME
-rival() {
+# baseline PROTOCOL NAME: score a network of other authors, in OUT/PROTOCOL/NAME
+baseline() {
   score "$out/$1/$2" "$1" "" --model "$2"
 }
 
@@ -52,12 +52,12 @@ score() {
   if [ ! -e "$model.json" ]; then
     run train "$cache" ${protocol:+--protocol "$protocol"} --recipe paper ${TRAIN:-} "$@" \
       --out "$model" --resume
-    keep "$model.json" evaluate "$cache" "$model" $size --json ${EVALUATE:-}
+    save "$model.json" evaluate "$cache" "$model" $size --json ${EVALUATE:-}
   fi
 }
 
-# keep FILE COMMAND...: what a command prints, whole or not at all
-keep() {
+# save FILE COMMAND...: write the output of a command to a file, once it is complete
+save() {
   local file=$1
   shift
   if [ -n "${DRY_RUN:-}" ]; then
@@ -68,7 +68,7 @@ keep() {
   fi
 }
 
-# write_table NAME: OUT/tableNAME.md, and to standard output
+# write_table NAME: write OUT/tableNAME.md, and print it
 write_table() {
   if [ -z "${DRY_RUN:-}" ]; then
     ${PYTHON:-python3} "$here/table.py" "$1" "$out" | tee "$out/table$1.md"

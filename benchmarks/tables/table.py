@@ -1,10 +1,10 @@
-"""A table of the paper as Markdown: its figures, and beside them what was found here.
+"""Print a table of the paper as Markdown, with the figures measured here next to the paper's.
 
     python benchmarks/tables/table.py NAME OUT
 
-NAME is 2 to 5, `comparison` or `ablation`, OUT the folder that its script was given. What is not
-there yet is a dash, so a table can be looked at while it is made. Figures are of the last epoch,
-on the official test part.
+NAME is 2 to 5, `comparison` or `ablation`; OUT is the folder of results of its script. Missing
+figures are dashes, so a table can be printed while its script runs. Figures are from the last
+epoch, on the official test part.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Rows = list[list[str]]
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read what `skelnas evaluate --json` printed; nothing where it has not yet."""
+    """Read the output of `skelnas evaluate --json`; return {} if there is none yet."""
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
 
@@ -60,8 +60,8 @@ def table3(out: Path) -> Rows:
     ]
     rows = [["network", "paper: parameters", "parameters", "paper: cross-subject", "cross-subject"]]
     rows[0] += ["paper: cross-view", "cross-view"]
-    for name, place, size, subject, view in paper:
-        one, two = (read(out / f"{protocol}/{place}.json") for protocol in ("xsub", "xview"))
+    for name, folder, size, subject, view in paper:
+        one, two = (read(out / f"{protocol}/{folder}.json") for protocol in ("xsub", "xview"))
         sizes = dict.fromkeys(millions(it["parameters"]) for it in (one, two) if it)
         found = [percent(it.get("top1")) for it in (one, two)]
         rows.append([name, size, ", ".join(sizes) or NONE, subject, found[0], view, found[1]])
@@ -78,8 +78,8 @@ def table4(out: Path) -> Rows:
     ]
     rows = [["network", "paper: parameters", "parameters", "paper: top-1", "top-1"]]
     rows[0] += ["paper: top-5", "top-5"]
-    for name, place, size, top1, top5 in paper:
-        it = read(out / f"official/{place}.json")
+    for name, folder, size, top1, top5 in paper:
+        it = read(out / f"official/{folder}.json")
         found = [millions(it.get("parameters")), percent(it.get("top1")), percent(it.get("top5"))]
         rows.append([name, size, found[0], top1, found[1], top5, found[2]])
     return rows
@@ -98,10 +98,10 @@ def table5(out: Path) -> Rows:
     found = {row["class"]: row for row in comparison.get("classes", [])}
     rows = [["action", "in the paper", "paper: with SE", "with SE"]]
     rows[0] += ["paper: without SE", "without SE"]
-    for name in dict.fromkeys([*paper, *found]):  # the paper's first, then by difference
-        row, (known_as, with_se, without) = found.get(name, {}), paper.get(name, (NONE,) * 3)
-        own = percent(row.get("a")), percent(row.get("b"))
-        rows.append([name, known_as, with_se, own[0], without, own[1]])
+    for name in dict.fromkeys([*paper, *found]):  # the paper's rows first
+        row, (paper_name, with_se, without) = found.get(name, {}), paper.get(name, (NONE,) * 3)
+        measured = percent(row.get("a")), percent(row.get("b"))
+        rows.append([name, paper_name, with_se, measured[0], without, measured[1]])
     return rows
 
 
@@ -137,13 +137,13 @@ def comparison(out: Path) -> Rows:
 
 
 def range_of(values: list[float], form: str, unit: str) -> str:
-    """Say what some figures are, or between which two they lie."""
+    """Format the range of some values, or their one value."""
     ends = dict.fromkeys(form.format(value) for value in (min(values), max(values)))
     return f"{' to '.join(ends)}{unit}"
 
 
 def spread_of(scores: list[float]) -> str:
-    """Say the mean, the deviation of a sample, and what there is."""
+    """Format the mean, the sample standard deviation and the scores themselves."""
     mean = percent(statistics.fmean(scores))
     if len(scores) == 1:
         return mean

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Table IV: Kinetics-Skeleton; the searched network beside others.
+# Table IV: Kinetics-Skeleton; the searched network and others.
 . "$(dirname "${BASH_SOURCE[0]}")/steps.sh"
 
 for space in sar darts; do
@@ -7,6 +7,6 @@ for space in sar darts; do
   cells official $space 9
 done
 for name in temporal-conv st-gcn; do
-  rival official $name
+  baseline official $name
 done
 write_table 4

@@ -7,6 +7,6 @@ for space in sar sar-no-se; do
   cells xview $space 9
 done
 with=$out/xview/sar/9-cells without=$out/xview/sar-no-se/9-cells
-keep "$out/xview/with-and-without-se.json" \
+save "$out/xview/with-and-without-se.json" \
   evaluate "$cache" "$with" --compare "$without" --json ${EVALUATE:-}
 write_table 5
