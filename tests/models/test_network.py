@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,27 @@ def test_macs_of_one_convolution_and_one_linear_layer() -> None:
         torch.nn.Linear(8, 5),
     )
     assert measure(model, (3, 8, 10)).macs == 4 * 5 * 8 * 3 * 9 + 8 * 5
+
+
+def test_macs_are_counted_without_importing_the_compiler() -> None:
+    script = (
+        "import sys, torch\n"
+        "from skelnas.models.complexity import measure\n"
+        "assert measure(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1)), (3, 2, 2)).macs == 96\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_macs_are_counted_without_changing_the_network() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.BatchNorm2d(8)).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    measure(network, (3, 2, 2))
+    assert network.training
+    assert all(value.equal(before[name]) for name, value in network.state_dict().items())
 
 
 def test_darts_v2_on_cifar_has_the_published_parameter_count() -> None:
