@@ -61,7 +61,7 @@ def test_links_have_a_target(page: Path) -> None:
 
 SHELL_BLOCK = re.compile(r"^(<!-- .*? -->\n)?```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
 MARK = re.compile(r"<!-- (needs|takes) .*? -->\n")
-"""Before a block that no test runs: what it would need, or how long it would take."""
+"""A comment above a block that no test runs: what it needs, or how long it takes."""
 
 
 def commands(page: Path) -> list[str]:

@@ -182,7 +182,7 @@ def test_a_second_derivative_is_refused() -> None:
         gradient.sum().backward()
 
 
-def test_it_saves_less_than_half_of_what_the_reference_saves() -> None:
+def test_saved_memory_is_less_than_half_of_the_references() -> None:
     def saved_bytes(engine: str) -> int:
         storages: dict[int, int] = {}
 
