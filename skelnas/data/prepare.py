@@ -191,7 +191,7 @@ def _open_journal(source: Source, catalogue: Catalogue, out: Path, force: bool) 
         "source": source.name,
         "settings": repr(source),
         "rule": source.rule,
-        "layout": asdict(source.layout),
+        "layout": source.layout.to_dict(),
         "side_files": side_file_stamps(catalogue.side_files),
     }
     return Journal(out, identity, force=force)

@@ -140,7 +140,10 @@ class ModelCard:
         omitted = {"baseline", "bones"} if self.baseline is None else set(CELL_FIELDS)
         optional = ("folded", "input_norm", "branches", "epoch")
         omitted |= {name for name in optional if not getattr(self, name)}
-        return {name: value for name, value in asdict(self).items() if name not in omitted}
+        fields = {name: value for name, value in asdict(self).items() if name not in omitted}
+        if self.layout is not None:
+            fields["layout"] = self.layout.to_dict()
+        return fields
 
     def make_network(self) -> AnyNetwork:
         """Make the network, with newly initialised weights."""

@@ -6,7 +6,7 @@ Shapes: M persons, T frames, V joints, C channels of a joint.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -35,12 +35,35 @@ class Layout:
         channels: names of the C numbers of a joint.
         center_joint: index of the joint that clips are centred on; None where coordinates are
             already relative to the picture.
+        y_down: whether y grows downwards. None becomes True without a z, as in pictures, and
+            False with one.
+        frame_rate: frames per second, where all clips have the same; None where it is not known.
     """
 
     joints: tuple[str, ...]
     bones: tuple[tuple[int, int], ...] = ()
     channels: tuple[str, ...] = ("x", "y", "z")
     center_joint: int | None = None
+    y_down: bool | None = None
+    frame_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        """Resolve `y_down`."""
+        if self.y_down is None:
+            object.__setattr__(self, "y_down", self._is_picture)
+
+    @property
+    def _is_picture(self) -> bool:
+        return "z" not in self.channels
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain containers, without the last two where they say nothing."""
+        fields = asdict(self)
+        if self.y_down == self._is_picture:
+            del fields["y_down"]
+        if self.frame_rate is None:
+            del fields["frame_rate"]
+        return fields
 
 
 @dataclass(frozen=True)

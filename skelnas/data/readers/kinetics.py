@@ -50,6 +50,7 @@ LAYOUT = Layout(
         *((14, 0), (15, 0), (16, 14), (17, 15)),
     ),
     channels=("x", "y", "score"),
+    frame_rate=30,  # to which the release's videos were converted
 )
 NUM_JOINTS = len(LAYOUT.joints)
 

@@ -43,6 +43,7 @@ LAYOUT = Layout(
         *((21, 22), (22, 7), (23, 24), (24, 11)),
     ),
     center_joint=1,
+    frame_rate=30,
 )
 
 
