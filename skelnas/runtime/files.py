@@ -1,16 +1,29 @@
-"""Atomic writes: a kill at any moment leaves the last complete file."""
+"""Files: atomic writes, so that a kill at any moment leaves the last complete file; and locks."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import BinaryIO
 
 from skelnas._version import __version__
 from skelnas.errors import SkelnasError
+from skelnas.runtime.console import note
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+    import msvcrt
+
+IN_USE = (errno.EACCES, errno.EAGAIN)
+"""Errors that mean that another process holds a lock."""
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -41,6 +54,44 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     finally:
         with suppress(OSError):  # it does not exist, or its folder is a file
             part.unlink()
+
+
+def lock(path: Path) -> BinaryIO | None:
+    """Open a file, creating it if needed, and lock it until it is closed or this process ends.
+
+    A file system without locks is worked on all the same, with a note.
+
+    Returns:
+        The open file; None if another process, or this one, holds the lock.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    file = os.fdopen(descriptor, "r+b", buffering=0)
+    try:
+        _lock_open_file(file)
+        # The one that held the lock may just have renamed or removed the file.
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+    except OSError as error:
+        if error.errno not in (*IN_USE, errno.ENOENT):
+            _note_without_locks(path, error.strerror)
+            return file
+    file.close()
+    return None
+
+
+def _lock_open_file(file: BinaryIO) -> None:
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+
+@cache  # once
+def _note_without_locks(path: Path, reason: str) -> None:
+    note(f"{path}: cannot be locked ({reason}); do not start a second run there meanwhile")
 
 
 def to_json(value: object) -> str:

@@ -7,12 +7,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
-
-from filelock import FileLock, Timeout
+from typing import Any, BinaryIO, Protocol, Self
 
 from skelnas._version import __version__
 from skelnas.errors import InputError, SkelnasError, UsageError, shown
+from skelnas.runtime import files
 from skelnas.runtime.files import atomic_write, to_json, versions
 
 CONFIG = "config.json"
@@ -69,7 +68,7 @@ class RunDir:
         if self._mirror is not None:
             self._mirror.close()
         if self._lock is not None:
-            self._lock.release()
+            self._lock.close()
 
     def log(self, record: Mapping[str, Any], file: str = METRICS) -> None:
         """Append one line to a JSON-lines file."""
@@ -170,7 +169,7 @@ def check(folder: Path, *, resume: bool, force: bool) -> None:
             hint="--resume continues the run in it, --force starts over; or choose another --out",
         )
     if (folder / LOCK).exists():
-        _lock(folder).release()
+        _lock(folder).close()
 
 
 def delete(folder: Path) -> None:
@@ -191,18 +190,17 @@ def _delete_run(folder: Path) -> None:
         events.unlink()
 
 
-def _lock(folder: Path) -> FileLock:
-    """Lock a folder until the lock is released or this process ends."""
-    lock = FileLock(folder / LOCK)
+def _lock(folder: Path) -> BinaryIO:
+    """Lock a folder until the returned file is closed or this process ends."""
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
+        lock = files.lock(folder / LOCK)
+    except OSError as error:
+        raise SkelnasError(f"{folder}: cannot be locked ({error.strerror})") from None
+    if lock is None:
         raise UsageError(
             f"{folder}: another run is using it",
             hint="wait for it to end, or choose another --out",
-        ) from None
-    except OSError as error:
-        raise SkelnasError(f"{folder}: cannot be locked ({error.strerror})") from None
+        )
     return lock
 
 

@@ -93,16 +93,54 @@ def test_two_runs_cannot_use_one_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fcntl")
-def test_a_folder_that_cannot_be_locked_is_not_in_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EIO])
+def test_a_file_system_without_locks_is_used_with_a_note(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
 ) -> None:
-    def fail(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
+    run_dir.start(tmp_path, CONFIG, resume=False, force=False).close()  # leaves the lock's file
+    reason = os.strerror(number)
+
+    def fail(file: object, operation: int) -> None:
+        raise OSError(number, reason)
 
     monkeypatch.setattr("fcntl.flock", fail)
-    with pytest.raises(SkelnasError, match=r"cannot be locked \(No locks available\)") as caught:
+    for _ in range(2):
+        run_dir.start(tmp_path, CONFIG, resume=True, force=False).close()
+    notes = capsys.readouterr().err.replace("\n", "")
+    assert notes.count(f"cannot be locked ({reason}); do not start a second run") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fcntl")
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EAGAIN])
+def test_errors_that_mean_that_a_folder_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(file: object, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(UsageError, match="another run is using it"):
         run_dir.start(tmp_path, CONFIG, resume=False, force=False)
-    assert caught.value.exit_code == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not rename open files")
+def test_a_lock_on_a_file_that_was_just_renamed_or_removed_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cache.h5.tmp"
+
+    def rename(file: object, operation: int) -> None:
+        path.rename(tmp_path / "cache.h5")
+
+    def remove(file: object, operation: int) -> None:
+        path.unlink()
+
+    for act in (rename, remove):
+        monkeypatch.setattr("fcntl.flock", act)
+        assert files.lock(path) is None
 
 
 def test_a_check_changes_nothing(tmp_path: Path) -> None:
