@@ -40,7 +40,7 @@ class Detections:
         frames: [D] int64, the frame of each detection, from 0.
         slots: [D] int64, its position among the bodies of the frame, from 0.
         bodies: [D] int64, the id from the tracker.
-        joints: [D, V, 3] float32, finite; an unknown joint is (0, 0, 0).
+        joints: [D, V, 3] float32, finite; a joint that is not found is (0, 0, 0).
     """
 
     num_frames: int
@@ -63,7 +63,8 @@ class Detections:
 def choose_persons(detections: Detections, rule: BodyRule, where: str) -> Poses:
     """Choose at most two persons.
 
-    A body with all joints at (0, 0, 0) counts as not seen.
+    A body with all joints at (0, 0, 0) counts as not seen; other bodies are measured by the joints
+    that are found.
 
     Args:
         detections: all bodies of one clip.
@@ -111,8 +112,7 @@ def _denoise(seen: Detections) -> list[Indices]:
         return tracks
     tracks = [track for track in tracks if len(track) >= MIN_TRACK_FRAMES] or tracks
 
-    by_joint = seen.joints.transpose(1, 2, 0).copy()  # [D, V, 3] -> [V, 3, D], 20 times as fast
-    width, height, _ = np.ptp(by_joint, axis=0)
+    width, height = _extent(seen.joints)
     plausible = width <= MAX_WIDTH_TO_HEIGHT * height
     tracks = [
         track for track in tracks if np.mean(~plausible[track]) < MAX_IMPLAUSIBLE_FRACTION
@@ -134,16 +134,27 @@ def _track(seen: Detections, body: int) -> Indices:
     return track[np.unique(seen.frames[track], return_index=True)[1]]
 
 
+def _extent(joints: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return how wide (x) and how tall (y) the found joints of each detection are [m], [D] each."""
+    by_joint = joints.transpose(1, 2, 0).copy()  # [D, V, 3] -> [V, 3, D], 20 times as fast
+    found = by_joint.any(axis=1, keepdims=True)  # [V, 1, D]
+    highest = by_joint.max(axis=0, where=found, initial=-np.inf)
+    width, height, _ = highest - by_joint.min(axis=0, where=found, initial=np.inf)
+    return width, height
+
+
 def _motion(joints: NDArray[np.float32], track: Indices, plausible: NDArray[np.bool_]) -> float:
     """Sum the variances of x, y and z over the plausible frames, or all if none is [m²]."""
     plausible_track = track[plausible[track]]
     frames = plausible_track if len(plausible_track) else track
-    return float(_flatten_axes(joints[frames]).var(axis=1).sum())
+    return float(_found_by_axis(joints[frames]).var(axis=1).sum())
 
 
-def _flatten_axes(joints: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Lay out joints for fast and accurate sums over each axis."""
-    return joints.reshape(-1, 3).T.astype(np.float64, order="C")  # [D, V, 3] -> [3, D * V]
+def _found_by_axis(joints: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Lay out the found joints for fast and accurate sums over each axis."""
+    axes = joints.reshape(-1, 3).T.astype(np.float64, order="C")  # [D, V, 3] -> [3, D * V]
+    found = axes.any(axis=0)
+    return axes if found.all() else axes[:, found]
 
 
 def _overlap(frames: NDArray[np.int64], one: Indices, other: Indices) -> bool:
@@ -155,7 +166,7 @@ def _choose_most_energetic(seen: Detections) -> list[Indices]:
     """Treat each slot as a person; return the two with the most variation, in that order."""
     slots = [np.flatnonzero(seen.slots == slot) for slot in range(ENERGY_SLOTS)]
     energy = [
-        _flatten_axes(seen.joints[slot]).std(axis=1).sum() if len(slot) else -1.0 for slot in slots
+        _found_by_axis(seen.joints[slot]).std(axis=1).sum() if len(slot) else -1.0 for slot in slots
     ]
     ranked = sorted(range(ENERGY_SLOTS), key=lambda slot: energy[slot], reverse=True)
     return [slots[slot] for slot in ranked[:MAX_PERSONS]]

@@ -201,3 +201,29 @@ def test_first_does_not_reject_false_bodies():
     person, chair = track(6, range(30)), track(5, range(30), CHAIR)
     poses, _ = choose_persons(detect(30, chair, person), "first", "clip")
     np.testing.assert_array_equal(poses, [joints_of(chair), joints_of(person)])
+
+
+# joints that are not found
+
+
+def without(one, joint, frames):
+    """A track whose joint is not found in some frames."""
+    lost = np.float32(np.arange(len(STANDING)) != joint)[:, None]  # [V, 1]
+    return [(t, body, joints * lost if t in frames else joints) for t, body, joints in one]
+
+
+@pytest.mark.parametrize("rule", ["denoise", "energy"])
+def test_joints_that_are_not_found_are_no_motion(rule):
+    """At the sensor, 3 m away, such a joint would outweigh any motion."""
+    calm = without(track(5, range(30), swing=0.1), 4, range(0, 30, 3))
+    lively = track(6, range(30), swing=0.5)
+    poses, _ = choose_persons(detect(30, calm, lively), rule, "clip")
+    np.testing.assert_array_equal(poses, [joints_of(lively), joints_of(calm)])
+
+
+def test_joints_that_are_not_found_are_no_extent():
+    """A person 2 m beside the axis of the sensor is not 2 m wide, nor is a chair made tall."""
+    person = without(track(6, range(30), x=2), 4, range(30))
+    chair = without(track(5, range(30), CHAIR + np.float32([0, 3, 0]), swing=2), 4, range(30))
+    poses, _ = choose_persons(detect(30, chair, person), "denoise", "clip")
+    np.testing.assert_array_equal(poses, joints_of(person)[None])
