@@ -216,7 +216,7 @@ def _join(frames: Sequence[NDArray[np.float64]], origin: Origin) -> Recording | 
     clip = np.full((max(map(len, frames)), len(frames), *frames[0].shape[1:]), np.nan)
     for number, frame in enumerate(frames):
         clip[: len(frame), number] = frame
-    poses, present = to_poses(clip, origin.picture)
+    poses, present = to_poses(clip, origin.layout.channels, origin.picture)
     if not present.any():
         return None
     return Recording("window", NO_LABEL, poses, present)

@@ -5,6 +5,7 @@ Shapes: M persons, T frames, V joints, C channels of a joint.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,33 @@ Train, Test, Unused = 0, 1, -1
 
 MAX_CLASSES = 65_536
 """A label this large is a mistake in the data, not a class."""
+
+MAX_COORDINATE = 1e6
+"""A larger number is a mistake in the data: a kilometre in millimetres is not beyond it."""
+
+CHANNEL_ORDER = ("x", "y", "z", "score")
+"""The order in which the numbers of a joint are stored."""
+
+SCORE_NAMES = frozenset(
+    ("score", "confidence", "conf", "c", "s", "visibility", "vis", "v", "likelihood", "probability")
+)
+"""Names of the channel that says how certain a joint is; 0 means that it was not found."""
+
+
+def fold_name(name: str) -> str:
+    """Return the form in which names of joints and channels are compared."""
+    return unicodedata.normalize("NFC", name.strip()).casefold()
+
+
+def channel_name(name: str) -> str:
+    """Return the standard name of a channel: x, y, z or score; of others, the folded name."""
+    folded = fold_name(name)
+    return "score" if folded in SCORE_NAMES else folded
+
+
+def num_coordinates(channels: Sequence[str]) -> int:
+    """Return how many of the first channels are coordinates: 3, or 2 unless they are x, y, z."""
+    return 3 if tuple(channels[:3]) == ("x", "y", "z") else 2
 
 
 @dataclass(frozen=True)
@@ -219,6 +247,11 @@ def _value_problem(recording: Recording) -> str | None:
         value = poses[person, frame, joint, channel]
         where = f"person {person}, frame {frame}, joint {joint}, channel {channel} (from 0)"
         return f"{value} at {where}, expected finite numbers"
+    if np.abs(poses).max() > MAX_COORDINATE:
+        person, frame, joint, channel = np.argwhere(np.abs(poses) > MAX_COORDINATE)[0].tolist()
+        value = poses[person, frame, joint, channel]
+        where = f"person {person}, frame {frame}, joint {joint}, channel {channel} (from 0)"
+        return f"{value:g} at {where}, expected at most {MAX_COORDINATE:,.0f}"
     if not present.any():
         return f"nobody is present in any of {present.shape[1]} frames"
     if not present.all() and poses[~present].any():

