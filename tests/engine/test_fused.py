@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from skelnas.engine import ENGINES, fused, reference
 from skelnas.engine.fused import mixed_cell
@@ -37,10 +39,13 @@ class Case:
             self.inputs, self.op_weights, self.primitives, self.weights, self.reduction
         )
 
-    def gradients(self, engine: str, leaves: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def gradients(
+        self, engine: str, leaves: Sequence[Tensor], upstream: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         out = self.run(engine)
-        generator = torch.Generator().manual_seed(7)
-        upstream = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+        if upstream is None:
+            generator = torch.Generator().manual_seed(7)
+            upstream = torch.randn(out.shape, generator=generator, dtype=torch.float64)
         gradients = torch.autograd.grad(
             out, leaves, upstream.to(out.dtype), allow_unused=True, materialize_grads=True
         )
@@ -72,9 +77,9 @@ def make_case(
     return Case((first, last), op_weights, primitives, weights, reduction)
 
 
-def assert_same(case: Case) -> None:
-    expected, expected_gradients = case.gradients("reference", case.leaves)
-    actual, actual_gradients = case.gradients("fused", case.leaves)
+def assert_same(case: Case, upstream: Tensor | None = None) -> None:
+    expected, expected_gradients = case.gradients("reference", case.leaves, upstream)
+    actual, actual_gradients = case.gradients("fused", case.leaves, upstream)
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
     for one, other in zip(actual_gradients, expected_gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
@@ -156,6 +161,38 @@ def test_the_memory_format_does_not_matter() -> None:
     last = [x.to(memory_format=torch.channels_last) for x in case.inputs]
     out = fused.cell((last[0], last[1]), case.op_weights, case.primitives, case.weights, False)
     assert torch.equal(out, case.run("fused"))
+
+
+@pytest.mark.parametrize("clips", [1, 2])
+def test_the_memory_order_of_the_upstream_gradient_does_not_matter(clips: int) -> None:
+    case = make_case(SPACES["sar-no-se"], (clips, 4, 5, 6), reduction=False, nodes=3)
+    torch.manual_seed(7)
+    assert_same(case, torch.randn(clips, 12, 1, 1, dtype=torch.float64).expand(clips, 12, 5, 6))
+    assert_same(case, torch.randn(12, 6, 5, clips, dtype=torch.float64).permute(3, 0, 2, 1))
+
+
+class Dispatched(TorchDispatchMode):
+    """Notes the operations that PyTorch dispatches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("engine", ["reference", "fused"])
+@pytest.mark.parametrize("reduction", [False, True])
+def test_nothing_passes_between_host_and_device(engine: str, reduction: bool) -> None:
+    """Otherwise a CUDA graph cannot record the cell."""
+    case = make_case(list(PRIMITIVES), (2, 4, 5, 6), reduction)
+    with Dispatched() as dispatched:
+        case.gradients(engine, case.leaves, torch.ones(2, 8, *([3, 3] if reduction else [5, 6])))
+    assert "convolution_backward" in dispatched.names
+    copying = {"index", "index_put", "index_put_", "lift_fresh", "nonzero", "_local_scalar_dense"}
+    assert not copying & dispatched.names
 
 
 def test_arguments_are_not_changed() -> None:

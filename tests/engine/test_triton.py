@@ -70,16 +70,33 @@ def make(
     return check.make_cell(primitives, shape, reduction, nodes, DEVICE, DTYPE)
 
 
-def results(cell: check.Cell, run: Run, leaves: Sequence[Tensor]) -> list[Tensor]:
+def contiguous(out: Tensor) -> Tensor:
+    return torch.linspace(-9, 9, out.numel(), device=DEVICE, dtype=DTYPE).sin().view_as(out)
+
+
+def expanded(out: Tensor) -> Tensor:
+    """Return one value a channel, as the gradient of a sum over pixels."""
+    return contiguous(out[:, :, :1, :1]).expand_as(out)
+
+
+def permuted(out: Tensor) -> Tensor:
+    """Return values whose clips, not channels, are next to one another."""
+    return contiguous(out.permute(1, 3, 2, 0)).permute(3, 0, 2, 1)  # [C, V, T, N] -> [N, C, T, V]
+
+
+def results(
+    cell: check.Cell, run: Run, leaves: Sequence[Tensor], upstream_of: Run = contiguous
+) -> list[Tensor]:
     out = run(cell.inputs, cell.op_weights, cell.primitives, cell.weights, cell.reduction)
-    upstream = torch.linspace(-9, 9, out.numel(), device=DEVICE, dtype=DTYPE).sin().view_as(out)
+    upstream = upstream_of(out)
     found = torch.autograd.grad(out, leaves, upstream, allow_unused=True, materialize_grads=True)
     return [out.detach(), *found]
 
 
-def assert_same(cell: check.Cell) -> None:
-    expected = results(cell, reference.cell, cell.leaves)
-    for one, other in zip(results(cell, mixed_cell.evaluate, cell.leaves), expected, strict=True):
+def assert_same(cell: check.Cell, upstream_of: Run = contiguous) -> None:
+    expected = results(cell, reference.cell, cell.leaves, upstream_of)
+    actual = results(cell, mixed_cell.evaluate, cell.leaves, upstream_of)
+    for one, other in zip(actual, expected, strict=True):
         if NATIVE:  # float32: a part of the whole
             assert (one - other).norm() <= 1e-4 * other.norm().clamp_min(1e-6)
         else:
@@ -103,6 +120,31 @@ def test_one_clip_without_squeeze_and_excitation() -> None:
 def test_three_nodes_and_operations_in_another_order() -> None:
     ops = ("se_connect", "dil_conv_3x3", "none", "max_pool_3x3")
     assert_same(make(ops, (2, 2, 3, 2), reduction=False, nodes=3))
+
+
+@pytest.mark.parametrize("clips", [1, 2])
+@pytest.mark.parametrize("upstream_of", [contiguous, expanded, permuted])
+def test_gradients_for_any_memory_order_of_the_upstream_gradient(
+    upstream_of: Run, clips: int
+) -> None:
+    cell = make(("skip_connect", "avg_pool_3x3"), (clips, 2, 3, 2), reduction=False, nodes=3)
+    assert_same(cell, upstream_of)
+
+
+def test_inputs_in_any_memory_order() -> None:
+    cell = make(("skip_connect", "conv_3x3"), (1, 2, 3, 2), reduction=False, nodes=2)
+    first, second = cell.inputs
+    strided = permuted(first.detach()).requires_grad_()
+    repeated = second.detach()[:, :, :1].expand_as(second).requires_grad_()
+    assert_same(cell._replace(inputs=(strided, repeated)))
+
+
+def test_a_kernel_is_refused_a_tensor_that_it_would_misread() -> None:
+    cell = make(("skip_connect",), (1, 2, 3, 2), reduction=False, nodes=1)
+    plan = layout.make_layout(("skip_connect",), 2, 2, 1, False)
+    rows = [image.detach().permute(0, 2, 3, 1) for image in cell.inputs]  # [N, C, T, V] strides
+    with pytest.raises(ValueError, match="x0 of combine has the strides"):
+        mixed_cell._forward(plan, rows, cell.op_weights.detach(), cell.op_weights.new_zeros(0))
 
 
 def test_pools_alone() -> None:
@@ -129,14 +171,16 @@ def test_frozen_weights_do_not_change_the_gradients_of_op_weights() -> None:
 def test_statistics_survive_a_mean_far_from_zero_in_float32() -> None:
     cell = check.make_cell(("conv_3x3",), (2, 2, 4, 5), False, 1, DEVICE, torch.float32)
     images = [
-        image.detach().add(300).contiguous(memory_format=torch.channels_last)
+        image.detach().add(300).permute(0, 2, 3, 1).contiguous()  # [N, C, T, V] -> [N, T, V, C]
         for image in cell.inputs
     ]
     plan = layout.make_layout(("conv_3x3",), 2, 2, 1, False)
     packed = plan.pack(cell.weights, cell.op_weights).detach()
     saved = mixed_cell._forward(plan, images, cell.op_weights.detach(), packed)
     for edge, image in enumerate(images):
-        raw = reference.convolve(image.double(), cell.weights[edge][0][0].double())
+        raw = reference.convolve(
+            image.permute(0, 3, 1, 2).double(), cell.weights[edge][0][0].double()
+        )
         mean, rstd = raw.mean((0, 2, 3)), raw.var((0, 2, 3), correction=0).add(1e-5).rsqrt()
         torch.testing.assert_close(saved.norms[edge, 0].double(), mean, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(saved.norms[edge, 1].double(), rstd, rtol=1e-4, atol=0)

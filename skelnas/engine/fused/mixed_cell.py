@@ -120,7 +120,7 @@ class _Cell(torch.autograd.Function):
                 images.append(to_image(targets[source - NUM_INPUTS], size))
             node = plan.node(images[source], source)
             numbers = outgoing_edges(source, plan.num_nodes)
-            by_op = op_weights[numbers].t()  # [K, ids] -> [ids, K]
+            by_op = _op_weights_of(numbers, op_weights)
             outs = targets[-len(numbers) :]
             for operation, positions in plan.operations(node):
                 edges = _edges(by_op, weights, numbers, positions)
@@ -169,12 +169,12 @@ def _backward(
     grad_targets = to_rows(grad_out).chunk(plan.num_nodes, dim=1)
     ups: list[Upstream] = []
     grad_inputs: list[Tensor] = []
-    grad_op_weights = torch.zeros_like(op_weights)
+    grad_op_weights = [op_weights] * len(op_weights)  # all are replaced
     gradients: list[list[list[Tensor]]] = [[[] for _ in edge] for edge in plan.weight_counts]
     for source in reversed(range(NUM_INPUTS + plan.num_nodes)):
         node = plan.node(images[source], source)
         numbers = outgoing_edges(source, plan.num_nodes)
-        by_op = op_weights[numbers].t()  # [K, ids] -> [ids, K]
+        by_op = _op_weights_of(numbers, op_weights)
         grad_by_op = torch.zeros_like(by_op)
         for operation, positions in reversed(plan.operations(node) if numbers else []):
             edges = _edges(by_op, weights, numbers, positions)
@@ -185,7 +185,8 @@ def _backward(
                 grad_by_op[position] = grad_op_weight
                 for number, of_edge in zip(numbers, of_edges, strict=True):
                     gradients[number][position] = of_edge
-        grad_op_weights[numbers] = grad_by_op.t()
+        for number, column in zip(numbers, grad_by_op.unbind(1), strict=True):
+            grad_op_weights[number] = column
         if source < NUM_INPUTS:
             grad_inputs.insert(0, to_image(node.gradient(), size_of(node.image)))
         else:
@@ -193,7 +194,16 @@ def _backward(
             total = total + node.gradient() if numbers else total
             mean = total.mean(0)
             ups.insert(0, Upstream(total - mean, mean))
-    return grad_inputs, grad_op_weights, gradients
+    return grad_inputs, torch.stack(grad_op_weights), gradients
+
+
+def _op_weights_of(numbers: Sequence[int], op_weights: Tensor) -> Tensor:
+    """Return the op weights of some edges as [ids, K].
+
+    An index made of `numbers` would be copied to the device, which a CUDA graph cannot record.
+    """
+    rows = [op_weights[number] for number in numbers]
+    return torch.stack(rows, 1) if rows else op_weights.new_empty(op_weights.shape[1], 0)
 
 
 def _edges(

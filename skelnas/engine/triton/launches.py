@@ -27,10 +27,25 @@ CLIPS = 8
 """Clips whose gates a program computes at once."""
 
 
+ROW_LENGTHS = {"x": "ROW", "nodes": "ROW", "out": "ROW", "base": "BASE_ROW"}
+"""The tensors whose rows may be apart, with the argument that says how far."""
+
+
 def launch(kernel: Any, grid: tuple[int, ...], warps: int, arguments: Mapping[str, Any]) -> None:
-    """Run a kernel with those of the arguments that it takes; do nothing if the grid is empty."""
+    """Run a kernel with those of the arguments that it takes; do nothing if the grid is empty.
+
+    Raises:
+        ValueError: the kernel, which gets addresses alone, would misread a tensor.
+    """
     if all(grid):
         taken = {name: arguments[name] for name in kernel.arg_names}
+        for name, value in taken.items():
+            if isinstance(value, Tensor) and not value.is_contiguous():
+                row = taken.get(ROW_LENGTHS.get(name, ""))
+                if value.ndim != 2 or value.stride() != (row, 1):
+                    raise ValueError(
+                        f"{name} of {kernel.fn.__name__} has the strides {value.stride()}"
+                    )
         kernel[grid](**taken, num_warps=warps, enable_fp_fusion=True)
 
 

@@ -42,7 +42,7 @@ class Saved:
     """Tensors of the forward pass, all needed by the backward pass.
 
     Attributes:
-        input0, input1: [N, C, T, V], channels-last.
+        input0, input1: [N, T, V, C].
         op_weights: [E, P].
         weights: all weights of the cell, flat; see `skelnas.engine.triton.layout`.
         y: [slots, P, C], raw outputs.
@@ -76,7 +76,8 @@ class Saved:
         """
         if source.number < NUM_INPUTS:
             image = (self.input0, self.input1)[source.number]
-            return image, _size(image)
+            n, t, v, _ = image.shape
+            return image, (n, t, v)
         channels = self.y.shape[2]
         return self.nodes[:, (source.number - NUM_INPUTS) * channels :], size
 
@@ -98,12 +99,12 @@ class _Cell(torch.autograd.Function):
         op_weights: Tensor,
         *flat: Tensor,
     ) -> Tensor:
-        inputs = [image.contiguous(memory_format=torch.channels_last) for image in (input0, input1)]
+        inputs = [_to_rows(image) for image in (input0, input1)]
         packed = layout.pack(_nest(flat, shapes), op_weights)
         saved = _forward(layout, inputs, op_weights.contiguous(), packed)
         ctx.layout, ctx.shapes = layout, shapes
         ctx.save_for_backward(*vars(saved).values())
-        size = _output_size(layout, input0)
+        size = _output_size(layout, inputs[0])
         return saved.nodes.view(*size, -1).permute(0, 3, 1, 2)  # [P, nodes * C] -> [N, C', T', V']
 
     @staticmethod
@@ -114,20 +115,21 @@ class _Cell(torch.autograd.Function):
         grad_inputs, grad_op_weights, flat = _backward(ctx.layout, saved, grad_out, grad_weights)
         num_weights = len(ctx.needs_input_grad) - 5
         gradients = ctx.layout.unpack(flat, ctx.shapes) if grad_weights else [None] * num_weights
-        return (None, None, *grad_inputs, grad_op_weights, *gradients)
+        images = [rows.permute(0, 3, 1, 2) for rows in grad_inputs]  # [N, T, V, C] -> [N, C, T, V]
+        return (None, None, *images, grad_op_weights, *gradients)
 
 
 def _forward(
     layout: Layout, inputs: Sequence[Tensor], op_weights: Tensor, weights: Tensor
 ) -> Saved:
-    """Compute the intermediate nodes and everything that the backward pass needs."""
+    """Compute the nodes, from inputs [N, T, V, C], and everything that the backward pass needs."""
     size, channels = _output_size(layout, inputs[0]), layout.channels
     s = _setting(layout, inputs[0], size)
     num_pixels = size[0] * size[1] * size[2]
     num_slots = layout.pool_slot + 2 * len(layout.sources)
     new = op_weights.new_empty
     squeezed0, squeezed1 = (
-        image.sum((2, 3)) if layout.has_gate else op_weights.new_empty(0) for image in inputs
+        image.sum((1, 2)) if layout.has_gate else op_weights.new_empty(0) for image in inputs
     )
     saved = Saved(
         input0=inputs[0],
@@ -217,11 +219,14 @@ def _new_buffers(s: Setting, op_weights: Tensor, num_pixels: int) -> _Buffers:
 def _backward(
     layout: Layout, saved: Saved, grad_out: Tensor, grad_weights: bool
 ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-    """Return the gradients of inputs, op weights and, flat and if needed, of all weights."""
+    """Return the gradients of inputs, op weights and, flat and if needed, of all weights.
+
+    `grad_out` is [N, nodes * C, T', V'], the gradients of the inputs are [N, T, V, C].
+    """
     size, channels = _output_size(layout, saved.input0), layout.channels
     s = _setting(layout, saved.input0, size)
     num_pixels, new = len(saved.nodes), saved.op_weights.new_empty
-    grad_nodes = grad_out.permute(0, 2, 3, 1).reshape(num_pixels, -1)  # [P, nodes * C]
+    grad_nodes = _to_rows(grad_out).view(num_pixels, -1)  # [N, T', V', C'] -> [P, nodes * C]
     buffers = _new_buffers(s, saved.op_weights, num_pixels)
     buffers.up[-1] = grad_nodes[:, -channels:]
     splits = min(s.blocks.splits, s.tiles(s.blocks.pixels))
@@ -272,12 +277,15 @@ def _setting(layout: Layout, image: Tensor, size: Size) -> Setting:
     return Setting(layout, sizes, size, "tf32" if tf32 else "ieee")
 
 
-def _size(image: Tensor) -> Size:
-    n, _, t, v = image.shape
-    return n, t, v
+def _to_rows(image: Tensor) -> Tensor:
+    """Return [N, C, T, V] as a contiguous [N, T, V, C]; kernels read the memory, not the strides.
+
+    `reshape` would not do: for one clip or equal values it returns views with other strides.
+    """
+    return image.permute(0, 2, 3, 1).contiguous()
 
 
 def _output_size(layout: Layout, image: Tensor) -> Size:
     stride = layout.sources[0].stride
-    n, t, v = _size(image)
+    n, t, v, _ = image.shape
     return n, -(-t // stride), -(-v // stride)
