@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -50,6 +51,8 @@ def main() -> None:
     signals = _interrupt_on_signals()
     if not console.IS_MAIN_RANK:
         sys.stdout = sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr is; not so when it is closed
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except SystemExit as ending:

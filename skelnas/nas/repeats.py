@@ -154,7 +154,7 @@ def _read(out: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        networks = json.loads(path.read_text())["networks"]
+        networks = json.loads(path.read_text(encoding="utf-8"))["networks"]
         for network in networks:
             if not math.isfinite(network["top1"]) or not isinstance(network["fingerprint"], str):
                 raise ValueError(f"top1 or fingerprint of {network['name']}")

@@ -49,9 +49,11 @@ def draw_confusion(classes: Sequence[str], confusion: NDArray[np.int64], path: P
     side, font_size = (26.0, 8.0) if is_small else (9.5, 6.5)
     names = [shorten_name(name) for name in classes]
     with drawing("a confusion matrix") as make_figure:
+        from matplotlib import rc
         from matplotlib.font_manager import FontProperties
         from matplotlib.textpath import TextPath
 
+        rc("text", parse_math=False)  # a dollar sign in a name is one
         font = FontProperties(size=font_size)
         widths = [TextPath((0, 0), name or " ", prop=font).get_extents().width for name in names]
         margin = MARGIN + max(widths) + 2 * LABEL_GAP + 12  # left and below, with the labels
@@ -66,7 +68,8 @@ def draw_confusion(classes: Sequence[str], confusion: NDArray[np.int64], path: P
 
 
 def shorten_name(name: str) -> str:
-    """Cut the name of a class to `MAX_NAME_LENGTH`."""
+    """Cut the name of a class to `MAX_NAME_LENGTH`; escape what is not a character."""
+    name = name.encode(errors="backslashreplace").decode()
     return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"
 
 

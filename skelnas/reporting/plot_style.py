@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from skelnas.errors import SkelnasError
 from skelnas.primitives import PRIMITIVES
+from skelnas.runtime.console import note
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,10 +83,23 @@ def drawing(what: str) -> Iterator[type[Figure]]:
         raise SkelnasError(
             f"drawing {what} needs matplotlib ({error})", hint="pip install 'skelnas[plot]'"
         ) from None
-    with mpl.rc_context():
+    with mpl.rc_context(), _noting_missing_glyphs():
         mpl.rcdefaults()  # a user's own style must not move labels out of their boxes
         mpl.rc("svg", fonttype="none", hashsalt="skelnas")
         yield Figure
+
+
+@contextmanager
+def _noting_missing_glyphs() -> Iterator[None]:
+    """Print one line about all characters that the font lacks, instead of a warning for each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    others = [warning for warning in caught if "missing from font" not in str(warning.message)]
+    if len(others) < len(caught):
+        note("some characters are not in the font: boxes in a .png or .pdf, but not in an .svg")
+    for warning in others:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def save(figure: Figure, kind: str) -> bytes:

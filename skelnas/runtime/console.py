@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -22,13 +23,24 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from skelnas.errors import SkelnasError
 
-err = Console(stderr=True, highlight=False, emoji=False)
+
+class _Console(Console):
+    """Prints text as it is, without markup; what the stream's encoding lacks as escapes."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Escape before tables are laid out, so that their columns stay straight."""
+        escaped = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        return super().render_str(escaped, **options)
+
+
+err = _Console(stderr=True, highlight=False, emoji=False, markup=False)
 """Notes, progress and errors."""
 
-out = Console(highlight=False, emoji=False)
+out = _Console(highlight=False, emoji=False, markup=False)
 """Results, and nothing else."""
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
@@ -39,7 +51,7 @@ IS_MAIN_RANK = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK"
 
 def note(text: str, style: str | None = None) -> None:
     """Print one line to stderr."""
-    err.print(text, style=style, markup=False, soft_wrap=True)
+    err.print(text, style=style, soft_wrap=True)
 
 
 def failure(message: str, hint: str | None = None) -> None:

@@ -35,7 +35,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         SkelnasError: the file cannot be written; the old content, if any, is intact.
     """
     target = path.resolve()
-    content = data.encode() if isinstance(data, str) else data
+    content = data.encode(errors="backslashreplace") if isinstance(data, str) else data
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         if path.exists() and not path.is_file():

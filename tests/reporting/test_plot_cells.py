@@ -221,3 +221,14 @@ def test_a_confusion_matrix_names_classes_and_counts_where_there_is_room(tmp_pat
     names = [f"class {number}" for number in range(60)]
     draw_confusion(names, 7 * np.eye(60, dtype=np.int64), path)
     assert sorted(texts(path)) == sorted([*names, *names, *axes])
+
+
+@pytest.mark.parametrize("name", ["confusion.svg", "confusion.png"])
+def test_class_names_that_are_no_formulas_or_not_in_the_font(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    draw_confusion(["$\\oops$", "挥手", "\ud800"], np.eye(3, dtype=np.int64), tmp_path / name)
+    assert capsys.readouterr().err.count("not in the font") == 1
+    if name.endswith(".svg"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert all(shown in text for shown in ("$\\oops$", "挥手", "\\ud800"))
