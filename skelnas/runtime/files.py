@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import platform
+import stat
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from skelnas._version import __version__
-from skelnas.errors import SkelnasError
+from skelnas.errors import InputError, SkelnasError
 from skelnas.runtime.console import note
 
 try:
@@ -54,6 +55,20 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     finally:
         with suppress(OSError):  # it does not exist, or its folder is a file
             part.unlink()
+
+
+def check_is_regular(path: Path) -> None:
+    """Refuse a pipe or a device, which may have no end, before it is opened.
+
+    Anything else passes, since to open it shows what is wrong.
+
+    Raises:
+        InputError: names the file.
+    """
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise InputError(f"{path}: expected a file, found a device or a pipe")
 
 
 def lock(path: Path) -> BinaryIO | None:

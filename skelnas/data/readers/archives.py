@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from skelnas.errors import InputError
+from skelnas.runtime.files import check_is_regular
 
 ENDING = ".zip"
 MAX_RATIO = 200
@@ -47,6 +48,7 @@ class Archive:
 
     def __init__(self, path: Path, data: bytes | None = None) -> None:
         self._path = path
+        check_is_regular(path)
         try:
             raw = path.open("rb") if data is None else io.BytesIO(data)
             weakref.finalize(self, raw.close)
@@ -98,10 +100,14 @@ class Archive:
         The stream is closed when this object is collected.
 
         Raises:
-            InputError: it is missing, encrypted or damaged.
+            InputError: it is missing, encrypted, damaged or a zip bomb.
         """
         member = self.members.get(inner)
-        problem = _find_obstacle(member) if member else "there is no such file in the archive"
+        problem = (
+            _find_problem(member, member.file_size, check_ratio=True)
+            if member
+            else "there is no such file in the archive"
+        )
         if member is None or problem:
             raise InputError(f"{self._path / inner}: cannot be read: {problem}")
         try:

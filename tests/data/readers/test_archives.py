@@ -1,6 +1,7 @@
 """Zip archives are read like folders, and bad ones are refused."""
 
 import json
+import os
 import shutil
 import struct
 import zipfile
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from skelnas.data.prepare import prepare
-from skelnas.data.readers.archives import MAX_RATIO
+from skelnas.data.readers.archives import MAX_RATIO, Archive
 from skelnas.data.readers.files import find_files, read_bytes
 from skelnas.data.readers.kinetics import Kinetics
 from skelnas.data.readers.ntu import Ntu
@@ -139,7 +140,10 @@ def test_large_files_pipes_and_devices_are_refused_before_reading(tmp_path):
     with path.open("wb") as file:
         file.truncate(2 << 30)  # a sparse file
     assert message(read_bytes, path).endswith("2,147,483,648 bytes, expected at most 67,108,864")
-    assert message(read_bytes, Path("/dev/zero")).endswith("found a device or a pipe")
+    pipe = tmp_path / "clips.npz"
+    os.mkfifo(pipe)
+    for read, path in ((read_bytes, pipe), (Archive, pipe), (read_bytes, Path("/dev/zero"))):
+        assert message(read, path) == f"{path}: expected a file, found a device or a pipe"
 
 
 # Sources
