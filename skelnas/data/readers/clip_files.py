@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 from skelnas.data.readers.archives import Archive
 from skelnas.data.readers.base import Layout, Poses
-from skelnas.data.readers.files import MAX_BYTES, are_found, as_joints, read_bytes, read_json
+from skelnas.data.readers.files import (
+    MAX_BYTES,
+    are_found,
+    as_array,
+    as_joints,
+    read_bytes,
+    read_json,
+)
 from skelnas.data.readers.npy import read_npy
 from skelnas.data.readers.tables import (
     Row,
@@ -128,7 +135,7 @@ def parse_frame(line: str, where: str, layout: Layout, max_persons: int) -> NDAr
     shape = (len(layout.joints), len(layout.channels))
     if value is None or value == []:
         return np.empty((0, *shape))
-    array = _as_array(value)
+    array = as_array(value)
     if array is None or array.ndim not in (2, 3) or array.shape[-2:] != shape:
         found = "something else" if array is None else f"an array {list(array.shape)}"
         raise InputError(
@@ -200,24 +207,13 @@ def _read_json(path: Path) -> NDArray[Any]:
     lists = read_json(path)
     if isinstance(lists, dict):
         lists = lists.get(KEY)
-    array = _as_array(lists)
+    array = as_array(lists)
     if array is None:
         raise InputError(
             f"{path}: expected numbers in lists of equal length, "
             f"[frames, joints, channels], alone or under the key {KEY!r}"
         )
     return array
-
-
-def _as_array(lists: Any) -> NDArray[Any] | None:
-    """Turn nested lists into an array of numbers, None into NaN; return None on failure."""
-    try:
-        array = np.array(lists)
-        if array.dtype == object and set(map(type, array.flat)) <= {int, float, type(None)}:
-            array = array.astype(np.float64)
-    except (ValueError, OverflowError):  # unequal lengths, deep nesting; an integer too large
-        return None
-    return array if array.dtype.kind in "iuf" and isinstance(lists, list) else None
 
 
 def _read_csv(path: Path, num_joints: int | None) -> ClipArray:

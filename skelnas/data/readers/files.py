@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import os
-import stat
-from collections.abc import Sequence
-from functools import cache
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
+from types import NoneType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,11 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from skelnas.data.readers import archives
 from skelnas.data.readers.base import channel_name, num_coordinates
-from skelnas.errors import InputError
+from skelnas.errors import InputError, shown
+from skelnas.runtime.files import check_is_regular
 
 MAX_BYTES = 64 << 20
 """No clip is larger: a quarter of an hour of two people takes 40 MB in NTU's text format."""
 
+_NUMBERS = {int, float, NoneType}
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 """Numbers beyond it stay finite, and are refused by `base.check_recording`."""
 
@@ -72,12 +76,11 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
     Raises:
         InputError: the file cannot be read, is larger than `limit`, or is a device or a pipe.
     """
+    check_is_regular(path)
     try:
-        status = path.stat()
-        if status.st_size > limit:
-            raise InputError(f"{path}: {status.st_size:,} bytes, expected at most {limit:,}")
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            raise InputError(f"{path}: expected a file, found a device or a pipe")
+        size = path.stat().st_size
+        if size > limit:
+            raise InputError(f"{path}: {size:,} bytes, expected at most {limit:,}")
         return path.read_bytes()
     except OSError as error:
         member = archives.find_archive(path)
@@ -86,11 +89,29 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
-    """Read a JSON file. Raises InputError that names the line with the syntax error."""
+def read_json(path: Path, limit: int = MAX_BYTES, *, unique_keys: bool = False) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        limit: maximum size in bytes.
+        unique_keys: whether to refuse an object with the same key twice, of which the last counts;
+            it takes half as long again.
+
+    Raises:
+        InputError: names the line with the syntax error, or the key.
+    """
+
+    def check_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+            raise InputError(f"{path}: the key {shown(key)} occurs twice in an object")
+        return value
+
     data = read_bytes(path, limit)
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=check_keys if unique_keys else None)
     except json.JSONDecodeError as error:
         reason = f"line {error.lineno}, column {error.colno}: expected JSON: {error.msg}"
     except UnicodeDecodeError as error:
@@ -101,6 +122,24 @@ def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
     except ValueError as error:  # an integer with thousands of digits
         reason = f"expected JSON: {error}"
     raise InputError(f"{path}: {reason}", hint="the file may be truncated: copy or unpack it again")
+
+
+def as_array(lists: Any) -> NDArray[np.float64] | None:
+    """Turn nested lists from JSON into an array; null becomes NaN.
+
+    Returns:
+        None if lists differ in length, or hold anything but numbers, such as truth values.
+    """
+    if not isinstance(lists, list):
+        return None
+    try:
+        array = np.array(lists)
+        numbers: Iterable[Any] = lists
+        for _ in range(array.ndim - 1):
+            numbers = itertools.chain.from_iterable(numbers)
+        return array.astype(np.float64) if set(map(type, numbers)) <= _NUMBERS else None
+    except (ValueError, OverflowError):  # unequal lengths, deep nesting; an integer too large
+        return None
 
 
 def are_found(numbers: ArrayLike, channels: Sequence[str]) -> NDArray[np.bool_]:
@@ -117,14 +156,19 @@ def are_found(numbers: ArrayLike, channels: Sequence[str]) -> NDArray[np.bool_]:
         [...] bool.
     """
     joints = np.asarray(numbers, np.float64)
-    size = num_coordinates(channels)
-    coordinates = joints[..., :size]
-    found = np.isfinite(joints).all(axis=-1) & coordinates.any(axis=-1)
-    if size == 2:
-        found &= (coordinates != -1).any(axis=-1)
-    for index, channel in enumerate(channels):
-        if channel_name(channel) == "score":
-            found &= joints[..., index] > 0
+    # Channel by channel is ten times as fast as reductions over the last axis.
+    by_channel = [joints[..., index] for index in range(len(channels))]
+    coordinates = by_channel[: num_coordinates(channels)]
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        found = functools.reduce(np.logical_or, [axis != 0 for axis in coordinates])
+        if len(coordinates) == 2:
+            found &= functools.reduce(np.logical_or, [axis != -1 for axis in coordinates])
+        for values, channel in zip(by_channel, channels, strict=True):
+            if channel_name(channel) == "score":
+                found &= values > 0
+    finite = np.isfinite(joints)
+    if not finite.all():
+        found &= finite.all(axis=-1)
     return np.asarray(found)
 
 
@@ -147,11 +191,12 @@ def as_joints(
     found = are_found(joints, channels)
     if picture is not None:
         joints[..., :2] = joints[..., :2] / np.asarray(picture, np.float64) - 0.5
-    joints[~found] = 0
+    if not found.all():
+        joints[~found] = 0
     return joints.clip(-_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32)
 
 
-@cache
+@functools.cache
 def packaged_names(file: str) -> tuple[str, ...]:
     """Read a list of names that comes with the package, once."""
     text = resources.files("skelnas.data.readers").joinpath("names", file).read_text("utf-8")

@@ -262,5 +262,5 @@ def _to_detections(
         np.asarray(frames, np.int64),
         np.asarray(slots, np.int64),
         np.asarray(bodies, np.int64),
-        as_joints(joints).reshape(-1, NUM_JOINTS, 3),
+        as_joints(np.reshape(joints, (-1, NUM_JOINTS, 3))),
     )

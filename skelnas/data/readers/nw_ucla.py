@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skelnas.data.readers.archives import is_folder
 from skelnas.data.readers.base import Catalogue, ClipTable, Layout, Poses, Recording, Test, Train
-from skelnas.data.readers.files import as_joints, find_files, read_json
+from skelnas.data.readers.files import as_array, as_joints, find_files, read_json
 from skelnas.errors import InputError, shown
 
 ENDING = ".json"
@@ -109,7 +109,7 @@ class NwUcla:
         label = list(ACTIONS).index(action)
 
         clip = _read_clip(item, "skeletons", "label")
-        if clip["label"] != label + 1:
+        if clip["label"] is True or clip["label"] != label + 1:
             raise InputError(
                 f"{item}: expected the label {label + 1} of action {action} in the name, "
                 f"found {shown(clip['label'])}"
@@ -147,19 +147,12 @@ def _joints(skeletons: Any, where: str) -> NDArray[np.float32]:
     shape = (len(LAYOUT.joints), len(LAYOUT.channels))
     if not isinstance(skeletons, list) or not skeletons:
         raise InputError(f"{where}: expected 'skeletons' to be a list of frames")
-    if not _has_shape(skeletons, (len(skeletons), *shape)):
-        first_bad = [not _has_shape(skeleton, shape) for skeleton in skeletons].index(True)
+    array = as_array(skeletons)
+    if array is None or array.shape != (len(skeletons), *shape):
+        frames = map(as_array, skeletons)
+        first_bad = [frame is None or frame.shape != shape for frame in frames].index(True)
         raise InputError(
             f"{where}: frame {first_bad + 1} of {len(skeletons)}: "
             f"expected {shape[0]} joints of {shape[1]} numbers"
         )
-    return as_joints(skeletons)
-
-
-def _has_shape(lists: Any, shape: tuple[int, ...]) -> bool:
-    """Whether nested lists hold nothing but numbers and have this shape."""
-    try:
-        array = np.array(lists)
-    except ValueError:  # unequal lengths, or nested too deeply for NumPy
-        return False
-    return array.shape == shape and array.dtype.kind in "fi"
+    return as_joints(array)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skelnas.data.readers.files import are_found, as_joints, find_files, read_bytes
+from skelnas.data.readers.files import are_found, as_array, as_joints, find_files, read_bytes
 from skelnas.errors import InputError
 
 
@@ -93,6 +93,18 @@ def test_one_rule_says_which_joints_were_found(joint, channels, found):
     assert are_found(joint, channels) == found
     for picture in (None, (640, 480)):
         assert as_joints(joint, channels, picture).any() == found
+
+
+@pytest.mark.parametrize(
+    "lists", [None, 7, {}, [[1], [1, 2]], [1, "2"], [True, 2.5], [[True]], [10**400], [[], {}]]
+)
+def test_lists_of_anything_but_numbers_are_no_array(lists):
+    assert as_array(lists) is None
+
+
+def test_lists_of_numbers_are_an_array_with_nan_for_null():
+    np.testing.assert_array_equal(as_array([[1, None], [2.5, 2**70]]), [[1, np.nan], [2.5, 2**70]])
+    assert as_array([]).shape == (0,)
 
 
 def test_x_and_y_become_fractions_of_the_picture():

@@ -120,7 +120,9 @@ def test_joints_that_are_not_finite_become_zero_and_empty_frames_absent(tmp_path
         ),
         ([POSES[0], 7], "frame 2 of 2: expected 20 joints of 3 numbers"),
         ([[["1", "2", "3"]] * 20], "frame 1 of 1: expected 20 joints of 3 numbers"),
-        ([[[None, 2, 3]] * 20], "frame 1 of 1: expected 20 joints of 3 numbers"),
+        ([[[None, 2, 3]] * 20], "no body in any frame"),
+        ([POSES[0], [[True, 2, 3.5]] * 20], "frame 2 of 2: expected 20 joints of 3 numbers"),
+        ([POSES[0], [[10**400, 2, 3]] * 20], "frame 2 of 2: expected 20 joints of 3 numbers"),
         ([[[0, 0, 0]] * 20], "no body in any frame"),
     ],
 )
