@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from typing import Any
 
@@ -45,9 +46,15 @@ class Interrupted(SkelnasError):
     exit_code = 130
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 20
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = sys.maxsize  # cut at the end, by `shown`
+
+
 def shown(value: object, max_length: int = 60) -> str:
-    """Return the repr of a value for an error message, truncated if it is long."""
-    text = repr(value)
+    """Return the repr of a value for an error message, truncated if it is long or deep."""
+    text = _SHORT.repr(value)
     return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 

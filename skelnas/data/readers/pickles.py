@@ -16,6 +16,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from types import NoneType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,8 +25,9 @@ from numpy.typing import NDArray
 Buffer: TypeAlias = memoryview | bytes
 Step: TypeAlias = "Callable[[_Machine], object]"
 
-MAX_STEPS = 20_000_000
-"""Steps of a program; NTU RGB+D 120 takes about 5 million."""
+MIN_STEPS = 100_000
+BYTES_PER_STEP = 4
+"""A longer program for the size of its file holds no poses; it would fill the memory."""
 MAX_LONG_BYTES = 16
 MAX_NAME_BYTES = 100
 MAX_DECODED_BYTES = 1000
@@ -62,7 +64,7 @@ def load(data: Buffer) -> Any:
         raise PickleError(f"byte {machine.position}: the pickle is broken ({kind})") from None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Array:
     """An array whose numbers are still in the file.
 
@@ -77,6 +79,9 @@ class Array:
     kind: _NumberType | None = None
     fortran_order: bool = False
     data: Buffer | _LatinText | None = None
+
+    def __repr__(self) -> str:
+        return f"an array {self.shape}"
 
     def read(self) -> NDArray[Any]:
         """Return the array. Raises PickleError if the file does not hold all its numbers."""
@@ -186,7 +191,8 @@ class _Machine:
 
     def run(self) -> Any:
         data, steps, stop = self.data, _STEPS, pickle.STOP[0]
-        for _ in range(MAX_STEPS):
+        max_steps = MIN_STEPS + len(data) // BYTES_PER_STEP
+        for _ in range(max_steps):
             code = data[self.position]
             self.position += 1
             if code == stop:
@@ -196,7 +202,7 @@ class _Machine:
             if step is None:
                 raise PickleError(f"the step {bytes([code])!r}, expected one that plain data needs")
             step(self)
-        raise PickleError(f"more than {MAX_STEPS:,} steps")
+        raise PickleError(f"more than {max_steps:,} steps in a file of {len(data):,} bytes")
 
     def take(self, count: int) -> memoryview:
         """Return the next bytes of the program, and advance."""
@@ -267,8 +273,8 @@ class _Machine:
         if type(self.stack[-1]) is not dict:
             raise PickleError("an item is set in something other than a dictionary")
         for key in items[::2]:
-            if type(key) not in (str, int):
-                raise PickleError("a key that is neither text nor a whole number")
+            if type(key) not in (str, int, float, bool, NoneType):
+                raise PickleError("a key that is neither text nor a number")
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
     def push_text(self, size: int, encoding: str) -> None:

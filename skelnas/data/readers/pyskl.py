@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,8 @@ from skelnas.data.readers.base import (
 )
 from skelnas.data.readers.files import as_joints
 from skelnas.data.readers.pickles import Array, PickleError, load
-from skelnas.errors import InputError
+from skelnas.errors import InputError, shown
+from skelnas.runtime.files import check_is_regular
 
 MAX_PERSONS = 2
 COCO = Layout(
@@ -45,6 +46,8 @@ COCO = Layout(
 )
 LAYOUTS: dict[tuple[int, ...], Layout] = {(17, 2): COCO, (25, 3): ntu_facts.LAYOUT}
 """Layout for each number of joints and of coordinates in the file."""
+MAX_FRACTION = 2
+"""Without the size of the picture, larger coordinates must be pixels, not fractions of it."""
 SPLITS = {"train": Train, "val": Test, "test": Test}
 _SPLIT_NAME = re.compile(r"(?:^|[_-])(train|val|test)(?=$|[_\-\d])")
 
@@ -110,8 +113,10 @@ class Pyskl:
         """
         annotation = read_annotations(self.root).clips[item]
         name, label = annotation["frame_dir"], annotation.get("label")
-        if not isinstance(label, int) or not 0 <= label < MAX_CLASSES:
-            raise InputError(f"{item}: expected 'label' to be 0 to {MAX_CLASSES - 1}")
+        if not _is_integer(label, 0, MAX_CLASSES):
+            raise InputError(
+                f"{item}: expected 'label' to be 0 to {MAX_CLASSES - 1}, found {shown(label)}"
+            )
         layout = self.layout
         try:
             poses = _read_poses(annotation, layout, item)
@@ -183,6 +188,7 @@ def read_annotations(path: Path) -> Annotations:
 
 
 def _load(path: Path) -> Any:
+    check_is_regular(path)
     try:
         with path.open("rb") as file:
             return load(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
@@ -212,8 +218,11 @@ def _read_protocols(
         parts: dict[str, int] = {}
         for kind, name in split_names.items():
             members = split[name]
-            if not isinstance(members, list) or not all(isinstance(m, str) for m in members):
+            is_sequence = isinstance(members, list | tuple)
+            if not is_sequence or not all(isinstance(member, str) for member in members):
                 raise InputError(f"{path}: expected split {name!r:.80} to be a list of names")
+            if num_repeated := len(members) - len(set(members)):
+                skipped.append((f"split {name}", f"{num_repeated} of its entries are repeated"))
             for member in members:
                 if parts.setdefault(member, SPLITS[kind]) != SPLITS[kind]:
                     raise InputError(
@@ -248,50 +257,58 @@ def _is_scored(layout: Layout) -> bool:
 
 
 def _read_poses(annotation: dict[str, Any], layout: Layout, item: Path) -> NDArray[np.float32]:
-    """Read the coordinates of all persons, [M, T, V, 3]; zero where a joint is unknown."""
-    keypoint = _take_array(annotation, "keypoint", item).read()
-    frames = annotation.get("total_frames", keypoint.shape[1:2] and keypoint.shape[1])
+    """Read the coordinates of all persons, [M, T, V, 3]; zero where a joint is not found."""
+    keypoint = _read_array(annotation, "keypoint", item)
+    num_frames = annotation.get("total_frames")
     if (
         keypoint.ndim != 4
         or LAYOUTS.get(keypoint.shape[2:]) is not layout
-        or frames != keypoint.shape[1]
+        or num_frames not in (None, keypoint.shape[1])
     ):
         raise InputError(
             f"{item}: 'keypoint' has the shape {keypoint.shape}, expected persons x "
-            f"{frames!r:.20} frames x {len(layout.joints)} joints x coordinates"
+            f"{'' if num_frames is None else f'{shown(num_frames)} '}frames x "
+            f"{len(layout.joints)} joints x coordinates"
         )
+    if keypoint.dtype == np.bool_:
+        raise InputError(f"{item}: expected numbers under 'keypoint', found truth values")
     if not _is_scored(layout):
         return as_joints(keypoint)
-    score = np.any(keypoint, axis=-1).astype(np.float64)
+    score = np.ones(keypoint.shape[:3])
     if annotation.get("keypoint_score") is not None:
-        score = _take_array(annotation, "keypoint_score", item).read().astype(np.float64)
+        score = _read_array(annotation, "keypoint_score", item)
     if score.shape != keypoint.shape[:3]:
         raise InputError(f"{item}: 'keypoint_score' {score.shape}, 'keypoint' {keypoint.shape}")
     with np.errstate(invalid="ignore"):  # a signalling NaN
-        centred = keypoint / _picture_size(annotation, keypoint, item) - 0.5
-    poses = as_joints(np.concatenate([centred, score[..., None]], axis=-1))
-    poses[~(poses[..., 2] > 0) | ~np.any(keypoint, axis=-1)] = 0
-    return poses
+        numbers = np.concatenate([keypoint, score[..., None]], axis=-1, dtype=np.float64)
+        picture = _picture_size(annotation, numbers[..., :2], item)
+    return as_joints(numbers, layout.channels, picture)
 
 
-def _take_array(annotation: dict[str, Any], key: str, item: Path) -> Array:
+def _read_array(annotation: dict[str, Any], key: str, item: Path) -> NDArray[Any]:
     array = annotation.get(key)
     if not isinstance(array, Array):
-        raise InputError(f"{item}: expected an array under {key!r}")
-    return array
+        raise InputError(f"{item}: expected an array under {key!r}, found {shown(array)}")
+    return array.read()
 
 
 def _picture_size(
     annotation: dict[str, Any], keypoint: NDArray[Any], item: Path
-) -> NDArray[np.float64]:
+) -> tuple[float, float]:
     """Return (width, height) to divide by: (1, 1) if coordinates are already relative."""
     picture = annotation.get("img_shape")
-    if picture is None and not np.any(np.abs(keypoint) > 2):
-        return np.ones(2)
+    if picture is None and not np.any(np.abs(keypoint) > MAX_FRACTION):
+        return 1, 1
     if (
         not isinstance(picture, tuple | list)
         or len(picture) < 2
-        or not all(isinstance(side, int) and 0 < side < 100_000 for side in picture[:2])
+        or not all(_is_integer(side, 1, 100_000) for side in picture[:2])
     ):
-        raise InputError(f"{item}: expected 'img_shape' to be (height, width) in pixels")
-    return np.array([picture[1], picture[0]], np.float64)
+        raise InputError(
+            f"{item}: expected 'img_shape' to be (height, width) in pixels, found {shown(picture)}"
+        )
+    return picture[1], picture[0]
+
+
+def _is_integer(value: Any, first: int, end: int) -> TypeGuard[int]:
+    return type(value) is int and first <= value < end  # a truth value is an int, too

@@ -31,7 +31,7 @@ NESTED = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
         st.tuples(inner, inner),
-        st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), inner, max_size=4),
+        st.dictionaries(SCALARS, inner, max_size=4),
     ),
     max_leaves=20,
 )
@@ -157,7 +157,7 @@ ENCODE = named(b"_codecs", b"encode")
         (b"\x80\x02\x85.", "a tuple of more values than there are"),
         (b"\x80\x02t.", "the pickle is broken (IndexError)"),
         (b"\x80\x02K\x01K\x02.", "the pickle is broken (ValueError)"),
-        (b"\x80\x02}]K\x01s.", "a key that is neither text nor a whole number"),
+        (b"\x80\x02}]K\x01s.", "a key that is neither text nor a number"),
         (b"\x80\x02K\x01K\x02a.", "an item is appended to something other than a list"),
         (b"\x80\x63N.", "protocol 99, expected at most 5"),
         (b"", "the pickle is broken (IndexError)"),
@@ -225,6 +225,13 @@ def test_deep_nesting_does_not_recurse(step):
     refused(data)
     nested = load(b"\x80\x02]" + b"\x85" * 100_000 + b".")
     assert len(nested) == 1
+
+
+@pytest.mark.parametrize("step", [b"]", b"(", b"}", b"N\x94"])
+def test_more_steps_than_the_file_has_room_for_are_refused(step):
+    """Each would take some 60 bytes of memory."""
+    data = b"\x80\x04" + step * 1_000_000
+    assert "steps in a file of" in refused(data)
 
 
 def test_a_list_that_contains_itself_is_read():

@@ -101,6 +101,26 @@ def test_without_scores_joints_other_than_zero_count(tmp_path):
     assert recording.poses[0, 1, 0].tolist() == [0.25, 0.25, 1]
 
 
+def test_joints_that_are_not_found_are_zero_and_nobody_is_absent(tmp_path):
+    clip = flat("a")
+    clip["keypoint"][0, 0] = -1
+    clip["keypoint"][0, 1, :2] = (np.nan, 5), (5, np.inf)
+    clip["keypoint_score"][0, 1, 2:4] = np.nan, 0
+    clip["keypoint"][0, 1, 4] = 0, 5  # on the edge of the picture
+    (recording,) = read_all(Pyskl(write(tmp_path, [clip])))
+    assert recording.present.tolist() == [[False, True, True, True]]
+    assert not recording.poses[0, 1, :4].any()
+    assert recording.poses[0, 1, 4].tolist() == [-0.5, np.float32(5 / 1080 - 0.5), 0.5]
+
+
+def test_what_the_format_allows_beside_the_poses(tmp_path):
+    """MMAction2 counts valid frames by threshold, and leaves unknown facts None."""
+    clips = [flat("a", valid={0.5: 4, 0.9: 1}), flat("b", total_frames=None, keypoint_score=None)]
+    source = Pyskl(write(tmp_path, clips, {"train": ("a",), "val": ("b",), None: ["a"]}))
+    assert [len(recording.present[0]) for recording in read_all(source)] == [4, 4]
+    assert source.catalogue().skipped == [("split None", "its name has no train, val or test")]
+
+
 def test_clips_with_ntu_names_have_ntu_classes(tmp_path):
     source = Pyskl(write(tmp_path, [flat(NAMES[0], 9)]))
     assert source.classes(np.int32([9]))[9] == "clapping"
@@ -128,7 +148,7 @@ def test_pairs_of_splits_become_protocols(tmp_path):
             "xsub_val": ["b"],
             "train": ["a", "b"],
             "test": ["c"],
-            "train1": ["b"],
+            "train1": ["b", "b"],
             "test1": ["a", "c"],
             "cs-train": ["c"],
             "cs-test": ["b", "gone"],
@@ -140,7 +160,10 @@ def test_pairs_of_splits_become_protocols(tmp_path):
         "split1": [Test, Train, Test],
         "cs": [Unused, Test, Train],
     }
-    assert skipped == {"split cs": "1 of its clips have no annotation"}
+    assert skipped == {
+        "split train1": "1 of its entries are repeated",
+        "split cs": "1 of its clips have no annotation",
+    }
 
 
 def test_splits_without_a_counterpart_are_skipped(tmp_path):
@@ -178,19 +201,25 @@ def test_annotations_without_a_unique_name_are_skipped(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"label": -1}, "expected 'label' to be 0 to 65535"),
-        ({"label": "run"}, "expected 'label' to be 0 to 65535"),
-        ({"label": None}, "expected 'label' to be 0 to 65535"),
-        ({"keypoint": None}, "expected an array under 'keypoint'"),
+        ({"label": -1}, "expected 'label' to be 0 to 65535, found -1"),
+        ({"label": "run"}, "expected 'label' to be 0 to 65535, found 'run'"),
+        ({"label": None}, "expected 'label' to be 0 to 65535, found None"),
+        ({"label": True}, "expected 'label' to be 0 to 65535, found True"),
+        ({"label": np.bool_(1)}, "expected 'label' to be 0 to 65535, found True"),
+        ({"label": 1.0}, "expected 'label' to be 0 to 65535, found 1.0"),
+        ({"keypoint": None}, "expected an array under 'keypoint', found None"),
+        ({"keypoint": np.ones((1, 4, 17, 2), "?")}, "'keypoint', found truth values"),
         ({"keypoint": np.ones((1, 4, 18, 2))}, "'keypoint' has the shape (1, 4, 18, 2), expected"),
         ({"keypoint": np.ones((4, 17, 2))}, "'keypoint' has the shape (4, 17, 2), expected"),
         ({"keypoint": np.ones((1, 4, 25, 3))}, "expected persons x 4 frames x 17 joints x"),
         ({"total_frames": 5}, "expected persons x 5 frames x 17 joints"),
+        ({"total_frames": [[[[[]]]]]}, "expected persons x [[[[...]]]] frames x 17 joints"),
         ({"keypoint_score": np.ones((1, 4, 18))}, "'keypoint_score' (1, 4, 18), 'keypoint'"),
         ({"keypoint_score": [1]}, "expected an array under 'keypoint_score'"),
         ({"keypoint": np.zeros((1, 4, 17, 2))}, "nobody in any of 4 frames"),
         ({"keypoint": np.zeros((0, 4, 17, 2)), "keypoint_score": None}, "nobody in any of 4"),
-        ({"img_shape": None}, "expected 'img_shape' to be (height, width) in pixels"),
+        ({"img_shape": None}, "expected 'img_shape' to be (height, width) in pixels, found None"),
+        ({"img_shape": (True, 9)}, "expected 'img_shape' to be (height, width) in pixels, found"),
         ({"img_shape": (0, 1920)}, "expected 'img_shape' to be (height, width) in pixels"),
         ({"img_shape": "large"}, "expected 'img_shape' to be (height, width) in pixels"),
     ],
@@ -237,6 +266,13 @@ def test_files_that_are_not_pickles_are_refused(tmp_path, data):
     path.write_bytes(data)
     assert message(Pyskl(path).catalogue).startswith(f"{path}: expected a pickle of PYSKL: ")
     assert "cannot be read: No such file" in message(Pyskl(tmp_path / "no.pkl").catalogue)
+
+
+def test_a_pipe_is_refused(tmp_path):
+    """To open it would wait for a writer."""
+    os.mkfifo(tmp_path / "clips.pkl")
+    found = message(Pyskl(tmp_path / "clips.pkl").catalogue)
+    assert found.endswith("clips.pkl: expected a file, found a device or a pipe")
 
 
 class Malicious:
