@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skelnas.data.readers import ntu_facts
 from skelnas.data.readers.archives import Archive
-from skelnas.data.readers.base import Catalogue, ClipTable, Recording, Test, Train
+from skelnas.data.readers.base import MAX_CLASSES, Catalogue, ClipTable, Recording, Test, Train
 from skelnas.data.readers.files import as_joints, packaged_names
 from skelnas.data.readers.npy import Rows, read_npy
 from skelnas.errors import InputError
@@ -122,15 +122,17 @@ def _open(path: Path) -> _File:
         if (
             len(shape) != 3
             or shape[2] != np.prod(CLIP_SHAPE)
-            or shape[1] > MAX_FRAMES
+            or not 1 <= shape[1] <= MAX_FRAMES
             or shape[0] > MAX_CLIPS
         ):
             raise InputError(
                 f"{path}: x_{part} has the shape {shape}, expected at most {MAX_CLIPS} clips x "
-                f"{MAX_FRAMES} frames x {np.prod(CLIP_SHAPE)}"
+                f"1 to {MAX_FRAMES} frames x {np.prod(CLIP_SHAPE)}"
             )
+        if rows[part].dtype == np.bool_:
+            raise InputError(f"{path}: x_{part}: expected numbers, found truth values")
         one_hot = _read_one_hot(path, archive, part, shape[0])
-        is_one_hot = np.count_nonzero(one_hot, axis=1) == 1
+        is_one_hot = (one_hot == 1).any(axis=1) & (np.count_nonzero(one_hot, axis=1) == 1)
         labels[part] = np.where(is_one_hot, one_hot.argmax(axis=1), -1)
         num_classes.add(one_hot.shape[1])
     if len(num_classes) != 1:
@@ -144,7 +146,7 @@ def _read_one_hot(path: Path, archive: Archive, part: str, num_clips: int) -> ND
     # One-hot rows compress to almost nothing, which looks like a zip bomb.
     data = archive.read(f"y_{part}.npy", MAX_LABEL_BYTES, check_ratio=False)
     one_hot = read_npy(data, f"{path}: y_{part}")
-    if one_hot.ndim != 2 or len(one_hot) != num_clips or not one_hot.shape[1]:
+    if one_hot.ndim != 2 or len(one_hot) != num_clips or not 1 <= one_hot.shape[1] <= MAX_CLASSES:
         raise InputError(
             f"{path}: y_{part} has the shape {one_hot.shape}, expected {num_clips} x classes"
         )

@@ -84,6 +84,11 @@ class Rows:
         """Shape of the whole array."""
         return self._header.shape
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the numbers."""
+        return self._header.dtype
+
     def read(self, index: int) -> NDArray[Any]:
         """Read a row.
 

@@ -96,9 +96,11 @@ def test_60_or_120_classes_get_the_ntu_names(save, count, first):
 def test_labels_not_one_hot_and_empty_clips_are_refused(save):
     labels, x = one_hot(8), clips(8)
     labels[2], labels[3, :2], x[4] = 0, 1, 0
+    labels[5], labels[6], labels[7] = labels[5] * 2, -labels[6], labels[7] * np.nan
+    labels[0] = labels[0] / 2
     source = CtrGcn(save(y_train=labels, x_train=x))
     items = source.catalogue().items
-    for index in (2, 3):
+    for index in (0, 2, 3, 5, 6, 7):
         expected = f"{items[index]}: expected a single 1 in row {index} of y_train"
         assert message(source.read, items[index]) == expected
     assert message(source.read, items[4]) == f"{items[4]}: nobody in any of 6 frames"
@@ -109,11 +111,14 @@ def test_labels_not_one_hot_and_empty_clips_are_refused(save):
     [
         ({"x_test": None}, "expected an array x_test, found none"),
         ({"x_train": clips(8)[:, :, :75]}, "x_train has the shape (8, 6, 75), expected at most"),
-        ({"x_train": np.zeros((8, 10_001, 150), "?")}, "x_train has the shape (8, 10001, 150)"),
+        ({"x_train": np.zeros((0, 10_001, 150))}, "x_train has the shape (0, 10001, 150)"),
         ({"x_train": np.array([{}])}, "x_train: expected an array of numbers"),
         ({"x_train": np.asfortranarray(clips(8))}, "x_train: expected 28,800 bytes, row by row"),
         ({"x_train": np.float32(1)}, "x_train: expected 4 bytes, row by row"),
         ({"y_train": one_hot(7)}, "y_train has the shape (7, 60), expected 8 x classes"),
+        ({"x_train": clips(8)[:, :0]}, "x_train has the shape (8, 0, 150), expected at most"),
+        ({"x_train": clips(8) > 0}, "x_train: expected numbers, found truth values"),
+        ({"y_train": np.zeros((8, 65_537), "?")}, "y_train has the shape (8, 65537), expected"),
         ({"y_train": np.arange(8)}, "y_train has the shape (8,), expected 8 x classes"),
         ({"y_test": one_hot(3, 5)}, "classes, expected the same number"),
         (
@@ -134,6 +139,14 @@ def test_other_files_are_refused(tmp_path):
     assert "expected a zip archive: " in message(CtrGcn(path).catalogue)
     path.write_bytes(b"\x93NUMPY")
     assert "expected a zip archive: " in message(CtrGcn(path).catalogue)
+
+
+def test_clips_that_compress_to_nothing_are_refused(tmp_path):
+    """A small file could hold a million clips of zeros."""
+    path = tmp_path / "clips.npz"
+    x, y = np.zeros((20_000, 1, 150), "i1"), np.zeros((20_000, 1), "i1")
+    np.savez_compressed(path, x_train=x, y_train=y, x_test=x, y_test=y)
+    assert "it looks like a zip bomb" in message(CtrGcn(path).catalogue)
 
 
 def test_a_damaged_stream_is_reported_and_not_read_again(save, monkeypatch):
