@@ -209,21 +209,23 @@ def _label_file(root: Path, part: str) -> Path:
 
 def _read_entries(file: Path) -> dict[str, tuple[bool, str, int]]:
     """Read a label file: clip name to (has skeleton, class name, class index)."""
-    content = read_json(file, MAX_LABEL_BYTES)
+    content = read_json(file, MAX_LABEL_BYTES, unique_keys=True)
     if not isinstance(content, dict):
         raise InputError(f"{file}: expected an object with an entry for each clip")
-    return {clip: _parse_entry(entry, f"{file}: clip {clip!r}") for clip, entry in content.items()}
+    return {
+        clip: _parse_entry(entry, f"{file}: clip {shown(clip)}") for clip, entry in content.items()
+    }
 
 
 def _parse_entry(entry: Any, where: str) -> tuple[bool, str, int]:
     if not isinstance(entry, dict):
-        raise InputError(f"{where}: expected an object, found {entry!r}")
+        raise InputError(f"{where}: expected an object, found {shown(entry)}")
     has_skeleton, name, index = map(entry.get, ("has_skeleton", "label", "label_index"))
     if not isinstance(has_skeleton, bool):
         raise InputError(f"{where}: expected 'has_skeleton' to be true or false")
     if not isinstance(name, str):
         raise InputError(f"{where}: expected 'label' to be a class name")
-    if not isinstance(index, int) or not 0 <= index < MAX_CLASSES:
+    if type(index) is not int or not 0 <= index < MAX_CLASSES:
         raise InputError(f"{where}: expected 'label_index' to be 0 to {MAX_CLASSES - 1}")
     return has_skeleton, name, index
 
@@ -279,7 +281,7 @@ class _Persons:
     Attributes:
         frames: [P] int64, index of the frame.
         slots: [P] int64, position in the frame's list.
-        joints: [P, V, 3] float32, x and y centred; zero where the score is 0.
+        joints: [P, V, 3] float32, x and y centred; zero where not found.
     """
 
     frames: NDArray[np.int64]
@@ -304,9 +306,9 @@ def _read_persons(data: list[Any], where: str) -> _Persons:
     for number, frame in enumerate(data, start=1):
         frame_name = f"{where}: frame {number} of {len(data)}"
         index, persons = _pair(frame, "frame_index", "skeleton")
-        if not isinstance(index, int) or not previous < index < MAX_FRAMES:
+        if type(index) is not int or not previous < index < MAX_FRAMES:
             raise InputError(
-                f"{frame_name}: expected a 'frame_index' after {previous}, found {index!r}"
+                f"{frame_name}: expected a 'frame_index' after {previous}, found {shown(index)}"
             )
         if not isinstance(persons, list):
             raise InputError(f"{frame_name}: expected a list of persons under 'skeleton'")
@@ -343,7 +345,7 @@ def _are_numbers(value: Any, count: int) -> bool:
 def _to_joints(
     poses: list[list[float]], scores: list[list[float]], where: str
 ) -> NDArray[np.float32]:
-    """Return the joints of P persons [P, V, 3], centred; zero where the score is 0."""
+    """Return the joints of P persons [P, V, 3], centred; zero where not found."""
     joints = np.zeros((len(poses), NUM_JOINTS, 3))
     try:
         joints[..., :2] = np.reshape(poses, (-1, NUM_JOINTS, 2))  # [P, 2V] -> [P, V, 2]
@@ -352,9 +354,7 @@ def _to_joints(
         raise InputError(
             f"{where}: expected numbers from 0 to 1, found one of hundreds of digits"
         ) from None
-    joints[..., :2] -= 0.5
-    joints[joints[..., 2] <= 0] = 0
-    return as_joints(joints)
+    return as_joints(joints, LAYOUT.channels, picture=(1, 1))
 
 
 def _choose_persons(persons: _Persons, rule: Literal["clip", "frame"]) -> Poses:

@@ -162,6 +162,8 @@ def test_other_names_that_contradict_each_other_are_bad_input(root, second):
         ('{"a": {}}', "clip 'a': expected 'has_skeleton' to be true or false"),
         ('{"a": {"has_skeleton": true, "label": 1}}', "expected 'label' to be a class name"),
         (json.dumps({"a": entry("x", -1)}), "expected 'label_index' to be 0 to 9999"),
+        (json.dumps({"a": entry("x", True)}), "expected 'label_index' to be 0 to 9999"),
+        ('{"a": {"label": 1, "label": 2}}', "the key 'label' occurs twice in an object"),
         (json.dumps({"a": entry("x", 10**6)}), "expected 'label_index' to be 0 to 9999"),
     ],
 )
@@ -194,6 +196,15 @@ def test_coordinates_are_centred_and_zero_where_the_score_is_zero(root):
     assert recording.poses.shape == (1, 1, 18, 3)
     np.testing.assert_array_equal(recording.poses[0, 0, :17], np.float32([[-0.25, 0.25, 0.5]] * 17))
     np.testing.assert_array_equal(recording.poses[0, 0, 17], 0)
+
+
+@pytest.mark.parametrize("point", [(0, 0), (-1, -1), (float("nan"), 1), (1, float("inf"))])
+def test_joints_that_are_not_found_are_zero_whatever_their_score(root, point):
+    """The last joint of `person` has the score 0, and so no place either."""
+    data = frames([person(0.5)])
+    data[0]["skeleton"][0]["pose"][6:8] = point
+    (pose,) = read(root, data).poses[:, 0]
+    assert np.flatnonzero(~pose.any(axis=1)).tolist() == [3, 17]
 
 
 def test_coordinates_of_an_undetected_joint_are_dropped(root):
@@ -255,11 +266,13 @@ def change(**members):
         ([7], "frame 1 of 1: expected a 'frame_index' after -1, found None"),
         (change(frame_index="1"), "frame 1 of 1: expected a 'frame_index' after -1, found '1'"),
         (change(frame_index=10**6), "expected a 'frame_index' after -1, found 1000000"),
+        (change(frame_index=True), "expected a 'frame_index' after -1, found True"),
         (2 * change(), "frame 2 of 2: expected a 'frame_index' after 1, found 1"),
         (change(skeleton={}), "frame 1 of 1: expected a list of persons under 'skeleton'"),
         (change(skeleton=[1]), "person 1: expected a 'pose' of 36 numbers and 18 of 'score'"),
         (change(skeleton=[person(0.5), {**person(1), "pose": [1] * 35}]), "person 2: expected"),
         (change(skeleton=[{**person(1), "score": ["1"] * 18}]), "person 1: expected"),
+        (change(skeleton=[{**person(1), "score": [True] * 18}]), "person 1: expected"),
         (change(skeleton=[{**person(1), "pose": [10**400] * 36}]), "expected numbers from 0 to 1"),
     ],
 )
