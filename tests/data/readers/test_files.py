@@ -103,7 +103,9 @@ def test_lists_of_anything_but_numbers_are_no_array(lists):
 
 
 def test_lists_of_numbers_are_an_array_with_nan_for_null():
-    np.testing.assert_array_equal(as_array([[1, None], [2.5, 2**70]]), [[1, np.nan], [2.5, 2**70]])
+    np.testing.assert_array_equal(
+        as_array([[1, None], [2.5, 2**70]]), [[1, np.nan], [2.5, 2.0**70]]
+    )
     assert as_array([]).shape == (0,)
 
 
