@@ -10,8 +10,8 @@ in a batch, where persons lie side by side), C channels of a joint, D of them sp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,17 +21,11 @@ from torch import Tensor
 
 from skelnas.config import AugmentSettings, ClipSettings, Store
 from skelnas.data.cache import Clips
+from skelnas.data.normalisation import find_joints, find_origins, find_rotations
 from skelnas.data.readers.base import Layout
 from skelnas.data.sampling import PackedClips, TemporalCrop, frame_positions, sample_poses
 from skelnas.data.streams import Streams, num_channels, num_spatial
-from skelnas.data.transforms import (
-    Augmentation,
-    draw_augmentation,
-    find_first_poses,
-    find_mirrored_joints,
-    find_origins,
-    find_rotations,
-)
+from skelnas.data.transforms import Augmentation, draw_augmentation, find_mirrored_joints
 from skelnas.errors import InputError
 from skelnas.runtime.console import note
 
@@ -95,21 +89,51 @@ class Dataset:
         self.layout = layout
         self._store = store
         self._streams = Streams(settings.streams, layout, device)
+        self._notes: set[str] = set()
         self.load(clips)
 
     def load(self, clips: Clips) -> None:
         """Replace the clips by others of the same layout."""
         self.labels = torch.from_numpy(clips.labels).to(self.device)
-        packed = PackedClips.from_cache(clips)
-        first_poses = find_first_poses(packed).to(self.device)
-        self._origins = find_origins(first_poses, self.layout) if self.settings.center else None
-        self._rotations = find_rotations(first_poses, self.layout) if self.settings.align else None
+        packed = find_joints(PackedClips.from_cache(clips), self.layout)
+        self._origins = self._rotations = None
+        if self.settings.center:
+            self._origins = self._find_origins(packed, clips.names)
+        if self.settings.align:
+            self._rotations = self._find_rotations(packed, clips.names)
 
         self.store = choose_store(self._store, clips.poses.nbytes, self.device)
         if self.store == "float16":
             packed = round_to_float16(packed, self._origins)
             self._origins = None  # the stored clips are centred
         self._clips = (HostClips if self.store == "host" else DeviceClips)(packed, self.device)
+
+    def _find_origins(self, packed: PackedClips, names: Sequence[str]) -> Tensor | None:
+        """Return [N, D] on the device, with a note on clips whose centre joint is never found."""
+        origins, is_missing = find_origins(packed, self.layout)
+        if origins is None:
+            return None
+        center = self.layout.joints[self.layout.center_joint or 0]
+        self._note(names, is_missing, f"{center} is never found: centred on the mean of the joints")
+        return origins.to(self.device)
+
+    def _find_rotations(self, packed: PackedClips, names: Sequence[str]) -> Tensor:
+        """Return [N, 3, 3] on the device, with a note on clips that cannot be aligned."""
+        rotations, is_missing = find_rotations(packed, self.layout)
+        self._note(names, is_missing, "hips and spine are never found together: not aligned")
+        return rotations.to(self.device)
+
+    def _note(self, names: Sequence[str], applies: Tensor, text: str) -> None:
+        """Print a note on some of the clips, unless it is the same as before."""
+        clips = applies.nonzero()[:, 0].tolist()
+        if not clips:
+            return
+        others = len(clips) - 1
+        and_others = f" and {others} other clip{'s' * (others > 1)}" if others else ""
+        line = f"{names[clips[0]]}{and_others}: {text}"
+        if line not in self._notes:
+            self._notes.add(line)
+            note(line)
 
     def __len__(self) -> int:
         """Count the clips."""
@@ -153,15 +177,21 @@ class Dataset:
         clips = self._clips.fetch(indices)
         indices = indices.to(self.device)
         positions = frame_positions(clips.num_frames, self.settings, augmentation.crop)  # [N, T]
-        poses, present = sample_poses(clips, positions, self.max_persons)  # [N, M, T, V, C]
-        poses = self._transform(poses, indices, augmentation) * present[..., None, None]
-        x = self._streams.make(poses, present)  # [N, M, T, V, C]
+        poses, present, found = sample_poses(clips, positions, self.max_persons)
+        poses = self._transform(poses, indices, augmentation)  # [N, M, T, V, C]
+        poses = poses * (present[..., None] if found is None else found)[..., None]
+        if augmentation.flipped is not None:
+            poses, found = self._flip(augmentation.flipped, poses, found)
+        x = self._streams.make(poses, present, found)  # [N, M, T, V, C]
         x = x.transpose(1, 2).flatten(2, 3)  # -> [N, T, M, V, C] -> [N, T, M*V, C]
         x = x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)  # [N, C, T, M*V]
         return Batch(x, self.labels[indices], num_clips)
 
     def _transform(self, poses: Tensor, indices: Tensor, augmentation: Augmentation) -> Tensor:
-        """Centre, align and augment the poses [N, M, T, V, C] of the clips `indices`."""
+        """Centre, align and augment the poses [N, M, T, V, C] of the clips `indices`.
+
+        Joints are not swapped, and those of absent persons and those not found are not zero.
+        """
         size = num_spatial(self.layout)
         space, scores = poses[..., :size], poses[..., size:]
         if self._origins is not None:
@@ -174,11 +204,18 @@ class Dataset:
             space = torch.einsum("nij,nmtvj->nmtvi", matrix, space)
         if augmentation.noise is not None:
             space = space + augmentation.noise
-        poses = torch.cat([space, scores], dim=-1)  # [N, M, T, V, C]
-        if augmentation.flipped is not None:
-            swapped = poses[:, :, :, self._mirrored_joints]
-            poses = torch.where(augmentation.flipped[:, None, None, None, None], swapped, poses)
-        return poses
+        return torch.cat([space, scores], dim=-1)  # [N, M, T, V, C]
+
+    def _flip(
+        self, flipped: Tensor, poses: Tensor, found: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Swap left and right joints in the clips `flipped`, whose x is mirrored already."""
+        flipped = flipped[:, None, None, None]  # [N] -> [N, 1, 1, 1]
+        swapped = poses[:, :, :, self._mirrored_joints]  # [N, M, T, V, C]
+        poses = torch.where(flipped[..., None], swapped, poses)
+        if found is not None:
+            found = torch.where(flipped, found[..., self._mirrored_joints], found)
+        return poses, found
 
     @cached_property
     def _mirrored_joints(self) -> Tensor:
@@ -254,6 +291,7 @@ class DeviceClips:
             clips.starts[indices],
             clips.num_persons[indices],
             clips.num_frames[indices],
+            clips.found,
         )
 
 
@@ -281,6 +319,7 @@ class HostClips:
             starts,
             clips.num_persons[indices],
             clips.num_frames[indices],
+            None if clips.found is None else self._gather(clips.found, rows),
         )
         return gathered.to(self._device)
 
@@ -319,4 +358,4 @@ def round_to_float16(clips: PackedClips, origins: Tensor | None) -> PackedClips:
                 f"a coordinate of {exact.abs().max():g} is too large for float16",
                 hint="--store float32 or --store host keeps full precision",
             )
-    return PackedClips(poses, clips.present, clips.starts, clips.num_persons, clips.num_frames)
+    return replace(clips, poses=poses)

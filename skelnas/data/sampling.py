@@ -26,6 +26,7 @@ class PackedClips:
         poses: [R, V, C] float32 or float16.
         present: [R] bool, whether the person is seen in that frame.
         starts, num_persons, num_frames: [N] int64.
+        found: [R, V] bool, which joints were found; None if all joints of present persons were.
     """
 
     poses: Tensor
@@ -33,6 +34,7 @@ class PackedClips:
     starts: Tensor
     num_persons: Tensor
     num_frames: Tensor
+    found: Tensor | None = None
 
     @classmethod
     def from_cache(cls, clips: Clips) -> PackedClips:
@@ -42,9 +44,11 @@ class PackedClips:
 
     def to(self, device: torch.device) -> PackedClips:
         """Return a copy on a device; from pinned memory the copy is asynchronous."""
-        return PackedClips(
-            *(column.to(device, non_blocking=True) for column in vars(self).values())
+        columns = (
+            None if column is None else column.to(device, non_blocking=True)
+            for column in vars(self).values()
         )
+        return PackedClips(*columns)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -85,15 +89,18 @@ def frame_positions(num_frames: Tensor, settings: ClipSettings, crop: Tensor | N
     return (begin + (span + 1) * steps / settings.frames).floor().clamp(max=last)
 
 
-def sample_poses(clips: PackedClips, positions: Tensor, max_persons: int) -> tuple[Tensor, Tensor]:
+def sample_poses(
+    clips: PackedClips, positions: Tensor, max_persons: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Interpolate clips at fractional positions [N, T].
 
     Between two frames, a person counts as present if they are in the nearer one, and their pose
-    is interpolated only if they are in both.
+    is interpolated only if they are in both. The same goes for each joint that was not found.
 
     Returns:
-        Poses [N, M, T, V, C] float32, undefined where a person is absent, and presence
-        [N, M, T] bool.
+        Poses [N, M, T, V, C] float32, undefined where a person is absent or a joint not found;
+        presence [N, M, T] bool; and which joints were found, [N, M, T, V] bool, or None if all
+        joints of present persons were.
     """
     before = positions.floor().long()  # [N, T]
     after = torch.minimum(before + 1, clips.num_frames[:, None] - 1)
@@ -108,9 +115,26 @@ def sample_poses(clips: PackedClips, positions: Tensor, max_persons: int) -> tup
     )
     seen_before = clips.present[rows_before] & exists
     seen_after = clips.present[rows_after] & exists
-    nearer_after = fraction > 0.5
-    present = torch.where(nearer_after, seen_after, seen_before)
-    weight = torch.where(seen_before & seen_after, fraction, nearer_after.to(fraction.dtype))
-    weight = weight[..., None, None]  # [N, M, T] -> [N, M, T, 1, 1]
-    poses = torch.lerp(clips.poses[rows_before].float(), clips.poses[rows_after].float(), weight)
-    return poses, present
+    present, weight = _choose_nearer(seen_before, seen_after, fraction)  # [N, M, T]
+    weight, found = weight[..., None], None
+    if clips.found is not None:
+        found, weight = _choose_nearer(
+            clips.found[rows_before] & seen_before[..., None],  # [N, M, T, V]
+            clips.found[rows_after] & seen_after[..., None],
+            fraction[..., None],
+        )
+    poses_before, poses_after = clips.poses[rows_before], clips.poses[rows_after]
+    poses = torch.lerp(poses_before.float(), poses_after.float(), weight[..., None])
+    return poses, present, found
+
+
+def _choose_nearer(before: Tensor, after: Tensor, fraction: Tensor) -> tuple[Tensor, Tensor]:
+    """Return whether something is seen between two frames, and the weight of the later frame.
+
+    Args:
+        before, after: bool, whether it is seen in each of the frames.
+        fraction: from 0 at the earlier frame to 1 at the later one.
+    """
+    is_nearer_after = fraction > 0.5
+    weight = torch.where(before & after, fraction, is_nearer_after.to(fraction.dtype))
+    return torch.where(is_nearer_after, after, before), weight

@@ -32,12 +32,13 @@ class Streams:
         parents = find_parents(layout) if "bone" in self._names else []
         self._parents = torch.tensor(parents, device=device)
 
-    def make(self, poses: Tensor, present: Tensor) -> Tensor:
+    def make(self, poses: Tensor, present: Tensor, found: Tensor | None = None) -> Tensor:
         """Concatenate the streams, then the scores, once.
 
         Args:
-            poses: [N, M, T, V, C], all zero where a person is absent.
+            poses: [N, M, T, V, C], all zero where a person is absent or a joint not found.
             present: [N, M, T] bool.
+            found: [N, M, T, V] bool; None if all joints of present persons were found.
 
         Returns:
             [N, M, T, V, channels].
@@ -48,9 +49,11 @@ class Streams:
             if name == "joint":
                 streams.append(space)
             elif name == "bone":
-                streams.append(compute_bones(space, self._parents))
+                streams.append(compute_bones(space, self._parents, found))
             else:
-                streams.append(compute_motions(space, present))
+                streams.append(
+                    compute_motions(space, present[..., None] if found is None else found)
+                )
         return torch.cat([*streams, scores], dim=-1)
 
 
@@ -95,26 +98,28 @@ def find_parents(layout: Layout) -> list[int]:
     return parents
 
 
-def compute_bones(space: Tensor, parents: Tensor) -> Tensor:
-    """Return each joint minus its parent, zero for a joint without one.
+def compute_bones(space: Tensor, parents: Tensor, found: Tensor | None = None) -> Tensor:
+    """Return each joint minus its parent, zero without a parent or if either was not found.
 
     Args:
         space: [N, M, T, V, D], all zero where a person is absent.
         parents: [V], see `find_parents`.
+        found: [N, M, T, V] bool; None if all joints of present persons were found.
     """
-    return space - space[:, :, :, parents]  # [N, M, T, V, D]
+    bones = space - space[:, :, :, parents]  # [N, M, T, V, D]
+    return bones if found is None else bones * (found & found[..., parents])[..., None]
 
 
-def compute_motions(space: Tensor, present: Tensor) -> Tensor:
-    """Return each joint's displacement to the next frame, zero unless present in both.
+def compute_motions(space: Tensor, found: Tensor) -> Tensor:
+    """Return each joint's displacement to the next frame, zero unless it was found in both.
 
     Args:
         space: [N, M, T, V, D].
-        present: [N, M, T] bool.
+        found: [N, M, T, V] bool; [N, M, T, 1] if all joints of present persons were found.
 
     Returns:
         [N, M, T, V, D], zero in the last frame.
     """
-    in_both = present[:, :, 1:] & present[:, :, :-1]  # [N, M, T-1]
-    motions = (space[:, :, 1:] - space[:, :, :-1]) * in_both[..., None, None]  # [N, M, T-1, V, D]
+    in_both = found[:, :, 1:] & found[:, :, :-1]  # [N, M, T-1, V]
+    motions = (space[:, :, 1:] - space[:, :, :-1]) * in_both[..., None]  # [N, M, T-1, V, D]
     return F.pad(motions, (0, 0, 0, 0, 0, 1))

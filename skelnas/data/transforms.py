@@ -1,10 +1,9 @@
-"""Transforms in space: the origin and rotation that normalise a clip, and random augmentation.
+"""Random augmentation of clips.
 
 Random numbers are drawn on the CPU, so that they are the same on every device, and in a fixed
 order, so that no draw depends on whether a later one is enabled.
 
-Shapes: N clips, R rows (one person in one frame), M persons, T frames, V joints, C channels of a
-joint, D of them spatial coordinates.
+Shapes: N clips, M persons, T frames, V joints, D spatial coordinates of a joint.
 """
 
 from __future__ import annotations
@@ -17,66 +16,9 @@ import torch
 from torch import Tensor
 
 from skelnas.config import AugmentSettings
-from skelnas.data.readers.base import Layout
-from skelnas.data.sampling import PackedClips
-from skelnas.data.streams import num_spatial
 from skelnas.errors import InputError
 
-SPINE = ("spine_base", "spine_mid")
-HIPS = ("hip_right", "hip_left")
-"""Joints that define an aligned body: the spine points along y, the hips lie along x."""
-
 OTHER_SIDE = {"left": "right", "right": "left"}
-
-
-def find_first_poses(clips: PackedClips) -> Tensor:
-    """Return [N, V, C], the first row of each clip that has a person in it.
-
-    Mostly that is the first person in the first frame. All R rows must belong to the N clips.
-    """
-    num_rows, num_clips = len(clips.present), len(clips.starts)
-    row = torch.arange(num_rows, device=clips.present.device)
-    clip = torch.arange(num_clips, device=row.device)
-    clip = clip.repeat_interleave(clips.num_persons * clips.num_frames)  # [N] -> [R]
-    seen = torch.where(clips.present, row, num_rows - 1)
-    first = torch.full((num_clips,), num_rows - 1, device=row.device)
-    first = first.scatter_reduce(0, clip, seen, "amin")  # [R] -> [N]
-    return clips.poses[first]
-
-
-def find_origins(first_poses: Tensor, layout: Layout) -> Tensor | None:
-    """Return [N, D], the centre joint of the first poses; None if the layout has none."""
-    if layout.center_joint is None:
-        return None
-    return first_poses[:, layout.center_joint, : num_spatial(layout)]
-
-
-def find_rotations(first_poses: Tensor, layout: Layout) -> Tensor:
-    """Return rotations [N, 3, 3] whose rows are the body's axes in the first poses.
-
-    A body whose axes are undefined, because joints coincide, is not rotated.
-
-    Raises:
-        InputError: the layout lacks hips, spine or depth.
-    """
-    joints = {name: index for index, name in enumerate(layout.joints)}
-    if num_spatial(layout) != 3 or not set(SPINE + HIPS) <= set(joints):
-        raise InputError(
-            f"clips cannot be aligned: that takes the 3-D joints {', '.join(SPINE + HIPS)}",
-            hint="leave out --align for this cache",
-        )
-
-    def direction(start: str, end: str) -> Tensor:  # [N, 3]
-        return first_poses[:, joints[end], :3] - first_poses[:, joints[start], :3]
-
-    up = torch.nn.functional.normalize(direction(*SPINE), dim=1)
-    side = direction(*HIPS)
-    side = side - (side * up).sum(1, keepdim=True) * up
-    side = torch.nn.functional.normalize(side, dim=1)
-    rotations = torch.stack([side, up, torch.linalg.cross(side, up)], dim=1)  # [N, 3, 3]
-    degenerate = (up.norm(dim=1) < 0.5) | (side.norm(dim=1) < 0.5)
-    identity = torch.eye(3, device=rotations.device)
-    return torch.where(degenerate[:, None, None], identity, rotations)
 
 
 def find_mirrored_joints(joints: Sequence[str]) -> list[int]:
