@@ -114,9 +114,17 @@ def _note_summary(report: PrepareReport, out: Path) -> None:
     )
     if report.resumed:
         console.note(f"{report.resumed:,} clips reused from an earlier run")
+    if report.outside_picture:
+        clip, extent = next(iter(report.outside_picture.items()))
+        console.note(
+            f"joints do not fit the picture in {len(report.outside_picture):,} of {report.clips:,} "
+            f"clips; the first, {clip}, has {extent} of it: check the picture's width and height"
+        )
     if report.skipped:
-        console.note(f"{len(report.skipped)} left out on purpose, see {report_path(out)}")
+        file, reason = report.skipped[0]
+        console.note(f"{len(report.skipped):,} left out on purpose; the first: {file}: {reason}")
     if report.failed:
         file, reason = report.failed[0]
         console.note(f"{len(report.failed)} broken and left out; the first: {file}: {reason}")
+    if report.outside_picture or report.skipped or report.failed:
         console.note(f"{report_path(out)} lists all of them")

@@ -27,6 +27,10 @@ from skelnas.errors import InputError, UsageError
 from skelnas.runtime import console
 from skelnas.runtime.files import atomic_write
 
+MAX_BEYOND_PICTURE = 0.1
+"""Joints are estimated a little beyond the edge, but not by more of the width or height."""
+MIN_FRACTION = 0.01
+"""A clip with all joints this close to the origin was divided by the picture's size twice."""
 MIN_FILES_FOR_POOL = 256
 """With fewer files, starting worker processes takes longer than it saves."""
 
@@ -43,6 +47,8 @@ class PrepareReport:
         frames: frames of all clips.
         two_person_share: fraction of the clips in which two persons or more are seen.
         splits: protocol to (train clips, test clips).
+        outside_picture: clip to the extent of its joints in fractions of the picture, for those
+            clips that do not fit it.
         skipped: (file, reason) of files left out on purpose.
         failed: broken files, which were left out.
         storage: precision and compression of the poses.
@@ -59,6 +65,7 @@ class PrepareReport:
     frames: int
     two_person_share: float
     splits: dict[str, tuple[int, int]]
+    outside_picture: dict[str, str]
     skipped: list[tuple[str, str]]
     failed: list[BrokenFile]
     storage: Storage
@@ -149,6 +156,7 @@ def prepare(
         frames=totals.frames,
         two_person_share=totals.two_person_clips / len(clips.names),
         splits={protocol: _part_sizes(parts) for protocol, parts in splits.items()},
+        outside_picture=totals.outside_picture,
         skipped=catalogue.skipped,
         failed=totals.failed,
         storage=storage,
@@ -228,10 +236,11 @@ def _read_items(
 
 @dataclass
 class _Totals:
-    """Counts over the clips that were written, and the files that were not."""
+    """Facts about the clips that were written, and the files that were not."""
 
     frames: int = 0
     two_person_clips: int = 0
+    outside_picture: dict[str, str] = field(default_factory=dict)
     failed: list[BrokenFile] = field(default_factory=list)
 
 
@@ -264,12 +273,15 @@ def _write_clips(
         return recording
 
     totals = _Totals()
+    in_picture = getattr(source, "in_picture", False)  # sources of others may not say
     with console.progress(f"prepare {source.name}", len(items)) as meter:
         for item, outcome in zip(items, outcomes, strict=True):
             written = write(item, outcome) if isinstance(outcome, Recording) else outcome
             if isinstance(written, Recording):
                 totals.frames += written.present.shape[1]
                 totals.two_person_clips += int(written.present.any(axis=1).sum() >= 2)
+                if in_picture and (extent := _extent_outside_picture(written)):
+                    totals.outside_picture[written.name] = extent
             else:
                 totals.failed.append(written)
                 if max_failed is not None and len(totals.failed) > max_failed:
@@ -277,6 +289,19 @@ def _write_clips(
             num_failed = len(totals.failed)
             meter.advance(status=f"{num_failed} broken" if num_failed else "")
     return totals
+
+
+def _extent_outside_picture(recording: Recording) -> str | None:
+    """Return the extent of the joints in fractions of the picture if they cannot be in it."""
+    x, y = recording.poses[..., 0], recording.poses[..., 1]
+    found = (x != 0) | (y != 0)
+    if not found.any():  # all are in the middle
+        return None
+    x, y = x[found] + 0.5, y[found] + 0.5
+    lowest, highest = min(x.min(), y.min()), max(x.max(), y.max())
+    if lowest >= -MAX_BEYOND_PICTURE and MIN_FRACTION < highest <= 1 + MAX_BEYOND_PICTURE:
+        return None
+    return f"x from {x.min():.2f} to {x.max():.2f}, y from {y.min():.2f} to {y.max():.2f}"
 
 
 def _too_many_failed_error(last: BrokenFile, max_failed: int) -> InputError:

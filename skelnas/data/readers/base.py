@@ -155,7 +155,11 @@ class Catalogue:
 
 
 class Source(Protocol):
-    """A reader of one raw format: a small frozen dataclass, so that workers can unpickle it."""
+    """A reader of one raw format: a small frozen dataclass, so that workers can unpickle it.
+
+    One whose x and y are fractions of the picture, less 0.5, may say so by a true `in_picture`:
+    then clips with joints far outside it are noted.
+    """
 
     @property
     def name(self) -> str:

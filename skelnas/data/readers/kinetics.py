@@ -74,6 +74,7 @@ class Kinetics:
     name = "kinetics"
     layout = LAYOUT
     max_persons = MAX_PERSONS
+    in_picture = True
 
     @property
     def _folder(self) -> Path:

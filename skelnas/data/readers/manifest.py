@@ -132,6 +132,11 @@ class Manifest:
         skeleton = _read_skeleton(self.joints)
         return skeleton.picture if skeleton else None
 
+    @property
+    def in_picture(self) -> bool:
+        """Whether x and y are fractions of the picture, less 0.5."""
+        return self._picture is not None
+
     def _check_protocols(self, table: Table) -> None:
         subjects, cameras, _ = zip(
             *(entry.metadata for entry in table.entries.values()), strict=True

@@ -79,6 +79,11 @@ class Pyskl:
         )
 
     @property
+    def in_picture(self) -> bool:
+        """Whether x and y are fractions of the picture, less 0.5."""
+        return _is_scored(self.layout)
+
+    @property
     def rule(self) -> dict[str, Any]:
         """How persons were chosen and coordinates changed."""
         if _is_scored(self.layout):

@@ -1,11 +1,13 @@
 """PYSKL: splits, persons and coordinates of its pickles."""
 
+import json
 import os
 import pickle
 
 import numpy as np
 import pytest
 
+from skelnas.cli.prepare_common import PrepareOptions, run_prepare
 from skelnas.data.cache import Cache
 from skelnas.data.prepare import prepare
 from skelnas.data.readers.base import ClipTable, Test, Train, Unused, check_recording
@@ -111,6 +113,20 @@ def test_joints_that_are_not_found_are_zero_and_nobody_is_absent(tmp_path):
     assert recording.present.tolist() == [[False, True, True, True]]
     assert not recording.poses[0, 1, :4].any()
     assert recording.poses[0, 1, 4].tolist() == [-0.5, np.float32(5 / 1080 - 0.5), 0.5]
+
+
+def test_clips_that_do_not_fit_their_picture_are_noted(tmp_path, capsys):
+    clips = [flat(name) for name in "abcd"]
+    for clip, corner in zip(clips, ([1900, 1070], [1900, 1070], [2000, 1130], [1, 1]), strict=True):
+        clip["keypoint"][0, 0, 3] = corner  # of a picture of 1920 x 1080
+    clips[1]["img_shape"] = (1920, 1080)
+    clips[3]["keypoint"] /= 1920  # fractions already
+    source = Pyskl(write(tmp_path, clips, {"train": ["a", "b"], "val": ["c", "d"]}))
+    run_prepare(source, tmp_path / "cache.h5", PrepareOptions())
+    note = "joints do not fit the picture in 2 of 4 clips; the first, b, has x from 0.44 to 1.76"
+    assert note in capsys.readouterr().err
+    report = json.loads((tmp_path / "cache.h5.report.json").read_text())
+    assert report["outside_picture"].keys() == {"b", "d"}
 
 
 def test_what_the_format_allows_beside_the_poses(tmp_path):
