@@ -130,7 +130,7 @@ def predict_stream(
     origin, number = predictor.origin, 0
     for number, line in enumerate(lines, start=1):
         where = f"{STDIN}, line {number}"
-        frames.append(parse_frame(line, where, origin.layout, origin.max_persons))
+        frames.append(parse_frame(line, where, origin.layout, origin.max_persons, origin.channels))
         if number >= size and (number - size) % settings.stride == 0:
             yield predictor.score_window(frames, number)
     if not number:

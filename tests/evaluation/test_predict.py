@@ -261,7 +261,7 @@ def test_a_stream_without_frames_is_refused(model: Path) -> None:
     [
         ("a.skeleton", "1", "cannot be read for a model that was trained on tiny"),
         ("none.npy", None, "No such file"),
-        ("a.csv", "1,2,3,4\n", "4 columns, expected a multiple of the 5 joints"),
+        ("a.csv", "1,2,3,9\n", "4 columns, expected a multiple of the 5 joints"),
         ("b.csv", "hip_x,hip_y,hip_z\n1,2,3\n", "expected the joints spine_base, .*, found hip"),
         ("a.json", json.dumps([[[1, 2, 3]] * 4]), "4 joints of 3 numbers, expected 5 of 3, as in"),
         ("b.json", json.dumps([[BODY.tolist()]] * 3), "3 persons in 1 frames, expected 1 to 2"),

@@ -48,6 +48,14 @@ def channel_name(name: str) -> str:
     return "score" if folded in SCORE_NAMES else folded
 
 
+def sort_channels(channels: tuple[str, ...]) -> tuple[str, ...]:
+    """Sort standard names by `CHANNEL_ORDER`; others follow in their order."""
+    return (
+        *(name for name in CHANNEL_ORDER if name in channels),
+        *(name for name in channels if name not in CHANNEL_ORDER),
+    )
+
+
 def num_coordinates(channels: Sequence[str]) -> int:
     """Return how many of the first channels are coordinates: 3, or 2 unless they are x, y, z."""
     return 3 if tuple(channels[:3]) == ("x", "y", "z") else 2

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib import resources
+from math import prod
 from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn
@@ -25,6 +26,11 @@ MAX_BYTES = 64 << 20
 """No clip is larger: a quarter of an hour of two people takes 40 MB in NTU's text format."""
 
 _NUMBERS = {int, float, NoneType}
+MAX_LISTS = 1 << 22
+"""Empty lists take twenty times as much memory as they do in a file of JSON."""
+MAX_COMPLETED = 1 << 23
+"""Numbers of an array in which some lists are null."""
+MAX_AXES = 4
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 """Numbers beyond it stay finite, and are refused by `base.check_recording`."""
 
@@ -110,6 +116,9 @@ def read_json(path: Path, limit: int = MAX_BYTES, *, unique_keys: bool = False) 
         return value
 
     data = read_bytes(path, limit)
+    num_lists = data.count(b"[") + data.count(b"{")
+    if num_lists > MAX_LISTS:
+        raise InputError(f"{path}: {num_lists:,} lists and objects, expected at most {MAX_LISTS:,}")
     try:
         return json.loads(data, object_pairs_hook=check_keys if unique_keys else None)
     except json.JSONDecodeError as error:
@@ -125,21 +134,55 @@ def read_json(path: Path, limit: int = MAX_BYTES, *, unique_keys: bool = False) 
 
 
 def as_array(lists: Any) -> NDArray[np.float64] | None:
-    """Turn nested lists from JSON into an array; null becomes NaN.
+    """Turn nested lists from JSON into an array; null becomes NaN, also in place of a list.
 
     Returns:
         None if lists differ in length, or hold anything but numbers, such as truth values.
     """
     if not isinstance(lists, list):
         return None
+    shape = _find_shape(lists)
     try:
-        array = np.array(lists)
-        numbers: Iterable[Any] = lists
-        for _ in range(array.ndim - 1):
-            numbers = itertools.chain.from_iterable(numbers)
-        return array.astype(np.float64) if set(map(type, numbers)) <= _NUMBERS else None
-    except (ValueError, OverflowError):  # unequal lengths, deep nesting; an integer too large
+        return _as_equal_lists(lists, len(shape))
+    except (TypeError, ValueError):  # lists differ in length, perhaps since some are null
+        completed = _complete(lists, shape) if prod(shape) <= MAX_COMPLETED else None
+        return None if completed is None else _as_equal_lists(completed, len(shape))
+
+
+def _as_equal_lists(lists: list[Any], depth: int) -> NDArray[np.float64] | None:
+    numbers: Iterable[Any] = lists
+    for _ in range(depth - 1):
+        numbers = itertools.chain.from_iterable(numbers)
+    try:
+        return np.array(lists, np.float64) if set(map(type, numbers)) <= _NUMBERS else None
+    except OverflowError:  # an integer of hundreds of digits
         return None
+
+
+def _find_shape(lists: list[Any]) -> tuple[int, ...]:
+    """Return the length of the first list at each level that has some content."""
+    shape: list[int] = []
+    level: list[Any] | None = lists
+    while level is not None and len(shape) <= MAX_AXES:
+        shape.append(len(level))
+        level = next((item for item in level if isinstance(item, list) and item), None)
+    return tuple(shape)
+
+
+def _complete(value: Any, shape: tuple[int, ...]) -> Any:
+    """Replace null and empty lists by lists of null; return None where lengths differ."""
+    if value is None or value == []:
+        return _unknown(shape)
+    if not isinstance(value, list) or len(value) != shape[0]:
+        return None
+    if len(shape) == 1:
+        return value
+    items = [_complete(item, shape[1:]) for item in value]
+    return None if None in items else items
+
+
+def _unknown(shape: tuple[int, ...]) -> Any:
+    return [_unknown(shape[1:])] * shape[0] if shape else None
 
 
 def are_found(numbers: ArrayLike, channels: Sequence[str]) -> NDArray[np.bool_]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skelnas.data.readers.archives import is_file
 from skelnas.data.readers.base import (
+    CHANNEL_ORDER,
     MAX_CLASSES,
     Catalogue,
     ClipTable,
@@ -19,6 +23,8 @@ from skelnas.data.readers.base import (
     Test,
     Train,
     Unused,
+    fold_name,
+    sort_channels,
 )
 from skelnas.data.readers.clip_files import Picture, read_clip, read_poses
 from skelnas.data.readers.skeleton_file import MAX_JOINTS, Skeleton, read_skeleton
@@ -67,11 +73,14 @@ class Manifest:
     @property
     def rule(self) -> dict[str, Any]:
         """How coordinates were changed; the persons are those of the file."""
-        picture = self._picture
+        picture, channels = self._picture, self._channels
         changed = f"x / {picture[0]:g} - 0.5, y / {picture[1]:g} - 0.5" if picture else "as given"
+        # The wording is stored in caches; without score and picture the rule is an old one.
+        state = "finite" if self.layout.channels == CHANNELS[3] else "found"
         return {
-            "coordinates": f"{changed}; a joint that is not finite is zero",
+            "coordinates": f"{changed}; a joint that is not {state} is zero",
             **({"picture": list(picture)} if picture else {}),
+            **({"channels": list(channels)} if channels != self.layout.channels else {}),
             "test_subjects": list(self.test_subjects),
             "test_cameras": list(self.test_cameras),
         }
@@ -103,6 +112,7 @@ class Manifest:
             self.layout,
             self.persons,
             self._picture,
+            self._channels,
             joints_note=" as --joints says" if self.joints else " as in the first clip",
             persons_note="; see --persons",
         )
@@ -137,6 +147,12 @@ class Manifest:
         """Whether x and y are fractions of the picture, less 0.5."""
         return self._picture is not None
 
+    @property
+    def _channels(self) -> tuple[str, ...]:
+        """The channels of clips without names, in their order."""
+        skeleton = _read_skeleton(self.joints)
+        return (skeleton.channels if skeleton else ()) or self.layout.channels
+
     def _check_protocols(self, table: Table) -> None:
         subjects, cameras, _ = zip(
             *(entry.metadata for entry in table.entries.values()), strict=True
@@ -157,7 +173,7 @@ class Manifest:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A clip: one row of the table.
 
@@ -206,26 +222,35 @@ def read_manifest(path: Path) -> Table:
     labels, classes = _read_labels(path, rows, columns["label"])
     splits = {name: column for name, column in columns.items() if name.partition("_")[0] == "split"}
     entries: dict[Path, Entry] = {}
-    lines: dict[str, int] = {}
+    lines: dict[str, int] = {}  # of names, and of paths after a slash
     for row, label in zip(rows, labels, strict=True):
         file = row.cells[columns["path"]]
         if not Path(file).name or "\0" in file:
             raise cell_error(path, row.line, "path", "the path of a clip", file)
+        file = _find_file(path.parent, file)
         name = row.cells[columns["name"]] if "name" in columns else ""
         name = name or Path(file).with_suffix("").as_posix()
-        clip = path.parent / file
-        for what, line in (
-            (f"the name {name!r}", lines.get(name)),
-            (f"the clip {file!r}", entries[clip].line if clip in entries else None),
+        for what, key in (
+            (f"the name {name!r}", unicodedata.normalize("NFC", name)),
+            (f"the clip {file!r}", f"/{os.path.normpath(path.parent / file)}"),
         ):
-            if line is not None:
-                raise InputError(f"{path}: line {row.line}: {what} is already in line {line}")
-        lines[name] = row.line
+            if lines.setdefault(key, row.line) != row.line:
+                raise InputError(f"{path}: line {row.line}: {what} is already in line {lines[key]}")
+        clip = path.parent / file
         subject, camera, setup = (_read_number(path, row, columns, field) for field in METADATA)
         parts = tuple(_read_part(path, row, split, column) for split, column in splits.items())
         entries[clip] = Entry(row.line, name, label, (subject, camera, setup), parts)
     protocols = tuple(split.partition("_")[2] or OFFICIAL for split in splits)
     return Table(entries, classes, protocols)
+
+
+def _find_file(folder: Path, file: str) -> str:
+    r"""Return the path as it is spelled on the disk: with / for \, in another Unicode form."""
+    if (file.isascii() and "\\" not in file) or is_file(folder / file):
+        return file
+    slashed = file.replace("\\", "/")
+    forms = [unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")]
+    return next((form for form in (slashed, *forms) if is_file(folder / form)), file)
 
 
 def _find_columns(path: Path, header: Row) -> dict[str, int]:
@@ -256,6 +281,7 @@ def _read_labels(path: Path, rows: list[Row], column: int) -> tuple[list[int], t
         if not text:
             raise cell_error(path, row.line, "label", "a class name, or a class index from 0", text)
     if not all(text.lstrip("-").isdigit() for text in texts):
+        _check_classes(path, rows, texts)
         names = tuple(sorted(set(texts)))
         index = {name: number for number, name in enumerate(names)}
         return [index[text] for text in texts], names
@@ -268,6 +294,19 @@ def _read_labels(path: Path, rows: list[Row], column: int) -> tuple[list[int], t
             )
         labels.append(label)
     return labels, tuple(f"class {label}" for label in range(max(labels) + 1))
+
+
+def _check_classes(path: Path, rows: list[Row], texts: list[str]) -> None:
+    """Raise InputError if two classes differ in case or blanks only, or if there are too many."""
+    spellings: dict[str, tuple[str, int]] = {}
+    for row, text in zip(rows, texts, strict=True):
+        folded = fold_name(" ".join(text.split()))
+        spelling, line = spellings.setdefault(folded, (text, row.line))
+        if spelling != text:
+            expected = f"{spelling[:40]!r} as in line {line}, or another class"
+            raise cell_error(path, row.line, "label", expected, text)
+    if len(spellings) > MAX_CLASSES:
+        raise InputError(f"{path}: {len(spellings):,} classes, expected at most {MAX_CLASSES:,}")
 
 
 def _read_number(path: Path, row: Row, columns: dict[str, int], name: str) -> int:
@@ -303,17 +342,32 @@ def _find_layout(root: Path, file: Path | None) -> Layout:
         if not clip.poses.size or num_joints > MAX_JOINTS:
             continue
         joints = joints or clip.joints or tuple(f"joint_{i}" for i in range(num_joints))
-        channels = channels or clip.channels or CHANNELS.get(num_channels, ())
-        if not channels:
-            raise InputError(
-                f"{path}: {num_channels} numbers per joint, expected 2 or 3",
-                hint="name them by --joints joints.json: "
-                '{"joints": [...], "channels": ["x", "y", ...]}',
-            )
+        channels = channels or _find_channels(path, clip.channels, num_channels, skeleton)
     if not joints or not channels:
         raise failure
-    bones = skeleton.bones if skeleton else ()
-    return Layout(joints, bones, channels, skeleton.center if skeleton else None)
+    channels = sort_channels(channels)
+    if skeleton is None:
+        return Layout(joints, channels=channels)
+    return Layout(
+        joints, skeleton.bones, channels, skeleton.center, skeleton.y_down, skeleton.frame_rate
+    )
+
+
+def _find_channels(
+    path: Path, names: tuple[str, ...], count: int, skeleton: Skeleton | None
+) -> tuple[str, ...]:
+    """Return the channels of a clip's header, or else the usual ones of so many numbers."""
+    hint = 'name them by --joints joints.json: {"joints": [...], "channels": ["x", "y", ...]}'
+    if not {"x", "y"} <= {*(names or "xy")} or not {*names} <= {*CHANNEL_ORDER}:
+        expected = "x, y and maybe z and score"
+        raise InputError(
+            f"{path}: expected the channels {expected}, found {', '.join(names)}", hint=hint
+        )
+    if not names and count == 3 and skeleton and skeleton.picture:
+        raise InputError(f"{path}: 3 numbers per joint, x, y and z or a score", hint=hint)
+    if not names and count not in CHANNELS:
+        raise InputError(f"{path}: {count} numbers per joint, expected 2 or 3", hint=hint)
+    return names or CHANNELS[count]
 
 
 @cache

@@ -1,7 +1,8 @@
 """The skeleton of your own recordings, described in a small JSON or TOML file.
 
     {"joints": ["hip", "head", "hand"], "bones": [["head", "hip"], ["hand", "head"]],
-     "center": "hip", "channels": ["x", "y"], "picture": [1920, 1080]}
+     "center": "hip", "channels": ["x", "y"], "picture": [1920, 1080], "y_down": true,
+     "frame_rate": 30}
 
 Only `joints` is required. A bone is [child, parent], by name or by index from 0.
 """
@@ -13,11 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skelnas.data.readers.base import CHANNEL_ORDER, channel_name, fold_name
 from skelnas.data.readers.files import read_bytes, read_json
-from skelnas.errors import InputError
+from skelnas.errors import InputError, shown
 
-KEYS = ("joints", "bones", "center", "channels", "picture")
+KEYS = ("joints", "bones", "center", "channels", "picture", "y_down", "frame_rate")
+MAX_BYTES = 2 << 20
+MAX_DOTS = 200
+"""In a line of TOML: parsing a dotted key takes memory that grows with the square of its parts."""
 MAX_JOINTS = 10_000
+MAX_FRAME_RATE = 10_000
 MAX_NAME_CHARS = 100
 
 
@@ -29,8 +35,11 @@ class Skeleton:
         joints: names in the order of the data.
         bones: (child, parent) pairs of joint indices.
         center: index of the joint that clips are centred on.
-        channels: names of the numbers of a joint; empty if the file has none.
+        channels: standard names of the numbers of a joint in the order of data without names;
+            empty if the file has none.
         picture: width and height in pixels to divide x and y by.
+        y_down: whether y grows downwards; None if the file does not say.
+        frame_rate: frames per second.
     """
 
     joints: tuple[str, ...]
@@ -38,25 +47,25 @@ class Skeleton:
     center: int | None = None
     channels: tuple[str, ...] = ()
     picture: tuple[float, float] | None = None
+    y_down: bool | None = None
+    frame_rate: float | None = None
 
 
 def read_skeleton(path: Path) -> Skeleton:
     """Read and validate the file. Raises InputError that names the file, the key and the value."""
-    content = _read_toml(path) if path.suffix.lower() == ".toml" else read_json(path)
+    content = _read_toml(path) if path.suffix.lower() == ".toml" else read_json(path, MAX_BYTES)
     if not isinstance(content, dict) or not content.get("joints"):
         raise InputError(f"{path}: expected an object with a list of names under 'joints'")
     for key in content:
         if key not in KEYS:
             raise InputError(f"{path}: unknown key {key[:40]!r}, expected {', '.join(KEYS)}")
     joints = _names(path, "joints", content["joints"])
-    channels = _names(path, "channels", content.get("channels", []))
+    channels = _channels(path, content.get("channels", []))
     bones = content.get("bones", [])
     if not isinstance(bones, list) or any(not _is_pair(bone) for bone in bones):
         raise InputError(f"{path}: expected 'bones' to be a list of pairs, [child, parent]")
     pairs = tuple((_joint(path, joints, a), _joint(path, joints, b)) for a, b in bones)
-    for child, parent in pairs:
-        if child == parent:
-            raise InputError(f"{path}: a bone from {joints[child]!r} to itself")
+    _check_tree(path, joints, pairs)
     center = content.get("center")
     picture = content.get("picture")
     if picture is not None and (
@@ -64,18 +73,33 @@ def read_skeleton(path: Path) -> Skeleton:
         or any(type(side) not in (int, float) or not 0 < side < 1e9 for side in picture)
     ):
         raise InputError(f"{path}: expected 'picture' to be [width, height] in pixels")
+    y_down, frame_rate = content.get("y_down"), content.get("frame_rate")
+    if y_down is not None and not isinstance(y_down, bool):
+        raise InputError(f"{path}: expected 'y_down' to be true or false, found {shown(y_down)}")
+    if frame_rate is not None and (
+        type(frame_rate) not in (int, float) or not 0 < frame_rate <= MAX_FRAME_RATE
+    ):
+        raise InputError(
+            f"{path}: expected 'frame_rate' to be frames per second, found {shown(frame_rate)}"
+        )
     return Skeleton(
         joints,
         pairs,
         None if center is None else _joint(path, joints, center),
         channels,
         None if picture is None else (float(picture[0]), float(picture[1])),
+        y_down,
+        None if frame_rate is None else float(frame_rate),
     )
 
 
 def _read_toml(path: Path) -> Any:
+    data = read_bytes(path, MAX_BYTES)
+    for number, line in enumerate(data.splitlines(), start=1):
+        if line.count(b".") > MAX_DOTS:
+            raise InputError(f"{path}: line {number}: expected at most {MAX_DOTS} dots")
     try:
-        return tomllib.loads(read_bytes(path).decode("utf-8"))
+        return tomllib.loads(data.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: expected TOML: {error}") from None
 
@@ -87,10 +111,46 @@ def _names(path: Path, key: str, names: Any) -> tuple[str, ...]:
         )
     if len(names) > MAX_JOINTS:
         raise InputError(f"{path}: {len(names)} {key}, expected at most {MAX_JOINTS}")
+    folded: set[str] = set()
     for name in names:
-        if names.count(name) > 1:
+        if fold_name(name) in folded:
             raise InputError(f"{path}: {key!r} has {name!r} twice")
+        folded.add(fold_name(name))
     return tuple(names)
+
+
+def _channels(path: Path, names: Any) -> tuple[str, ...]:
+    """Return the standard names of the channels, in the order of the file."""
+    channels = tuple(map(channel_name, _names(path, "channels", names)))
+    if len(set(channels)) < len(channels):
+        raise InputError(f"{path}: 'channels' has two names of the same, found {', '.join(names)}")
+    if channels and not set(CHANNEL_ORDER[:2]) <= set(channels):
+        raise InputError(f"{path}: expected x and y among 'channels', found {', '.join(names)}")
+    return channels
+
+
+def _check_tree(path: Path, joints: tuple[str, ...], bones: tuple[tuple[int, int], ...]) -> None:
+    """Raise InputError if a joint has two parents, or bones go in a circle."""
+    parents: dict[int, int] = {}
+    for child, parent in bones:
+        if child == parent:
+            raise InputError(f"{path}: a bone from {joints[child]!r} to itself")
+        if child in parents:
+            raise InputError(
+                f"{path}: two bones of the child {joints[child]!r}, expected one",
+                hint="a bone is [child, parent]",
+            )
+        parents[child] = parent
+    done: set[int] = set()
+    for child in parents:
+        path_up: dict[int, None] = {}
+        joint = child
+        while joint in parents and joint not in done:
+            if joint in path_up:
+                raise InputError(f"{path}: the bones of {joints[joint]!r} go in a circle")
+            path_up[joint] = None
+            joint = parents[joint]
+        done.update(path_up)
 
 
 def _is_name(name: Any) -> bool:
@@ -103,8 +163,9 @@ def _is_pair(value: Any) -> bool:
 
 def _joint(path: Path, joints: tuple[str, ...], value: Any) -> int:
     """Return the index of a joint, given its name or its index."""
-    if isinstance(value, str) and value in joints:
-        return joints.index(value)
+    names = [fold_name(joint) for joint in joints] if isinstance(value, str) else []
+    if names and fold_name(value) in names:
+        return names.index(fold_name(value))
     if type(value) is int and 0 <= value < len(joints):
         return value
     raise InputError(

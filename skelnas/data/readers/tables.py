@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import math
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,58 +17,102 @@ from skelnas.errors import InputError
 
 DELIMITERS = (",", ";", "\t")
 MAX_CELL_CHARS = 1000
+MAX_COLUMNS = 65_536
+MAX_LINES = 1 << 21
+"""Twenty hours of frames, or eight times the clips of Kinetics."""
+UNKNOWN = frozenset(("", "nan", "-nan", "+nan", "na", "n/a", "#n/a", "<na>", "null", "none"))
+"""How cells without a number are written, in small letters."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Row(NamedTuple):
-    """The stripped cells of a row, and the line of the file on which it ends."""
+    """The stripped cells of a row.
+
+    Attributes:
+        line: the line of the file on which it ends.
+        cells: at least one.
+        after_blank: whether a blank line comes right before it.
+    """
 
     line: int
     cells: list[str]
+    after_blank: bool
 
 
 def read_table(path: Path) -> list[Row]:
-    """Read all rows that are not blank.
+    """Read all rows that are not empty; otherwise like `read_rows`."""
+    rows = [row for row in read_rows(path) if any(row.cells)]
+    if not rows:
+        raise InputError(f"{path}: expected a table, found an empty file")
+    return rows
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Read the rows one by one, also those of empty cells; blank lines are no rows.
 
     The delimiter is a comma, semicolon or tab, whichever the first line has most of.
 
     Raises:
-        InputError: names the file, the line and what is wrong; also if there are no rows.
+        InputError: names the file, the line and what is wrong.
     """
-    data = read_bytes(path)
+    # Windows makes \r\r\n of the \r\n of Python's csv module.
+    data = read_bytes(path).replace(b"\r\r\n", b"\r\n").rstrip(b"\r\n")
+    num_lines = 1 + max(data.count(b"\n"), data.count(b"\r"))
+    if num_lines > MAX_LINES:
+        raise InputError(f"{path}: {num_lines:,} lines, expected at most {MAX_LINES:,}")
+    _check_encoding(path, data)
+    first = data.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")[0]
+    delimiter = max(DELIMITERS, key=lambda delimiter: first.count(delimiter.encode()))
+    lines = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
+    reader = csv.reader(_narrow(path, lines, delimiter), delimiter=delimiter, strict=True)
+    after_blank = False
     try:
-        text = data.decode("utf-8-sig")
+        for cells in reader:
+            if not cells or (len(cells) == 1 and cells[0].isspace()):
+                after_blank = True
+                continue
+            stripped = [cell.strip() for cell in cells]
+            _check_cells(path, reader.line_num, stripped)
+            yield Row(reader.line_num, stripped, after_blank)
+            after_blank = False
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num}: expected CSV: {error}") from None
+
+
+def _check_encoding(path: Path, data: bytes) -> None:
+    try:
+        data.isascii() or data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(
             f"{path}: line {line}: expected text in UTF-8, found the byte {data[error.start]:#04x}",
             hint="save the table as 'CSV UTF-8'",
         ) from None
-    first = text.lstrip().partition("\n")[0]
-    delimiter = max(DELIMITERS, key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[Row] = []
-    try:
-        for cells in reader:
-            stripped = [cell.strip() for cell in cells]
-            for column, cell in enumerate(stripped, start=1):
-                if len(cell) > MAX_CELL_CHARS or _CONTROL.search(cell):
-                    raise InputError(
-                        f"{path}: line {reader.line_num}, column {column}: expected plain text of "
-                        f"at most {MAX_CELL_CHARS} characters, found {cell[:40]!r}"
-                    )
-            if any(stripped):
-                rows.append(Row(reader.line_num, stripped))
-    except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num}: expected CSV: {error}") from None
-    if not rows:
-        raise InputError(f"{path}: expected a table, found an empty file")
-    return rows
+
+
+def _narrow(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[str]:
+    """Yield the lines, unless one has too many cells."""
+    for number, line in enumerate(lines, start=1):
+        if line.count(delimiter) >= MAX_COLUMNS:
+            raise InputError(f"{path}: line {number}: expected at most {MAX_COLUMNS:,} cells")
+        yield line
+
+
+def _check_cells(path: Path, line: int, cells: list[str]) -> None:
+    text = "".join(cells)
+    if len(text) <= MAX_CELL_CHARS and not _CONTROL.search(text):
+        return
+    for column, cell in enumerate(cells, start=1):
+        if len(cell) > MAX_CELL_CHARS or _CONTROL.search(cell):
+            raise InputError(
+                f"{path}: line {line}, column {column}: expected plain text of "
+                f"at most {MAX_CELL_CHARS} characters, found {cell[:40]!r}"
+            )
 
 
 def check_widths(path: Path, rows: list[Row], width: int) -> None:
     """Raise InputError unless all rows have `width` cells."""
-    for line, cells in rows:
+    for line, cells, _ in rows:
         if len(cells) != width:
             raise InputError(f"{path}: line {line}: expected {width} cells, found {len(cells)}")
 
@@ -84,8 +132,28 @@ def parse_integer(text: str, first: int, end: int) -> int | None:
 
 
 def parse_number(text: str) -> float | None:
-    """Parse a number in Python's notation, including nan and inf; return None if it is not."""
+    """Parse a number in Python's notation, also inf; NaN if it is unknown; None if it is neither.
+
+    A finite number that is too large for a float is none.
+    """
+    if text.casefold() in UNKNOWN:
+        return math.nan
     try:
-        return float(text) if text.isascii() and "_" not in text else None
+        number = float(text) if text.isascii() and "_" not in text else None
     except ValueError:
         return None
+    if number is not None and math.isinf(number) and any(map(str.isdigit, text)):
+        return None
+    return number
+
+
+def parse_numbers(cells: list[str]) -> list[float] | None:
+    """Parse the cells of a row like `parse_number`; return None if one is no number."""
+    text = "".join(cells)
+    if text.isascii() and "_" not in text:
+        with suppress(ValueError):
+            numbers = [float(cell) if cell else math.nan for cell in cells]
+            if math.inf not in numbers and -math.inf not in numbers:
+                return numbers
+    slowly = [parse_number(cell) for cell in cells]
+    return None if None in slowly else [number for number in slowly if number is not None]

@@ -54,6 +54,14 @@ class Origin:
                 return float(width), float(height)
         return None
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels of arrays without names, in their order."""
+        match self.rule.get("channels"):
+            case [*names] if all(isinstance(name, str) for name in names):
+                return tuple(names)
+        return self.layout.channels
+
 
 def read_unlabelled(path: Path, origin: Origin) -> Recording:
     """Read one file in the way of the source.
@@ -95,6 +103,7 @@ def _read(path: Path, origin: Origin) -> Poses:
         origin.layout,
         origin.max_persons,
         origin.picture,
+        origin.channels,
         joints_note=f", as in the {origin.source} clips that the model was trained on",
     )
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from skelnas.data.readers.clip_files import MAX_NUMBERS, read_clip
+from skelnas.data.readers.clip_files import read_clip
 from skelnas.data.readers.npy import read_npy
 from skelnas.errors import InputError
 
@@ -207,9 +207,9 @@ def test_csv_with_missing_persons_and_frames(tmp_path):
 
 
 def test_csv_without_a_header_needs_the_number_of_joints(tmp_path):
-    path = write(tmp_path, "1,2,3,4\n5,6,7,8\n")
+    path = write(tmp_path, "1,2,3,9\n5,6,7,8\n")
     np.testing.assert_array_equal(
-        read_clip(path, num_joints=2).poses, [[[[1, 2], [3, 4]], [[5, 6], [7, 8]]]]
+        read_clip(path, num_joints=2).poses, [[[[1, 2], [3, 9]], [[5, 6], [7, 8]]]]
     )
     assert "line 1: expected a header such as frame,hip_x" in message(read_clip, path)
     assert "line 1: 4 columns, expected a multiple of the 3 joints" in message(read_clip, path, 3)
@@ -219,7 +219,7 @@ def test_csv_without_a_header_needs_the_number_of_joints(tmp_path):
     ("text", "expected"),
     [
         ("", "expected a table, found an empty file"),
-        ("\n , \n", "expected a table, found an empty file"),
+        ("\n , \n", "line 2: a blank line before it, which may be a frame or not"),
         ("a_x,a_y\n", "line 1: expected rows below the header, found none"),
         ("a_x,time\n1,2\n", "line 1, column 2: expected frame, person or a joint and its channel"),
         ("a_x,_y\n1,2\n", "line 1, column 2: expected frame, person or a joint and its channel"),
@@ -227,14 +227,14 @@ def test_csv_without_a_header_needs_the_number_of_joints(tmp_path):
         ("frame,person\n1,2\n", "line 1: expected columns of joints, such as hip_x,hip_y,hip_z"),
         ("a_x,a_y,b_x\n1,2,3\n", "line 1: expected a column b_y, found none"),
         ("person,a_x\n1,2\n", "line 1: expected a column frame along with person"),
-        ("a_x,a_y\n\n1,2\n1\n", "line 4: expected 2 cells, found 1"),
+        ("a_x,a_y\n1,2\n1\n", "line 3: expected 2 cells, found 1"),
         ("a_x,a_y\n1,2,3\n", "line 2: expected 2 cells, found 3"),
         ("a_x,a_y\n1,2\n1,two\n", "line 3, column a_y: expected a number, found 'two'"),
         ("a_x,a_y\n1,1_0\n", "line 2, column a_y: expected a number, found '1_0'"),
         ("frame,a_x\n1.5,1\n", "line 2, column frame: expected a whole number from 0, found '1.5'"),
         ("frame,a_x\n-1,1\n", "line 2, column frame: expected a whole number from 0, found '-1'"),
         ("frame,a_x\n3,1\n3,1\n", "line 3: frame 3 of person 0 is already in line 2"),
-        (f"frame,a_x\n0,1\n{MAX_NUMBERS},1\n", "expected at most 33,554,432 numbers, found (1, "),
+        ("frame,a_x\n0,1\n200000,1\n", "frames 0 to 200000, expected at most 100,000 absent ones"),
         ('a_x,a_y\n"1,2\n', "expected CSV: unexpected end of data"),
         (b"a_x,a_y\n1,\xff\n", "line 2: expected text in UTF-8, found the byte 0xff"),
         ("a_x,a_y\n1,\0\n", "line 2, column 2: expected plain text of at most 1000"),

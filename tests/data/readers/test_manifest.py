@@ -178,15 +178,15 @@ def test_absent_persons_and_unknown_joints(folder):
 def test_joints_and_channels_of_the_header_are_kept_and_compared(folder):
     clips = folder / "clips"
     (clips / "a.csv").write_text("hip_x,hip_y,head_x,head_y\n1,2,3,4\n")
-    (clips / "b.csv").write_text("head_x,head_y,hip_x,hip_y\n1,2,3,4\n")
-    (clips / "c.csv").write_text("hip_u,hip_v,head_u,head_v\n1,2,3,4\n")
+    (clips / "b.csv").write_text("Head_Y,Head_X,foot_x,foot_y\n1,2,3,4\n")
+    (clips / "c.csv").write_text("hip_u,hip_w,head_u,head_w\n1,2,3,4\n")
     source = Manifest(table(folder, *(line.replace("npy", "csv") for line in LINES)))
     assert (source.layout.joints, source.layout.channels) == (("hip", "head"), ("x", "y"))
     first, second, third = source.catalogue().items
     assert source.read(first).poses.tolist() == [[[[1, 2], [3, 4]]]]
-    expected = f"{second}: expected the joints hip, head, found head, hip"
+    expected = f"{second}: expected the joints hip, head, found Head, foot"
     assert message(source.read, second) == expected
-    assert message(source.read, third) == f"{third}: expected the channels x, y, found u, v"
+    assert message(source.read, third) == f"{third}: expected the channels x, y, found u, w"
 
 
 @pytest.mark.parametrize(
@@ -255,11 +255,13 @@ FULL = {
     "center": "hip",
     "channels": ["x", "y"],
     "picture": [100, 50],
+    "y_down": False,
+    "frame_rate": 25,
 }
 
 
 def test_joints_in_json_and_toml(tmp_path):
-    expected = Skeleton(("hip", "head"), ((1, 0),), 0, ("x", "y"), (100.0, 50.0))
+    expected = Skeleton(("hip", "head"), ((1, 0),), 0, ("x", "y"), (100.0, 50.0), False, 25.0)
     assert read_skeleton(joints(tmp_path, FULL)) == expected
     toml = "\n".join(f"{key} = {json.dumps(value)}" for key, value in FULL.items())
     assert read_skeleton(joints(tmp_path, toml, "joints.toml")) == expected
@@ -273,13 +275,14 @@ def test_joints_give_the_layout_and_pictures_the_scale(folder):
     source = Manifest(table(folder, LINES[0]), joints(folder, FULL))
     assert source.layout.joints == ("hip", "head")
     assert (source.layout.bones, source.layout.center_joint) == (((1, 0),), 0)
+    assert (source.layout.y_down, source.layout.frame_rate) == (False, 25)
     (recording,) = read_all(source)
     assert recording.poses.tolist() == [[[[0, 0.5], [0.5, 0]], [[0, 0], [-0.25, -0.5]]]]
     assert source.rule["coordinates"].startswith("x / 100 - 0.5, y / 50 - 0.5")
 
 
 def test_rows_without_a_header_need_the_file_of_joints(folder):
-    (folder / "clips" / "a.csv").write_text("1,2,3,4\n5,6,7,8\n")
+    (folder / "clips" / "a.csv").write_text("1,2,3,9\n5,6,7,8\n")
     path = table(folder, "clips/a.csv,wave,1,1,train")
     source = Manifest(path, joints(folder, {"joints": ["hip", "head"]}))
     assert source.layout.channels == ("x", "y")
@@ -300,7 +303,15 @@ def test_unnamed_channels_are_reported(folder):
         ({"joints": []}, "expected an object with a list of names under 'joints'"),
         ({"joints": ["hip", 3]}, "expected 'joints' to be a list of names"),
         ({"joints": ["hip", "hip"]}, "'joints' has 'hip' twice"),
+        ({"joints": ["hip", "Hip"]}, "'joints' has 'Hip' twice"),
         ({"names": []}, "unknown key 'names', expected joints, bones, center, channels, picture"),
+        ({"bones": [["hip", "head"], ["head", "hip"]]}, "the bones of 'hip' go in a circle"),
+        ({"bones": [["hip", "head"], [0, 1]]}, "two bones of the child 'hip', expected one"),
+        ({"channels": ["score", "conf"]}, "'channels' has two names of the same"),
+        ({"channels": ["x", "z"]}, "expected x and y among 'channels', found x, z"),
+        ({"y_down": 1}, "expected 'y_down' to be true or false, found 1"),
+        ({"frame_rate": 0}, "expected 'frame_rate' to be frames per second, found 0"),
+        ({"frame_rate": True}, "expected 'frame_rate' to be frames per second, found True"),
         ({"bones": [["head"]]}, "expected 'bones' to be a list of pairs, [child, parent]"),
         ({"bones": [["head", "foot"]]}, "'foot' is not a joint, expected one of hip, head"),
         ({"bones": [[0, 2]]}, "'2' is not a joint"),
