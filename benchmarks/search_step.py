@@ -123,7 +123,8 @@ def measure_engines(
     args: argparse.Namespace, batch_size: int, order: Order
 ) -> list[dict[str, Any]]:
     """Compare and time all engines in turns; return one record an engine."""
-    why_not = triton.why_not(torch.device(args.device))
+    cells = triton.Cells(SPACES[args.space], tuple(args.channels * n for n in (1, 2, 4)), 4)
+    why_not = triton.why_not(torch.device(args.device), cells, tf32=False)
     if why_not:
         print(f"without the Triton engine: {why_not}", file=sys.stderr)
     engines = [engine for engine in ENGINES if engine != "triton" or not why_not]

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from skelnas.config import SearchSettings
-from skelnas.engine import ENGINES, triton
+from skelnas.engine import ENGINES
+from skelnas.engine.choice import why_not_triton
 from skelnas.engine.reference import Weights
 from skelnas.errors import SkelnasError
 from skelnas.genotype import NUM_INPUT_NODES
 from skelnas.models.ops import make_op, op_stride
-from skelnas.nas.supernet import choose_engine
+from skelnas.nas.supernet import choose_engine, demands
 from skelnas.primitives import candidates
 
 CELL = (3, 4, 9, 7)
@@ -70,7 +71,7 @@ def compare_engines(settings: SearchSettings, device: torch.device) -> str:
                         hint="use --engine reference; please report this with the versions",
                     )
                 max_difference = max(max_difference, difference)
-    reason = triton.why_not(device)
+    reason = why_not_triton(demands(settings))
     return (
         f"{', '.join(names)}: equal in float64 on {device}, to {max_difference:.0e} (relative); "
         f"triton: {f'not used, {reason}' if reason else 'equal in float32'}"

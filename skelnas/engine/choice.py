@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,17 +16,17 @@ class Demands:
     """What a search demands of its engine.
 
     Attributes:
-        primitives: the candidate operation ids.
-        max_channels: channels of the widest cell.
+        cells: the supernet's.
         device: the device that the search runs on.
+        tf32: whether products may round their inputs to TF32.
         second_derivative: whether cells are differentiated twice.
         bfloat16: whether cells are evaluated in bfloat16.
         sync_batch_norm: whether batch statistics span several ranks.
     """
 
-    primitives: Sequence[str]
-    max_channels: int
+    cells: triton.Cells
     device: torch.device
+    tf32: bool = False
     second_derivative: bool = False
     bfloat16: bool = False
     sync_batch_norm: bool = False
@@ -60,13 +59,19 @@ def choose(requested: str, demands: Demands) -> EngineChoice:
         return EngineChoice("reference", "" if requested == "reference" else reason)
     if requested in ("reference", "fused"):
         return EngineChoice(requested)
-    reason = triton.uncovered(demands.primitives, demands.max_channels)
-    reason = reason or triton.why_not(demands.device)
+    reason = why_not_triton(demands)
     if reason and requested == "triton":
         raise UsageError(
             f"--engine triton cannot be used: {reason}", hint="--engine fused works everywhere"
         )
     return EngineChoice("fused", reason) if reason else EngineChoice("triton")
+
+
+def why_not_triton(demands: Demands) -> str:
+    """Return why the Triton engine cannot be used, or nothing; see `triton.why_not`."""
+    cells = demands.cells
+    reason = triton.uncovered(cells.primitives, max(cells.widths))
+    return reason or triton.why_not(demands.device, cells, demands.tf32)
 
 
 def _why_only_reference(demands: Demands) -> str:

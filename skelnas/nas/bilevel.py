@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -186,6 +186,11 @@ class CudaGraphStep:
         self._graphs: dict[BatchShapes, _CudaGraph] = {}
         self._can_record = True
 
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        """The stream of rehearsals and recordings: libraries keep workspaces for each stream."""
+        return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
     def __call__(self, training: Batch, validation: Batch) -> Tensor:
         """Take one step."""
         batches = training, validation
@@ -194,25 +199,28 @@ class CudaGraphStep:
             return self._graphs[shapes].replay(batches)
         if not self._can_record or self._num_warmup_steps[shapes] < NUM_WARMUP_STEPS:
             self._num_warmup_steps[shapes] += 1
-            return on_side_stream(self._step, batches)
+            return on_side_stream(self._step, batches, self._stream)
         try:
-            self._graphs[shapes] = _CudaGraph(self._step, batches)
-        except RuntimeError as error:
+            self._graphs[shapes] = _CudaGraph(self._step, batches, self._stream)
+        except Exception as error:  # those of Triton are not RuntimeErrors
             if is_out_of_memory(error):
                 raise
             self._can_record = False
-            reason = str(error).splitlines()[0]
-            note(f"the step cannot be recorded as a CUDA graph and runs eagerly: {reason}")
+            first_line, *_ = str(error).splitlines() or [""]
+            note(
+                "the step cannot be recorded as a CUDA graph and runs eagerly: "
+                f"{type(error).__name__}: {first_line}"
+            )
         return self(training, validation)
 
 
 class _CudaGraph:
     """One recorded step and the tensors it reads its batches from."""
 
-    def __init__(self, step: Step, batches: tuple[Batch, Batch]) -> None:
+    def __init__(self, step: Step, batches: tuple[Batch, Batch], stream: torch.cuda.Stream) -> None:
         self._inputs = [Batch(b.x.clone(), b.labels.clone(), b.num_clips) for b in batches]
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):  # records; computes nothing
+        with torch.cuda.graph(self._graph, stream=stream):  # records; computes nothing
             self._output = step(self._inputs[0], self._inputs[1])
 
     def replay(self, batches: tuple[Batch, Batch]) -> Tensor:
@@ -224,10 +232,9 @@ class _CudaGraph:
         return self._output.clone()
 
 
-def on_side_stream(step: Step, batches: tuple[Batch, Batch]) -> Tensor:
+def on_side_stream(step: Step, batches: tuple[Batch, Batch], stream: torch.cuda.Stream) -> Tensor:
     """Take a step on a side stream, as CUDA requires of the steps before a recording."""
     main = torch.cuda.current_stream()
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(main)
     with torch.cuda.stream(stream):
         output = step(*batches)

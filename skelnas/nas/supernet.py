@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from skelnas.config import SearchSettings
 from skelnas.engine import ENGINES
 from skelnas.engine.choice import Demands, EngineChoice, choose
+from skelnas.engine.triton import Cells
 from skelnas.genotype import NUM_INPUT_NODES
 from skelnas.models.ops import make_op, make_preprocessing, op_stride
 from skelnas.models.stack import CellSpec, cell_specs, make_stem, output_channels
@@ -34,17 +35,22 @@ def choose_engine(settings: SearchSettings) -> EngineChoice:
     Raises:
         UsageError: the requested engine cannot do what the settings demand.
     """
+    return choose(settings.engine, demands(settings))
+
+
+def demands(settings: SearchSettings) -> Demands:
+    """Return what a search demands of its engine."""
     layout = settings.channels, settings.layers, settings.nodes, settings.nodes
     cuda = settings.device in ("auto", "cuda") and torch.cuda.is_available()
-    demands = Demands(
-        primitives=candidates(settings.space),
-        max_channels=max(spec.channels for spec in cell_specs(*layout)),
+    widths = sorted({spec.channels for spec in cell_specs(*layout)})
+    return Demands(
+        cells=Cells(candidates(settings.space), tuple(widths), settings.nodes),
         device=torch.device("cuda" if cuda else "cpu"),
+        tf32=settings.precision == "tf32",
         second_derivative=settings.hessian == "exact" and settings.order == "second",
         bfloat16=settings.precision == "bf16",
         sync_batch_norm=settings.batch_norm == "sync" and distributed.world_size() > 1,
     )
-    return choose(settings.engine, demands)
 
 
 class MixedCell(nn.Module):

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from skelnas.config import Precision, SearchSettings
 from skelnas.engine import ENGINES, reference, triton
+from skelnas.engine.choice import why_not_triton
 from skelnas.errors import UsageError
-from skelnas.nas.supernet import choose_engine
+from skelnas.nas.supernet import choose_engine, demands
 from skelnas.primitives import SPACES
 from skelnas.runtime import devices
 
@@ -203,15 +204,78 @@ def test_a_second_derivative_is_refused() -> None:
         once.sum().backward()
 
 
-def test_the_check_of_a_device_finds_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not NATIVE:
-        monkeypatch.setattr(check, "SHAPE", (1, 2, 2, 3))
-        monkeypatch.setattr(check, "PRIMITIVES", ("skip_connect", "conv_3x3"))
-        monkeypatch.setattr(check, "NODES", 1)
-    assert check.largest_error(DEVICE) < triton.TOLERANCE
+CHECKED = triton.Cells(("skip_connect",), (2, 3), num_nodes=1)
+
+
+@pytest.fixture
+def _small_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "SIZE", (2, 4, 3))
+
+
+@pytest.mark.usefixtures("_small_check")
+@pytest.mark.parametrize(("width", "reduction"), [(2, False), (3, True)])
+def test_the_check_of_a_device_finds_an_error_in_any_cell(
+    monkeypatch: pytest.MonkeyPatch, width: int, reduction: bool
+) -> None:
     right = mixed_cell.evaluate
-    monkeypatch.setattr(check, "evaluate", lambda *args: 1.01 * right(*args))
-    assert check.largest_error(DEVICE) > triton.TOLERANCE
+
+    def wrong_once(inputs: tuple[Tensor, Tensor], *args: Any) -> Tensor:
+        is_wrong = inputs[0].shape[1] == width and args[-1] == reduction
+        return (1.01 if is_wrong else 1) * right(inputs, *args)
+
+    assert check.largest_error(DEVICE, CHECKED) < triton.TOLERANCES[False]
+    monkeypatch.setattr(check, "evaluate", wrong_once)
+    assert check.largest_error(DEVICE, CHECKED) > triton.TOLERANCES[False]
+
+
+@pytest.mark.usefixtures("_small_check")
+def test_the_check_covers_every_precision_of_the_search(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    precisions = set()
+    new_setting = mixed_cell._setting
+
+    def noted(*args: Any) -> Any:
+        setting = new_setting(*args)
+        precisions.add(setting.precision)
+        return setting
+
+    monkeypatch.setattr(mixed_cell, "_setting", noted)
+    for tf32, expected in ((False, {"ieee"}), (True, {"ieee", "tf32"})):
+        with devices.precision("fp32"):
+            command = ["check", str(DEVICE), json.dumps(CHECKED), json.dumps(tf32)]
+            monkeypatch.setattr(sys, "argv", command)
+            check.main()
+        assert precisions == expected
+        assert len(json.loads(capsys.readouterr().out)) == 1 + tf32
+
+
+def test_a_failure_of_the_check_in_another_process_is_the_reason() -> None:
+    reason = triton.checked(DEVICE, CHECKED._replace(primitives=("unknown",)), tf32=False)
+    assert reason == "its kernels fail here: KeyError: 'unknown'"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        ("a line\n[[false, 1e-5], [true, 1e-2]]", ""),
+        ("[[false, 1e-2], [true, 1e-2]]", "its kernels compute something else here: an error of"),
+        ("[[false, 1e-5], [true, NaN]]", "its kernels compute something else here: an error of"),
+        (subprocess.TimeoutExpired("check", 900), "its kernels did not finish a check in 900"),
+    ],
+)
+def test_the_check_of_a_device_is_judged_by_its_errors(
+    monkeypatch: pytest.MonkeyPatch, outcome: str | Exception, reason: str
+) -> None:
+    def run(*_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return subprocess.CompletedProcess([], 0, outcome, "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    found = triton.checked(DEVICE, CHECKED, tf32=True)
+    assert found.startswith(reason)
+    assert bool(found) == bool(reason)
 
 
 @pytest.mark.skipif(NATIVE, reason="CUDA is there")
@@ -226,7 +290,7 @@ def test_without_cuda_the_fused_engine_is_used_and_triton_is_refused() -> None:
 
 @pytest.mark.skipif(not NATIVE, reason="needs a CUDA device")
 def test_with_cuda_the_engine_is_used() -> None:
-    assert triton.why_not(DEVICE) == ""
+    assert why_not_triton(demands(SearchSettings())) == ""
     assert choose_engine(SearchSettings()).name == "triton"
 
 

@@ -1,34 +1,28 @@
-"""Check the kernels on a device against the reference, with a small random cell."""
+"""Check the kernels on a device against the reference, with small random cells.
+
+    python -m skelnas.engine.triton.check DEVICE CELLS TF32
+
+prints the largest error, without and perhaps with TF32; see `skelnas.engine.triton.checked`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import sys
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from skelnas.engine import reference
+from skelnas.engine.triton import Cells
 from skelnas.engine.triton.layout import CONNECTIONS, CONVOLUTIONS
 from skelnas.engine.triton.mixed_cell import evaluate
 from skelnas.engine.wiring import NUM_INPUTS
 
-PRIMITIVES = (
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "conv_3x3",
-    "sep_conv_3x3",
-    "dil_conv_3x3",
-    "se_connect",
-)
-"""One of each kind."""
-
-NODES = 2
-
-SHAPE = (3, 16, 19, 13)
-"""N, C, T, V: odd sizes, and several tiles per clip."""
+SIZE = (3, 19, 13)
+"""N, T, V: odd sizes, and several tiles per clip."""
 
 
 class Cell(NamedTuple):
@@ -95,25 +89,65 @@ def weight_shapes(op: str, channels: int, strided: bool) -> list[tuple[int, ...]
     return [(c, 1, size, size), (c, c, 1, 1)] * stages or [(c, c, size, size)]
 
 
-def largest_error(device: torch.device) -> float:
+def largest_error(device: torch.device, cells: Cells) -> float:
     """Return the largest error of the outputs and gradients of the kernels on a device.
 
-    Errors are relative to the norm of the reference's result in float64.
+    All widths and both kinds of cells are checked. Errors are relative to the norm of the
+    reference's result in float64.
     """
-    errors = [0.0]
-    for reduction in (False, True):
-        found = []
-        for dtype in (torch.float32, torch.float64):
-            cell = make_cell(PRIMITIVES, SHAPE, reduction, NODES, device, dtype)
-            run = evaluate if dtype == torch.float32 else reference.cell
-            out = run(cell.inputs, cell.op_weights, cell.primitives, cell.weights, reduction)
-            upstream = torch.linspace(-1, 1, out.numel(), device=device, dtype=dtype).sin()
-            gradients = torch.autograd.grad(
-                out, cell.leaves, upstream.view_as(out), allow_unused=True, materialize_grads=True
-            )
-            found.append([out.detach(), *gradients])
-        errors += [
-            ((one - other).norm() / other.norm().clamp_min(1e-12)).item()
-            for one, other in zip(*found, strict=True)
-        ]
+    errors = [
+        error
+        for width in cells.widths
+        for reduction in (False, True)
+        for error in _errors(device, cells, width, reduction)
+    ]
     return max(errors, key=lambda error: float("inf") if error != error else error)
+
+
+def _errors(device: torch.device, cells: Cells, width: int, reduction: bool) -> list[float]:
+    n, t, v = SIZE
+    exact, coarse = (
+        make_cell(cells.primitives, (n, width, t, v), reduction, cells.num_nodes, device, dtype)
+        for dtype in (torch.float64, torch.float32)
+    )
+    expected = _differentiate(reference.cell, exact, exact.leaves)
+    found = _differentiate(evaluate, coarse, coarse.leaves)
+    for weight in coarse.leaves[3:]:  # other kernels
+        weight.requires_grad_(False)
+    found += _differentiate(evaluate, coarse, coarse.leaves[:3])
+    return [
+        ((one - other).norm() / other.norm().clamp_min(1e-12)).item()
+        for one, other in zip(found, expected + expected[:4], strict=True)
+    ]
+
+
+def _differentiate(
+    run: Callable[..., Tensor], cell: Cell, leaves: Sequence[Tensor]
+) -> list[Tensor]:
+    """Return a cell's output and the gradients of some leaves."""
+    out = run(cell.inputs, cell.op_weights, cell.primitives, cell.weights, cell.reduction)
+    upstream = torch.linspace(-1, 1, out.numel(), device=out.device, dtype=out.dtype).sin()
+    gradients = torch.autograd.grad(
+        out, leaves, upstream.view_as(out), allow_unused=True, materialize_grads=True
+    )
+    return [out.detach(), *gradients]
+
+
+def main() -> None:
+    """Print pairs of whether TF32 was allowed and the largest error, as JSON."""
+    device, cells, tf32 = torch.device(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3] == "true"
+    primitives, widths, num_nodes = cells
+    errors = []
+    for rounded in (False, True)[: 1 + tf32]:
+        torch.backends.cuda.matmul.allow_tf32 = rounded
+        try:
+            errors.append((rounded, largest_error(device, Cells(primitives, widths, num_nodes))))
+        except Exception as failure:  # whatever a compiler or driver raises
+            first, *_, last = 2 * (str(failure).strip().splitlines() or [""])
+            is_place = type(failure).__name__ == "CompilationError"  # where, source, reason
+            sys.exit(f"{type(failure).__name__}: {last if is_place else first}")
+    print(json.dumps(errors))
+
+
+if __name__ == "__main__":
+    main()
