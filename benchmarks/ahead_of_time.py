@@ -75,22 +75,27 @@ class Compiled(NamedTuple):
     shared: int
 
 
+def source_of(launch: Launch) -> ASTSource:
+    """Return the source of a kernel, specialised as for a launch."""
+    names = launch.kernel.arg_names
+    aligned = {
+        name
+        for name, value in launch.arguments.items()
+        if isinstance(value, Tensor) and value.data_ptr() % 16 == 0
+    }
+    return ASTSource(
+        launch.kernel,
+        launch.signature,
+        {(names.index(name),): value for name, value in launch.constants.items()},
+        {(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
+    )
+
+
 def compile_for(launch: Launch, capability: Capability) -> Compiled:
     """Compile a kernel for a GPU, which need not be present."""
     target = GPUTarget("cuda", 10 * capability[0] + capability[1], 32)
-    source = ASTSource(
-        launch.kernel,
-        launch.signature,
-        {(launch.kernel.arg_names.index(name),): v for name, v in launch.constants.items()},
-        {
-            (index,): [["tt.divisibility", 16]]
-            for index, name in enumerate(launch.kernel.arg_names)
-            if isinstance(launch.arguments[name], Tensor)
-        },
-    )
-    binary = triton.compile(
-        source, target=target, options={"num_warps": launch.warps, "enable_fp_fusion": True}
-    )
+    options = {"num_warps": launch.warps, "enable_fp_fusion": True}
+    binary = triton.compile(source_of(launch), target=target, options=options)
     return Compiled(*_usage(binary.asm["cubin"]), shared=binary.metadata.shared)
 
 

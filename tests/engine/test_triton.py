@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -323,18 +324,18 @@ KERNELS = {
     "dense_weight_gradients",
 }
 
-EVERY_KERNEL = os.environ.get("SKELNAS_EVERY_KERNEL", "")
-"""If set, compile the kernels of all cells of the paper's search for all GPUs: five minutes."""
-
 ALWAYS = ((16, "9.0"), (16, "8.6"), (32, "8.9"), (64, "8.0"))
 """Widths and GPUs that are always compiled: each at least once."""
 
 
-@pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "9.0"])
-@pytest.mark.parametrize("width", [16, 32, 64])
+@pytest.mark.parametrize(
+    ("width", "capability"),
+    [
+        pytest.param(*each, marks=[] if each in ALWAYS else [pytest.mark.slow])
+        for each in product((16, 32, 64), ("8.0", "8.6", "8.9", "9.0"))
+    ],
+)
 def test_compiled_kernels_fit_the_gpu(tmp_path: Path, width: int, capability: str) -> None:
-    if not EVERY_KERNEL and (width, capability) not in ALWAYS:
-        pytest.skip("SKELNAS_EVERY_KERNEL=1 compiles these as well")
     command = [
         sys.executable,
         BENCHMARKS / "kernel_report.py",

@@ -1,0 +1,71 @@
+"""The compiled kernels, executed by an emulator: right numbers, no races, nothing out of bounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton")
+
+HERE = Path(__file__).parent
+
+TOLERANCE = 2e-5
+"""Of the rounding in float32, relative to the norm of a result."""
+
+SEPARABLE = ("none", "skip_connect", "se_connect", "max_pool_3x3", "avg_pool_3x3", "sep_conv_3x3")
+DENSE = ("skip_connect", "conv_3x3", "dil_conv_3x3")
+
+
+def emulate(*cells: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Run cells in a process whose kernels are not interpreted; see `ptx.__main__.compare`."""
+    paths = [str(HERE), str(HERE.parents[1] / "benchmarks"), *filter(None, sys.path)]
+    environment = {"PYTHONPATH": os.pathsep.join(paths), "TRITON_INTERPRET": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "ptx", json.dumps(cells)],
+        env=os.environ | environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def assert_right(*cells: Mapping[str, Any]) -> None:
+    for cell, outcome in zip(cells, emulate(*cells), strict=True):
+        assert outcome["error"] <= TOLERANCE, (cell, outcome)
+        assert not outcome["races"], (cell, outcome)
+
+
+def test_two_cells() -> None:
+    assert_right(
+        {"shape": (1, 16, 3, 4), "primitives": SEPARABLE},
+        {"shape": (2, 16, 3, 5), "primitives": DENSE, "reduction": True, "nodes": 2},
+    )
+
+
+def test_missing_barriers_are_found() -> None:
+    cell = {"shape": (1, 16, 3, 4), "primitives": ("conv_3x3",), "barriers": False}
+    (outcome,) = emulate(cell)
+    assert any("read after write" in race for race in outcome["races"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [12, 16, 32, 64])
+@pytest.mark.parametrize("reduction", [False, True])
+def test_the_papers_cells(width: int, reduction: bool) -> None:
+    cell = {"reduction": reduction, "nodes": 2, "frozen": True}
+    assert_right({"shape": (1, width, 5, 6), **cell}, {"shape": (3, width, 9, 7), **cell})
+
+
+@pytest.mark.slow
+def test_the_operations_of_darts() -> None:
+    ops = ("none", "skip_connect", "sep_conv_5x5", "dil_conv_5x5", "max_pool_3x3")
+    assert_right(
+        {"shape": (2, 16, 9, 11), "primitives": ops, "nodes": 3, "frozen": True},
+        {"shape": (2, 32, 9, 11), "primitives": ops, "reduction": True, "frozen": True},
+    )
