@@ -12,6 +12,7 @@ from skelnas.cli.options import CacheArgument, Json, ModelArgument, with_setting
 from skelnas.cli.score_files import ConfusionOut, ScoresOut, check_outputs, write_outputs
 from skelnas.cli.tables import print_evaluation
 from skelnas.config import EvaluateSettings
+from skelnas.errors import UsageError
 from skelnas.runtime import console
 
 
@@ -41,6 +42,11 @@ def evaluate(
     from skelnas.reporting.model_card import add_results, check_card
 
     check_outputs(scores, confusion)
+    if card and settings.allow_mismatch:
+        raise UsageError(
+            "--card is for clips that fit the model, and --allow-mismatch for those that do not",
+            hint="leave out one of them",
+        )
     if card:
         check_card(model)
     result = run(cache, model, settings, compare)

@@ -50,6 +50,7 @@ def print_scores(scores: Scores, extra_rows: Iterable[tuple[str, str]] = ()) -> 
         ("negative log-likelihood", f"{metrics.nll:.4f}"),
         ("calibration error", f"{metrics.ece:.2%}"),
         *extra_rows,
+        *(("did not fit the model", text) for text in info.mismatches),
     ):
         overall.add_row(name, value)
     console.out.print(overall)

@@ -35,6 +35,9 @@ class EvaluateSettings(WorkSettings):
         description="Passes timed by --latency, after 5 warm-ups.",
     )
     input_size: str = Field("", description="Also count costs at TxV, such as 224x224.")
+    allow_mismatch: bool = Field(
+        False, description="Score clips that do not fit the model; recorded."
+    )
 
     @field_validator("input_size")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,13 @@ def ensemble(paths: Sequence[Path], weights: Sequence[float] = ()) -> Scores:
         for member, fraction in zip(members, fractions, strict=True)
     ]
     mean = np.logaddexp.reduce(weighted, axis=0)
-    return Scores(first.info, mean.astype(np.float32), first.labels)
+    mismatches = [
+        f"{path}: {text}"
+        for path, member in zip(paths, members, strict=True)
+        for text in member.info.mismatches
+    ]
+    info = replace(first.info, mismatches=mismatches)
+    return Scores(info, mean.astype(np.float32), first.labels)
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

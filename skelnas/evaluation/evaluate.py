@@ -14,10 +14,11 @@ from torch import nn
 
 from skelnas.config import EvaluateSettings
 from skelnas.data.cache import Cache
-from skelnas.data.dataset import Dataset, clip_shape
+from skelnas.data.dataset import Dataset
 from skelnas.data.readers.base import Test
 from skelnas.data.splits import split_training_part
 from skelnas.errors import InputError, UsageError
+from skelnas.evaluation.fit import Fit, fit_cache, fit_clips
 from skelnas.evaluation.latency import Latency, time_passes
 from skelnas.evaluation.scores import (
     Comparison,
@@ -25,6 +26,7 @@ from skelnas.evaluation.scores import (
     ScoresInfo,
     compare_scores,
     is_scores_file,
+    note_degenerate,
     read_scores,
 )
 from skelnas.models.branches import parts
@@ -108,17 +110,18 @@ def evaluate(
             raise UsageError("--latency times a single process, not several ranks")
         model = load_model(model_path)
         with Cache.open(cache_path) as cache:
-            _check_fit(cache, model.card, model_path)
+            fit = fit_cache(cache, model.card, model_path, allow=settings.allow_mismatch)
             complexity = measure(model.network, model.card.input_shape)
             at_size = _measure_at_size(settings.input_size, model)
             protocol = cache.choose_protocol(settings.protocol or model.card.protocol)
             other = None
             if other_path is not None:
                 other = _score_other(other_path, cache, protocol, settings, device)
-            scores = _score(model, model_path, cache, protocol, settings, device)
+            scores = _score(model, model_path, cache, fit, protocol, settings, device)
         comparison = None
         if other is not None and other_path is not None:
             comparison = compare_scores(scores, other, model_path, other_path)
+        note_degenerate(scores)
         return Evaluation(
             scores=scores,
             complexity=complexity,
@@ -127,24 +130,6 @@ def evaluate(
             comparison=comparison,
             latency=_time(model, settings, device) if settings.latency else None,
             views=settings.views,
-        )
-
-
-def _check_fit(cache: Cache, card: ModelCard, model_path: Path) -> None:
-    hint = f"the model was trained on {card.source}, the cache is of {cache.source}"
-    channels, _, joints = clip_shape(cache.layout, cache.max_persons, card.make_clip_settings())
-    model_channels, _, model_joints = card.input_shape
-    if (channels, joints) != (model_channels, model_joints):
-        raise InputError(
-            f"{cache.path}: {joints} joints of {channels} numbers do not fit {model_path}, "
-            f"which takes {model_joints} of {model_channels}",
-            hint=hint,
-        )
-    if cache.classes != card.classes:
-        raise InputError(
-            f"{cache.path}: its {len(cache.classes)} classes are not the {len(card.classes)} of "
-            f"{model_path}",
-            hint=hint,
         )
 
 
@@ -180,14 +165,15 @@ def _score_other(
             "whose test clips may be among its training clips",
             hint=f"--protocol {protocol} compares them anyway",
         )
-    _check_fit(cache, model.card, path)
-    return _score(model, path, cache, protocol, settings, device)
+    fit = fit_cache(cache, model.card, path, allow=settings.allow_mismatch)
+    return _score(model, path, cache, fit, protocol, settings, device)
 
 
 def _score(
     model: Model,
     path: Path,
     cache: Cache,
+    fit: Fit,
     protocol: str,
     settings: EvaluateSettings,
     device: torch.device,
@@ -197,8 +183,15 @@ def _score(
         clips = cache.load(cache.nonempty_indices(protocol, Test))
     else:
         clips = cache.load(_find_held_out(cache, protocol, model.card, path))
+    clips = fit.match.reorder(clips)
+    paths = cache.path, path
+    mismatches = [
+        *fit.mismatches,
+        *fit_clips(clips, fit, model.card, paths, allow=settings.allow_mismatch),
+    ]
+    layout, persons = fit.origin.layout, fit.origin.max_persons
     clip_settings = model.card.make_clip_settings()
-    dataset = Dataset(clips, cache.layout, cache.max_persons, clip_settings, device, settings.store)
+    dataset = Dataset(clips, layout, persons, clip_settings, device, settings.store)
     devices.move(model.network, device)
     with (
         devices.precision(settings.precision),
@@ -212,7 +205,7 @@ def _score(
             settings.precision,
             settings.views,
         )
-    info = ScoresInfo(clips.names, model.card.classes, protocol, settings.part)
+    info = ScoresInfo(clips.names, model.card.classes, protocol, settings.part, mismatches)
     return Scores(info, logits.numpy(), clips.labels)
 
 

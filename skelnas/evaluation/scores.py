@@ -12,7 +12,8 @@ import io
 import json
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -27,6 +28,7 @@ from safetensors.numpy import save
 from skelnas.config import ScoredPart
 from skelnas.errors import InputError, UsageError, shown
 from skelnas.runtime import files
+from skelnas.runtime.console import note
 from skelnas.training.metrics import Metrics, measure
 
 METADATA_KEY = "skelnas-scores"
@@ -42,6 +44,7 @@ class ScoresInfo:
         names: unique names of the N clips.
         classes: class names in the order of the logits.
         protocol, part: the part of a protocol that the clips are.
+        mismatches: what did not fit the model, if clips were scored nevertheless.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -50,6 +53,12 @@ class ScoresInfo:
     classes: Annotated[list[str], Field(min_length=1)]
     protocol: str
     part: ScoredPart
+    mismatches: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain containers, without mismatches if there are none."""
+        fields = asdict(self)
+        return fields if self.mismatches else {k: v for k, v in fields.items() if k != "mismatches"}
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,7 @@ class Scores:
             "classes": self.info.classes,
             "per_class": self.metrics.per_class,
             "confusion": self.metrics.confusion.tolist(),
+            **({"mismatches": self.info.mismatches} if self.info.mismatches else {}),
         }
 
     def confusion_csv(self) -> str:
@@ -114,6 +124,20 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return probabilities
 
 
+def note_degenerate(scores: Scores) -> None:
+    """Print what makes an accuracy say less than it seems to: few classes, or no choice at all."""
+    classes, counts = scores.info.classes, np.bincount(scores.labels)
+    occurring = np.flatnonzero(counts)
+    if len(classes) == 1:
+        note(f"the only class is {shown(classes[0])}, so every accuracy is 100 %")
+    elif len(occurring) == 1:
+        note(f"all clips are of the class {shown(classes[occurring[0]])}: chance is 100 %")
+    elif len(occurring) < len(classes):
+        missing = [name for index, name in enumerate(classes) if index not in occurring]
+        names = ", ".join(map(shown, missing[:3])) + (" and others" if len(missing) > 3 else "")
+        note(f"{len(missing)} of {len(classes)} classes have no clips here: {names}")
+
+
 def align_scores(scores: Scores, other: Scores, path: Path, other_path: Path) -> Scores:
     """Return the other scores with their clips in the order of the first, matched by name.
 
@@ -131,14 +155,7 @@ def align_scores(scores: Scores, other: Scores, path: Path, other_path: Path) ->
             f"are of the {one.part} part of {one.protocol}",
             hint="score both with the same --protocol and --part of `skelnas evaluate`",
         )
-    if one.classes != two.classes:
-        pairs = zip([*one.classes, None], [*two.classes, None], strict=False)
-        index, pair = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
-        raise InputError(
-            f"{other_path}: its {len(two.classes)} classes are not the {len(one.classes)} of "
-            f"{path}: class {index} is {shown(pair[1])}, not {shown(pair[0])}",
-            hint="both must come from caches with the same classes in the same order",
-        )
+    check_classes(two.classes, one.classes, other_path, path)
     _check_none_missing(set(one.names) - set(two.names), other_path, path)
     _check_none_missing(set(two.names) - set(one.names), path, other_path)
     rows = {name: row for row, name in enumerate(two.names)}
@@ -151,6 +168,25 @@ def align_scores(scores: Scores, other: Scores, path: Path, other_path: Path) ->
             hint="both must be of the same recordings",
         )
     return Scores(replace(two, names=one.names), other.logits[order], scores.labels)
+
+
+def check_classes(
+    found: Sequence[str],
+    expected: Sequence[str],
+    path: Path,
+    other: Path,
+    hint: str = "both must come from caches with the same classes in the same order",
+) -> None:
+    """Check that the classes of two files are the same; raise InputError with the first other."""
+    if list(found) == list(expected):
+        return
+    pairs = zip([*found, None], [*expected, None], strict=False)
+    index, (ours, theirs) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+    raise InputError(
+        f"{path}: its {len(found)} classes are not the {len(expected)} of {other}: "
+        f"class {index} is {shown(ours)}, not {shown(theirs)}",
+        hint=hint,
+    )
 
 
 def _check_none_missing(missing: set[str], path: Path, other: Path) -> None:
@@ -172,11 +208,13 @@ class Comparison:
         top1: top-1 accuracy of the other model.
         classes: name, number of clips, top-1 of the first and of the other model; sorted by their
             difference, largest first. Classes without clips are left out.
+        mismatches: what did not fit the other model, see `ScoresInfo`.
     """
 
     other: str
     top1: float
     classes: list[tuple[str, int, float, float]]
+    mismatches: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as plain containers, for JSON."""
@@ -184,7 +222,8 @@ class Comparison:
             {"class": name, "clips": clips, "a": a, "b": b, "difference": a - b}
             for name, clips, a, b in self.classes
         ]
-        return {"with": self.other, "top1": self.top1, "classes": rows}
+        mismatches = {"mismatches": self.mismatches} if self.mismatches else {}
+        return {"with": self.other, "top1": self.top1, "classes": rows, **mismatches}
 
 
 def compare_scores(scores: Scores, other: Scores, path: Path, other_path: Path) -> Comparison:
@@ -198,7 +237,7 @@ def compare_scores(scores: Scores, other: Scores, path: Path, other_path: Path) 
         if a is not None and b is not None
     ]
     rows.sort(key=lambda row: row[3] - row[2])
-    return Comparison(str(other_path), aligned.metrics.top1, rows)
+    return Comparison(str(other_path), aligned.metrics.top1, rows, other.info.mismatches)
 
 
 def check_scores_path(path: Path) -> None:
@@ -219,7 +258,7 @@ def write_scores(path: Path, scores: Scores) -> None:
     """
     check_scores_path(path)
     arrays: dict[str, NDArray[Any]] = {"logits": scores.logits, "labels": scores.labels}
-    info = {"version": VERSION, **asdict(scores.info)}
+    info = {"version": VERSION, **scores.info.to_dict()}
     if path.suffix.lower() == ".npz":
         file = io.BytesIO()
         arrays |= {name: np.array(value) for name, value in info.items()}
@@ -274,6 +313,8 @@ def read_scores(path: Path) -> Scores:
             f"{path}: not a readable file of scores ({reason})",
             hint="`skelnas evaluate --scores FILE` writes one",
         ) from None
+    for text in scores.info.mismatches:
+        note(f"{path}: scores of clips that did not fit the model: {text}")
     return scores
 
 

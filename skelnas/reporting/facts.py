@@ -94,6 +94,7 @@ def score_facts(scores: Scores) -> Facts:
         ("Chance", f"{scores.chance:.1%}"),
         ("Negative log-likelihood", f"{metrics.nll:.3f}"),
         ("Calibration error", f"{metrics.ece:.1%}"),
+        *(("Clips that did not fit the model", text) for text in scores.info.mismatches),
     ]
 
 

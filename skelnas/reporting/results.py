@@ -10,13 +10,14 @@ import numpy as np
 from skelnas.config import Device, EvaluateSettings
 from skelnas.data.cache import Cache
 from skelnas.errors import InputError, UsageError, shown
+from skelnas.evaluation.fit import fit_cache
 from skelnas.evaluation.latency import Latency, time_passes
 from skelnas.evaluation.scores import Scores, read_scores, softmax
 from skelnas.models.complexity import Complexity, measure
 from skelnas.reporting.plot_skeleton import ClipPicture
 from skelnas.runtime import devices
 from skelnas.training.run_dir import MODEL
-from skelnas.training.saved_model import load_model
+from skelnas.training.saved_model import Model, load_model
 
 MAX_CONFUSIONS = 6
 
@@ -96,6 +97,7 @@ def read_results(
         UsageError: the model to be timed is not finished.
         DeviceError: the device is missing.
     """
+    model: Model | None = None
     complexity: Complexity | None = None
     latency: tuple[Latency, ...] = ()
     if (folder / MODEL).exists():
@@ -125,6 +127,8 @@ def read_results(
     if cache_path is None:
         return Results(complexity, latency, scores, find_confusions(scores))
     with Cache.open(cache_path) as cache:
+        if model is not None and not scores.info.mismatches:
+            fit_cache(cache, model.card, folder)
         return Results(complexity, latency, scores, find_confusions(scores, cache, scores_path))
 
 

@@ -82,6 +82,9 @@ class ModelCard:
         layout: joints, bones and channels of the clips in the cache; None in models of earlier
             versions, like the next.
         rule: how persons were chosen and coordinates changed on the way into the cache.
+        clip_length: median length of the training clips, in frames; None in models of earlier
+            versions, like the next.
+        person_size: median size of a person in them, see `skelnas.data.matching`.
         folded: whether normalisation is folded into convolutions (`skelnas.models.fold`).
     """
 
@@ -105,6 +108,8 @@ class ModelCard:
     bones: tuple[tuple[int, int], ...] = ()
     layout: Layout | None = None
     rule: dict[str, Any] | None = None
+    clip_length: Positive | None = None
+    person_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     folded: bool = False
 
     def __post_init__(self) -> None:
@@ -138,7 +143,7 @@ class ModelCard:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain containers, without those that do not apply."""
         omitted = {"baseline", "bones"} if self.baseline is None else set(CELL_FIELDS)
-        optional = ("folded", "input_norm", "branches", "epoch")
+        optional = ("folded", "input_norm", "branches", "epoch", "clip_length", "person_size")
         omitted |= {name for name in optional if not getattr(self, name)}
         fields = {name: value for name, value in asdict(self).items() if name not in omitted}
         if self.layout is not None:
@@ -177,14 +182,19 @@ class ModelCard:
         """Return the settings by which clips become the model's input."""
         return ClipSettings(**self.clip_settings)
 
-    def find_origin(self) -> Origin:
+    def find_origin(self, otherwise: Layout | None = None) -> Origin:
         """Return where the clips came from, so that recordings can be processed like them.
 
+        Args:
+            otherwise: the layout of a model of an earlier version, which does not record it.
+
         Raises:
-            InputError: the model is of an earlier version and does not record it.
+            InputError: it does not, and there is no `otherwise`.
         """
         layout = self.layout or LAYOUTS.get(self.source)
         if layout is None or list(layout.joints) != self.joints:
+            layout = otherwise
+        if layout is None:
             raise InputError(
                 f"the model does not say what the numbers of its {self.source} joints are",
                 hint="an earlier skelnas trained it: train it again, or score it with `evaluate`",

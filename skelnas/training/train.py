@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from skelnas.config import ClipSettings, TrainSettings
-from skelnas.data.cache import Cache
+from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import Dataset
+from skelnas.data.matching import find_person_size
 from skelnas.data.splits import HoldOut, split_training_part
 from skelnas.data.transforms import find_mirrored_joints
 from skelnas.errors import InputError, UsageError
@@ -24,7 +27,7 @@ from skelnas.training.setup import open_setup
 from skelnas.training.tensorboard import EventWriter
 from skelnas.training.trainer import Trainer
 
-CARD_FIELDS_NOT_COMPARED = ("layout", "rule", "versions")
+CARD_FIELDS_NOT_COMPARED = ("layout", "rule", "clip_length", "person_size", "versions")
 """Fields of the model card that do not define the run: how the clips were read, and by what."""
 
 CELL_SETTINGS = ("channels", "layers", "drop_path", "input_norm")
@@ -91,7 +94,7 @@ def train(
             if settings.select_epoch:
                 others = cache.load(part.held_out)
                 held_out = Dataset(others, layout, persons, settings, device, settings.store)
-            card = _make_card(cache, part.hold_out, dataset.shape, settings, network_fields)
+            card = _make_card(cache, clips, part.hold_out, dataset.shape, settings, network_fields)
         config = {
             "verb": "train",
             "settings": {k: v for k, v in settings.fixed().items() if k not in unused_settings},
@@ -193,12 +196,13 @@ def _check_classes_have_no_side(cache: Cache) -> None:
 
 def _make_card(
     cache: Cache,
+    clips: Clips,
     hold_out: HoldOut | None,
     input_shape: tuple[int, int, int],
     settings: TrainSettings,
     network_fields: dict[str, Any],
 ) -> ModelCard:
-    """Describe the model to be trained.
+    """Describe the model to be trained on these clips.
 
     Raises:
         InputError: a baseline needs bones, and the cache has none.
@@ -218,6 +222,8 @@ def _make_card(
         source=cache.source,
         layout=cache.layout,
         rule=cache.rule,
+        clip_length=round(float(np.median(clips.num_frames))),
+        person_size=find_person_size(clips, cache.layout),
         protocol=settings.protocol,
         hold_out=hold_out,
         versions=files.versions(),

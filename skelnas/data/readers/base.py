@@ -90,7 +90,7 @@ class Layout:
 
     @property
     def _is_picture(self) -> bool:
-        return "z" not in self.channels
+        return "z" not in map(str.casefold, self.channels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain containers, without the last two where they say nothing."""

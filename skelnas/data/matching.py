@@ -1,0 +1,196 @@
+"""Whether data fit a model: joints and channels by name, and how coordinates were made.
+
+A model takes numbers in the order in which it learned them. What data mean by theirs is known by
+name, so data in another order are reordered, and data with other joints are refused.
+
+Shapes: V joints, C channels of a joint, R rows (one person in one frame).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skelnas.data.cache import Cache, Clips
+from skelnas.data.readers.base import Layout, channel_name, fold_name, num_coordinates
+from skelnas.data.readers.unlabelled import Origin
+
+SELECTION_KEYS = frozenset({"test_subjects", "test_cameras", "seed", "keep_missing"})
+"""Keys of a rule that select clips, and do not change them."""
+
+WORDED_KEYS = frozenset({"coordinates", "frames"})
+"""Keys of a rule that describe it in words, which may differ between versions of skelnas."""
+
+MAX_SIZE_RATIO = 10.0
+"""Persons this many times as large or as small as in the training are in another unit."""
+
+MAX_NAMES = 6
+
+
+@dataclass(frozen=True)
+class Match:
+    """How data fit a model.
+
+    Attributes:
+        joints: [V], the index in the data of each joint of the model.
+        channels: [C], the same for the channels.
+        mismatches: what does not fit, each with both values; empty if the data fit.
+        notes: differences that do no harm.
+        is_shape_equal: whether the data can be given to the model at all.
+    """
+
+    joints: list[int]
+    channels: list[int]
+    mismatches: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    is_shape_equal: bool = True
+
+    def reorder(self, clips: Clips) -> Clips:
+        """Return clips with joints and channels in the order of the model."""
+        poses = clips.poses
+        for axis, order in ((1, self.joints), (2, self.channels)):
+            if order != list(range(len(order))):
+                poses = poses.take(order, axis=axis)  # [R, V, C]
+        return clips if poses is clips.poses else replace(clips, poses=poses)
+
+
+def origin_of(cache: Cache) -> Origin:
+    """Return where the clips of a cache come from."""
+    return Origin(cache.source, cache.layout, cache.max_persons, cache.rule)
+
+
+def match_origins(data: Origin, model: Origin) -> Match:
+    """Compare where data come from with what a model was trained on.
+
+    Bones, the centre joint and the maximum number of persons say how clips are to be processed.
+    They do not change the stored coordinates, so the model's hold, and they are not compared.
+    """
+    ours, theirs = data.layout, model.layout
+    joints, joint_mismatch = _match_names("joints", ours.joints, theirs.joints)
+    channels, channel_mismatch = _match_names("channels", ours.channels, theirs.channels)
+    mismatches = [text for text in (joint_mismatch, channel_mismatch) if text]
+    if ours.y_down != theirs.y_down:
+        mismatches.append(f"y grows {_vertical(ours)}, for the model {_vertical(theirs)}")
+    rule_mismatches, notes = _compare_rules(data, model)
+    if ours.frame_rate and theirs.frame_rate and ours.frame_rate != theirs.frame_rate:
+        rates = f"{ours.frame_rate:g} frames per second, for the model {theirs.frame_rate:g}"
+        notes.append(rates)
+    shapes = [(len(layout.joints), len(layout.channels)) for layout in (ours, theirs)]
+    return Match(
+        joints,
+        channels,
+        [*mismatches, *rule_mismatches],
+        notes,
+        is_shape_equal=shapes[0] == shapes[1],
+    )
+
+
+def rename_joints(layout: Layout, joints: Sequence[str]) -> Layout:
+    """Return a layout with these joints: in their order if they are the same, else renamed."""
+    order, mismatch = _match_names("joints", layout.joints, tuple(joints))
+    if mismatch:
+        return replace(layout, joints=tuple(joints))
+    new = {old: index for index, old in enumerate(order)}
+    return replace(
+        layout,
+        joints=tuple(joints),
+        bones=tuple((new[child], new[parent]) for child, parent in layout.bones),
+        center_joint=None if layout.center_joint is None else new[layout.center_joint],
+    )
+
+
+def find_person_size(clips: Clips, layout: Layout) -> float | None:
+    """Return the median size of a person: the diagonal of the box around the joints.
+
+    Measured in the first pose of each clip; None if no clip has two joints apart there.
+    """
+    rows = np.flatnonzero(clips.present)
+    clip = np.searchsorted(clips.starts, rows, side="right")
+    _, first = np.unique(clip, return_index=True)
+    poses = clips.poses[rows[first]]  # [N, V, C]
+    is_found: NDArray[np.bool_] = np.any(poses, axis=2, keepdims=True)  # [N, V, 1]
+    space = poses[..., : num_coordinates(layout.channels)].astype(np.float64)
+    low = np.where(is_found, space, np.inf).min(axis=1)  # [N, V, D] -> [N, D]
+    high = np.where(is_found, space, -np.inf).max(axis=1)
+    seen = is_found.any(axis=(1, 2))
+    sizes = np.linalg.norm(high[seen] - low[seen], axis=1)  # [N]
+    sizes = sizes[sizes > 0]
+    return float(np.median(sizes)) if len(sizes) else None
+
+
+def compare_sizes(size: float | None, model_size: float | None) -> str | None:
+    """Return how the sizes of persons differ, if they cannot be in the same unit."""
+    if not size or not model_size or 1 / MAX_SIZE_RATIO < size / model_size < MAX_SIZE_RATIO:
+        return None
+    return f"a person measures {size:.4g}, for the model {model_size:.4g}: in other units"
+
+
+def _match_names(
+    kind: str, found: tuple[str, ...], expected: tuple[str, ...]
+) -> tuple[list[int], str | None]:
+    """Return the index in `found` of each expected name, and what does not match."""
+    fold = channel_name if kind == "channels" else fold_name
+    ours, theirs = (list(map(fold, names)) for names in (found, expected))
+    if ours == theirs:
+        return list(range(len(ours))), None
+    if sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours):
+        return [ours.index(name) for name in theirs], None
+    other = {*theirs}, {*ours}
+    lists = [
+        _shorten([name for name, folded in zip(names, keys, strict=True) if folded not in others])
+        for names, keys, others in zip((found, expected), (ours, theirs), other, strict=True)
+    ]
+    text = f"its {len(found)} {kind} {lists[0]}, the model's {len(expected)} {lists[1]}"
+    return list(range(len(expected))), text
+
+
+def _shorten(names: list[str]) -> str:
+    """Return the names that the other side lacks."""
+    if not names:
+        return "have no others"
+    more = f" and {len(names) - MAX_NAMES} others" if len(names) > MAX_NAMES else ""
+    return f"include {', '.join(names[:MAX_NAMES])}{more}"
+
+
+def _vertical(layout: Layout) -> str:
+    return "downwards" if layout.y_down else "upwards"
+
+
+def _compare_rules(data: Origin, model: Origin) -> tuple[list[str], list[str]]:
+    """Return the mismatches of two rules, and the differences that are only noted."""
+    mismatches: list[str] = []
+    notes: list[str] = []
+    is_same_source = data.source == model.source
+    if not is_same_source:
+        notes.append(f"from the source {data.source}, the model was trained on {model.source}")
+    if not model.rule:
+        return mismatches, notes
+    ours, theirs = _units(data), _units(model)
+    if ours != theirs:
+        mismatches.append(f"coordinates are {ours}, for the model {theirs}")
+    for key in sorted((data.rule.keys() | model.rule.keys()) - SELECTION_KEYS):
+        pair = data.rule.get(key), model.rule.get(key)
+        if pair[0] == pair[1] or (key == "picture" and ours != theirs):
+            continue
+        text = f"{key.replace('_', ' ')} {_format(pair[0])}, for the model {_format(pair[1])}"
+        is_comparable = is_same_source or None not in pair
+        (notes if key in WORDED_KEYS or not is_comparable else mismatches).append(text)
+    return mismatches, notes
+
+
+def _units(origin: Origin) -> str:
+    """Return what coordinates are fractions of, if the rule says so."""
+    in_picture = origin.picture or "of the picture" in str(origin.rule.get("coordinates"))
+    return "fractions of the picture" if in_picture else "as recorded"
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, list):
+        return " x ".join(
+            f"{item:g}" if isinstance(item, int | float) else str(item) for item in value
+        )
+    return "unknown" if value is None else str(value)

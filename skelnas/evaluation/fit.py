@@ -1,0 +1,126 @@
+"""Whether a cache fits a model, before and after its clips are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from skelnas.data.cache import Cache, Clips
+from skelnas.data.dataset import clip_shape
+from skelnas.data.matching import (
+    Match,
+    compare_sizes,
+    find_person_size,
+    match_origins,
+    origin_of,
+    rename_joints,
+)
+from skelnas.data.readers.base import Layout, fold_name
+from skelnas.data.readers.unlabelled import Origin
+from skelnas.errors import InputError
+from skelnas.evaluation.scores import check_classes
+from skelnas.runtime.console import note
+from skelnas.training.saved_model import ModelCard
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the clips of a cache become those of a model.
+
+    Attributes:
+        match: of the joints and channels.
+        origin: of the clips that the model was trained on.
+        mismatches: what does not fit, but was allowed.
+    """
+
+    match: Match
+    origin: Origin
+    mismatches: list[str]
+
+
+def fit_cache(cache: Cache, card: ModelCard, model_path: Path, *, allow: bool = False) -> Fit:
+    """Compare a cache with what a model was trained on.
+
+    A model of an earlier version may say no more than the names of its joints.
+
+    Args:
+        cache: the cache.
+        card: of the model.
+        model_path: for messages.
+        allow: whether to go on if they do not fit, with a note.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    origin = card.find_origin(rename_joints(cache.layout, card.joints))
+    match = match_origins(origin_of(cache), origin)
+    mismatches, can_be_allowed = match.mismatches, match.is_shape_equal
+    channels, _, _ = clip_shape(origin.layout, origin.max_persons, card.make_clip_settings())
+    if channels != card.input_shape[0]:
+        mismatches = [*mismatches, f"{channels} channels, for the model {card.input_shape[0]}"]
+        can_be_allowed = False
+    _settle(cache.path, model_path, mismatches, allow=allow, can_be_allowed=can_be_allowed)
+    check_classes(
+        cache.classes,
+        card.classes,
+        cache.path,
+        model_path,
+        f"the model was trained on {card.source}, the cache is of {cache.source}",
+    )
+    notes = [] if mismatches else list(match.notes)
+    if card.make_clip_settings().center and (text := _compare_centers(cache.layout, origin.layout)):
+        notes.append(text)
+    for text in notes:
+        note(f"{cache.path}: {text}")
+    return Fit(match, origin, mismatches)
+
+
+def _compare_centers(layout: Layout, model_layout: Layout) -> str | None:
+    """Say how clips are centred if that is not as their layout says."""
+    ours, theirs = (
+        None if one.center_joint is None else one.joints[one.center_joint]
+        for one in (layout, model_layout)
+    )
+    if ours == theirs or (ours and theirs and fold_name(ours) == fold_name(theirs)):
+        return None
+    found = f"its centre joint is {ours}" if ours else "it has no centre joint"
+    used = f"centred on {theirs}" if theirs else "not centred"
+    return f"{found}, but clips are {used}, as in the training"
+
+
+def fit_clips(
+    clips: Clips, fit: Fit, card: ModelCard, paths: tuple[Path, Path], *, allow: bool
+) -> list[str]:
+    """Compare clips in the order of a model with those that it was trained on.
+
+    Raises:
+        InputError: they do not fit, and that is not allowed.
+    """
+    most = int(clips.num_persons.argmax())
+    persons, max_persons = int(clips.num_persons[most]), fit.origin.max_persons
+    mismatches = []
+    if persons > max_persons:
+        mismatches.append(
+            f"{persons} persons in clip {clips.names[most]}, for the model at most {max_persons}"
+        )
+    size = find_person_size(clips, fit.origin.layout)
+    if mismatch := compare_sizes(size, card.person_size):
+        mismatches.append(mismatch)
+    _settle(*paths, mismatches, allow=allow, can_be_allowed=True)
+    return mismatches
+
+
+def _settle(
+    path: Path, model_path: Path, mismatches: list[str], *, allow: bool, can_be_allowed: bool
+) -> None:
+    """Refuse mismatches, or print them if they are allowed."""
+    if not mismatches:
+        return
+    text = "; ".join(mismatches)
+    if allow and can_be_allowed:
+        note(f"{path}: does not fit {model_path}, as allowed: {text}")
+        return
+    hint = "`skelnas inspect` shows what is in a cache"
+    if can_be_allowed:
+        hint = "`skelnas evaluate --allow-mismatch` scores the clips as they are, and records that"
+    raise InputError(f"{path}: does not fit {model_path}: {text}", hint=hint)
