@@ -52,7 +52,7 @@ def evaluate(
     result = run(cache, model, settings, compare)
     write_outputs(result.scores, scores, confusion)
     if card and console.IS_MAIN_RANK:
-        add_results(model, result.scores)
+        add_results(model, result.scores, result.source)
     if as_json:
         console.result(json.dumps(result.to_dict()))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -79,6 +80,10 @@ def predict(
 
 
 def _read_stdin() -> Iterator[str]:
+    if sys.stdin is None:
+        raise InputError("standard input is closed: expected frames as lines of JSON")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8")  # whatever the locale
     try:
         yield from sys.stdin
     except UnicodeDecodeError:

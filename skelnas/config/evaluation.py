@@ -58,7 +58,7 @@ class PredictSettings(DeviceSettings):
         0,
         ge=0,
         le=100_000,
-        description="For a stream: frames per window; 0: a clip.",
+        description="For a stream: frames per window; 0: as in training.",
     )
     stride: int = Field(
         8,  # ours

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.readers.base import Layout, channel_name, fold_name, num_coordinates
+from skelnas.data.readers.clip_files import find_order
 from skelnas.data.readers.unlabelled import Origin
 
-SELECTION_KEYS = frozenset({"test_subjects", "test_cameras", "seed", "keep_missing"})
-"""Keys of a rule that select clips, and do not change them."""
+OTHER_KEYS = frozenset({"test_subjects", "test_cameras", "seed", "keep_missing", "channels"})
+"""Keys of a rule that do not change coordinates: they select clips, or say what files look like."""
 
 WORDED_KEYS = frozenset({"coordinates", "frames"})
 """Keys of a rule that describe it in words, which may differ between versions of skelnas."""
@@ -134,11 +135,9 @@ def _match_names(
 ) -> tuple[list[int], str | None]:
     """Return the index in `found` of each expected name, and what does not match."""
     fold = channel_name if kind == "channels" else fold_name
+    if (order := find_order(found, expected, fold)) is not None:
+        return order, None
     ours, theirs = (list(map(fold, names)) for names in (found, expected))
-    if ours == theirs:
-        return list(range(len(ours))), None
-    if sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours):
-        return [ours.index(name) for name in theirs], None
     other = {*theirs}, {*ours}
     lists = [
         _shorten([name for name, folded in zip(names, keys, strict=True) if folded not in others])
@@ -172,7 +171,7 @@ def _compare_rules(data: Origin, model: Origin) -> tuple[list[str], list[str]]:
     ours, theirs = _units(data), _units(model)
     if ours != theirs:
         mismatches.append(f"coordinates are {ours}, for the model {theirs}")
-    for key in sorted((data.rule.keys() | model.rule.keys()) - SELECTION_KEYS):
+    for key in sorted((data.rule.keys() | model.rule.keys()) - OTHER_KEYS):
         pair = data.rule.get(key), model.rule.get(key)
         if pair[0] == pair[1] or (key == "picture" and ours != theirs):
             continue

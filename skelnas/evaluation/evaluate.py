@@ -33,7 +33,7 @@ from skelnas.models.branches import parts
 from skelnas.models.complexity import Complexity, measure
 from skelnas.models.network import Network
 from skelnas.runtime import devices, distributed
-from skelnas.runtime.console import progress
+from skelnas.runtime.console import note, progress
 from skelnas.training.inference import score
 from skelnas.training.metrics import Metrics
 from skelnas.training.saved_model import Model, ModelCard, load_model
@@ -53,6 +53,7 @@ class Evaluation:
         comparison: with another model or file of scores, or None.
         latency: for a single clip and for a whole batch, or None.
         views: number of views of each clip that were scored, each at the cost of a clip.
+        source: the data set of the cache.
     """
 
     scores: Scores
@@ -62,6 +63,7 @@ class Evaluation:
     comparison: Comparison | None = None
     latency: list[Latency] | None = None
     views: int = 1
+    source: str = ""
 
     @property
     def metrics(self) -> Metrics:
@@ -122,6 +124,8 @@ def evaluate(
         if other is not None and other_path is not None:
             comparison = compare_scores(scores, other, model_path, other_path)
         note_degenerate(scores)
+        if settings.part == "held-out" and model.card.epoch is not None:
+            note("these clips chose the epoch of the weights, so their scores are optimistic")
         return Evaluation(
             scores=scores,
             complexity=complexity,
@@ -130,6 +134,7 @@ def evaluate(
             comparison=comparison,
             latency=_time(model, settings, device) if settings.latency else None,
             views=settings.views,
+            source=cache.source,
         )
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from skelnas.config import PredictSettings
 from skelnas.data.cache import Clips
 from skelnas.data.dataset import Dataset
+from skelnas.data.matching import compare_sizes, find_person_size
 from skelnas.data.readers.base import Recording
 from skelnas.data.readers.clip_files import parse_frame, to_poses
 from skelnas.data.readers.unlabelled import NO_LABEL, Origin, read_unlabelled
@@ -27,11 +28,13 @@ from skelnas.evaluation.scores import softmax
 from skelnas.runtime import devices
 from skelnas.runtime.console import note
 from skelnas.training.inference import score
-from skelnas.training.saved_model import Model
+from skelnas.training.saved_model import Model, ModelCard
 
 DEFAULTS = PredictSettings()
 
 STDIN = "standard input"
+MAX_WINDOW = 100_000
+"""Frames in a window, as in `PredictSettings`."""
 
 
 @dataclass(frozen=True)
@@ -115,28 +118,48 @@ def predict_stream(
 
     Args:
         model: from `load_model`; it is moved to the device.
-        lines: one frame each, see `skelnas.data.readers.clip_files.parse_frame`.
-        settings: see `PredictSettings`; with ``window`` 0, a window is as long as a clip of the
-            model.
+        lines: one frame each, see `skelnas.data.readers.clip_files.parse_frame`; blank ones are
+            skipped.
+        settings: see `PredictSettings`; with ``window`` 0, a window is as long as the model's
+            training clips typically were.
 
     Raises:
         InputError: a line is not a frame, or there is none.
         DeviceError: the device is missing, or does not support the precision.
     """
     predictor = _Predictor(model, settings)
-    size = settings.window or model.card.make_clip_settings().frames
+    size = settings.window or _choose_window(model.card)
     predictor.warm_up(size)
     frames: deque[NDArray[np.float64]] = deque(maxlen=size)
     origin, number = predictor.origin, 0
-    for number, line in enumerate(lines, start=1):
-        where = f"{STDIN}, line {number}"
+    for line_number, line in enumerate(lines, start=1):
+        if not line.strip("\ufeff \t\r\n"):
+            continue
+        where = f"{STDIN}, line {line_number}"
         frames.append(parse_frame(line, where, origin.layout, origin.max_persons, origin.channels))
+        number += 1
         if number >= size and (number - size) % settings.stride == 0:
             yield predictor.score_window(frames, number)
     if not number:
         raise InputError(f"{STDIN}: no frames", hint="one line of JSON each, see docs/deploy.md")
     if number < size:
         yield predictor.score_window(frames, number)
+
+
+def _choose_window(card: ModelCard) -> int:
+    """Return how many frames a window has by default, and print it."""
+    if card.clip_length is None:
+        size = card.make_clip_settings().frames
+        note(
+            f"windows of {size} frames, as the network takes: the model does not say how long its "
+            "training clips were, and --window should be about that"
+        )
+        return size
+    size = min(card.clip_length, MAX_WINDOW)
+    rate = card.layout and card.layout.frame_rate
+    seconds = f" ({size / rate:.1f} s at {rate:g} frames per second)" if rate else ""
+    note(f"windows of {size} frames{seconds}, as the clips that the model was trained on")
+    return size
 
 
 def _read(
@@ -162,17 +185,29 @@ class _Predictor:
         self._device = devices.choose(settings)
         self._precision = devices.resolve_precision(settings, self._device).precision
         self._dataset: Dataset | None = None
+        self._is_size_noted = False
         devices.move(model, self._device)
         if model.card.rule is None and self.origin.source in ("ntu", "kinetics"):
             note("the model does not say how persons were chosen: using the default rule")
 
     def score(self, recordings: Sequence[Recording]) -> NDArray[np.float32]:
         """Return the logits [N, classes] of recordings."""
+        self._note_other_units(recordings)
         dataset = self._fill_dataset(Clips.from_recordings(recordings))
         with devices.precision(self._precision):
             logits = score(self._model.network, dataset, len(recordings), precision=self._precision)
         array: NDArray[np.float32] = logits.numpy()
         return array
+
+    def _note_other_units(self, recordings: Sequence[Recording]) -> None:
+        """Print, once, if persons are much larger or smaller than in the training."""
+        for recording in recordings:
+            if self._is_size_noted:
+                return
+            size = find_person_size(Clips.from_recordings([recording]), self.origin.layout)
+            if text := compare_sizes(size, self._model.card.person_size):
+                note(f"{recording.name}: {text}; others of the kind are not named")
+                self._is_size_noted = True
 
     def _fill_dataset(self, clips: Clips) -> Dataset:
         """Put clips into the dataset, which is made for the first of them."""
@@ -219,4 +254,4 @@ def _join(frames: Sequence[NDArray[np.float64]], origin: Origin) -> Recording | 
     poses, present = to_poses(clip, origin.layout.channels, origin.picture)
     if not present.any():
         return None
-    return Recording("window", NO_LABEL, poses, present)
+    return Recording(STDIN, NO_LABEL, poses, present)

@@ -91,10 +91,15 @@ def check_card(folder: Path) -> None:
         )
 
 
-def add_results(folder: Path, scores: Scores) -> None:
+def add_results(folder: Path, scores: Scores, source: str = "") -> None:
     """Add the results of an evaluation to the card of a folder; write the card if there is none.
 
     Earlier results on the same part of the same protocol are replaced.
+
+    Args:
+        folder: the model folder.
+        scores: the results.
+        source: the data set that was scored; by default that of the training.
 
     Raises:
         InputError, UsageError: as for `check_card`.
@@ -104,7 +109,7 @@ def add_results(folder: Path, scores: Scores) -> None:
     write_card(folder, model)
     text = _read(folder)
     index = _parse_index(text)
-    result = _describe(scores, model.card.source)
+    result = _describe(scores, source or model.card.source)
     others = [r for r in index[0]["results"] if r["dataset"] != result["dataset"]]
     results = sorted([*others, result], key=lambda r: json.dumps(r["dataset"]))
     index[0]["results"] = results
@@ -236,6 +241,8 @@ def _facts(folder: Path, model: Model) -> list[tuple[str, str]]:
     ]
     if card.epoch is not None:
         rows.append(("epoch, chosen on held-out clips", str(card.epoch)))
+    if card.clip_length is not None:
+        rows.append(("typical training clip", f"{card.clip_length:,} frames"))
     versions = ", ".join(f"{name} {number}" for name, number in sorted(card.versions.items()))
     return [*rows, *_training_facts(folder), ("versions", versions)]
 

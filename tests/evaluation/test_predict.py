@@ -18,7 +18,7 @@ from skelnas.config import EvaluateSettings, PredictSettings, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.data.prepare import prepare
 from skelnas.data.readers import kinetics, manifest
-from skelnas.data.readers.base import Source
+from skelnas.data.readers.base import Source, Train
 from skelnas.data.readers.kinetics import Kinetics
 from skelnas.data.readers.manifest import Manifest
 from skelnas.data.readers.ntu import Ntu
@@ -33,7 +33,7 @@ from skelnas.training.train import train
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 GENOTYPE = BUILT_IN["ntu_cs112se30"]
-SMALL = TrainSettings(frames=9, layers=3, channels=2, epochs=1, batch_size=8, device="cpu")
+SMALL = TrainSettings(frames=7, layers=3, channels=2, epochs=1, batch_size=8, device="cpu")
 ON_CPU = PredictSettings(device="cpu")
 
 
@@ -204,9 +204,12 @@ def test_a_window_of_a_stream_equals_a_recording_of_its_frames(
         assert window.latency_ms > 0
 
 
-def test_windows_have_the_length_of_a_clip_and_come_as_soon_as_they_are_full(
-    model: Path, poses: np.ndarray
+def test_windows_have_the_length_of_training_clips_and_come_as_soon_as_they_are_full(
+    model: Path, tiny_cache: Path, poses: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    with Cache.open(tiny_cache) as cache:
+        length = round(np.median(cache.num_frames[cache.indices("xsub", Train)]))
+    assert length != SMALL.frames
     read = []
 
     def lines() -> object:
@@ -215,8 +218,60 @@ def test_windows_have_the_length_of_a_clip_and_come_as_soon_as_they_are_full(
             yield line
 
     windows = predict_stream(load_model(model), lines(), ON_CPU)
-    assert next(windows).last_frame == SMALL.frames == len(read)
-    assert next(windows).last_frame == SMALL.frames + 8 == len(read)
+    assert next(windows).last_frame == length == len(read)
+    assert next(windows).last_frame == length + 8 == len(read)
+    assert f"windows of {length} frames, as the clips" in capsys.readouterr().err
+
+
+def test_a_model_that_does_not_know_the_length_of_its_clips_takes_its_own(
+    model: Path, poses: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = load_model(model)
+    old = Model(loaded.network, replace(loaded.card, clip_length=None, person_size=None))
+    assert next(predict_stream(old, as_lines(poses), ON_CPU)).last_frame == SMALL.frames
+    assert f"windows of {SMALL.frames} frames, as the network takes" in capsys.readouterr().err
+    layout = replace(LAYOUT, frame_rate=5)
+    fast = Model(loaded.network, replace(loaded.card, clip_length=10, layout=layout))
+    assert next(predict_stream(fast, as_lines(poses), ON_CPU)).last_frame == 10
+    assert "windows of 10 frames (2.0 s at 5 frames per second)" in capsys.readouterr().err
+
+
+def test_blank_lines_and_a_byte_order_mark_are_no_frames(model: Path, poses: np.ndarray) -> None:
+    loaded, lines = load_model(model), as_lines(poses)
+    with_blanks = ["\ufeff\n", "\ufeff" + lines[0], "\n", " \t\r\n", *lines[1:], "\n"]
+    settings = PredictSettings(device="cpu", window=8)
+    expected, found = (
+        [
+            (w.first_frame, w.last_frame, w.prediction)
+            for w in predict_stream(loaded, some, settings)
+        ]
+        for some in (lines, with_blanks)
+    )
+    assert [frames for *frames, _ in found] == [frames for *frames, _ in expected]
+    for (*_, one), (*_, other) in zip(found, expected, strict=True):
+        assert np.array_equal(one.logits, other.logits)
+    with pytest.raises(InputError, match="standard input, line 6: expected a frame"):
+        list(predict_stream(loaded, [*with_blanks[:5], "wave"], settings))
+
+
+def test_other_units_are_noted_once_and_absurd_numbers_refused(
+    model: Path, poses: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / f"{name}.npy" for name in ("metres", "mm", "cm")]
+    for path, scale in zip(paths, (1, 1000, 100), strict=True):
+        np.save(path, poses * scale)
+    loaded = load_model(model)
+    assert len(list(predict(loaded, paths, ON_CPU))) == 3
+    err = " ".join(capsys.readouterr().err.split())
+    assert "mm.npy: a person measures" in err
+    assert err.count("a person measures") == 1
+
+    poses[0, 3, 2, 1] = 1e30
+    np.save(tmp_path / "absurd.npy", poses)
+    with pytest.raises(InputError, match=r"absurd.npy.*1e\+30"):
+        list(predict(loaded, [tmp_path / "absurd.npy"], ON_CPU))
+    with pytest.raises(InputError, match=r"line 4: .*1e\+30"):
+        list(predict_stream(loaded, as_lines(poses), ON_CPU))
 
 
 def test_a_stream_that_ends_early_is_one_window(model: Path, poses: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 
@@ -104,6 +105,31 @@ def test_results_are_in_the_front_matter_and_in_the_text(model: Path, tiny_cache
     assert f"| xsub | test | 12 | {scores.metrics.top1:.2%} |" in text
     assert text.count("| xsub | test |") == 1
     assert "None yet" not in text
+
+
+def test_results_on_another_data_set_say_so(model: Path, tiny_cache: Path) -> None:
+    loaded = load_model(model)
+    save_model(model, loaded.network, replace(loaded.card, source="elsewhere"))
+    words = ["evaluate", str(tiny_cache), str(model), "--card", "--device", "cpu"]
+    done = CliRunner().invoke(app, words)
+    assert "from the source tiny, the model was trained on elsewhere" in done.stderr
+    (entry,) = head((model / README).read_text())["model-index"]
+    assert entry["results"][0]["dataset"]["name"] == "tiny"
+
+
+def test_held_out_clips_that_chose_the_epoch_are_optimistic(
+    tiny_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = SMALL.model_copy(update={"hold_out": 0.4, "select_epoch": True})
+    result = train(tiny_cache, BUILT_IN["ntu_cs112se30"], tmp_path / "m", settings)
+    write_card(tmp_path / "m", result.model)
+    text = (tmp_path / "m" / README).read_text()
+    assert "after epoch 1, which held-out clips chose: on these its results are optimistic" in text
+    assert "at the end of training" not in text
+    for part, is_noted in (("test", False), ("held-out", True)):
+        capsys.readouterr()
+        evaluate(tiny_cache, tmp_path / "m", EvaluateSettings(device="cpu", part=part))
+        assert ("so their scores are optimistic" in capsys.readouterr().err) == is_noted
 
 
 def test_a_folder_without_a_card_gets_one_with_its_results(model: Path, tiny_cache: Path) -> None:
