@@ -137,22 +137,21 @@ def _match_names(
     fold = channel_name if kind == "channels" else fold_name
     if (order := find_order(found, expected, fold)) is not None:
         return order, None
-    ours, theirs = (list(map(fold, names)) for names in (found, expected))
-    other = {*theirs}, {*ours}
-    lists = [
-        _shorten([name for name, folded in zip(names, keys, strict=True) if folded not in others])
-        for names, keys, others in zip((found, expected), (ours, theirs), other, strict=True)
-    ]
-    text = f"its {len(found)} {kind} {lists[0]}, the model's {len(expected)} {lists[1]}"
+    folded = [set(map(fold, names)) for names in (found, expected)]
+    extra = [name for name in found if fold(name) not in folded[1]]
+    missing = [name for name in expected if fold(name) not in folded[0]]
+    text = f"its {len(found)} {kind} "
+    if extra:
+        text += f"include {_shorten(extra)}, the model's {len(expected)} "
+        text += f"include {_shorten(missing)}" if missing else "do not"
+    else:
+        text += f"lack {_shorten(missing)} of the model's {len(expected)}"
     return list(range(len(expected))), text
 
 
 def _shorten(names: list[str]) -> str:
-    """Return the names that the other side lacks."""
-    if not names:
-        return "have no others"
     more = f" and {len(names) - MAX_NAMES} others" if len(names) > MAX_NAMES else ""
-    return f"include {', '.join(names[:MAX_NAMES])}{more}"
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def _vertical(layout: Layout) -> str:

@@ -191,9 +191,9 @@ def test_clips_that_do_not_fit_are_refused_unless_allowed(
             replace(LAYOUT, joints=LAYOUT.joints[:4], bones=()),
             IN_ORDER[:4],
             (0, 1, 2),
-            "4 joints .* no others, .*hand",
+            "its 4 joints lack hand_left of the model's 5",
         ),
-        (FLAT, IN_ORDER, (0, 1), "its 2 channels have no others, the model's 3 include z"),
+        (FLAT, IN_ORDER, (0, 1), "its 2 channels lack z of the model's 3"),
     ],
 )
 def test_another_number_of_joints_or_channels_cannot_be_allowed(
@@ -310,6 +310,25 @@ def test_names_are_compared_in_one_unicode_form() -> None:
     match = match_origins(Origin("a", one, 2, {}), Origin("a", two, 2, {}))
     assert not match.mismatches
     assert match.joints == [1, 0, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "text"),
+    [
+        ("abc", "ab", "its 3 joints include c, the model's 2 do not"),
+        ("ab", "abc", "its 2 joints lack c of the model's 3"),
+        ("ab", "ac", "its 2 joints include b, the model's 2 include c"),
+        (
+            "abcdefgh",
+            "ijklmnop",
+            "its 8 joints include a, b, c, d, e, f and 2 others, "
+            "the model's 8 include i, j, k, l, m, n and 2 others",
+        ),
+    ],
+)
+def test_other_joints_are_listed_where_they_differ(found: str, expected: str, text: str) -> None:
+    data, model = (Origin("a", Layout(tuple(names)), 1, {}) for names in (found, expected))
+    assert match_origins(data, model).mismatches == [text]
 
 
 def test_a_person_is_measured_by_found_joints(tmp_path: Path) -> None:
