@@ -6,7 +6,9 @@ convolution. After all edges, each source node has two slots for its pools. Grad
 have three additional slots an edge: for both pools and for the node itself.
 
 Weights are in one flat tensor: for each source and operation those of all edges that leave the
-source, dense ones as [C, k, k, C]; those of squeeze-and-excitation come last.
+source, dense ones as [C', k, k, C]; those of squeeze-and-excitation come last. A second tensor has
+those of convolutions turned, as the forward pass reads them without bank conflicts: dense ones as
+[k, k, C, C'], depthwise ones as [k, k, C].
 """
 
 from __future__ import annotations
@@ -174,6 +176,11 @@ class Layout(NamedTuple):
         flat = [weights[edge][position][index] for edge, position, index in self.order]
         return torch.cat([like.new_empty(0), *map(_to_channels_last, flat)])
 
+    def turn(self, packed: Tensor) -> Tensor:
+        """Return packed weights of convolutions with their input channels before the output."""
+        order = _turned_order(self.sources, self.channels, packed.device)
+        return packed.index_select(0, order)
+
     def unpack(self, flat: Sequence[Tensor], shapes: Shapes) -> list[Tensor]:
         """Split flat gradients, of convolutions and gates, into those of each weight, in order."""
         order = iter(self.order)
@@ -187,6 +194,28 @@ class Layout(NamedTuple):
                 found[edge, position, index] = _from_channels_last(weight, shape)
                 start += shape.numel()
         return [found[key] for key in sorted(found)]
+
+
+@lru_cache(maxsize=64)
+def _turned_order(sources: tuple[Source, ...], channels: int, device: torch.device) -> Tensor:
+    """Return the position among the packed weights of each turned one."""
+    parts = []
+    start = 0
+
+    def append(c_out: int, taps: int, c_in: int) -> None:
+        nonlocal start
+        number = c_out * taps * c_in
+        packed = torch.arange(start, start + number).view(c_out, taps, c_in)
+        parts.append(packed.permute(1, 2, 0).flatten())  # [C', k * k, C] -> [k * k, C, C']
+        start += number
+
+    for source in sources:
+        for op in source.ops:
+            for _ in range(source.num_edges * max(op.stages, 1)):
+                append(channels, op.size**2, 1 if op.stages else channels)
+                if op.stages:
+                    append(channels, 1, channels)
+    return torch.cat(parts).to(device) if parts else torch.arange(0, device=device)
 
 
 def _to_channels_last(weight: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ class Saved:
         input0, input1: [N, T, V, C].
         op_weights: [E, P].
         weights: all weights of the cell, flat; see `skelnas.engine.triton.layout`.
+        turned: those of convolutions, turned.
         y: [slots, P, C], raw outputs.
         norms: [slots, 2, C], their means and 1 / sqrt(variance + eps).
         max_indices: [sources, P, C], the index 0 to 8 of each maximum under a 3 x 3 pool.
@@ -58,6 +59,7 @@ class Saved:
     input1: Tensor
     op_weights: Tensor
     weights: Tensor
+    turned: Tensor
     y: Tensor
     norms: Tensor
     max_indices: Tensor
@@ -131,11 +133,13 @@ def _forward(
     squeezed0, squeezed1 = (
         image.sum((1, 2)) if layout.has_gate else op_weights.new_empty(0) for image in inputs
     )
+    turned = layout.turn(weights)
     saved = Saved(
         input0=inputs[0],
         input1=inputs[1],
         op_weights=op_weights,
         weights=weights,
+        turned=turned,
         y=new(num_slots, num_pixels, channels),
         norms=new(num_slots, 2, channels),
         max_indices=new(len(layout.sources), num_pixels, channels, dtype=torch.uint8),
@@ -154,7 +158,7 @@ def _forward(
             "x": image,
             "sums": sums,
             "max_indices": saved.max_indices[source.number],
-            "weights": weights[source.weights :],
+            "turned": turned[source.weights :],
         }
         launches.compute_outputs(s, source, source_size, tensors)
         if s.is_scaled(source):
@@ -248,6 +252,7 @@ def _backward(
             "scales": saved.scales,
             "x": image,
             "weights": saved.weights[source.weights :],
+            "turned": saved.turned[source.weights :],
             "grad_weights": grad_convolutions.view(-1)[source.weights if grad_weights else 0 :],
             "out": out,
             "base": out if is_input else grad_nodes[:, node * channels :],

@@ -68,10 +68,10 @@ class Machine:
         self.counts = counts
         self.lanes = threads * count
         self.block = np.repeat(np.arange(count), threads)
-        numbers = [x + grid[0] * (y + grid[1] * z) for x, y, z in blocks]
+        numbers = [1 + x + grid[0] * (y + grid[1] * z) for x, y, z in blocks]
         self.block_number = np.array(numbers, np.int32)[self.block]
         thread = np.tile(np.arange(threads, dtype=np.uint32), count)
-        self.warp = (thread // WARP).astype(np.int16)
+        self.warp = 1 + (thread // WARP).astype(np.int16)
         self.registers: dict[str, Array] = {
             "%tid.x": thread,
             "%ntid.x": np.array([threads], np.uint32),

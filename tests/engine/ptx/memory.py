@@ -12,7 +12,8 @@ import torch
 
 Array = np.ndarray[Any, Any]
 
-NOBODY, SEVERAL = -1, -2
+NOBODY, SEVERAL = 0, -1
+"""Instead of the number of a block or warp, which count from 1. Zeros take no memory."""
 
 
 class Fault(Exception):
@@ -33,8 +34,7 @@ class Buffer:
         self.name = name
         self.address = address
         self.data = np.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype=np.uint8)
-        self.writer = np.full(-(-size // 4), NOBODY, np.int32)
-        self.reader = self.writer.copy()
+        self.writer, self.reader = (np.zeros(-(-size // 4), np.int32) for _ in range(2))
 
 
 class GlobalMemory:
@@ -85,7 +85,7 @@ class GlobalMemory:
     def finish(self) -> Counter[str]:
         """Return all races, including reads of what another block writes."""
         for buffer in self.buffers:
-            mixed = (buffer.writer >= 0) & (buffer.reader != NOBODY)
+            mixed = (buffer.writer > 0) & (buffer.reader != NOBODY)
             if (mixed & (buffer.reader != buffer.writer)).any():
                 self.races[f"a block reads what another writes: {buffer.name}"] += 1
         return self.races
@@ -123,8 +123,7 @@ class SharedMemory:
         self.epoch = 0  # barriers so far
         self._write_epoch = np.full(self.data.shape, -1, np.int32)
         self._read_epoch = self._write_epoch.copy()
-        self._writer = np.full(self.data.shape, NOBODY, np.int16)
-        self._reader = self._writer.copy()
+        self._writer, self._reader = (np.zeros(self.data.shape, np.int16) for _ in range(2))
 
     def index(self, addresses: Array, size: int, blocks: Array) -> Array:
         """Return the index of the first word of each access."""

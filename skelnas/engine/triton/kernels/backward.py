@@ -142,8 +142,8 @@ def finish_gradients(
 
 @triton.jit
 def _edge_gradient(
-    acc, target, raw, coefficients, table, weights, grad_h, k, K, n, num_clips, i, o, odd_t, odd_v,
-    inside, TO, VO, C: tl.constexpr, BC: tl.constexpr, STRIDE: tl.constexpr, OPS: tl.constexpr,
+    acc, target, raw, coefficients, table, weights, turned, grad_h, k, K, n, num_clips, i, o,
+    odd_t, odd_v, inside, TO, VO, C: tl.constexpr, BC: tl.constexpr, STRIDE: tl.constexpr, OPS: tl.constexpr,
     J: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Add the gradient of a node's ReLU from one convolution of an edge: all taps on a tile."""
@@ -172,15 +172,15 @@ def _edge_gradient(
                 h = rows_of(grad_h, SEPARABLE * K + k, n, num_clips, TO * VO, C)
                 pointers = h + (tt * VO + vv)[:, None] * C + c[None, :]
                 g = tl.load(pointers, mask=valid[:, None] & (c < C)[None, :], other=0.0)
-                pointers = weights + K * BEFORE + k * STAGES * (DEPTH + C * C) + tap
-                acc += g * tl.load(pointers + c * SIZE * SIZE, mask=c < C, other=0.0)[None, :]
+                kernel = turned + K * BEFORE + k * STAGES * (DEPTH + C * C)
+                acc += g * tl.load(kernel + tap * C + c, mask=c < C, other=0.0)[None, :]
     return acc
 
 
 @triton.jit(do_not_specialize=INTS)
 def node_gradient(
-    up, x, y, coefficients, weights, grad_h, grad_pools, max_indices, scales, per_pixel, base, out,
-    N, T, V, TO, VO, K, first, source, slots, gated,
+    up, x, y, coefficients, weights, turned, grad_h, grad_pools, max_indices, scales, per_pixel,
+    base, out, N, T, V, TO, VO, K, first, source, slots, gated,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     BASE_ROW: tl.constexpr, STRIDE: tl.constexpr, OPS: tl.constexpr, NUM_OPS: tl.constexpr,
     POOLS: tl.constexpr, SCALED: tl.constexpr, HAS_BASE: tl.constexpr, PRECISION: tl.constexpr,
@@ -210,8 +210,8 @@ def node_gradient(
         for j in tl.static_range(NUM_OPS):
             through = _edge_gradient(
                 through, target, rows_of(y, edge * slots + j, n, N, TO * VO, C), coefficients,
-                edge * (slots + 3) + j, weights, grad_h, k, K, n, N, i, o, odd_t, odd_v, inside,
-                TO, VO, C, BC, STRIDE, OPS, j, PRECISION,
+                edge * (slots + 3) + j, weights, turned, grad_h, k, K, n, N, i, o, odd_t, odd_v,
+                inside, TO, VO, C, BC, STRIDE, OPS, j, PRECISION,
             )  # fmt: skip
         if SCALED:
             pointers = target + pixel[:, None] * C + c[None, :]

@@ -42,7 +42,7 @@ def _store_raw(y, sums, slot, tile, tiles, n, num_clips, per_clip, pixel, inside
 
 @triton.jit
 def _convolve(
-    image, y, norms, weights, edge, slots, k, K, n, num_clips, t, v, inside, T, V, per_clip, width,
+    image, y, norms, turned, edge, slots, k, K, n, num_clips, t, v, inside, T, V, per_clip, width,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     STRIDE: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr, STAGE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -54,12 +54,12 @@ def _convolve(
     BEFORE: tl.constexpr = first_weight(OPS, J)
     DEPTH: tl.constexpr = SIZE * SIZE * C
     if STAGES == 0:
-        weight = weights + K * BEFORE + k * DEPTH * C
+        weight = turned + K * BEFORE + k * DEPTH * C
         value = dense_tile(
             image, ROW, weight, t, v, inside, T, V, C, BC, BP, SIZE, STRIDE, PRECISION
         )
     else:
-        kernel = weights + K * BEFORE + (k * STAGES + STAGE - 1) * (DEPTH + C * C)
+        kernel = turned + K * BEFORE + (k * STAGES + STAGE - 1) * (DEPTH + C * C)
         if STAGE == 1:
             h = depthwise_tile(
                 image, ROW, 0.0, 1.0, kernel, t, v, inside, T, V,
@@ -75,7 +75,7 @@ def _convolve(
             )  # fmt: skip
         c = tl.arange(0, BC)
         real = (c < C)[:, None] & (c < C)[None, :]
-        w = tl.load(kernel + DEPTH + c[None, :] * C + c[:, None], mask=real, other=0.0)
+        w = tl.load(kernel + DEPTH + c[:, None] * C + c[None, :], mask=real, other=0.0)
         value = tl.dot(h, w, input_precision=PRECISION)
     return value
 
@@ -109,7 +109,7 @@ def _pool(
 
 @triton.jit(do_not_specialize=INTS)
 def convolve_and_pool(
-    x, y, norms, sums, max_indices, weights,
+    x, y, norms, sums, max_indices, turned,
     N, T, V, TO, VO, K, first, source, slots, first_slot, pool_slot,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     STRIDE: tl.constexpr, OPS: tl.constexpr, NUM_OPS: tl.constexpr, STAGE: tl.constexpr,
@@ -133,7 +133,7 @@ def convolve_and_pool(
         if STAGE == 1 or num_stages(OPS, j) == 2:
             if job // K == jobs:
                 value = _convolve(
-                    image, y, norms, weights, edge, slots, k, K, n, N, t, v, inside, T, V,
+                    image, y, norms, turned, edge, slots, k, K, n, N, t, v, inside, T, V,
                     TO * VO, VO, C, BC, BP, ROW, STRIDE, OPS, j, STAGE, PRECISION,
                 )  # fmt: skip
                 slot = edge * slots + first_slot + jobs

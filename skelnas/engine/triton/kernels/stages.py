@@ -28,8 +28,8 @@ from skelnas.engine.triton.kernels.tiles import (
 
 @triton.jit
 def _pointwise_backward_edge(
-    targets, target_slot, x, y, norms, coefficients, weights, grad_h, grad_weights, edge, k, K, job,
-    split, splits, tiles, slots, stage2_slot, num_clips, T, V, TO, VO,
+    targets, target_slot, x, y, norms, coefficients, weights, turned, grad_h, grad_weights, edge,
+    k, K, job, split, splits, tiles, slots, stage2_slot, num_clips, T, V, TO, VO,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     STRIDE: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr, STAGE: tl.constexpr,
     GRAD_WEIGHTS: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr,
@@ -50,6 +50,7 @@ def _pointwise_backward_edge(
     if STAGE == 2:
         edge_slot = stage2_slot + SECOND
     kernel = weights + weight_offset
+    turned_kernel = turned + weight_offset
     w = tl.load(kernel + DEPTH + c[:, None] * C + c[None, :], mask=real, other=0.0)
     grad_pointwise = tl.zeros([BC, BC], dtype=y.dtype.element_ty)
     grad_kernel = tl.zeros([TAPS, BC], dtype=y.dtype.element_ty)
@@ -78,7 +79,7 @@ def _pointwise_backward_edge(
                 else:
                     image = rows_of(y, edge * slots + J, n, num_clips, per_clip, C)
                     value = tap_of(image, C, mean, rstd, tt, vv, inside, TO, VO, C, BC, True)
-                factor = tl.load(kernel + c * SIZE * SIZE + tap, mask=c < C, other=0.0)
+                factor = tl.load(turned_kernel + tap * C + c, mask=c < C, other=0.0)
                 h += value * factor[None, :]
                 cross = tl.sum(value * grad_tile, 0)
                 grad_kernel += tl.where((taps == tap)[:, None], cross[None, :], 0.0)
@@ -92,7 +93,7 @@ def _pointwise_backward_edge(
 
 @triton.jit(do_not_specialize=INTS)
 def pointwise_backward(
-    up, inner_up, x, y, norms, coefficients, weights, grad_h, grad_pools, grad_weights,
+    up, inner_up, x, y, norms, coefficients, weights, turned, grad_h, grad_pools, grad_weights,
     N, T, V, TO, VO, K, first, source, slots, stage2_slot, pool_slot, tiles, num_weights,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     STRIDE: tl.constexpr, OPS: tl.constexpr, NUM_OPS: tl.constexpr, STAGE: tl.constexpr,
@@ -120,8 +121,8 @@ def pointwise_backward(
                     targets = up
                     slot = first + k
                 _pointwise_backward_edge(
-                    targets, slot, x, y, norms, coefficients, weights, grad_h, split_grads, edge,
-                    k, K, job, split, splits, tiles, slots, stage2_slot, N, T, V, TO, VO,
+                    targets, slot, x, y, norms, coefficients, weights, turned, grad_h, split_grads,
+                    edge, k, K, job, split, splits, tiles, slots, stage2_slot, N, T, V, TO, VO,
                     C, BC, BP, ROW, STRIDE, OPS, j, STAGE, GRAD_WEIGHTS, TAPS, PRECISION,
                 )  # fmt: skip
             jobs += 1
@@ -166,13 +167,13 @@ def _pool_gradients(
 
 @triton.jit
 def _depthwise_backward_tile(
-    grad_h, weights, k, K, t, v, inside, TO, VO,
+    grad_h, turned, k, K, t, v, inside, TO, VO,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr,
 ):  # fmt: skip
     """Return a tile of the gradient of the input of a second depthwise stage."""
     SIZE: tl.constexpr = kernel_size(OPS, J)
     BEFORE: tl.constexpr = first_weight(OPS, J)
-    kernel = weights + K * BEFORE + (k * 2 + 1) * (SIZE * SIZE * C + C * C)
+    kernel = turned + K * BEFORE + (k * 2 + 1) * (SIZE * SIZE * C + C * C)
     c = tl.arange(0, BC)
     acc = tl.zeros([BP, BC], dtype=grad_h.dtype.element_ty)
     for tap in range(SIZE * SIZE):
@@ -180,13 +181,13 @@ def _depthwise_backward_tile(
         valid = inside & (tt >= 0) & (tt < TO) & (vv >= 0) & (vv < VO)
         pointers = grad_h + (tt * VO + vv)[:, None] * C + c[None, :]
         g = tl.load(pointers, mask=valid[:, None] & (c < C)[None, :], other=0.0)
-        acc += g * tl.load(kernel + c * SIZE * SIZE + tap, mask=c < C, other=0.0)[None, :]
+        acc += g * tl.load(kernel + tap * C + c, mask=c < C, other=0.0)[None, :]
     return acc
 
 
 @triton.jit(do_not_specialize=INTS)
 def depthwise_backward(
-    grad_h, y, norms, weights, inner_up, sums, N, TO, VO, K, first, source, slots,
+    grad_h, y, norms, turned, inner_up, sums, N, TO, VO, K, first, source, slots,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, OPS: tl.constexpr,
     NUM_OPS: tl.constexpr,
 ):  # fmt: skip
@@ -207,7 +208,7 @@ def depthwise_backward(
         if num_stages(OPS, j) == 2:
             if job // K == two_stage_index(OPS, j):
                 acc = _depthwise_backward_tile(
-                    rows_of(grad_h, job, n, N, TO * VO, C), weights, k, K, t, v, inside, TO, VO,
+                    rows_of(grad_h, job, n, N, TO * VO, C), turned, k, K, t, v, inside, TO, VO,
                     C, BC, BP, OPS, j,
                 )  # fmt: skip
                 slot = edge * slots + j

@@ -58,7 +58,7 @@ def dense_tile(
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, SIZE: tl.constexpr,
     STRIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Convolve the ReLU of an image with a weight [C, SIZE, SIZE, C]."""
+    """Convolve the ReLU of an image with a turned weight [SIZE, SIZE, C, C']."""
     c = tl.arange(0, BC)
     real = (c < C)[:, None] & (c < C)[None, :]
     acc = tl.zeros([BP, BC], dtype=image.dtype.element_ty)
@@ -66,9 +66,8 @@ def dense_tile(
         tt = t * STRIDE + tap // SIZE - SIZE // 2
         vv = v * STRIDE + tap % SIZE - SIZE // 2
         x = tap_of(image, row, 0.0, 1.0, tt, vv, inside, T, V, C, BC, False)
-        w = tl.load(
-            weight + (c[None, :] * SIZE * SIZE + tap) * C + c[:, None], mask=real, other=0.0
-        )
+        pointers = weight + tap * C * C + c[:, None] * C + c[None, :]
+        w = tl.load(pointers, mask=real, other=0.0)
         acc += tl.dot(x, w, input_precision=PRECISION)
     return acc
 
@@ -79,14 +78,14 @@ def depthwise_tile(
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, SIZE: tl.constexpr,
     DILATION: tl.constexpr, STRIDE: tl.constexpr, NORMED: tl.constexpr,
 ):  # fmt: skip
-    """Convolve each channel of the ReLU of an image with its kernel [C, SIZE, SIZE]."""
+    """Convolve each channel of the ReLU of an image with a turned kernel [SIZE, SIZE, C]."""
     c = tl.arange(0, BC)
     acc = tl.zeros([BP, BC], dtype=image.dtype.element_ty)
     for tap in range(SIZE * SIZE):
         tt = t * STRIDE + (tap // SIZE - SIZE // 2) * DILATION
         vv = v * STRIDE + (tap % SIZE - SIZE // 2) * DILATION
         x = tap_of(image, row, mean, rstd, tt, vv, inside, T, V, C, BC, NORMED)
-        acc += x * tl.load(kernel + c * SIZE * SIZE + tap, mask=c < C, other=0.0)[None, :]
+        acc += x * tl.load(kernel + tap * C + c, mask=c < C, other=0.0)[None, :]
     return acc
 
 

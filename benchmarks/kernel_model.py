@@ -1,0 +1,171 @@
+"""Model the time of a step's kernels from what an emulator counts; needs no GPU.
+
+    python benchmarks/kernel_model.py --out benchmarks/results/kernel_model.json
+
+Every kernel that a second-order step launches is compiled for capability 9.0. One program of each
+kind of job is executed by the emulator in `tests/engine/ptx` at the real sizes; it counts the
+instructions of a warp, the wavefronts of shared memory (and the least that the same words need) and
+the sectors of global memory. Times the number of programs these give for each launch the longest of
+
+- issue: four instructions a cycle and multiprocessor,
+- shared: one wavefront a cycle and multiprocessor,
+- memory: the bytes that the launch must move, at the bandwidth,
+- latency: the instructions of the programs that run one after the other, at `--cycles` each,
+
+plus `--gap` for a launch. No GPU has confirmed it: trust the order, not the milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from about import about
+from ahead_of_time import Launch, compile_for
+from kernel_report import PASSES, cost, passes
+
+from skelnas.primitives import SPACES
+
+sys.path.append(str(Path(__file__).parents[1] / "tests/engine"))
+from ptx.emulation import Emulator, memory_of
+from ptx.machine import Block
+
+CAPABILITY = (9, 0)
+MULTIPROCESSORS, CLOCK, BANDWIDTH = 132, 1.755e9, 3.35e12
+"""Of an H100."""
+REGISTERS, SHARED, THREADS, MOST_BLOCKS = 65536, 227 * 1024, 2048, 32
+"""What a multiprocessor has."""
+
+
+def jobs(launch: Launch) -> list[tuple[Block, int]]:
+    """Return a program of each kind of job, and how many programs do that job."""
+    x, y, z = (*launch.grid, 1, 1)[:3]
+    middle, edges = min(x - 1, x // 2 + 1), launch.arguments.get("K", 1)
+    if launch.name == "node_gradient":  # one job a parity
+        return [((middle, parity, 0), x) for parity in range(y)]
+    if launch.name in ("convolve_and_pool", "pointwise_backward"):  # edges, operations and pools
+        starts = range(0, y, edges)
+        return [((middle, job, 0), x * min(edges, y - job)) for job in starts]
+    return [((middle, y // 2, 0), x * y * z)]
+
+
+def count(emulator: Emulator, launch: Launch) -> list[tuple[int, Counter[str]]]:
+    """Return the number of programs of each kind of job, and what one of them does."""
+    memory = memory_of(launch)
+    found = []
+    for block, programs in jobs(launch):
+        counts = Counter[str]()
+        counts["steps"] = emulator.run(launch, memory, [block], counts)
+        found.append((programs, counts))
+    return found
+
+
+def seconds(
+    launch: Launch, found: list[tuple[int, Counter[str]]], usage: Any, args: argparse.Namespace
+) -> tuple[float, str]:
+    """Return the modelled time of a launch, and what limits it."""
+    programs = sum(number for number, _ in found)
+    threads = 32 * launch.warps
+    resident = min(
+        REGISTERS // (-(-usage.registers // 8) * 8 * threads),
+        SHARED // (usage.shared + 1024),
+        THREADS // threads,
+        MOST_BLOCKS,
+    )
+    used = min(programs, MULTIPROCESSORS)
+
+    def total(*names: str) -> int:
+        return sum(number * sum(counts[name] for name in names) for number, counts in found)
+
+    steps = [counts["steps"] for _, counts in found]
+    queue = total("steps") / (MULTIPROCESSORS * resident)
+    limits = {
+        "issue": total("instructions") / (4 * used * CLOCK),
+        "shared": total("load wavefronts", "store wavefronts") / (used * CLOCK),
+        "memory": cost(launch)[0] / BANDWIDTH,
+        "latency": args.cycles * max(max(steps), queue) / CLOCK,
+    }
+    limit = max(limits, key=limits.__getitem__)
+    return limits[limit] + args.gap, limit
+
+
+def model(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return a row for each kernel, number of channels and kind of weights' gradient."""
+    emulator = Emulator(CAPABILITY)
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    counted: dict[Any, Any] = {}
+    for name, launched in passes(args, CAPABILITY).items():
+        for launch in launched:
+            a = launch.arguments
+            sizes = launch.grid, a.get("K"), a.get("target"), a.get("tiles"), a.get("chunks")
+            if (key := (launch.variant, sizes)) not in counted:
+                usage = compile_for(launch, CAPABILITY)
+                counted[key] = usage, count(emulator, launch)
+            usage, found = counted[key]
+            time, limit = seconds(launch, found, usage, args)
+            stage = f", stage {a['STAGE']}" if "STAGE" in launch.constants else ""
+            weights = ", weights" if launch.constants.get("GRAD_WEIGHTS") else ""
+            row = rows.setdefault(
+                (launch.name + stage + weights, a["C"]),
+                {"kernel": launch.name + stage + weights, "channels": a["C"], "launches": 0,
+                 "fewest_programs": math.inf, "registers": 0, "spilled": 0, "wavefronts": 0,
+                 "least_wavefronts": 0, "instructions": 0, "sectors": 0, "seconds": 0.0,
+                 "limits": Counter()},
+            )  # fmt: skip
+            repeats = PASSES[name]
+            row["launches"] += repeats
+            row["fewest_programs"] = min(row["fewest_programs"], math.prod(launch.grid))
+            row["registers"] = max(row["registers"], usage.registers)
+            row["spilled"] = max(row["spilled"], usage.spilled)
+            for programs, counts in found:
+                times = repeats * programs
+                for kind in ("load", "store"):
+                    row["wavefronts"] += times * counts[f"{kind} wavefronts"]
+                    row["least_wavefronts"] += times * counts[f"{kind} least wavefronts"]
+                row["instructions"] += times * counts["instructions"]
+                row["sectors"] += times * counts["sectors"]
+            row["seconds"] += repeats * time
+            row["limits"][limit] += repeats
+    return sorted(rows.values(), key=lambda row: -row["seconds"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--space", default="sar", choices=list(SPACES))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=112)
+    parser.add_argument("--joints", type=int, default=50)
+    parser.add_argument("--width", type=int, help="only cells with this number of channels")
+    parser.add_argument("--cycles", type=float, default=6.0, help="of an instruction of one warp")
+    parser.add_argument("--gap", type=float, default=1.2e-6, help="seconds between two launches")
+    parser.add_argument("--out", type=Path, help="write the results to this JSON file")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = model(args)
+    for row in rows:
+        print(
+            f"{1e3 * row['seconds']:7.2f} ms {row['launches']:4d} launches, "
+            f"{1e6 * row['seconds'] / row['launches']:6.1f} us each, "
+            f"{row['fewest_programs']:5d} programs, "
+            f"{row['wavefronts'] / max(row['least_wavefronts'], 1):5.1f} x wavefronts, "
+            f"{row['registers']} registers: {row['kernel']}, {row['channels']} channels "
+            f"({', '.join(f'{limit} {n}' for limit, n in row['limits'].items())})"
+        )
+    step = sum(row["seconds"] for row in rows)
+    print(f"{1e3 * step:.1f} ms a step, {sum(row['launches'] for row in rows)} launches")
+    if args.out:
+        options = {name: value for name, value in vars(args).items() if name != "out"}
+        everything = {**about("cpu"), "options": options, "seconds": step, "kernels": rows}
+        args.out.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
