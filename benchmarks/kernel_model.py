@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from about import about
 from ahead_of_time import Launch, compile_for
-from kernel_report import PASSES, cost, passes
+from kernel_report import PASSES, cost, decode, passes
 
 from skelnas.primitives import SPACES
 
@@ -47,6 +47,16 @@ def jobs(launch: Launch) -> list[tuple[Block, int]]:
     """Return a program of each kind of job, and how many programs do that job."""
     x, y, z = (*launch.grid, 1, 1)[:3]
     middle, edges = min(x - 1, x // 2 + 1), launch.arguments.get("K", 1)
+    if launch.name == "correlate_taps":  # one job a stage: the middle tap of each
+        ops = decode(launch.arguments["OPS"], launch.arguments["NUM_OPS"])
+        sizes = [op.size**2 for op in ops for _ in range(max(op.stages, 1))]
+        starts = [sum(sizes[:number]) for number in range(len(sizes))]
+        return [
+            ((0, start + size // 2, 0), x * size * z)
+            for start, size in zip(starts, sizes, strict=True)
+        ]
+    if launch.name == "weight_gradients":
+        return [((0, job, 0), x * z) for job in range(y)]
     if launch.name == "node_gradient":  # one job a parity
         return [((middle, parity, 0), x) for parity in range(y)]
     if launch.name in ("convolve_and_pool", "pointwise_backward"):  # edges, operations and pools
@@ -96,7 +106,7 @@ def seconds(
 
 
 def model(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return a row for each kernel, number of channels and kind of weights' gradient."""
+    """Return a row for each kernel and number of channels."""
     emulator = Emulator(CAPABILITY)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     counted: dict[Any, Any] = {}
@@ -110,10 +120,9 @@ def model(args: argparse.Namespace) -> list[dict[str, Any]]:
             usage, found = counted[key]
             time, limit = seconds(launch, found, usage, args)
             stage = f", stage {a['STAGE']}" if "STAGE" in launch.constants else ""
-            weights = ", weights" if launch.constants.get("GRAD_WEIGHTS") else ""
             row = rows.setdefault(
-                (launch.name + stage + weights, a["C"]),
-                {"kernel": launch.name + stage + weights, "channels": a["C"], "launches": 0,
+                (launch.name + stage, a["C"]),
+                {"kernel": launch.name + stage, "channels": a["C"], "launches": 0,
                  "fewest_programs": math.inf, "registers": 0, "spilled": 0, "wavefronts": 0,
                  "least_wavefronts": 0, "instructions": 0, "sectors": 0, "seconds": 0.0,
                  "limits": Counter()},

@@ -50,11 +50,11 @@ def cost(launch: Launch) -> tuple[int, int]:
     c = args["C"]
     ops = decode(args.get("OPS", 0), args.get("NUM_OPS", 0))
     k = args.get("K", 0)
-    image = args["N"] * args.get("TO", 0) * args.get("VO", 0) * c
-    node = args["N"] * args.get("T", 0) * args.get("V", 0) * c
+    n = args.get("N", 0)
+    image = n * args.get("TO", 0) * args.get("VO", 0) * c
+    node = n * args.get("T", 0) * args.get("V", 0) * c
     separable = [op for op in ops if op.stages]
     second = [op for op in ops if op.stages == 2]
-    dense = [op for op in ops if not op.stages]
     pools, scaled = args.get("POOLS", False), args.get("SCALED", False)
 
     def work(some: list[Op], pointwise: bool = True, depthwise: bool = True) -> int:
@@ -82,21 +82,18 @@ def cost(launch: Launch) -> tuple[int, int]:
             return size * image * (k * (1 + len(ops)) + 2 * pools + scaled), 0
         case "pointwise_backward":
             some = separable if args["STAGE"] == 1 else second
-            moved = 3 * k * len(some) + pools * (k + 4)
-            flops = work(some, depthwise=False)
-            if args["GRAD_WEIGHTS"]:
-                moved += k * len(some) if args["STAGE"] == 2 else 0
-                flops += work(some) + work(some, pointwise=False)
-            return size * (
-                image * moved + node * (args["GRAD_WEIGHTS"] and args["STAGE"] == 1)
-            ), flops
+            moved = image * (3 * k * len(some) + pools * (k + 4))
+            return size * moved, work(some, depthwise=False)
         case "depthwise_backward":
             return size * 3 * k * len(second) * image, work(second, pointwise=False)
         case "node_gradient":
             moved = image * (k * (len(ops) + 1) + pools * 2) + image // 4 * pools + node * 2
             return size * (moved + node * args["HAS_BASE"]), work(ops, pointwise=False)
-        case "dense_weight_gradients":
-            return size * (k * image * (1 + len(dense)) + node), work(dense)
+        case "correlate_taps":
+            stages = sum(max(op.stages, 1) for op in ops)
+            taps = sum(op.num_taps for op in ops)
+            moved = image * k * (2 * stages + len(second)) + node
+            return size * (moved + launch.grid[0] * taps * k * c * c), 2 * k * image * c * taps
         case _:  # statistics and gates: sums of tiles
             return 0, 0
 

@@ -4,7 +4,7 @@ The values are reasoned, not measured: nothing has run on a GPU yet. A tile hold
 numbers of a tensor, 4 or 8 per thread, so that a few accumulators and their addresses fit into a
 thread's 255 registers (a test compiles the kernels and checks). The late cells, with few pixels and
 many channels, still give more programs than a GPU has multiprocessors. Sums for weights are split
-so that 9 taps of 5 edges give a few programs per multiprocessor; (8, 6) has the fewest.
+so that all taps of all edges give several programs per multiprocessor.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ class Blocks(NamedTuple):
     Attributes:
         pixels: pixels of a tile in kernels that convolve.
         light: pixels of a tile in kernels that only add up.
-        splits: parts of each sum over all pixels for weights; a program each.
+        programs: at least, of the sums over all pixels for weights.
         warps: warps of a program.
     """
 
     pixels: int
     light: int
-    splits: int
+    programs: int
     warps: int
 
 
 BLOCKS: dict[tuple[int, int], dict[int, Blocks]] = {
-    (8, 0): {16: Blocks(64, 64, 16, 4), 32: Blocks(32, 32, 8, 8), 64: Blocks(16, 16, 4, 8)},
-    (8, 6): {16: Blocks(64, 64, 12, 4), 32: Blocks(32, 32, 6, 8), 64: Blocks(16, 16, 4, 8)},
-    (8, 9): {16: Blocks(64, 64, 16, 4), 32: Blocks(32, 32, 8, 8), 64: Blocks(16, 16, 4, 8)},
-    (9, 0): {16: Blocks(64, 64, 16, 4), 32: Blocks(32, 32, 8, 8), 64: Blocks(16, 16, 4, 8)},
+    (8, 0): {16: Blocks(64, 64, 864, 4), 32: Blocks(32, 32, 864, 8), 64: Blocks(16, 16, 864, 8)},
+    (8, 6): {16: Blocks(64, 64, 672, 4), 32: Blocks(32, 32, 672, 8), 64: Blocks(16, 16, 672, 8)},
+    (8, 9): {16: Blocks(64, 64, 1024, 4), 32: Blocks(32, 32, 1024, 8), 64: Blocks(16, 16, 1024, 8)},
+    (9, 0): {16: Blocks(64, 64, 1056, 4), 32: Blocks(32, 32, 1056, 8), 64: Blocks(16, 16, 1056, 8)},
 }
 """By compute capability and padded channels. Later GPUs use the last entry."""
 
-INTERPRETED = Blocks(16, 16, 2, 1)
+INTERPRETED = Blocks(16, 16, 16, 1)
 """For the interpreter: several tiles even for small images."""
 
 

@@ -27,6 +27,9 @@ CLIPS = 8
 """Clips whose gates a program computes at once."""
 
 
+COLUMNS = 16
+"""Channels whose weights' gradients a program computes."""
+
 ROW_LENGTHS = {"x": "ROW", "nodes": "ROW", "out": "ROW", "base": "BASE_ROW"}
 """The tensors whose rows may be apart, with the argument that says how far."""
 
@@ -75,7 +78,6 @@ class Setting(NamedTuple):
         """Return the arguments, other than tensors, for the edges that leave a node of a size."""
         layout = self.layout
         padded = padded_channels(layout.channels)
-        largest = max((op.size for op in source.ops if op.stages), default=1)
         n, t, v = size
         positions = layout.positions
         return {
@@ -91,8 +93,7 @@ class Setting(NamedTuple):
             "MAX_POOL": positions["max_pool_3x3"], "AVG_POOL": positions["avg_pool_3x3"],
             "SKIP": positions["skip_connect"], "GATE": positions["se_connect"],
             "H": layout.hidden, "BH": 1 << (layout.hidden - 1).bit_length(), "BN": CLIPS,
-            "TAPS": 1 << (largest**2 - 1).bit_length(), "num_weights": layout.num_convolved,
-            "ROWS": 2048 // padded, "EPS": EPS, "PRECISION": self.precision,
+            "COLUMNS": COLUMNS, "ROWS": 2048 // padded, "EPS": EPS, "PRECISION": self.precision,
         }  # fmt: skip
 
 
@@ -156,17 +157,14 @@ def differentiate_scales(
     launch(gates.scales_backward, (source.num_edges,), s.blocks.warps, arguments)
 
 
-def differentiate_stages(
-    s: Setting, source: Source, size: Size, grad_weights: bool, tensors: Tensors
-) -> None:
+def differentiate_stages(s: Setting, source: Source, size: Size, tensors: Tensors) -> None:
     """Compute the gradients of separable stages, the second one first, and of the pools."""
     heavy, light = s.tiles(s.blocks.pixels), s.tiles(s.blocks.light)
-    splits = min(s.blocks.splits, heavy) if grad_weights else heavy
-    arguments = {**s.arguments(source, size), **tensors, "GRAD_WEIGHTS": grad_weights}
+    arguments = {**s.arguments(source, size), **tensors}
 
     def pointwise(stage: int, num_ops: int, pools: bool) -> None:
-        of_stage = {"STAGE": stage, "POOLS": pools, "BP": s.blocks.pixels, "tiles": heavy}
-        grid = (splits, num_ops * source.num_edges + pools)
+        of_stage = {"STAGE": stage, "POOLS": pools, "BP": s.blocks.pixels}
+        grid = (heavy, num_ops * source.num_edges + pools)
         launch(stages.pointwise_backward, grid, s.blocks.warps, arguments | of_stage)
 
     inner = source.num_two_stage * source.num_edges
@@ -199,9 +197,19 @@ def differentiate_node(
     launch(backward.node_gradient, grid, s.blocks.warps, arguments)
 
 
-def differentiate_dense_weights(s: Setting, source: Source, size: Size, tensors: Tensors) -> None:
-    """Compute the gradients of the weights of dense convolutions."""
+def differentiate_weights(s: Setting, source: Source, size: Size, tensors: Tensors) -> None:
+    """Compute the gradients of the weights of convolutions."""
     tiles = s.tiles(s.blocks.pixels)
-    grid = (min(s.blocks.splits, tiles), source.num_dense_taps, source.num_edges)
+    jobs = source.num_taps * source.num_edges
+    if not jobs:
+        return
+    splits = min(-(-s.blocks.programs // jobs), tiles)
+    parts = tensors["y"].new_empty(splits, jobs, s.layout.channels**2)
     arguments = {**s.arguments(source, size), **tensors, "BP": s.blocks.pixels, "tiles": tiles}
-    launch(stages.dense_weight_gradients, grid, s.blocks.warps, arguments)
+    arguments["correlations"] = parts
+    grid = (splits, source.num_taps, source.num_edges)
+    launch(stages.correlate_taps, grid, s.blocks.warps, arguments)
+    arguments["correlations"] = parts.sum(0)
+    groups = padded_channels(s.layout.channels) // COLUMNS
+    grid = (groups, source.num_stages, source.num_edges)
+    launch(stages.weight_gradients, grid, s.blocks.warps, arguments)

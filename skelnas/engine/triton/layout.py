@@ -46,6 +46,11 @@ class Op(NamedTuple):
     stages: int
     position: int = 0
 
+    @property
+    def num_taps(self) -> int:
+        """Number of taps of all stages."""
+        return max(self.stages, 1) * self.size**2
+
     def num_weights(self, channels: int) -> int:
         """Return the number of weights of an edge."""
         depth = self.size**2 * channels
@@ -56,7 +61,7 @@ def pack_ops(ops: Sequence[Op], channels: int) -> int:
     """Pack operations into one number, 64 bits each from the low end.
 
     4 bits each for size, dilation, stages and position, and for the numbers of separable and of
-    two-stage convolutions before this one; 8 bits for the taps of the dense convolutions before it;
+    two-stage convolutions before this one; 8 bits for the taps of all stages of those before it;
     32 for the weights, per edge, of all before it. `kernels.packed` reads them.
     """
     code = separable = two_stage = taps = weights = 0
@@ -66,7 +71,7 @@ def pack_ops(ops: Sequence[Op], channels: int) -> int:
         code |= (fields | before) << 64 * index
         separable += op.stages > 0
         two_stage += op.stages == 2
-        taps += 0 if op.stages else op.size**2
+        taps += op.num_taps
         weights += op.num_weights(channels)
     return code
 
@@ -121,9 +126,14 @@ class Source(NamedTuple):
         return sum(op.stages == 2 for op in self.ops)
 
     @property
-    def num_dense_taps(self) -> int:
-        """Number of taps of all dense convolutions."""
-        return sum(op.size**2 for op in self.ops if not op.stages)
+    def num_stages(self) -> int:
+        """Number of stages of all convolutions, a dense one counting as one."""
+        return sum(max(op.stages, 1) for op in self.ops)
+
+    @property
+    def num_taps(self) -> int:
+        """Number of taps of all stages."""
+        return sum(op.num_taps for op in self.ops)
 
 
 class Layout(NamedTuple):

@@ -233,8 +233,7 @@ def _backward(
     grad_nodes = _to_rows(grad_out).view(num_pixels, -1)  # [N, T', V', C'] -> [P, nodes * C]
     buffers = _new_buffers(s, saved.op_weights, num_pixels)
     buffers.up[-1] = grad_nodes[:, -channels:]
-    splits = min(s.blocks.splits, s.tiles(s.blocks.pixels))
-    grad_convolutions = new(splits, layout.num_convolved if grad_weights else 0)
+    grad_convolutions = new(layout.num_convolved if grad_weights else 0)
     grad_gates = new(len(saved.weights) - layout.num_convolved)
     grad_inputs: list[Tensor] = []
     for source in reversed(layout.sources):
@@ -253,7 +252,7 @@ def _backward(
             "x": image,
             "weights": saved.weights[source.weights :],
             "turned": saved.turned[source.weights :],
-            "grad_weights": grad_convolutions.view(-1)[source.weights if grad_weights else 0 :],
+            "grad_weights": grad_convolutions[source.weights :],
             "out": out,
             "base": out if is_input else grad_nodes[:, node * channels :],
         }
@@ -264,11 +263,11 @@ def _backward(
         launches.differentiate_outputs(s, source, tensors)
         if s.is_scaled(source):
             launches.differentiate_scales(s, source, *saved.sums(source, s), gates)
-        launches.differentiate_stages(s, source, source_size, grad_weights, tensors)
+        launches.differentiate_stages(s, source, source_size, tensors)
         launches.differentiate_node(s, source, source_size, not is_input, tensors)
         if grad_weights:
-            launches.differentiate_dense_weights(s, source, source_size, tensors)
-    return grad_inputs, buffers.grad_op_weights, [grad_convolutions.sum(0), grad_gates]
+            launches.differentiate_weights(s, source, source_size, tensors)
+    return grad_inputs, buffers.grad_op_weights, [grad_convolutions, grad_gates]
 
 
 def _nest(flat: Sequence[Tensor], shapes: Shapes) -> list[list[list[Tensor]]]:

@@ -143,8 +143,8 @@ def finish_gradients(
 @triton.jit
 def _edge_gradient(
     acc, target, raw, coefficients, table, weights, turned, grad_h, k, K, n, num_clips, i, o,
-    odd_t, odd_v, inside, TO, VO, C: tl.constexpr, BC: tl.constexpr, STRIDE: tl.constexpr, OPS: tl.constexpr,
-    J: tl.constexpr, PRECISION: tl.constexpr,
+    odd_t, odd_v, inside, TO, VO, C: tl.constexpr, BC: tl.constexpr, STRIDE: tl.constexpr,
+    OPS: tl.constexpr, J: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Add the gradient of a node's ReLU from one convolution of an edge: all taps on a tile."""
     SIZE: tl.constexpr = kernel_size(OPS, J)

@@ -10,7 +10,10 @@ from skelnas.engine.triton.kernels.packed import (
     first_tap,
     first_weight,
     kernel_size,
+    max_of,
     num_stages,
+    num_taps,
+    num_weights,
     two_stage_index,
 )
 from skelnas.engine.triton.kernels.tiles import (
@@ -27,112 +30,68 @@ from skelnas.engine.triton.kernels.tiles import (
 
 
 @triton.jit
-def _pointwise_backward_edge(
-    targets, target_slot, x, y, norms, coefficients, weights, turned, grad_h, grad_weights, edge,
-    k, K, job, split, splits, tiles, slots, stage2_slot, num_clips, T, V, TO, VO,
-    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
-    STRIDE: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr, STAGE: tl.constexpr,
-    GRAD_WEIGHTS: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr,
+def _grad_output(
+    up, inner_up, y, coefficients, edge, first, k, K, n, num_clips, t, v, inside, slots,
+    stage2_slot, TO, VO, C: tl.constexpr, BC: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr,
+    STAGE: tl.constexpr,
 ):  # fmt: skip
-    """Differentiate the pointwise convolution of a stage on one edge."""
-    SIZE: tl.constexpr = kernel_size(OPS, J)
-    DILATION: tl.constexpr = dilation(OPS, J) if STAGE == 1 else 1
-    STAGES: tl.constexpr = num_stages(OPS, J)
+    """Return a tile of the gradient of a raw output of an edge."""
     SECOND: tl.constexpr = two_stage_index(OPS, J)
-    BEFORE: tl.constexpr = first_weight(OPS, J)
-    STEP: tl.constexpr = STRIDE if STAGE == 1 else 1
-    DEPTH: tl.constexpr = SIZE * SIZE * C
-    c, taps = tl.arange(0, BC), tl.arange(0, TAPS)
-    real = (c < C)[:, None] & (c < C)[None, :]
-    per_clip = TO * VO
-    weight_offset = K * BEFORE + (k * STAGES + STAGE - 1) * (DEPTH + C * C)
+    targets = up
+    target_slot = first + k
+    if (STAGE == 1) & (num_stages(OPS, J) == 2):
+        targets = inner_up
+        target_slot = SECOND * K + k
     edge_slot = J
     if STAGE == 2:
         edge_slot = stage2_slot + SECOND
-    kernel = weights + weight_offset
-    turned_kernel = turned + weight_offset
-    w = tl.load(kernel + DEPTH + c[:, None] * C + c[None, :], mask=real, other=0.0)
-    grad_pointwise = tl.zeros([BC, BC], dtype=y.dtype.element_ty)
-    grad_kernel = tl.zeros([TAPS, BC], dtype=y.dtype.element_ty)
-    mean = load_vector(norms, edge * slots + J, 0, C, BC, 2)
-    rstd = load_vector(norms, edge * slots + J, 1, C, BC, 2)
-    for tile in range(split, tiles, splits):
-        n, pixel, inside = pixels_of(tile, per_clip, BP)
-        t, v = pixel // VO, pixel % VO
-        mask = inside[:, None] & (c < C)[None, :]
-        grad_y = affine_tap(
-            rows_of(targets, target_slot, n, num_clips, per_clip, C), C,
-            rows_of(y, edge * slots + edge_slot, n, num_clips, per_clip, C),
-            coefficients, edge * (slots + 3) + edge_slot, t, v, inside, TO, VO, C, BC,
-        )  # fmt: skip
-        grad_tile = tl.dot(grad_y, w, input_precision=PRECISION)
-        out = rows_of(grad_h, job, n, num_clips, per_clip, C)
-        tl.store(out + pixel[:, None] * C + c[None, :], grad_tile, mask=mask)
-        if GRAD_WEIGHTS:
-            h = tl.zeros([BP, BC], dtype=y.dtype.element_ty)
-            for tap in range(SIZE * SIZE):
-                tt = t * STEP + (tap // SIZE - SIZE // 2) * DILATION
-                vv = v * STEP + (tap % SIZE - SIZE // 2) * DILATION
-                if STAGE == 1:
-                    image = x + n * T * V * ROW
-                    value = tap_of(image, ROW, 0.0, 1.0, tt, vv, inside, T, V, C, BC, False)
-                else:
-                    image = rows_of(y, edge * slots + J, n, num_clips, per_clip, C)
-                    value = tap_of(image, C, mean, rstd, tt, vv, inside, TO, VO, C, BC, True)
-                factor = tl.load(turned_kernel + tap * C + c, mask=c < C, other=0.0)
-                h += value * factor[None, :]
-                cross = tl.sum(value * grad_tile, 0)
-                grad_kernel += tl.where((taps == tap)[:, None], cross[None, :], 0.0)
-            grad_pointwise += tl.dot(tl.trans(grad_y), h, input_precision=PRECISION)
-    if GRAD_WEIGHTS:
-        kernel_grad = grad_weights + weight_offset
-        tl.store(kernel_grad + DEPTH + c[:, None] * C + c[None, :], grad_pointwise, mask=real)
-        tap_mask = (taps < SIZE * SIZE)[:, None] & (c < C)[None, :]
-        tl.store(kernel_grad + c[None, :] * SIZE * SIZE + taps[:, None], grad_kernel, mask=tap_mask)
+    return affine_tap(
+        rows_of(targets, target_slot, n, num_clips, TO * VO, C), C,
+        rows_of(y, edge * slots + edge_slot, n, num_clips, TO * VO, C), coefficients,
+        edge * (slots + 3) + edge_slot, t, v, inside, TO, VO, C, BC,
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=INTS)
 def pointwise_backward(
-    up, inner_up, x, y, norms, coefficients, weights, turned, grad_h, grad_pools, grad_weights,
-    N, T, V, TO, VO, K, first, source, slots, stage2_slot, pool_slot, tiles, num_weights,
-    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
-    STRIDE: tl.constexpr, OPS: tl.constexpr, NUM_OPS: tl.constexpr, STAGE: tl.constexpr,
-    POOLS: tl.constexpr, GRAD_WEIGHTS: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr,
+    up, inner_up, y, coefficients, weights, grad_h, grad_pools,
+    N, T, V, TO, VO, K, first, source, slots, stage2_slot, pool_slot,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, STRIDE: tl.constexpr,
+    OPS: tl.constexpr, NUM_OPS: tl.constexpr, STAGE: tl.constexpr, POOLS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Compute the gradients of the depthwise outputs of a stage from those of the pointwise ones.
 
-    If asked for, the gradients of the weights, depthwise ones included, are computed along with
-    them; the depthwise outputs are recomputed. One more job computes the gradients of the pools.
-    Programs: (splits, jobs); each takes every `splits`-th tile and sums its weight gradients.
+    One more job computes the gradients of the pools. Programs: (tiles, jobs).
     """
-    split, job = tl.program_id(0), tl.program_id(1)
-    splits = tl.num_programs(0)
+    tile, job = tl.program_id(0), tl.program_id(1)
+    n, pixel, inside = pixels_of(tile, TO * VO, BP)
+    t, v = pixel // VO, pixel % VO
+    c = tl.arange(0, BC)
     k = job % K
     edge = edge_between(source, first + k)
-    split_grads = grad_weights + split.to(tl.int64) * num_weights
     jobs = 0
     for j in tl.static_range(NUM_OPS):
         if num_stages(OPS, j) >= STAGE:
             if job // K == jobs:
-                if STAGE == 1 and num_stages(OPS, j) == 2:
-                    targets = inner_up
-                    slot = two_stage_index(OPS, j) * K + k
-                else:
-                    targets = up
-                    slot = first + k
-                _pointwise_backward_edge(
-                    targets, slot, x, y, norms, coefficients, weights, turned, grad_h, split_grads,
-                    edge, k, K, job, split, splits, tiles, slots, stage2_slot, N, T, V, TO, VO,
-                    C, BC, BP, ROW, STRIDE, OPS, j, STAGE, GRAD_WEIGHTS, TAPS, PRECISION,
+                grad_y = _grad_output(
+                    up, inner_up, y, coefficients, edge, first, k, K, n, N, t, v, inside, slots,
+                    stage2_slot, TO, VO, C, BC, OPS, j, STAGE,
                 )  # fmt: skip
+                kernel = weights + K * first_weight(OPS, j) + num_taps(OPS, j) * C
+                kernel += (k * num_stages(OPS, j) + STAGE - 1) * (num_taps(OPS, j) + C) * C
+                real = (c < C)[:, None] & (c < C)[None, :]
+                w = tl.load(kernel + c[:, None] * C + c[None, :], mask=real, other=0.0)
+                out = rows_of(grad_h, job, n, N, TO * VO, C) + pixel[:, None] * C + c[None, :]
+                grad_tile = tl.dot(grad_y, w, input_precision=PRECISION)
+                tl.store(out, grad_tile, mask=inside[:, None] & (c < C)[None, :])
             jobs += 1
     if POOLS:
         if job == K * jobs:
-            for tile in range(split, tiles, splits):
-                _pool_gradients(
-                    up, y, coefficients, grad_pools, tile, first, source, K, slots, pool_slot,
-                    N, T, V, TO, VO, C, BC, BP, STRIDE,
-                )  # fmt: skip
+            _pool_gradients(
+                up, y, coefficients, grad_pools, tile, first, source, K, slots, pool_slot,
+                N, T, V, TO, VO, C, BC, BP, STRIDE,
+            )  # fmt: skip
 
 
 @triton.jit
@@ -223,54 +182,125 @@ def depthwise_backward(
 
 
 @triton.jit
-def _dense_weight_gradient_tap(
-    up, x, y, coefficients, grad_weights, edge, j, first, k, K, tap, split, splits, tiles, slots,
-    N, T, V, TO, VO, C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
-    STRIDE: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr, PRECISION: tl.constexpr,
+def _correlate(
+    up, inner_up, x, y, norms, coefficients, edge, first, k, K, tap, split, splits, tiles, slots,
+    stage2_slot, N, T, V, TO, VO, C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
+    ROW: tl.constexpr, STRIDE: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr,
+    STAGE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Compute the gradient [C, C] of one tap of an edge's dense weight."""
+    """Sum the gradient of a raw output times the pixel that a tap of its kernel reads, [C', C]."""
     SIZE: tl.constexpr = kernel_size(OPS, J)
-    BEFORE: tl.constexpr = first_weight(OPS, J)
-    DEPTH: tl.constexpr = SIZE * SIZE * C
-    c = tl.arange(0, BC)
+    DILATION: tl.constexpr = dilation(OPS, J) if STAGE == 1 else 1
+    STEP: tl.constexpr = STRIDE if STAGE == 1 else 1
     acc = tl.zeros([BC, BC], dtype=y.dtype.element_ty)
+    mean = load_vector(norms, edge * slots + J, 0, C, BC, 2)
+    rstd = load_vector(norms, edge * slots + J, 1, C, BC, 2)
+    down, right = (tap // SIZE - SIZE // 2) * DILATION, (tap % SIZE - SIZE // 2) * DILATION
     for tile in range(split, tiles, splits):
         n, pixel, inside = pixels_of(tile, TO * VO, BP)
         t, v = pixel // VO, pixel % VO
-        grad_y = affine_tap(
-            rows_of(up, first + k, n, N, TO * VO, C), C,
-            rows_of(y, edge * slots + j, n, N, TO * VO, C), coefficients,
-            edge * (slots + 3) + j, t, v, inside, TO, VO, C, BC,
+        grad_y = _grad_output(
+            up, inner_up, y, coefficients, edge, first, k, K, n, N, t, v, inside, slots,
+            stage2_slot, TO, VO, C, BC, OPS, J, STAGE,
         )  # fmt: skip
-        tt, vv = t * STRIDE + tap // SIZE - SIZE // 2, v * STRIDE + tap % SIZE - SIZE // 2
-        image = x + n * T * V * ROW
-        value = tap_of(image, ROW, 0.0, 1.0, tt, vv, inside, T, V, C, BC, False)
+        if STAGE == 1:
+            image = x + n * T * V * ROW
+            value = tap_of(
+                image, ROW, 0.0, 1.0, t * STEP + down, v * STEP + right, inside, T, V, C, BC, False
+            )
+        else:
+            image = rows_of(y, edge * slots + J, n, N, TO * VO, C)
+            value = tap_of(image, C, mean, rstd, t + down, v + right, inside, TO, VO, C, BC, True)
         acc += tl.dot(tl.trans(grad_y), value, input_precision=PRECISION)
-    pointers = grad_weights + K * BEFORE + k * DEPTH * C + tap * C
-    pointers += c[:, None] * SIZE * SIZE * C + c[None, :]
-    tl.store(pointers, acc, mask=(c < C)[:, None] & (c < C)[None, :])
+    return acc
 
 
 @triton.jit(do_not_specialize=INTS)
-def dense_weight_gradients(
-    up, x, y, coefficients, grad_weights,
-    N, T, V, TO, VO, K, first, source, slots, tiles, num_weights,
+def correlate_taps(
+    up, inner_up, x, y, norms, coefficients, correlations,
+    N, T, V, TO, VO, K, first, source, slots, stage2_slot, tiles,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     STRIDE: tl.constexpr, OPS: tl.constexpr, NUM_OPS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Compute the gradients of the weights of dense convolutions.
+    """Correlate the gradients of all raw outputs with what each tap of their kernels reads.
 
-    Programs: (splits, taps of all dense operations, edges); as in `pointwise_backward`.
+    The gradients of all weights follow from these matrices: see `weight_gradients`. Programs:
+    (splits, taps of all stages, edges); each takes every `splits`-th tile and stores its sum in
+    `correlations` [splits, taps, edges, C', C].
     """
     split, job, k = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     edge = edge_between(source, first + k)
-    split_grads = grad_weights + split.to(tl.int64) * num_weights
+    c = tl.arange(0, BC)
+    matrix = (split.to(tl.int64) * tl.num_programs(1) + job) * K + k
+    out = correlations + matrix * C * C + c[:, None] * C + c[None, :]
+    real = (c < C)[:, None] & (c < C)[None, :]
     for j in tl.static_range(NUM_OPS):
-        if num_stages(OPS, j) == 0:
-            tap = job - first_tap(OPS, j)
-            if (tap >= 0) & (tap < kernel_size(OPS, j) * kernel_size(OPS, j)):
-                _dense_weight_gradient_tap(
-                    up, x, y, coefficients, split_grads, edge, j, first, k, K, tap, split,
-                    tl.num_programs(0), tiles, slots, N, T, V, TO, VO,
-                    C, BC, BP, ROW, STRIDE, OPS, j, PRECISION,
+        for stage in tl.static_range(1, 1 + max_of(num_stages(OPS, j), 1)):
+            tap = job - first_tap(OPS, j) - (stage - 1) * num_taps(OPS, j)
+            if (tap >= 0) & (tap < num_taps(OPS, j)):
+                total = _correlate(
+                    up, inner_up, x, y, norms, coefficients, edge, first, k, K, tap, split,
+                    tl.num_programs(0), tiles, slots, stage2_slot, N, T, V, TO, VO,
+                    C, BC, BP, ROW, STRIDE, OPS, j, stage, PRECISION,
                 )  # fmt: skip
+                tl.store(out, total, mask=real)
+
+
+@triton.jit
+def _stage_gradients(
+    correlations, weights, turned, grad_weights, weight_offset, k, K, before, column,
+    C: tl.constexpr, BC: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr,
+):  # fmt: skip
+    """Store the gradients of a dense weight, or of both weights of a separable stage.
+
+    With the correlations G of a tap, that of a depthwise kernel is the sum over C' of W * G, and
+    that of the pointwise weight W the sum over all taps of G times the kernel.
+    """
+    SIZE: tl.constexpr = kernel_size(OPS, J)
+    DEPTH: tl.constexpr = SIZE * SIZE * C
+    row = tl.arange(0, BC)[:, None]
+    columns = column[None, :]
+    real = (row < C) & (columns < C)
+    pointwise = weight_offset + DEPTH + row * C + columns
+    if num_stages(OPS, J) > 0:
+        w = tl.load(weights + pointwise, mask=real, other=0.0)
+        grad_w = tl.zeros_like(w)
+    for tap in range(SIZE * SIZE):
+        matrix = ((before + tap) * K + k) * C * C
+        g = tl.load(correlations + matrix + row * C + columns, mask=real, other=0.0)
+        if num_stages(OPS, J) == 0:
+            out = grad_weights + weight_offset + (row * SIZE * SIZE + tap) * C + columns
+            tl.store(out, g, mask=real)
+        else:
+            kernel = turned + weight_offset + tap * C + column
+            grad_w += g * tl.load(kernel, mask=column < C, other=0.0)[None, :]
+            out = grad_weights + weight_offset + column * SIZE * SIZE + tap
+            tl.store(out, tl.sum(w * g, 0), mask=column < C)
+    if num_stages(OPS, J) > 0:
+        tl.store(grad_weights + pointwise, grad_w, mask=real)
+
+
+@triton.jit(do_not_specialize=INTS)
+def weight_gradients(
+    correlations, weights, turned, grad_weights, K,
+    C: tl.constexpr, BC: tl.constexpr, COLUMNS: tl.constexpr, OPS: tl.constexpr,
+    NUM_OPS: tl.constexpr,
+):  # fmt: skip
+    """Turn correlations [taps, edges, C', C] into the gradients of the weights.
+
+    Programs: (groups of COLUMNS channels C, stages of all operations, edges).
+    """
+    job, k = tl.program_id(1), tl.program_id(2)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    jobs = 0
+    for j in tl.static_range(NUM_OPS):
+        for stage in tl.static_range(max_of(num_stages(OPS, j), 1)):
+            if job == jobs:
+                offset = K * first_weight(OPS, j) + k * num_weights(OPS, j, C)
+                if stage == 1:
+                    offset += num_weights(OPS, j, C) // 2
+                _stage_gradients(
+                    correlations, weights, turned, grad_weights, offset, k, K,
+                    first_tap(OPS, j) + stage * num_taps(OPS, j), column, C, BC, OPS, j,
+                )  # fmt: skip
+            jobs += 1

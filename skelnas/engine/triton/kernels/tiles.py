@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 INTS = ["N", "T", "V", "TO", "VO", "K", "first", "source", "slots", "first_slot", "stage2_slot"]
-INTS += ["pool_slot", "tiles", "gated", "num_ops", "num_weights"]
+INTS += ["pool_slot", "tiles", "gated", "num_ops"]
 """Sizes and offsets whose values do not specialise a kernel."""
 
 
