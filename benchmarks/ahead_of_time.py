@@ -140,6 +140,7 @@ def launches_of(
     capability: Capability,
     num_nodes: int = 4,
     grad_weights: bool = True,
+    grad_inputs: tuple[bool, bool] = (True, True),
 ) -> tuple[list[Launch], list[Launch]]:
     """Return the launches for a cell, forward and backward.
 
@@ -148,10 +149,13 @@ def launches_of(
         shape: of its inputs.
         capability: of the GPU.
         grad_weights: whether the backward pass computes the gradients of the weights.
+        grad_inputs: whether it computes those of the inputs.
     """
     cell = make_cell(primitives, shape, reduction, num_nodes, torch.device("cpu"))
     for weight in cell.leaves[3:]:
         weight.requires_grad_(grad_weights)
+    for image, wanted in zip(cell.inputs, grad_inputs, strict=True):
+        image.requires_grad_(wanted)
     with recording(capability) as launched:
         out = evaluate(cell.inputs, cell.op_weights, cell.primitives, cell.weights, reduction)
         forward = list(launched)

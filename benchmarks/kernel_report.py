@@ -102,15 +102,17 @@ def passes(args: argparse.Namespace, capability: tuple[int, int]) -> dict[str, l
     """List the launches of all cells of the supernet, for each kind of pass."""
     found: dict[str, list[Launch]] = defaultdict(list)
     t, v = args.frames, args.joints
-    for spec in cell_specs(args.channels, args.layers, 4, 4):
+    for number, spec in enumerate(cell_specs(args.channels, args.layers, 4, 4)):
         if args.width and spec.channels != args.width:
             t, v = (-(-t // 2), -(-v // 2)) if spec.reduction else (t, v)
             continue
         shape = (args.batch, spec.channels, t, v)
         for name, grad_weights in (("backward", False), ("backward with weights", True)):
+            wanted = grad_weights or number > 1, grad_weights or number > 0  # alphas come first
             forward, backward = launches_of(
-                SPACES[args.space], shape, spec.reduction, capability, grad_weights=grad_weights
-            )
+                SPACES[args.space], shape, spec.reduction, capability,
+                grad_weights=grad_weights, grad_inputs=wanted,
+            )  # fmt: skip
             found[name] += backward
         found["forward"] += forward
         if spec.reduction:

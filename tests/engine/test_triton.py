@@ -170,6 +170,28 @@ def test_frozen_weights_do_not_change_the_gradients_of_op_weights() -> None:
     assert torch.equal(actual, expected)
 
 
+def test_gradients_of_inputs_that_nobody_wants_are_not_computed() -> None:
+    space = ("skip_connect", "sep_conv_3x3")
+    lengths = [
+        len(
+            ahead_of_time.launches_of(
+                space, (2, 16, 8, 6), False, (9, 0), 2, grad_weights=False, grad_inputs=inputs
+            )[1]
+        )
+        for inputs in ((True, True), (False, True), (False, False))
+    ]
+    of_stages = 5  # three kernels of the stages, their sums, the node
+    assert lengths == [lengths[0], lengths[0] - of_stages, lengths[0] - 2 * of_stages]
+    cell = make(space, (1, 2, 2, 3), reduction=False, nodes=2)
+    for weight in cell.leaves[3:]:
+        weight.requires_grad_(False)
+    leaves = [cell.inputs[1], cell.op_weights]
+    _, *expected = results(cell, mixed_cell.evaluate, leaves)
+    cell.inputs[0].requires_grad_(False)
+    _, *actual = results(cell, mixed_cell.evaluate, leaves)
+    assert all(map(torch.equal, actual, expected))
+
+
 def test_statistics_survive_a_mean_far_from_zero_in_float32() -> None:
     cell = check.make_cell(("conv_3x3",), (2, 2, 4, 5), False, 1, DEVICE, torch.float32)
     images = [

@@ -52,7 +52,7 @@ class Saved:
         scales: [E, N, C], factors of the channels by skip and gate.
         nodes: [P, nodes * C], the intermediate nodes; they are the output.
         squeezed: [nodes, tiles, C], the sum of each tile of each intermediate node.
-        squeezed0, squeezed1: [N, C], the sums of the inputs; empty without a gate.
+        squeezed0, squeezed1: [N, C], the sums of the inputs; empty if no gate reads them.
     """
 
     input0: Tensor
@@ -114,10 +114,16 @@ class _Cell(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         saved = Saved(*ctx.saved_tensors)
         grad_weights = any(ctx.needs_input_grad[5:])
-        grad_inputs, grad_op_weights, flat = _backward(ctx.layout, saved, grad_out, grad_weights)
+        wanted = ctx.needs_input_grad[2:4]
+        grad_inputs, grad_op_weights, flat = _backward(
+            ctx.layout, saved, grad_out, wanted, grad_weights
+        )
         num_weights = len(ctx.needs_input_grad) - 5
         gradients = ctx.layout.unpack(flat, ctx.shapes) if grad_weights else [None] * num_weights
-        images = [rows.permute(0, 3, 1, 2) for rows in grad_inputs]  # [N, T, V, C] -> [N, C, T, V]
+        images = [
+            rows.permute(0, 3, 1, 2) if is_wanted else None  # [N, T, V, C] -> [N, C, T, V]
+            for rows, is_wanted in zip(grad_inputs, wanted, strict=True)
+        ]
         return (None, None, *images, grad_op_weights, *gradients)
 
 
@@ -130,8 +136,9 @@ def _forward(
     num_pixels = size[0] * size[1] * size[2]
     num_slots = layout.pool_slot + 2 * len(layout.sources)
     new = op_weights.new_empty
+    has_gate = layout.has_gate and layout.sources[0].stride == 1
     squeezed0, squeezed1 = (
-        image.sum((1, 2)) if layout.has_gate else op_weights.new_empty(0) for image in inputs
+        image.sum((1, 2)) if has_gate else op_weights.new_empty(0) for image in inputs
     )
     turned = layout.turn(weights)
     saved = Saved(
@@ -221,11 +228,16 @@ def _new_buffers(s: Setting, op_weights: Tensor, num_pixels: int) -> _Buffers:
 
 
 def _backward(
-    layout: Layout, saved: Saved, grad_out: Tensor, grad_weights: bool
+    layout: Layout,
+    saved: Saved,
+    grad_out: Tensor,
+    grad_inputs_wanted: Sequence[bool],
+    grad_weights: bool,
 ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
     """Return the gradients of inputs, op weights and, flat and if needed, of all weights.
 
-    `grad_out` is [N, nodes * C, T', V'], the gradients of the inputs are [N, T, V, C].
+    `grad_out` is [N, nodes * C, T', V'], the gradients of the inputs are [N, T, V, C]; those that
+    are not wanted are left unwritten.
     """
     size, channels = _output_size(layout, saved.input0), layout.channels
     s = _setting(layout, saved.input0, size)
@@ -263,8 +275,11 @@ def _backward(
         launches.differentiate_outputs(s, source, tensors)
         if s.is_scaled(source):
             launches.differentiate_scales(s, source, *saved.sums(source, s), gates)
-        launches.differentiate_stages(s, source, source_size, tensors)
-        launches.differentiate_node(s, source, source_size, not is_input, tensors)
+        is_wanted = not is_input or grad_inputs_wanted[source.number]
+        if is_wanted or grad_weights:
+            launches.differentiate_stages(s, source, source_size, tensors)
+        if is_wanted:
+            launches.differentiate_node(s, source, source_size, not is_input, tensors)
         if grad_weights:
             launches.differentiate_weights(s, source, source_size, tensors)
     return grad_inputs, buffers.grad_op_weights, [grad_convolutions, grad_gates]
