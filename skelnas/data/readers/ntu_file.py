@@ -29,6 +29,8 @@ from skelnas.errors import InputError
 NUM_JOINTS = 25
 _BODY_FIELDS = np.array([10, 1] + [12] * NUM_JOINTS)
 """How many numbers each line of a body has."""
+MAX_FRAMES = 100_000
+"""An hour; more would fill the memory, since a frame without bodies takes two bytes in the file."""
 _BODY_LINES = len(_BODY_FIELDS)
 _NUMBER = re.compile(rb"[0-9.eE+-]+|[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _PLAIN_TEXT = b"0123456789.eE+- \t\r\n"
@@ -57,8 +59,8 @@ def parse_by_line(data: bytes, where: str) -> Detections:
     lines = _Lines(data, where)
     frames, slots, bodies, joints = [], [], [], []
     num_frames = lines.take_count("the number of frames")
-    if num_frames == 0:
-        raise lines.error("at least one frame")
+    if not 1 <= num_frames <= MAX_FRAMES:
+        raise lines.error(f"1 to {MAX_FRAMES:,} frames")
     for frame in range(num_frames):
         frame_name = f"frame {frame + 1} of {num_frames}"
         for slot in range(lines.take_count(f"the number of bodies in {frame_name}")):
@@ -177,7 +179,8 @@ def _locate_bodies(counts: dict[int, int], num_lines: int) -> list[tuple[int, in
     """
     bodies: list[tuple[int, int, int]] = []
     line = 1
-    for frame in range(counts.get(0, 0)):
+    num_frames = counts.get(0, 0)
+    for frame in range(num_frames if num_frames <= MAX_FRAMES else 0):
         num_bodies = counts.get(line, -1)
         line += 1
         if num_bodies < 0 or line + num_bodies * _BODY_LINES > num_lines:

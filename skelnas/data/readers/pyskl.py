@@ -95,9 +95,9 @@ class Pyskl:
         return {"persons": "the first two", "coordinates": "as in the file"}
 
     def classes(self, labels: NDArray[np.int32]) -> list[str]:
-        """Return NTU's class names if all clips have NTU's names, else ``class 0`` and so on."""
-        names = [item.name for item in read_annotations(self.root).clips]
-        if all(map(ntu_facts.parse_name, names)) and labels.max() < ntu_facts.NUM_CLASSES:
+        """Return NTU's class names if all names and labels are NTU's, else ``class 0``, ..."""
+        annotations = read_annotations(self.root).clips.values()
+        if all(map(_has_ntu_label, annotations)) and labels.max() < ntu_facts.NUM_CLASSES:
             return ntu_facts.class_names(labels)
         return [f"class {label}" for label in range(int(labels.max()) + 1)]
 
@@ -251,10 +251,18 @@ def _pair_splits(
         if match is None:
             skipped.append((f"split {name}", "its name has no train, val or test"))
             continue
-        rest = (name[: match.start()] + name[match.end() :]).strip("_-")
+        rest = (name[: match.start()] + name[match.end() :]).strip("_-").replace("/", "_")
         protocol = f"split{rest}" if rest.isdigit() else rest or "official"
-        pairs.setdefault(protocol.replace("/", "_"), {})[match[1]] = name
+        first = pairs.setdefault(protocol, {}).setdefault(match[1], name)
+        if first != name:
+            skipped.append((f"split {name}", f"{first} is that part of {protocol}, too"))
     return pairs
+
+
+def _has_ntu_label(annotation: dict[str, Any]) -> bool:
+    """Whether the label, if there is one, is that of the action in the clip's name."""
+    numbers, label = ntu_facts.parse_name(annotation["frame_dir"]), annotation.get("label")
+    return numbers is not None and label in (None, numbers.action - 1)
 
 
 def _is_scored(layout: Layout) -> bool:

@@ -162,7 +162,8 @@ def changed(number, line):
     [
         (b"", "line 1: expected the number of frames, found the end of the file"),
         (b"\r\n \n", "line 1: expected the number of frames, found the end of the file"),
-        (b"0\n", "line 1: expected at least one frame, found '0'"),
+        (b"0\n", "line 1: expected 1 to 100,000 frames, found '0'"),
+        (b"100001\n" + 100_001 * b"0\n", "line 1: expected 1 to 100,000 frames, found '100001'"),
         (b"-1\n", "line 1: expected the number of frames, found '-1'"),
         (b"1.5\n0\n", "line 1: expected the number of frames, found '1.5'"),
         (b"9" * 30, "line 1: expected the number of frames, found '" + "9" * 30 + "'"),

@@ -1,11 +1,14 @@
 """PYSKL: splits, persons and coordinates of its pickles."""
 
 import json
+import math
 import os
 import pickle
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from skelnas.cli.prepare_common import PrepareOptions, run_prepare
 from skelnas.data.cache import Cache
@@ -141,11 +144,10 @@ def test_clips_with_ntu_names_have_ntu_classes(tmp_path):
     source = Pyskl(write(tmp_path, [flat(NAMES[0], 9)]))
     assert source.classes(np.int32([9]))[9] == "clapping"
     assert len(source.classes(np.int32([60]))) == 120
-    assert Pyskl(write(tmp_path, [flat("a", 2)])).classes(np.int32([2])) == [
-        "class 0",
-        "class 1",
-        "class 2",
-    ]
+    numbered = ["class 0", "class 1", "class 2"]
+    assert Pyskl(write(tmp_path, [flat("a", 2)])).classes(np.int32([2])) == numbered
+    renumbered = [flat(NAMES[0], 0), flat(NAMES[1], 2)]
+    assert Pyskl(write(tmp_path, renumbered)).classes(np.int32([0, 2])) == numbered
 
 
 def protocols(tmp_path, split):
@@ -192,12 +194,14 @@ def test_splits_without_a_counterpart_are_skipped(tmp_path):
             "all": ["a"],
             "xset_train": ["a"],
             7: ["b"],
+            "train_": ["b"],
         },
     )
     assert found == {"official": [Train, Unused, Test]}
     assert skipped == {
         "split val": "official has a test part",
         "split all": "its name has no train, val or test",
+        "split train_": "train is that part of official, too",
         "split 7": "its name has no train, val or test",
         "split xset_train": "its other half is missing",
     }
@@ -314,3 +318,58 @@ def test_workers_give_the_same_cache(tmp_path):
     with Cache.open(tmp_path / "1.h5") as one, Cache.open(tmp_path / "2.h5") as two:
         assert one.clips.names == two.clips.names
         np.testing.assert_array_equal(one.read(3)[0], two.read(3)[0])
+
+
+# A slow reader, to compare with
+
+
+def read_slowly(clip):
+    """The persons of a clip in 2-D, joint by joint, as (total score, poses, present)."""
+    height, width = clip["img_shape"] or (1, 1)
+    scores = clip["keypoint_score"]
+    persons = []
+    for person, frames in enumerate(clip["keypoint"].tolist()):
+        poses, present, total = [], [], 0.0
+        for t, joints in enumerate(frames):
+            pose = []
+            for v, (x, y) in enumerate(joints):
+                score = 1.0 if scores is None else float(scores[person, t, v])
+                is_found = (x, y) not in ((0, 0), (-1, -1)) and score > 0
+                if is_found and all(map(math.isfinite, (x, y, score))):
+                    pose.append((x / width - 0.5, y / height - 0.5, score))
+                    total += score
+                else:
+                    pose.append((0.0, 0.0, 0.0))
+            poses.append(pose)
+            present.append(any(joint[2] for joint in pose))
+        if any(present):
+            persons.append((total, poses, present))
+    return sorted(persons, key=lambda person: -person[0])
+
+
+COORDINATES = st.sampled_from([0, -1, 3, 640, 700.5, float("nan"), float("inf")])
+SCORES = st.sampled_from([0, -1, 0.25, 0.5, 1, float("nan")])
+
+
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_persons_equal_those_of_a_slow_reader(tmp_path, data):
+    num_persons, num_frames = data.draw(st.integers(0, 3)), data.draw(st.integers(1, 3))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    points = np.array(data.draw(st.lists(st.tuples(COORDINATES, COORDINATES), min_size=1)))
+    keypoint = rng.choice(points, (num_persons, num_frames, 17))
+    scores = np.array(data.draw(st.lists(SCORES, min_size=1)))
+    score = rng.choice(scores, keypoint.shape[:3]) if data.draw(st.booleans()) else None
+    clip = flat("a", keypoint=keypoint, keypoint_score=score, total_frames=None)
+    source = Pyskl(write(tmp_path, [clip]))
+    (item,) = source.catalogue().items
+    persons = read_slowly(clip)
+    if not persons:
+        assert "nobody in any" in message(source.read, item)
+        return
+    (recording,) = read_all(source)
+    _, poses, present = zip(*persons[:2], strict=True)
+    np.testing.assert_array_equal(recording.poses, np.float32(poses))
+    np.testing.assert_array_equal(recording.present, present)
