@@ -60,6 +60,7 @@ def ntu(folder: Path) -> Target:
         lines = [str(len(bodies))]
         for body in bodies:
             points = RNG.normal(0, 1, (25, 3)).round(5).astype(str)
+            points[3:5] = "0"  # not found
             lines += [f"{body} 0 1 1 1 1 0 0.02 -0.05 2", "25"]
             lines += [" ".join([*point, "0 0 0 0 0 0 0 0 2"]) for point in points]
         return lines
@@ -111,13 +112,15 @@ def kinetics(folder: Path) -> Target:
     (folder / "train").mkdir()
     (folder / "kinetics_train_label.json").write_text(json.dumps({"one": facts}))
     person = {"pose": [0.25, 0.5] * 18, "score": [0.5] * 18}
-    frames = [{"frame_index": i, "skeleton": [person] * (i % 3)} for i in range(1, 5)]
+    lost = {"pose": [-1, -1, 0, 0, 0.1, -1] * 6, "score": [0, 0.5, -0.5] * 6}
+    frames = [{"frame_index": i, "skeleton": [person, lost][: i % 3]} for i in range(1, 5)]
     seeds = [json.dumps({"data": frames[:n], "label": "zumba"}).encode() for n in (1, 2, 4)]
     return _one_file(Kinetics(folder), folder / "train" / "one.json", seeds)
 
 
 def nw_ucla(folder: Path) -> Target:
     poses = RNG.normal(0, 1, (2, 20, 3)).round(3).tolist()
+    poses[1][3:6] = [0, 0, 0], [None, 1, 2], [float("nan"), 1, 2]
     seeds = [json.dumps({"skeletons": poses[:n], "label": 7}).encode() for n in (1, 2)]
     return _one_file(NwUcla(folder), folder / "a08_s10_e00_v03.json", seeds)
 
@@ -130,12 +133,21 @@ def pyskl(folder: Path) -> Target:
         "img_shape": (1080, 1920),
         "keypoint": np.full((1, 2, 17, 2), 400, np.float16),
         "keypoint_score": np.full((1, 2, 17), 0.5, np.float16),
+        "valid": {0.5: 2, None: True},
+    }
+    bare = {
+        "frame_dir": "c",
+        "label": 2,
+        "total_frames": None,
+        "img_shape": None,
+        "keypoint": np.tile([[0, 0], [-1, -1], [0.5, 0.25]] * 5 + [[1, 1]] * 2, (3, 1, 1, 1)),
+        "keypoint_score": None,
     }
     deep = {"frame_dir": "b", "label": np.int64(1), "keypoint": np.ones((1, 1, 25, 3), "f4")}
     split = {"xsub_train": ["S001C001P001R001A001"], "xsub_val": ["b"]}
     seeds = [
         pickle.dumps({"split": split, "annotations": [clip]}, protocol)
-        for clip in (flat, deep)
+        for clip in (flat, deep, bare)
         for protocol in (2, 4, 5)
     ]
     path = folder / "clips.pkl"

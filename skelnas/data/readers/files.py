@@ -231,9 +231,9 @@ def as_joints(
     """
     with np.errstate(invalid="ignore"):  # a signalling NaN
         joints = np.array(numbers, np.float64)
-    found = are_found(joints, channels)
-    if picture is not None:
-        joints[..., :2] = joints[..., :2] / np.asarray(picture, np.float64) - 0.5
+        found = are_found(joints, channels)
+        if picture is not None:
+            joints[..., :2] = joints[..., :2] / np.asarray(picture, np.float64) - 0.5
     if not found.all():
         joints[~found] = 0
     return joints.clip(-_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32)
