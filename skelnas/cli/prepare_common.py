@@ -118,8 +118,8 @@ def _note_summary(report: PrepareReport, out: Path) -> None:
         clip, extent = next(iter(report.outside_picture.items()))
         console.note(
             f"joints do not fit the picture in {len(report.outside_picture):,} of {report.clips:,} "
-            f"clips; the first, {clip}, has {extent} of it: check the width and height, unless these "
-            "are guesses at hidden joints"
+            f"clips; the first, {clip}, has {extent} of it: check the width and height, unless "
+            "these are guesses at hidden joints"
         )
     if report.skipped:
         file, reason = report.skipped[0]

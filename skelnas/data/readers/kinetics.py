@@ -355,6 +355,8 @@ def _to_joints(
         raise InputError(
             f"{where}: expected numbers from 0 to 1, found one of hundreds of digits"
         ) from None
+    if np.isinf(joints).any():
+        raise InputError(f"{where}: expected numbers from 0 to 1, found an infinite one")
     return as_joints(joints, LAYOUT.channels, picture=(1, 1))
 
 

@@ -155,4 +155,6 @@ def _joints(skeletons: Any, where: str) -> NDArray[np.float32]:
             f"{where}: frame {first_bad + 1} of {len(skeletons)}: "
             f"expected {shape[0]} joints of {shape[1]} numbers"
         )
+    if np.isinf(array).any():
+        raise InputError(f"{where}: expected finite numbers or null, found an infinite one")
     return as_joints(array)

@@ -40,9 +40,7 @@ def read_slowly(skeletons):
     return np.array([poses], np.float32), np.array([present])
 
 
-numbers = st.one_of(
-    st.floats(-9, 9, width=32), st.sampled_from([0.0, float("nan"), float("inf"), -1e5])
-)
+numbers = st.one_of(st.floats(-9, 9, width=32), st.sampled_from([0.0, float("nan"), -1e5]))
 frames = st.one_of(
     st.lists(st.tuples(numbers, numbers, numbers).map(list), min_size=20, max_size=20),
     st.just([[0.0, 0.0, 0.0]] * 20),
@@ -123,6 +121,7 @@ def test_joints_that_are_not_finite_become_zero_and_empty_frames_absent(tmp_path
         ([[[None, 2, 3]] * 20], "no body in any frame"),
         ([POSES[0], [[True, 2, 3.5]] * 20], "frame 2 of 2: expected 20 joints of 3 numbers"),
         ([POSES[0], [[10**400, 2, 3]] * 20], "frame 2 of 2: expected 20 joints of 3 numbers"),
+        ([[[1, 2, float("inf")]] * 20], "expected finite numbers or null, found an infinite one"),
         ([[[0, 0, 0]] * 20], "no body in any frame"),
     ],
 )
