@@ -4,8 +4,10 @@
 
 Every engine that runs here gets the same supernet, batches and optimiser state. They take turns, so
 that other work on the machine slows all of them alike. A speed is printed only if loss and
-first-order gradient of the alphas agree. The full gradient of the step is compared with that of the
-reference in float64 and reported, since a finite difference in float32 is less accurate.
+first-order gradient of the alphas agree, and if after the timed steps another one changes weights
+and alphas as the reference does; recorded steps are compared with the same engine's eager ones. The
+full gradient of the step is compared with that of the reference
+in float64 and reported, since a finite difference in float32 is less accurate.
 
 Memory is the peak of a separate process that takes a few steps, minus what it used before (on a
 CPU: Linux only). Launches are the operations that PyTorch dispatches, including views (CPU), or the
@@ -28,6 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from about import about
@@ -43,6 +46,8 @@ from skelnas.primitives import SPACES
 from skelnas.runtime import devices
 
 COMPILED = "reference, torch.compile"
+FASTEST_COMPILED = "reference, torch.compile max-autotune"
+"""With CUDA graphs of its own; only on CUDA."""
 RECORDED = ", CUDA graph"
 """Suffix of an engine's name if its step is recorded."""
 LR = 0.015
@@ -50,6 +55,10 @@ LR = 0.015
 
 PASSES: dict[Order, tuple[int, int]] = {"first": (2, 2), "second": (5, 3)}
 """Forward passes of a step, and how many of their backward passes need weight gradients."""
+
+LARGEST_DIFFERENCE = {"weights": 0.1, "alphas": 0.6}
+"""Between the same step of two engines, relative to its length. In the first step, reference and
+fused engine differ by 0.02 and 0.27: Adam divides small gradients by their size."""
 
 ACCESSES_A_CELL = 280
 """Tensors [N, C, T, V] that both passes of a normal cell must write or read, if only the four raw
@@ -85,6 +94,8 @@ class Trial:
         ]
         if engine == COMPILED:
             supernet.compile()
+        elif engine == FASTEST_COMPILED:
+            supernet.compile(mode="max-autotune")
 
     def alpha_gradient(self, order: Order) -> tuple[Tensor, Tensor]:
         """Return the gradient of all alphas as one vector, and the validation loss."""
@@ -105,17 +116,37 @@ class Trial:
         """Take one step."""
         self.bilevel.step(*self.batches, lr=LR)
 
+    def copy_state(self, other: Trial) -> None:
+        """Continue from where another trial is."""
+        ours, theirs = self.bilevel, other.bilevel
+        with torch.no_grad():
+            ours.weights.values.copy_(theirs.weights.values)
+            ours.weight_optimizer.velocity.copy_(theirs.weight_optimizer.velocity)
+            for alpha, value in zip(ours.alphas, theirs.alphas, strict=True):
+                alpha.copy_(value)
+        ours.alpha_optimizer.load_state_dict(copy.deepcopy(theirs.alpha_optimizer.state_dict()))
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return copies of all weights and of all alphas, each as one vector."""
+        alphas = torch.cat([alpha.detach().flatten() for alpha in self.bilevel.alphas])
+        return {"weights": self.bilevel.weights.values.clone(), "alphas": alphas}
+
     def warm(self) -> None:
         """Take the steps that are slower than later ones."""
         for _ in range(NUM_WARMUP_STEPS + 1 if self.settings.cuda_graphs else 1):
             self.step()
 
     def seconds(self) -> float:
-        """Take one step, wait for the device and return the time."""
+        """Take one step, wait for the device and return the time, on CUDA by its own clock."""
+        if self.device.type == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            self.step()
+            end.record()
+            end.synchronize()
+            return start.elapsed_time(end) / 1000
         started = time.perf_counter()
         self.step()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
         return time.perf_counter() - started
 
 
@@ -129,6 +160,8 @@ def measure_engines(
         print(f"without the Triton engine: {why_not}", file=sys.stderr)
     engines = [engine for engine in ENGINES if engine != "triton" or not why_not]
     names = [*engines, *([COMPILED] if args.compile else [])]
+    if args.compile and args.device == "cuda":
+        names.append(FASTEST_COMPILED)
     if args.device == "cuda":
         names += [f"{engine}{RECORDED}" for engine in engines]
     trials = {name: Trial(name, args, batch_size, order) for name in names}
@@ -144,11 +177,12 @@ def measure_engines(
             )
         gradient, _ = trial.alpha_gradient(order)
         records.append({"engine": name, "cosine_to_float64": cosine(gradient, truth)})
-        trial.warm()
+    warm_alike(trials)
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(args.turns):
         for name, trial in trials.items():
             times[name].append(trial.seconds())
+    check_steps(trials)
     reference = statistics.median(times["reference"])
     for record in records:
         seconds = times[record["engine"]]
@@ -156,6 +190,7 @@ def measure_engines(
             "batch_size": batch_size,
             "order": order,
             "seconds": statistics.median(seconds),
+            "p20_p50_p80": np.percentile(seconds, (20, 50, 80)).tolist(),
             "fastest": min(seconds),
             "slowest": max(seconds),
             "times_reference": reference / statistics.median(seconds),
@@ -166,6 +201,36 @@ def measure_engines(
     for record in records:
         record["peak_bytes"] = peak_in_a_process(args, record["engine"], batch_size, order)
     return records
+
+
+def warm_alike(trials: dict[str, Trial]) -> None:
+    """Let all trials take the same number of steps before they are timed."""
+    recorded = any(trial.settings.cuda_graphs for trial in trials.values())
+    for trial in trials.values():
+        for _ in range(NUM_WARMUP_STEPS + 1 if recorded else 1):
+            trial.step()
+
+
+def check_steps(trials: dict[str, Trial]) -> None:
+    """Compare one more step of each engine, after those that were timed, with another's.
+
+    A recorded engine is compared with its eager twin, and the others with the reference.
+    """
+    for name, trial in trials.items():
+        twin = name.removesuffix(RECORDED)
+        other = trials["reference" if twin == name else twin]
+        if other is trial:
+            continue
+        other.copy_state(trial)
+        start = trial.parameters()
+        trial.step()
+        other.step()
+        found, expected = trial.parameters(), other.parameters()
+        for kind, limit in LARGEST_DIFFERENCE.items():
+            length = (expected[kind] - start[kind]).norm()
+            difference = ((found[kind] - expected[kind]).norm() / length).item()
+            if not difference <= limit:
+                sys.exit(f"{name} takes another step: {kind} differ by {difference:.2f} of it")
 
 
 def cosine(one: Tensor, other: Tensor) -> float:
@@ -259,12 +324,18 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--frames", type=int, default=112)
     parser.add_argument("--joints", type=int, default=50)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, help="timed steps; 30 on CUDA, else 5")
     parser.add_argument("--compile", action="store_true", help="also the reference, compiled")
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.turns = args.turns or (30 if args.device == "cuda" else 5)
     torch.set_num_threads(args.threads)
+    if 1 in args.batch:
+        parser.error(
+            "--batch 1: normalised over one clip, each channel's mean is 0, so the logits do not "
+            "depend on it and gradients are nothing but rounding"
+        )
     if args.peak_of:
         print(peak_of(args))
         return
