@@ -81,6 +81,8 @@ class PrepareReport:
             protocol: {"train": train, "test": test}
             for protocol, (train, test) in self.splits.items()
         }
+        if not self.outside_picture:
+            del report["outside_picture"]
         for kind in ("skipped", "failed"):
             report[kind] = [{"file": file, "reason": reason} for file, reason in report[kind]]
         return json.dumps(report, indent=2) + "\n"
