@@ -69,3 +69,23 @@ def test_the_operations_of_darts() -> None:
         {"shape": (2, 16, 9, 11), "primitives": ops, "nodes": 3, "frozen": True},
         {"shape": (2, 32, 9, 11), "primitives": ops, "reduction": True, "frozen": True},
     )
+
+
+FEW = {"channel_scales", "scales_backward", "finish_statistics", "finish_gradients"}
+"""Kernels that only finish sums: their programs are few and short."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [16, 32, 64])
+def test_no_kernel_waits_for_banks_or_leaves_the_gpu_empty(tmp_path: Path, width: int) -> None:
+    command = [sys.executable, HERE.parents[1] / "benchmarks/kernel_model.py"]
+    subprocess.run(
+        [*command, "--width", str(width), "--out", tmp_path / "model.json"],
+        env=os.environ | {"TRITON_INTERPRET": "0"}, capture_output=True, check=True,
+    )  # fmt: skip
+    for row in json.loads((tmp_path / "model.json").read_text())["kernels"]:
+        assert row["wavefronts"] <= 2.5 * row["least_wavefronts"], row
+        assert row["registers"] <= 255, row
+        assert row["spilled"] <= 16, row
+        if row["kernel"].split(",")[0] not in {*FEW, "weight_gradients"}:
+            assert row["fewest_programs"] >= 132, row
