@@ -81,14 +81,14 @@ class _Lines:
 
     def __init__(self, data: bytes, where: str) -> None:
         text = data.rstrip()
-        self._lines = [line.split() for line in text.split(b"\n")] if text else []
+        self._lines = text.split(b"\n") if text else []
         self._where = where
         self._number = 0
 
     def error(self, expected: str) -> InputError:
         found = "the end of the file"
         if self._number <= len(self._lines):
-            text = b" ".join(self._lines[self._number - 1])
+            text = b" ".join(self._lines[self._number - 1].split())
             found = repr(text[:40])[1:] + "..." * (len(text) > 40) if text else "a blank line"
         return InputError(
             f"{self._where}: line {self._number}: expected {expected}, found {found}",
@@ -97,7 +97,8 @@ class _Lines:
 
     def _take(self, num_fields: int, expected: str) -> list[bytes]:
         self._number += 1
-        fields = self._lines[self._number - 1] if self._number <= len(self._lines) else []
+        in_file = self._number <= len(self._lines)
+        fields = self._lines[self._number - 1].split() if in_file else []
         if len(fields) != num_fields or not all(map(_NUMBER.fullmatch, fields)):
             raise self.error(expected)
         return fields
@@ -133,6 +134,8 @@ class _Lines:
 def _parse_in_bulk(data: bytes) -> Detections | None:
     """Parse a file with operations on whole arrays; return None if it is broken or unusual."""
     if data.translate(None, _PLAIN_TEXT) or not data[:1].isdigit():
+        return None
+    if data[: len(str(MAX_FRAMES)) + 1].isdigit():  # more frames, or leading zeros
         return None
     if not data.endswith(b"\n"):
         data += b"\n"
