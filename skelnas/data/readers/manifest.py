@@ -31,6 +31,7 @@ from skelnas.data.readers.skeleton_file import MAX_JOINTS, Skeleton, read_skelet
 from skelnas.data.readers.tables import Row, cell_error, check_widths, parse_integer, read_table
 from skelnas.errors import InputError
 
+MAX_CLIPS = 1_000_000
 METADATA = ("subject", "camera", "setup")
 COLUMNS = ("path", "label", "name", *METADATA, "split")
 PARTS = {"train": Train, "test": Test, "": Unused}
@@ -214,7 +215,7 @@ def read_manifest(path: Path) -> Table:
     Raises:
         InputError: names the file, the line, the column, what was expected and what was found.
     """
-    header, *rows = read_table(path)
+    header, *rows = read_table(path, MAX_CLIPS)
     columns = _find_columns(path, header)
     check_widths(path, rows, len(header.cells))
     if not rows:
@@ -232,7 +233,7 @@ def read_manifest(path: Path) -> Table:
         name = name or Path(file).with_suffix("").as_posix()
         for what, key in (
             (f"the name {name!r}", unicodedata.normalize("NFC", name)),
-            (f"the clip {file!r}", f"/{os.path.normpath(path.parent / file)}"),
+            (f"the clip {file!r}", f"/{os.path.normpath(file)}"),
         ):
             if lines.setdefault(key, row.line) != row.line:
                 raise InputError(f"{path}: line {row.line}: {what} is already in line {lines[key]}")

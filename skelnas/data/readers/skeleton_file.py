@@ -64,7 +64,8 @@ def read_skeleton(path: Path) -> Skeleton:
     bones = content.get("bones", [])
     if not isinstance(bones, list) or any(not _is_pair(bone) for bone in bones):
         raise InputError(f"{path}: expected 'bones' to be a list of pairs, [child, parent]")
-    pairs = tuple((_joint(path, joints, a), _joint(path, joints, b)) for a, b in bones)
+    index = {fold_name(joint): number for number, joint in enumerate(joints)}
+    pairs = tuple((_joint(path, index, a), _joint(path, index, b)) for a, b in bones)
     _check_tree(path, joints, pairs)
     center = content.get("center")
     picture = content.get("picture")
@@ -85,7 +86,7 @@ def read_skeleton(path: Path) -> Skeleton:
     return Skeleton(
         joints,
         pairs,
-        None if center is None else _joint(path, joints, center),
+        None if center is None else _joint(path, index, center),
         channels,
         None if picture is None else (float(picture[0]), float(picture[1])),
         y_down,
@@ -161,13 +162,12 @@ def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2
 
 
-def _joint(path: Path, joints: tuple[str, ...], value: Any) -> int:
+def _joint(path: Path, index: dict[str, int], value: Any) -> int:
     """Return the index of a joint, given its name or its index."""
-    names = [fold_name(joint) for joint in joints] if isinstance(value, str) else []
-    if names and fold_name(value) in names:
-        return names.index(fold_name(value))
-    if type(value) is int and 0 <= value < len(joints):
+    if isinstance(value, str) and fold_name(value) in index:
+        return index[fold_name(value)]
+    if type(value) is int and 0 <= value < len(index):
         return value
     raise InputError(
-        f"{path}: {str(value)[:40]!r} is not a joint, expected one of {', '.join(joints[:8])}..."
+        f"{path}: {str(value)[:40]!r} is not a joint, expected one of {', '.join([*index][:8])}..."
     )

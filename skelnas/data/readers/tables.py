@@ -19,7 +19,7 @@ DELIMITERS = (",", ";", "\t")
 MAX_CELL_CHARS = 1000
 MAX_COLUMNS = 65_536
 MAX_LINES = 1 << 21
-"""Twenty hours of frames, or eight times the clips of Kinetics."""
+"""Twenty hours of frames."""
 UNKNOWN = frozenset(("", "nan", "-nan", "+nan", "na", "n/a", "#n/a", "<na>", "null", "none"))
 """How cells without a number are written, in small letters."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -39,15 +39,15 @@ class Row(NamedTuple):
     after_blank: bool
 
 
-def read_table(path: Path) -> list[Row]:
+def read_table(path: Path, max_lines: int) -> list[Row]:
     """Read all rows that are not empty; otherwise like `read_rows`."""
-    rows = [row for row in read_rows(path) if any(row.cells)]
+    rows = [row for row in read_rows(path, max_lines) if any(row.cells)]
     if not rows:
         raise InputError(f"{path}: expected a table, found an empty file")
     return rows
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path, max_lines: int = MAX_LINES) -> Iterator[Row]:
     """Read the rows one by one, also those of empty cells; blank lines are no rows.
 
     The delimiter is a comma, semicolon or tab, whichever the first line has most of.
@@ -58,8 +58,8 @@ def read_rows(path: Path) -> Iterator[Row]:
     # Windows makes \r\r\n of the \r\n of Python's csv module.
     data = read_bytes(path).replace(b"\r\r\n", b"\r\n").rstrip(b"\r\n")
     num_lines = 1 + max(data.count(b"\n"), data.count(b"\r"))
-    if num_lines > MAX_LINES:
-        raise InputError(f"{path}: {num_lines:,} lines, expected at most {MAX_LINES:,}")
+    if num_lines > max_lines:
+        raise InputError(f"{path}: {num_lines:,} lines, expected at most {max_lines:,}")
     _check_encoding(path, data)
     first = data.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")[0]
     delimiter = max(DELIMITERS, key=lambda delimiter: first.count(delimiter.encode()))

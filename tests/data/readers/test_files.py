@@ -5,7 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skelnas.data.readers.files import are_found, as_array, as_joints, find_files, read_bytes
+from skelnas.data.readers.files import (
+    MAX_LISTS,
+    are_found,
+    as_array,
+    as_joints,
+    find_files,
+    read_bytes,
+    read_json,
+)
 from skelnas.errors import InputError
 
 
@@ -112,3 +120,9 @@ def test_lists_of_numbers_are_an_array_with_nan_for_null():
 def test_x_and_y_become_fractions_of_the_picture():
     joints = as_joints([[160, 480, 0.5], [-1, -1, 0]], XYS, (640, 480))
     np.testing.assert_array_equal(joints, [[-0.25, 0.5, 0.5], [0, 0, 0]])
+
+
+def test_json_of_millions_of_lists_is_refused_before_it_is_parsed(tmp_path):
+    path = tmp_path / "clip.json"
+    path.write_bytes(b"[" + b"[]," * MAX_LISTS + b"[]]")
+    assert "4,194,306 lists and objects, expected at most 4,194,304" in message(read_json, path)

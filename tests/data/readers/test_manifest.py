@@ -12,6 +12,7 @@ from skelnas.data.prepare import prepare
 from skelnas.data.readers.base import ClipTable, Test, Train, Unused, check_recording
 from skelnas.data.readers.manifest import Manifest, read_manifest
 from skelnas.data.readers.skeleton_file import Skeleton, read_skeleton
+from skelnas.data.readers.unlabelled import Origin, read_unlabelled
 from skelnas.errors import InputError, UsageError
 
 HEADER = "path,label,subject,camera,split"
@@ -144,6 +145,26 @@ def test_impossible_protocols_are_refused(folder):
             ["a.npy,1,,,,x", "b.npy,2,,,,x"],
             "line 3: the name 'x' is already in line 2",
         ),
+        (
+            HEADER + ",name",
+            ["a.npy,1,,,,x", "b/../a.npy,2,,,,y"],
+            "line 3: the clip 'b/../a.npy' is already in line 2",
+        ),
+        (
+            HEADER,
+            ["a\u0301.npy,1,,,", "\u00e1.npy,2,,,"],
+            "the name '\u00e1' is already in",
+        ),
+        (
+            HEADER,
+            ["a.npy,Wave,,,", "b.npy,run,,,", "c.npy,wave,,,"],
+            "line 4, column label: expected 'Wave' as in line 2, or another class, found 'wave'",
+        ),
+        (
+            HEADER,
+            ["a.npy,stand  up,,,", "b.npy,stand up,,,"],
+            "column label: expected 'stan",
+        ),
     ],
 )
 def test_bad_tables_are_refused_with_line_and_column(tmp_path, header, lines, expected):
@@ -158,6 +179,23 @@ def test_a_table_with_crlf_semicolons_and_byte_order_mark(folder):
     text = "\r\n".join([HEADER, *LINES]).replace(",", ";")
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert [clip.label for clip in read_all(Manifest(path))] == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "in_table"),
+    [
+        ("a\u0301.npy", "\u00e1.npy"),
+        ("\u00e1.npy", "a\u0301.npy"),
+        ("a.npy", "clips\\a.npy"),
+        ("\u00e1.npy", "clips\\a\u0301.npy"),
+    ],
+)
+def test_paths_in_another_unicode_form_or_with_backslashes_are_found(folder, on_disk, in_table):
+    np.save(folder / "clips" / on_disk, np.ones((4, 2, 3)))
+    file = in_table if "\\" in in_table else f"clips/{in_table}"
+    (recording,) = read_all(Manifest(table(folder, f"{file},wave,3,1,train")))
+    assert recording.poses.any()
+    assert "\\" not in recording.name
 
 
 # Clips
@@ -297,6 +335,27 @@ def test_unnamed_channels_are_reported(folder):
     assert read_all(Manifest(table(folder, LINES[0]), named))[0].poses.shape[3] == 4
 
 
+def test_channels_are_sorted_and_their_order_in_arrays_is_stored(folder):
+    np.save(folder / "clips" / "a.npy", [[[0.5, 25, 100], [0, -1, -1]]])
+    content = {"joints": ["hip", "head"], "channels": ["Conf", "Y", "x"], "picture": [100, 50]}
+    source = Manifest(table(folder, LINES[0]), joints(folder, content))
+    assert source.layout.channels == ("x", "y", "score")
+    assert source.rule["channels"] == ["score", "y", "x"]
+    (recording,) = read_all(source)
+    assert recording.poses.tolist() == [[[[0.5, 0, 0.5], [0, 0, 0]]]]
+    origin = Origin("manifest", source.layout, 1, source.rule)
+    np.testing.assert_array_equal(
+        read_unlabelled(folder / "clips" / "a.npy", origin).poses, recording.poses
+    )
+
+
+def test_a_third_number_beside_a_picture_needs_a_name(folder):
+    source = Manifest(
+        table(folder, *LINES), joints(folder, {"joints": ["a", "b"], "picture": [9, 9]})
+    )
+    assert "3 numbers per joint, x, y and z or a score" in message(lambda: source.layout)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -328,6 +387,14 @@ def test_bad_files_of_joints_are_refused(tmp_path, change, expected):
     found = message(read_skeleton, path)
     assert found.startswith(f"{path}: ")
     assert expected in found
+
+
+def test_large_files_of_joints_are_refused_before_they_are_parsed(tmp_path):
+    text = '{"joints": ["a", "b"], "bones": [' + "[0, 1], " * 300_000 + "[0, 1]]}"
+    assert "bytes, expected at most 2,097,152" in message(read_skeleton, joints(tmp_path, text))
+    text = ".".join("a" * 10_000) + " = 1"
+    path = joints(tmp_path, text, "joints.toml")
+    assert message(read_skeleton, path) == f"{path}: line 1: expected at most 200 dots"
 
 
 def test_files_of_joints_that_are_not_json_or_toml_are_refused(tmp_path):
