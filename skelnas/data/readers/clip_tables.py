@@ -92,6 +92,8 @@ def read_clip_table(path: Path, num_joints: int | None) -> ClipArray:
     first = next(rows, None)
     if first is None:
         raise InputError(f"{path}: expected a table, found an empty file")
+    if parse_numbers(first.cells) is None:  # NumPy writes headers as comments
+        first.cells[0] = first.cells[0].removeprefix("#").strip()
     if parse_numbers(first.cells) is None:
         columns = _find_columns(path, first)
         lines, table = _read_numbers(path, rows, first.cells, columns)

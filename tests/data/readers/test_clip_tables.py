@@ -65,6 +65,8 @@ def indexed(rows=ROWS, start=0):
         [",".join(["", "frame", *NAMES]), *indexed(indexed())],
         [",".join([*NAMES, ""]), *(row + "," for row in ROWS)],
         [",".join(NAMES).upper(), *ROWS],
+        ["# " + ",".join(NAMES), *ROWS],
+        ["# " + count(), *ROWS],
     ],
 )
 def test_headers_are_no_frames_and_row_numbers_no_joints(tmp_path, lines):
