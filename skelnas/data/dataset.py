@@ -24,8 +24,9 @@ from skelnas.data.cache import Clips
 from skelnas.data.normalisation import find_joints, find_origins, find_rotations
 from skelnas.data.readers.base import Layout
 from skelnas.data.sampling import PackedClips, TemporalCrop, frame_positions, sample_poses
+from skelnas.data.sides import find_mirrored_joints
 from skelnas.data.streams import Streams, num_channels, num_spatial
-from skelnas.data.transforms import Augmentation, draw_augmentation, find_mirrored_joints
+from skelnas.data.transforms import Augmentation, draw_augmentation
 from skelnas.errors import InputError
 from skelnas.runtime.console import note
 

@@ -8,7 +8,6 @@ Shapes: N clips, M persons, T frames, V joints, D spatial coordinates of a joint
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,40 +15,6 @@ import torch
 from torch import Tensor
 
 from skelnas.config import AugmentSettings
-from skelnas.errors import InputError
-
-OTHER_SIDE = {"left": "right", "right": "left"}
-
-
-def find_mirrored_joints(joints: Sequence[str]) -> list[int]:
-    """Return for each joint the index of its counterpart on the other side of the body.
-
-    A joint on neither side is its own counterpart.
-
-    Args:
-        joints: names; a side is ``left`` or ``right``, before the first ``_`` or after the last.
-
-    Raises:
-        InputError: no joint has a side, or one has no counterpart.
-    """
-    mirrored = [_mirror_name(name) for name in joints]
-    unpaired = [name for name, other in zip(joints, mirrored, strict=True) if other not in joints]
-    if unpaired or mirrored == list(joints):
-        reason = f"{unpaired[0]} has no counterpart" if unpaired else "no joint is left or right"
-        raise InputError(
-            f"joints cannot be mirrored: {reason}",
-            hint="--flip needs pairs of names such as hand_left and hand_right; 0 turns it off",
-        )
-    return [list(joints).index(name) for name in mirrored]
-
-
-def _mirror_name(name: str) -> str:
-    words = name.split("_")
-    for end in (0, -1):
-        if len(words) > 1 and words[end] in OTHER_SIDE:
-            words[end] = OTHER_SIDE[words[end]]
-            break
-    return "_".join(words)
 
 
 @dataclass(frozen=True)

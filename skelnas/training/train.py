@@ -13,8 +13,8 @@ from skelnas.config import ClipSettings, TrainSettings
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import Dataset
 from skelnas.data.matching import find_person_size
+from skelnas.data.sides import find_mirrored_joints
 from skelnas.data.splits import HoldOut, split_training_part
-from skelnas.data.transforms import find_mirrored_joints
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype
 from skelnas.models.baselines import find_baseline

@@ -20,8 +20,9 @@ from skelnas.data.dataset import (
 from skelnas.data.readers import kinetics, ntu, nw_ucla
 from skelnas.data.readers.base import Layout
 from skelnas.data.sampling import PackedClips
+from skelnas.data.sides import find_mirrored_joints
 from skelnas.data.streams import branch_channels
-from skelnas.data.transforms import draw_augmentation, find_mirrored_joints
+from skelnas.data.transforms import draw_augmentation
 from skelnas.errors import InputError
 
 SPINE = Layout(
