@@ -114,13 +114,9 @@ def inspect(cache: Cache) -> Inspection:
 def _count_presence(cache: Cache) -> tuple[int, int]:
     """Count the clips in which two persons are seen, and the frames in which nobody is."""
     num_two_person_clips = num_empty_frames = 0
-    for clips in cache.read_ranges():
-        present = cache.read_present(clips)  # [r], the rows of these clips
-        sizes = (cache.num_persons * cache.num_frames)[clips.start : clips.stop]
-        for index, rows in zip(clips, np.split(present, np.cumsum(sizes)[:-1]), strict=True):
-            seen = rows.reshape(cache.num_persons[index], cache.num_frames[index])  # [M, T]
-            num_two_person_clips += int(np.count_nonzero(seen.any(axis=1)) >= 2)
-            num_empty_frames += int(np.count_nonzero(~seen.any(axis=0)))
+    for present in cache.read_presence():  # [M, T]
+        num_two_person_clips += int(np.count_nonzero(present.any(axis=1)) >= 2)
+        num_empty_frames += int(np.count_nonzero(~present.any(axis=0)))
     return num_two_person_clips, num_empty_frames
 
 

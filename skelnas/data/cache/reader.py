@@ -1,38 +1,35 @@
-"""Reads a skeleton cache: its tables on opening, its poses on demand.
+"""Reads a skeleton cache: its head on opening, its poses on demand.
 
-Shapes: N clips, R rows of all clips, M persons, T frames, V joints, C channels of a joint.
+Shapes: N clips, R rows of all clips, r of some, M persons, T frames, V joints, C channels of a
+joint.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
+from zlib import crc32
 
 import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skelnas._version import __version__
+from skelnas.data.cache.hdf5 import SIGNATURE, Hdf5Reader
+from skelnas.data.cache.head import Head, read_head
 from skelnas.data.cache.storage import (
     FORMAT,
-    INTEGERS,
     POSES_CHUNK_BYTES,
     SCHEMA_VERSION,
     Clips,
     Storage,
-    read_pairs,
-    read_strings,
+    find_rows_problem,
 )
-from skelnas.data.readers.base import ClipTable, Layout, Train
-from skelnas.errors import InputError
-
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
-MAX_PERSONS = 64
-"""A cache that claims more persons per clip counts as damaged."""
+from skelnas.data.readers.base import Train
+from skelnas.errors import InputError, shown
 
 READ_BYTES = 32 * 1024 * 1024
 """Maximum size of one read of several clips, which bounds the memory."""
@@ -54,23 +51,27 @@ class Cache:
         splits: protocol to [N] int8 of Train, Test or Unused.
         storage: precision and compression of the stored poses; `read` and `load` return float32.
         skipped, failed: (file, reason) of files left out, on purpose or because they are broken.
+        has_checksums: whether changed poses can be detected.
     """
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
+    def __init__(self, path: Path, file: h5py.File, head: Head) -> None:
         self.path = path
+        self.source, self.rule, self.skelnas_version = head.source, head.rule, head.skelnas_version
+        self.layout, self.classes, self.max_persons = head.layout, head.classes, head.max_persons
+        self.clips, self.splits = head.clips, head.splits
+        self.num_persons, self.num_frames = head.num_persons, head.num_frames
+        self.skipped, self.failed = head.skipped, head.failed
+        self.has_checksums = head.checksums is not None
         self._file = file
-        self._poses = file["poses"]
-        self._present = file["present"]
-        self._read_head()
-        self._read_tables()
-        self._check()
+        self._head = head
+        self._num_rows = head.num_persons * head.num_frames
         self.storage = Storage(
-            float16=self._poses.dtype == np.float16, compress=self._poses.compression is not None
+            float16=head.poses.dtype == np.float16, compress=head.poses.compression is not None
         )
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
-        """Open a cache and read its tables, but none of its poses.
+        """Open a cache and read its head, but none of its poses.
 
         Raises:
             InputError: the file is missing, not a skeleton cache, of another schema version,
@@ -79,9 +80,13 @@ class Cache:
         path = Path(path)
         file = _open_file(path)
         try:
-            _check_format(path, file)
-            with _damage_as_input_error(path):
-                return cls(path, file)
+            with _damage_as_input_error(path), closing(Hdf5Reader(path, file)) as opened:
+                _check_format(path, opened)
+            with _damage_as_input_error(path), closing(Hdf5Reader(path, file)) as opened:
+                head = read_head(opened)
+                if opened.stored_checksum() not in (None, head.checksum):
+                    raise ValueError("its head has changed since it was written")
+                return cls(path, file, head)
         except BaseException:
             file.close()
             raise
@@ -153,15 +158,12 @@ class Cache:
 
         Raises:
             IndexError: there is no clip `index`.
-            InputError: the file is damaged.
+            InputError: the clip is damaged.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"clips are 0 to {len(self) - 1}, not {index}")
-        poses, present = self.read_stored(range(index, index + 1))
-        poses = poses.astype(np.float32, copy=False)
+        clip = self.load([index])
         shape = (int(self.num_persons[index]), int(self.num_frames[index]))
         # [M*T, V, C] -> [M, T, V, C]
-        return poses.reshape(*shape, *poses.shape[1:]), present.reshape(shape)
+        return clip.poses.reshape(*shape, *clip.poses.shape[1:]), clip.present.reshape(shape)
 
     def load(self, indices: ArrayLike) -> Clips:
         """Read many clips, in the order of `indices`, in few reads of neighbouring clips.
@@ -171,24 +173,27 @@ class Cache:
 
         Raises:
             IndexError: there is no such clip.
-            InputError: the file is damaged.
+            InputError: a clip is damaged.
         """
         chosen = np.atleast_1d(np.asarray(indices, dtype=np.int64))
         if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
             raise IndexError(f"clips are 0 to {len(self) - 1}, not {chosen.min()}..{chosen.max()}")
         num_rows = self._num_rows[chosen]
         starts = np.cumsum(num_rows) - num_rows
-        poses = np.empty((int(num_rows.sum()), *self._poses.shape[1:]), dtype=np.float32)
+        shape = self._head.poses.shape[1:]
+        poses = np.empty((int(num_rows.sum()), *shape), dtype=np.float32)
         present = np.empty(len(poses), dtype=np.bool_)
-        with _damage_as_input_error(self.path):
-            for first, last, positions in self._plan_reads(chosen):
-                read_poses, read_present = self._poses[first:last], self._present[first:last]
-                for position in positions:
-                    start = self._starts[chosen[position]] - first
-                    source = slice(start, start + num_rows[position])
-                    target = slice(starts[position], starts[position] + num_rows[position])
-                    poses[target] = read_poses[source]
-                    present[target] = read_present[source]
+        for first, last, positions in self._plan_reads(chosen):
+            read_poses, read_present = self._read_rows(first, last)
+            for position in positions:
+                index = chosen[position]
+                start = self._head.starts[index] - first
+                source = slice(start, start + num_rows[position])
+                target = slice(starts[position], starts[position] + num_rows[position])
+                if problem := self._find_problem(index, read_poses[source], read_present[source]):
+                    raise _damage_error(self.path, problem)
+                poses[target] = read_poses[source]
+                present[target] = read_present[source]
         return Clips(
             names=[self.clips.names[index] for index in chosen],
             labels=self.clips.labels[chosen].astype(np.int64),
@@ -204,51 +209,65 @@ class Cache:
         for _, _, positions in self._plan_reads(np.arange(len(self))):
             yield range(positions[0], positions[-1] + 1)
 
-    def read_stored(self, clips: range) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Read neighbouring clips in their stored precision: poses [r, V, C] and present [r].
+    def find_problems(self, clips: range) -> list[str]:
+        """Read neighbouring clips and return a line for each that is damaged."""
+        try:
+            poses, present = self._read_rows(*self._row_range(clips))
+        except InputError:
+            if len(clips) > 1:  # read them one by one to find which it is
+                return [line for i in clips for line in self.find_problems(range(i, i + 1))]
+            return [f"clip {self.clips.names[clips[0]]}: its part of the file cannot be read"]
+        ends = np.cumsum(self._num_rows[clips.start : clips.stop])[:-1]
+        problems = map(self._find_problem, clips, np.split(poses, ends), np.split(present, ends))
+        return [problem for problem in problems if problem]
+
+    def read_presence(self) -> Iterator[NDArray[np.bool_]]:
+        """Yield who is present in each clip: [M, T].
 
         Raises:
-            InputError: the file is damaged.
+            InputError: the file is damaged, which may be found after the last clip.
         """
-        rows = self._rows_of(clips)
+        checksum = 0
+        for clips in self.read_ranges():
+            first, last = self._row_range(clips)
+            with _damage_as_input_error(self.path):
+                present = self._head.present[first:last]
+            checksum = crc32(present.data, checksum)
+            ends = np.cumsum(self._num_rows[clips.start : clips.stop])[:-1]
+            for index, rows in zip(clips, np.split(present, ends), strict=True):
+                yield rows.reshape(self.num_persons[index], -1)  # [M*T] -> [M, T]
+        if self._head.present_checksum not in (None, checksum):
+            raise _damage_error(self.path, "present: has changed since it was written")
+
+    def _read_rows(self, first: int, last: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read rows in their stored precision: poses [r, V, C] and present [r]."""
         with _damage_as_input_error(self.path):
-            return self._poses[rows], self._present[rows]
+            return self._head.poses[first:last], self._head.present[first:last]
 
-    def read_present(self, clips: range) -> NDArray[np.bool_]:
-        """Read who is present in neighbouring clips: [r].
+    def _find_problem(
+        self, index: int, poses: NDArray[Any], present: NDArray[np.bool_]
+    ) -> str | None:
+        """Return what is wrong with the rows of a clip, poses [r, V, C] and present [r]."""
+        checksums = self._head.checksums
+        expected = None if checksums is None else checksums[index]
+        problem = find_rows_problem(poses, present, expected)
+        return problem and f"clip {self.clips.names[index]}: {problem}"
 
-        Raises:
-            InputError: the file is damaged.
-        """
-        with _damage_as_input_error(self.path):
-            present: NDArray[np.bool_] = self._present[self._rows_of(clips)]
-            return present
-
-    def read_column(self, name: str) -> NDArray[Any] | None:
-        """Read an optional column of the table of the clips; None if it does not exist."""
-        with _damage_as_input_error(self.path):
-            return self._file["clips"][name][()] if name in self._file["clips"] else None
-
-    def visit(self, function: Callable[[str, Any], None]) -> None:
-        """Call `function` with the name and the object of every group and dataset."""
-        with _damage_as_input_error(self.path):
-            self._file.visititems(function)
-
-    def _rows_of(self, clips: range) -> slice:
-        last = clips[-1]
-        return slice(int(self._starts[clips[0]]), int(self._starts[last] + self._num_rows[last]))
+    def _row_range(self, clips: range) -> tuple[int, int]:
+        starts, last = self._head.starts, clips[-1]
+        return int(starts[clips[0]]), int(starts[last] + self._num_rows[last])
 
     def _plan_reads(self, chosen: NDArray[np.int64]) -> Iterator[tuple[int, int, list[int]]]:
         """Yield (first row, end row, positions in `chosen`) of each read.
 
         Clips are read together across small gaps, up to `READ_BYTES`.
         """
-        row_bytes = self._poses.dtype.itemsize * int(np.prod(self._poses.shape[1:]))
+        row_bytes = self._head.poses.dtype.itemsize * math.prod(self._head.poses.shape[1:])
         max_gap, max_rows = POSES_CHUNK_BYTES // row_bytes, READ_BYTES // row_bytes
         positions: list[int] = []
         first = last = 0
-        for position in np.argsort(self._starts[chosen], kind="stable").tolist():
-            start = int(self._starts[chosen[position]])
+        for position in np.argsort(self._head.starts[chosen], kind="stable").tolist():
+            start = int(self._head.starts[chosen[position]])
             end = start + int(self._num_rows[chosen[position]])
             if positions and (start - last > max_gap or end - first > max_rows):
                 yield first, last, positions
@@ -260,71 +279,6 @@ class Cache:
         if positions:
             yield first, last, positions
 
-    def _read_head(self) -> None:
-        attrs = self._file.attrs
-        self.source = str(attrs["source"])
-        self.rule: dict[str, Any] = json.loads(attrs["rule"])
-        self.skelnas_version = str(attrs["skelnas_version"])
-        self.max_persons = int(attrs["max_persons"])
-        self.classes = read_strings(self._file["classes"])
-        layout = self._file["layout"]
-        center = int(layout.attrs["center_joint"])
-        self.layout = Layout(
-            joints=tuple(read_strings(layout["joints"])),
-            bones=tuple((int(child), int(parent)) for child, parent in layout["bones"][()]),
-            channels=tuple(read_strings(layout["channels"])),
-            center_joint=None if center < 0 else center,
-        )
-
-    def _read_tables(self) -> None:
-        table = self._file["clips"]
-        columns = {name: table[name][()] for name in INTEGERS}
-        self.clips = ClipTable(
-            names=read_strings(table["name"]),
-            labels=columns["label"],
-            subjects=columns["subject"],
-            cameras=columns["camera"],
-            setups=columns["setup"],
-        )
-        self.num_persons: NDArray[np.int64] = columns["num_persons"].astype(np.int64)
-        self.num_frames: NDArray[np.int64] = columns["num_frames"].astype(np.int64)
-        self._starts = columns["start"]
-        self._num_rows = self.num_persons * self.num_frames
-        self.splits: dict[str, NDArray[np.int8]] = {
-            protocol: parts[()] for protocol, parts in self._file["splits"].items()
-        }
-        self.skipped = read_pairs(self._file["skipped"])
-        self.failed = read_pairs(self._file["failed"])
-
-    def _check(self) -> None:
-        """Check that the tables and the poses are consistent; raises ValueError."""
-        count, shape = len(self), (len(self.layout.joints), len(self.layout.channels))
-        columns = [self._file["clips"][name] for name in INTEGERS]
-        if any(column.shape != (count,) for column in [*columns, *self.splits.values()]):
-            raise ValueError("the tables of the clips have different lengths")
-        if self._poses.shape[1:] != shape or self._present.shape != self._poses.shape[:1]:
-            raise ValueError(f"poses are {self._poses.shape}, expected (rows, {shape})")
-        if self._poses.dtype not in (np.float32, np.float16) or self._present.dtype != np.bool_:
-            raise ValueError(f"poses are {self._poses.dtype}, expected float32 or float16")
-        starts_fit = np.array_equal(self._starts, np.cumsum(self._num_rows) - self._num_rows)
-        num_rows = len(self._poses)
-        if not starts_fit or self._num_rows.min() < 1 or self._num_rows.sum() != num_rows:
-            raise ValueError("the clips do not cover the poses")
-        if any(column.dtype.kind not in "iu" for column in columns):
-            raise ValueError("the tables of the clips are not whole numbers")
-        if not self.num_persons.max() <= self.max_persons <= MAX_PERSONS:
-            raise ValueError(f"max_persons is {self.max_persons}")
-        joints = {*(joint for bone in self.layout.bones for joint in bone)}
-        joints |= {self.layout.center_joint or 0}
-        if not joints <= set(range(len(self.layout.joints))):
-            raise ValueError("a bone or the centre is a joint that does not exist")
-        if any(data.file.filename != self._file.filename for data in (self._poses, self._present)):
-            raise ValueError("the poses are in another file")
-        if not isinstance(self.rule, dict):
-            raise ValueError("the rule is not a JSON object")
-        if self.clips.labels.min() < 0 or self.clips.labels.max() >= len(self.classes):
-            raise ValueError("a label has no class name")
-
 
 def _open_file(path: Path) -> h5py.File:
     """Open an HDF5 file for reading.
@@ -332,40 +286,44 @@ def _open_file(path: Path) -> h5py.File:
     Raises:
         InputError: the file is missing, not HDF5, or damaged.
     """
+    hint = "`skelnas prepare` makes a cache"
     try:
+        if not path.is_dir() and not path.is_file() and path.exists():
+            raise InputError(f"{path} is a pipe or a device, expected a file", hint=hint)
         with path.open("rb") as file:
-            signature = file.read(len(HDF5_SIGNATURE))
+            signature = file.read(len(SIGNATURE))
     except OSError as error:
-        raise InputError(
-            f"cannot read the cache {path}: {error.strerror}",
-            hint="`skelnas prepare` makes a cache",
-        ) from error
-    if signature != HDF5_SIGNATURE:
-        raise InputError(f"{path} is not an HDF5 file", hint="`skelnas prepare` makes a cache")
+        raise InputError(f"cannot read the cache {path}: {error.strerror}", hint=hint) from error
+    if signature != SIGNATURE:
+        raise InputError(f"{path} is not an HDF5 file", hint=hint)
     with _damage_as_input_error(path):
         # A finished cache never changes, so it needs no lock; some network disks have none.
         return h5py.File(path, "r", locking=False)
 
 
-def _check_format(path: Path, file: h5py.File) -> None:
+def _check_format(path: Path, file: Hdf5Reader) -> None:
     """Check that a file is a finished cache of our schema.
 
     Raises:
         InputError: it is not.
     """
-    with _damage_as_input_error(path):
-        kind, version = file.attrs.get("format"), file.attrs.get("schema_version")
-        if not isinstance(kind, str) or kind != FORMAT:
-            raise InputError(
-                f"{path} is an HDF5 file, but not a finished skeleton cache",
-                hint="`skelnas prepare` makes a cache",
-            )
-        if int(version) != SCHEMA_VERSION:
-            raise InputError(
-                f"{path} has cache schema {version} (skelnas {file.attrs['skelnas_version']}); "
-                f"skelnas {__version__} reads schema {SCHEMA_VERSION}",
-                hint="run `skelnas prepare` again with this version",
-            )
+    try:
+        is_cache = file.attribute("format", str) == FORMAT
+    except (ValueError, TypeError):
+        is_cache = False
+    if not is_cache:
+        raise InputError(
+            f"{path} is an HDF5 file, but not a finished skeleton cache",
+            hint="`skelnas prepare` makes a cache",
+        )
+    version = file.attribute("schema_version", int)
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{path} has cache schema {version} "
+            f"(skelnas {shown(file.attribute('skelnas_version', str))}); "
+            f"skelnas {__version__} reads schema {SCHEMA_VERSION}",
+            hint="run `skelnas prepare` again with this version",
+        )
 
 
 @contextmanager
@@ -374,7 +332,11 @@ def _damage_as_input_error(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"the cache {path} is damaged or cut short: {error}",
-            hint="copy it again, or run `skelnas prepare` again",
-        ) from error
+        raise _damage_error(path, str(error)) from error
+
+
+def _damage_error(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"the cache {path} is damaged or cut short: {reason}",
+        hint="copy it again, or run `skelnas prepare` again",
+    )

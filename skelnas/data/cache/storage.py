@@ -13,9 +13,9 @@ from zlib import crc32
 
 import h5py
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from skelnas.data.readers.base import Layout, Recording
+from skelnas.data.readers.base import MAX_COORDINATE, Layout, Recording
 from skelnas.errors import InputError
 
 FORMAT = "skelnas-cache"
@@ -150,37 +150,47 @@ def clip_checksum(poses: NDArray[Any], present: NDArray[np.bool_]) -> int:
     return crc32(present.data, crc32(poses.data))
 
 
-def table_checksum(dataset: h5py.Dataset) -> int:
-    """Return the CRC-32 of all values of a table; strings are each terminated by a NUL."""
-    if h5py.check_string_dtype(dataset.dtype):
-        return crc32("".join(f"{text}\0" for text in read_strings(dataset)).encode())
-    return crc32(np.ascontiguousarray(dataset[()]).data)
+def find_rows_problem(
+    poses: NDArray[Any], present: NDArray[np.bool_], checksum: int | None
+) -> str | None:
+    """Return what is wrong with a clip as stored: poses [r, V, C] and present [r]; or None."""
+    if checksum is not None and checksum != clip_checksum(poses, present):
+        return "its numbers have changed since they were written: the checksum differs"
+    low, high = float(poses.min()), float(poses.max())
+    if not -MAX_COORDINATE <= low <= high <= MAX_COORDINATE:  # or NaN
+        return f"some of its numbers are not finite or beyond {MAX_COORDINATE:g}"
+    if present.view(np.uint8).max() > 1:
+        return "a presence is neither true nor false"
+    if not present.any():
+        return "nobody is present in any frame"
+    if poses[~present].any():
+        return "a person is absent in a frame in which their joints are not zero"
+    return None
 
 
-def write_table(group: h5py.Group, name: str, table: ArrayLike | None, **options: Any) -> None:
-    """Write an array as a dataset and flush it.
-
-    Otherwise HDF5 would write it on closing the file, too late to raise if the disk is full.
-    """
-    group.create_dataset(name, data=table, **options).flush()
+def write_table(group: h5py.Group, name: str, table: NDArray[Any]) -> None:
+    """Write numbers and their checksum."""
+    _write(group, name, table, crc32(np.ascontiguousarray(table).data))
 
 
 def write_strings(group: h5py.Group, name: str, strings: Sequence[str]) -> None:
-    """Write strings as a dataset of variable-length UTF-8."""
-    texts = [escape_text(string) for string in strings] or None
-    write_table(group, name, texts, shape=(len(strings),), dtype=h5py.string_dtype("utf-8"))
+    """Write strings as variable-length UTF-8, and their checksum: each is terminated by a NUL."""
+    texts = [escape_text(string) for string in strings]
+    checksum = crc32("".join(f"{text}\0" for text in texts).encode())
+    dtype = h5py.string_dtype("utf-8")
+    _write(group, name, texts or None, checksum, shape=(len(texts),), dtype=dtype)
+
+
+def _write(group: h5py.Group, name: str, data: Any, checksum: int, **options: Any) -> None:
+    """Write a table and flush it.
+
+    Otherwise HDF5 would write it on closing the file, too late to raise if the disk is full.
+    """
+    dataset = group.create_dataset(name, data=data, **options)
+    dataset.attrs[CHECKSUM] = np.uint32(checksum)
+    dataset.flush()
 
 
 def escape_text(text: str) -> str:
     """Escape what UTF-8 and HDF5 cannot store (broken file names, NUL) with backslashes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
-
-
-def read_strings(dataset: h5py.Dataset) -> list[str]:
-    """Read what `write_strings` wrote."""
-    return [text.decode("utf-8") for text in dataset[()]]
-
-
-def read_pairs(group: h5py.Group) -> list[tuple[str, str]]:
-    """Read a group of (file, reason)."""
-    return list(zip(read_strings(group["file"]), read_strings(group["reason"]), strict=True))

@@ -12,15 +12,18 @@ import shutil
 import tempfile
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
+from zlib import crc32
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from skelnas._version import __version__
+from skelnas.data.cache.hdf5 import Hdf5Reader
+from skelnas.data.cache.head import read_head
 from skelnas.data.cache.storage import (
     CHECKSUM,
     FORMAT,
@@ -29,7 +32,6 @@ from skelnas.data.cache.storage import (
     Storage,
     clip_checksum,
     escape_text,
-    table_checksum,
     write_strings,
     write_table,
 )
@@ -43,11 +45,7 @@ from skelnas.data.readers.base import (
     check_recording,
 )
 from skelnas.errors import InputError, SkelnasError, UsageError
-
-try:
-    import fcntl
-except ImportError:  # without file locks, concurrent runs are not detected
-    fcntl = None  # type: ignore[assignment]
+from skelnas.runtime.files import lock
 
 FLUSH_BYTES = 8 * 1024 * 1024
 """Poses buffered in memory before they are written."""
@@ -94,6 +92,7 @@ class CacheWriter:
         self._integers = array("q")
         self._checksums = array("L")
         self._num_rows = 0
+        self._present_checksum = 0
         self._pending: list[tuple[NDArray[Any], NDArray[np.bool_]]] = []
         self._pending_bytes = 0
         self._part = PartFile(out)
@@ -172,15 +171,16 @@ class CacheWriter:
             write_strings(self._file, "clips/name", self._names)
             for name, column in self._columns().items():
                 write_table(self._file, f"clips/{name}", column)
-            checksums = np.array(self._checksums, dtype=np.uint32)
-            write_table(self._file, f"clips/{CHECKSUM}", checksums)
+            write_table(self._file, f"clips/{CHECKSUM}", np.array(self._checksums, np.uint32))
             self._file.create_group("splits")
             for protocol, parts in splits.items():
-                write_table(self._file, f"splits/{protocol}", parts, dtype=np.int8)
+                write_table(self._file, f"splits/{protocol}", np.asarray(parts, np.int8))
             for kind, pairs in (("skipped", skipped), ("failed", failed)):
                 write_strings(self._file, f"{kind}/file", [file for file, _ in pairs])
                 write_strings(self._file, f"{kind}/reason", [reason for _, reason in pairs])
-            self._file.visititems(_add_checksum)
+            self._present.attrs[CHECKSUM] = np.uint32(self._present_checksum)
+            self._file.flush()
+            self._file.attrs[CHECKSUM] = np.uint32(self._part.read_checksum(self._file))
             # Last, so that a half-written file is never mistaken for a cache.
             self._file.attrs["format"] = FORMAT
             self._file.flush()  # if this fails, the file can still be abandoned
@@ -200,6 +200,10 @@ class CacheWriter:
         write_table(file, "layout/bones", bones)
         center = -1 if layout.center_joint is None else layout.center_joint
         file["layout"].attrs["center_joint"] = center
+        fields = layout.to_dict()
+        for name in ("y_down", "frame_rate"):
+            if name in fields:
+                file["layout"].attrs[name] = fields[name]
         self._poses, self._present = self._storage.create_datasets(file, layout)
 
     def _flush(self) -> None:
@@ -210,6 +214,7 @@ class CacheWriter:
         first = self._num_rows - len(poses)
         self._part.check_free_space(poses.nbytes + present.nbytes)
         with self._part.wrap_errors():
+            self._present_checksum = crc32(present.data, self._present_checksum)
             for dataset, rows in ((self._poses, poses), (self._present, present)):
                 dataset.resize(self._num_rows, axis=0)
                 dataset[first:] = rows
@@ -256,12 +261,6 @@ def _check_tables(
             )
 
 
-def _add_checksum(name: str, table: Any) -> None:
-    """Add its checksum to a dataset, except poses and presence, which have one per clip."""
-    if isinstance(table, h5py.Dataset) and name not in ("poses", "present"):
-        table.attrs[CHECKSUM] = np.uint32(table_checksum(table))
-
-
 class PartFile:
     """``OUT.tmp``: locked against other runs, renamed to OUT when complete, removed otherwise.
 
@@ -281,26 +280,27 @@ class PartFile:
         self.path = out.with_name(out.name + ".tmp")
         self._committed = False
         with self.wrap_errors():
-            self._handle = self.path.open("ab")
-        if not self._lock():
-            self._handle.close()
+            handle = lock(self.path)
+        if handle is None:
             raise UsageError(
                 f"another run is writing {self.path}",
                 hint="wait for it to end, or choose another name",
             )
+        self._handle = handle
+        if os.name == "nt":
+            handle.close()  # Windows cannot rename an open file, nor write to a locked one
 
-    def _lock(self) -> bool:
-        if fcntl is None:
-            self._handle.close()  # Windows cannot rename an open file
-            return True
+    def read_checksum(self, file: h5py.File) -> int:
+        """Read the head of a file without buffered changes, as a check; return its checksum.
+
+        Raises:
+            InputError: no cache like this could be opened.
+        """
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The run that held the lock may just have renamed or removed the file.
-            return os.path.samestat(os.fstat(self._handle.fileno()), self.path.stat())
-        except (BlockingIOError, FileNotFoundError):
-            return False
-        except OSError:
-            return True  # a file system without locks
+            with closing(Hdf5Reader(self.path, file)) as opened:
+                return read_head(opened).checksum
+        except ValueError as error:
+            raise InputError(f"cannot write {self.out}: {error}") from None
 
     def open_hdf5(self) -> h5py.File:
         """Open an empty HDF5 file for writing."""

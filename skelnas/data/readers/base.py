@@ -5,9 +5,12 @@ Shapes: M persons, T frames, V joints, C channels of a joint.
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -24,6 +27,12 @@ Train, Test, Unused = 0, 1, -1
 
 MAX_CLASSES = 65_536
 """A label this large is a mistake in the data, not a class."""
+
+MAX_JOINTS = 10_000
+"""Of a person; also the maximum number of bones."""
+
+MAX_CHANNELS = 64
+"""Of a joint."""
 
 MAX_COORDINATE = 1e6
 """A larger number is a mistake in the data: a kilometre in millimetres is not beyond it."""
@@ -196,6 +205,33 @@ class Source(Protocol):
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
         """Map each protocol of the dataset to [N] values of Train, Test or Unused."""
+
+
+def find_layout_problem(layout: Layout) -> str | None:
+    """Return what is wrong with a layout, or None."""
+    num_joints = len(layout.joints)
+    for kind, names, most in (
+        ("joints", layout.joints, MAX_JOINTS),
+        ("channels", layout.channels, MAX_CHANNELS),
+    ):
+        if not 1 <= len(names) <= most or len(set(names)) < len(names):
+            return f"{len(names)} {kind}, expected 1 to {most} of different names"
+    if len(layout.bones) > MAX_JOINTS:
+        return f"{len(layout.bones)} bones, expected at most {MAX_JOINTS}"
+    center = layout.center_joint or 0
+    if not all(0 <= joint < num_joints for joint in chain(*layout.bones, [center])):
+        return f"a bone or the centre is not one of joints 0 to {num_joints - 1}"
+    children = TopologicalSorter[int]()
+    for child, parent in layout.bones:
+        children.add(child, parent)
+    try:
+        children.prepare()
+    except CycleError as error:
+        circle = " - ".join(layout.joints[joint] for joint in error.args[1][:8])
+        return f"the bones form a circle: {circle}"
+    if layout.frame_rate is not None and not 0 < layout.frame_rate < math.inf:
+        return f"a frame rate of {layout.frame_rate}, expected a number above 0"
+    return None
 
 
 def check_recording(recording: Recording, layout: Layout, max_persons: int) -> None:

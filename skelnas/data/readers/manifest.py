@@ -16,6 +16,7 @@ from skelnas.data.readers.archives import is_file
 from skelnas.data.readers.base import (
     CHANNEL_ORDER,
     MAX_CLASSES,
+    MAX_JOINTS,
     Catalogue,
     ClipTable,
     Layout,
@@ -27,7 +28,7 @@ from skelnas.data.readers.base import (
     sort_channels,
 )
 from skelnas.data.readers.clip_files import Picture, read_clip, read_poses
-from skelnas.data.readers.skeleton_file import MAX_JOINTS, Skeleton, read_skeleton
+from skelnas.data.readers.skeleton_file import Skeleton, read_skeleton
 from skelnas.data.readers.tables import Row, cell_error, check_widths, parse_integer, read_table
 from skelnas.errors import InputError
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skelnas.data.readers.base import CHANNEL_ORDER, channel_name, fold_name
+from skelnas.data.readers.base import CHANNEL_ORDER, MAX_JOINTS, channel_name, fold_name
 from skelnas.data.readers.files import read_bytes, read_json
 from skelnas.errors import InputError, shown
 
@@ -22,7 +22,6 @@ KEYS = ("joints", "bones", "center", "channels", "picture", "y_down", "frame_rat
 MAX_BYTES = 2 << 20
 MAX_DOTS = 200
 """In a line of TOML: parsing a dotted key takes memory that grows with the square of its parts."""
-MAX_JOINTS = 10_000
 MAX_FRAME_RATE = 10_000
 MAX_NAME_CHARS = 100
 
