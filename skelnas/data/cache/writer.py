@@ -201,9 +201,10 @@ class CacheWriter:
         center = -1 if layout.center_joint is None else layout.center_joint
         file["layout"].attrs["center_joint"] = center
         fields = layout.to_dict()
-        for name in ("y_down", "frame_rate"):
-            if name in fields:
-                file["layout"].attrs[name] = fields[name]
+        if "y_down" in fields:
+            file["layout"].attrs["y_down"] = layout.y_down
+        if "frame_rate" in fields:
+            file["layout"].attrs["frame_rate"] = float(fields["frame_rate"])
         self._poses, self._present = self._storage.create_datasets(file, layout)
 
     def _flush(self) -> None:
