@@ -132,11 +132,19 @@ def test_repeats_are_as_0_1_0_wrote_them(copy: Path) -> None:
     assert_same(read(copy / "new" / "config.json"), read(OLD / "repeats" / "config.json"))
 
 
+def read_cache(path: Path) -> Any:
+    """Read a cache of today without its two checksums that 0.1.0 did not write."""
+    found = read(path)
+    for name in ("/", "present"):
+        del found[name]["attributes"]["crc32"]
+    return found
+
+
 @pytest.mark.parametrize("name", ["cache.h5", "float16.h5"])
 def test_prepare_writes_what_0_1_0_wrote(copy: Path, name: str) -> None:
     options = "--compress --float16" if name == "float16.h5" else "--compress"
     run(f"{PREPARE} {name} {options} --force")
-    assert_same(read(copy / name), read(OLD / name))
+    assert_same(read_cache(copy / name), read(OLD / name))
     assert_same(read(copy / f"{name}.report.json"), read(OLD / f"{name}.report.json"))
 
 
@@ -150,7 +158,7 @@ def test_prepare_resumes_from_the_journal_of_0_1_0(copy: Path) -> None:
     identity.write_text(identity.read_text().replace('"0.1.0"', f'"{version}"'))
     run(f"{PREPARE} stopped.h5 --compress")
     assert read(copy / "stopped.h5.report.json")["resumed"] == 12
-    assert_same(read(copy / "stopped.h5"), read(OLD / "cache.h5"))
+    assert_same(read_cache(copy / "stopped.h5"), read(OLD / "cache.h5"))
     assert not identity.parent.exists()
 
 
