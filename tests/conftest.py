@@ -42,15 +42,17 @@ def write_tiny_cache(
     num_clips: int = 48,
     seed: int = 0,
     only: int | None = None,
+    source: str = "tiny",
+    offset: float = 0,
 ) -> None:
     """Write a cache of made-up clips; a layout of fewer joints drops the last ones.
 
-    `only` puts all clips into one part, Train or Test.
+    `only` puts all clips into one part, Train or Test; `offset` is added to all coordinates.
     """
     path.unlink(missing_ok=True)
     generator = np.random.default_rng(seed)
     joints = len(layout.joints)
-    with CacheWriter(path, source="tiny", rule={"rule": "none"}, layout=layout, max_persons=2) as w:
+    with CacheWriter(path, source=source, rule={"rule": "none"}, layout=layout, max_persons=2) as w:
         for index in range(num_clips):
             label = index % 3
             persons, frames = 1 + label // 2, int(generator.integers(5, 15))
@@ -59,6 +61,7 @@ def write_tiny_cache(
             poses[:, :, 4, 1] += wave
             poses += generator.normal(0, 0.02, poses.shape)
             poses[1:] += 1
+            poses += offset
             w.add(
                 Recording(
                     name=f"clip{index:03}",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -112,12 +113,18 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
         description="Use torch.compile; the first steps are slow.",
     )
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _follow_recipe(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Take values that are not given from the recipe."""
+    def _follow_recipe(cls, values: dict[str, Any], validate: Callable[[Any], Self]) -> Self:
+        """Take values that are not given from the recipe; `model_fields_set` stays as given."""
         recipe = values.get("recipe", DEFAULT_RECIPE)
-        return {**RECIPES.get(recipe, {}), **values}
+        settings = validate({**RECIPES.get(recipe, {}), **values})
+        settings.model_fields_set.intersection_update(values)
+        return settings
+
+    def is_given(self, name: str) -> bool:
+        """Whether a value was asked for, rather than left to the recipe."""
+        return name in self.model_fields_set
 
     @classmethod
     def default(cls, name: str) -> Any:

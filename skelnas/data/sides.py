@@ -68,9 +68,14 @@ def find_mirrored_joints(joints: Sequence[str]) -> list[int]:
     return mirrored
 
 
+def split_words(name: str) -> list[str]:
+    """Split a name into its words, in lower case."""
+    return [word.lower() for word in _WORD.findall(name)]
+
+
 def _read(name: str) -> dict[_Sided, bool]:
     """Return the ways to read a name as that of a joint with a side; whether each is certain."""
-    words: list[str | None] = [word.lower() for word in _WORD.findall(name)]
+    words: list[str | None] = [*split_words(name)]
     sides = {SIDES[word] for word in words if word in SIDES}
     if len(sides) == 1 and len(words) > 1:
         others = tuple(None if word in SIDES else word for word in words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from skelnas.config import ClipSettings, TrainSettings
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import Dataset
 from skelnas.data.matching import find_person_size
-from skelnas.data.sides import find_mirrored_joints
 from skelnas.data.splits import HoldOut, split_training_part
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype
@@ -21,9 +19,10 @@ from skelnas.models.baselines import find_baseline
 from skelnas.runtime import devices, files
 from skelnas.runtime.console import note
 from skelnas.runtime.memory import explaining_network_too_large
+from skelnas.training.flip import choose_flip, warn_of_mirrored_classes
 from skelnas.training.run_dir import MODEL
 from skelnas.training.saved_model import Model, ModelCard, save_model
-from skelnas.training.setup import open_setup
+from skelnas.training.setup import Setup, open_setup
 from skelnas.training.tensorboard import EventWriter
 from skelnas.training.trainer import Trainer
 
@@ -73,7 +72,7 @@ def train(
 
     Raises:
         InputError: the cache is broken, has no training clips, lacks the bones that the baseline
-            needs, or its clips cannot be mirrored though --flip differs from the recipe's.
+            needs, or its clips cannot be mirrored though --flip is given.
         UsageError: the folder is not empty or holds another run; there is no such baseline; or
             settings contradict each other.
         DeviceError: the device is missing or out of memory.
@@ -85,11 +84,13 @@ def train(
     with open_setup(cache_path, out, settings, resume=resume, force=force, mirror=events) as setup:
         device = setup.device
         with setup.cache as cache:
-            settings = _adapt_settings(setup.settings, architecture, cache)
+            settings = _adapt_settings(setup, architecture, cache)
             part = split_training_part(cache, settings.protocol, settings.hold_out)
             clips = cache.load(part.train)
             layout, persons = cache.layout, cache.max_persons
             dataset = Dataset(clips, layout, persons, settings, device, settings.store)
+            if settings.flip:
+                warn_of_mirrored_classes(cache, clips, dataset)
             held_out = None
             if settings.select_epoch:
                 others = cache.load(part.held_out)
@@ -148,50 +149,28 @@ def _describe_network(
 
 
 def _adapt_settings(
-    settings: TrainSettings, architecture: Genotype | str, cache: Cache
+    setup: Setup[TrainSettings], architecture: Genotype | str, cache: Cache
 ) -> TrainSettings:
     """Replace what the recipe asks for where this architecture or these clips rule it out.
 
     Raises:
         InputError: --flip was given, but clips cannot be mirrored.
     """
+    settings = setup.settings
     if isinstance(architecture, str):
         settings = _lower_lr_if_needed(settings, architecture)
     if settings.flip:
-        settings = _disable_flip_if_needed(settings, cache)
+        settings = choose_flip(settings, cache, setup.out if setup.resume else None)
     return settings
 
 
 def _lower_lr_if_needed(settings: TrainSettings, baseline: str) -> TrainSettings:
-    """Lower the recipe's --lr to the highest at which the baseline learns; keep another --lr."""
+    """Lower the recipe's --lr to the highest at which the baseline learns; keep a given --lr."""
     highest = find_baseline(baseline).highest_lr
-    recipe_lr = settings.recipe_value("lr")
-    if settings.lr != recipe_lr or recipe_lr <= highest:
+    if settings.is_given("lr") or settings.lr <= highest:
         return settings
-    note(f"train: --lr {highest}, because {baseline} does not learn at the recipe's {recipe_lr}")
+    note(f"train: --lr {highest}, because {baseline} does not learn at the recipe's {settings.lr}")
     return settings.model_copy(update={"lr": highest})
-
-
-def _disable_flip_if_needed(settings: TrainSettings, cache: Cache) -> TrainSettings:
-    """Disable the recipe's --flip if clips cannot be mirrored; another --flip is refused."""
-    try:
-        find_mirrored_joints(cache.layout.joints)
-        _check_classes_have_no_side(cache)
-    except InputError as error:
-        if settings.flip != settings.recipe_value("flip"):
-            raise
-        note(f"train: --flip 0, because a clip cannot be mirrored ({error})")
-        return settings.model_copy(update={"flip": 0.0})
-    return settings
-
-
-def _check_classes_have_no_side(cache: Cache) -> None:
-    for name in cache.classes:
-        if {"left", "right"} & set(re.split(r"[\W_]+", name.lower())):
-            raise InputError(
-                f"{cache.path}: a mirrored clip of the class {name!r} would be of another class",
-                hint="--flip 0 leaves clips as they are",
-            )
 
 
 def _make_card(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from skelnas.config import RECIPES, EvaluateSettings, TrainSettings
+from skelnas.data.readers.files import packaged_names
 from skelnas.errors import DeviceError, InputError, Interrupted, UsageError
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import BUILT_IN
@@ -238,6 +240,61 @@ def test_clips_of_classes_with_a_side_are_not_mirrored(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="of the class 'Swipe-Left' would be of another class"):
         trained(tmp_path / "c.h5", tmp_path / "m", flip=0.5)
     assert not (tmp_path / "m").exists()
+
+
+SIDES = replace(LAYOUT, joints=(*LAYOUT.joints[:4], "head"))
+"""Joints of a tiny cache that can be mirrored."""
+
+
+def test_the_recipe_mirrors_classes_that_are_known_to_be_symmetric_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def flip_of(classes: tuple[str, ...], source: str) -> float:
+        write_tiny_cache(tmp_path / "c.h5", layout=SIDES, classes=classes, source=source)
+        trained(tmp_path / "c.h5", tmp_path / "m", recipe="strong", epochs=1)
+        flip = run_dir.read_config(tmp_path / "m")["settings"]["flip"]
+        shutil.rmtree(tmp_path / "m")
+        return float(flip)
+
+    symmetric = packaged_names("ntu_classes.txt")[:3]
+    assert flip_of(symmetric, "pyskl") == 0.5
+    assert "--flip" not in capsys.readouterr().err
+    assert flip_of((*symmetric[:2], "own class"), "kinetics") == 0
+    assert flip_of(symmetric, "manifest") == 0
+    assert "train: --flip 0, because mirrored clips may belong" in capsys.readouterr().err
+
+
+def test_a_given_flip_is_as_given_even_at_the_value_of_the_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_cache(tmp_path / "c.h5", layout=SIDES)
+    trained(tmp_path / "c.h5", tmp_path / "m", recipe="strong", epochs=1, flip=0.5)
+    assert run_dir.read_config(tmp_path / "m")["settings"]["flip"] == 0.5
+    assert "--flip" not in capsys.readouterr().err
+    write_tiny_cache(tmp_path / "c.h5", layout=replace(LAYOUT, joints=tuple("abcde")))
+    with pytest.raises(InputError, match="no joint is left or right"):
+        trained(tmp_path / "c.h5", tmp_path / "n", recipe="strong", epochs=1, flip=0.5)
+
+
+def test_a_resumed_run_mirrors_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_cache(tmp_path / "c.h5", layout=SIDES)
+    began = TrainSettings(**TINY | {"recipe": "strong", "flip": 0.5})
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(Interrupted):
+            train(tmp_path / "c.h5", GENOTYPE, tmp_path / "m", began)
+    by_default = TrainSettings(**TINY | {"recipe": "strong"})
+    train(tmp_path / "c.h5", GENOTYPE, tmp_path / "m", by_default, resume=True)
+    assert run_dir.read_config(tmp_path / "m")["settings"]["flip"] == 0.5
+
+
+def test_pixels_from_an_edge_are_not_mirrored(tmp_path: Path) -> None:
+    picture = replace(SIDES, channels=("x", "y", "score"), center_joint=None)
+    write_tiny_cache(tmp_path / "c.h5", layout=picture)
+    trained(tmp_path / "c.h5", tmp_path / "m", epochs=1, flip=0.5)
+    write_tiny_cache(tmp_path / "c.h5", layout=picture, offset=9)
+    with pytest.raises(InputError, match="x is never negative"):
+        trained(tmp_path / "c.h5", tmp_path / "n", epochs=1, flip=0.5)
 
 
 def test_compile_affects_the_steps_only(
