@@ -171,7 +171,7 @@ class Hdf5Reader:
 
     def dataset(self, name: str) -> h5py.Dataset:
         """Open a dataset whose numbers are in this file."""
-        dataset = h5py.Dataset(self._open(name, h5py.h5d.DatasetID))
+        dataset = h5py.Dataset(self._open(name, h5py.h5d.DatasetID), readonly=True)
         plist = dataset.id.get_create_plist()  # before anything else, which would follow a view
         is_plain = plist.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)
         if not is_plain or plist.get_external_count():

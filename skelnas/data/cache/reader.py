@@ -160,10 +160,13 @@ class Cache:
             IndexError: there is no clip `index`.
             InputError: the clip is damaged.
         """
-        clip = self.load([index])
+        self._check_indices(index, index)
+        poses, present = self._read_rows(*self._row_range(range(index, index + 1)))
+        self._check_clip(index, poses, present)
+        poses = poses.astype(np.float32, copy=False)
         shape = (int(self.num_persons[index]), int(self.num_frames[index]))
         # [M*T, V, C] -> [M, T, V, C]
-        return clip.poses.reshape(*shape, *clip.poses.shape[1:]), clip.present.reshape(shape)
+        return poses.reshape(*shape, *poses.shape[1:]), present.reshape(shape)
 
     def load(self, indices: ArrayLike) -> Clips:
         """Read many clips, in the order of `indices`, in few reads of neighbouring clips.
@@ -176,8 +179,8 @@ class Cache:
             InputError: a clip is damaged.
         """
         chosen = np.atleast_1d(np.asarray(indices, dtype=np.int64))
-        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
-            raise IndexError(f"clips are 0 to {len(self) - 1}, not {chosen.min()}..{chosen.max()}")
+        if chosen.size:
+            self._check_indices(chosen.min(), chosen.max())
         num_rows = self._num_rows[chosen]
         starts = np.cumsum(num_rows) - num_rows
         shape = self._head.poses.shape[1:]
@@ -190,8 +193,7 @@ class Cache:
                 start = self._head.starts[index] - first
                 source = slice(start, start + num_rows[position])
                 target = slice(starts[position], starts[position] + num_rows[position])
-                if problem := self._find_problem(index, read_poses[source], read_present[source]):
-                    raise _damage_error(self.path, problem)
+                self._check_clip(index, read_poses[source], read_present[source])
                 poses[target] = read_poses[source]
                 present[target] = read_present[source]
         return Clips(
@@ -243,6 +245,14 @@ class Cache:
         """Read rows in their stored precision: poses [r, V, C] and present [r]."""
         with _damage_as_input_error(self.path):
             return self._head.poses[first:last], self._head.present[first:last]
+
+    def _check_indices(self, lowest: int, highest: int) -> None:
+        if lowest < 0 or highest >= len(self):
+            raise IndexError(f"clips are 0 to {len(self) - 1}, not {lowest}..{highest}")
+
+    def _check_clip(self, index: int, poses: NDArray[Any], present: NDArray[np.bool_]) -> None:
+        if problem := self._find_problem(index, poses, present):
+            raise _damage_error(self.path, problem)
 
     def _find_problem(
         self, index: int, poses: NDArray[Any], present: NDArray[np.bool_]

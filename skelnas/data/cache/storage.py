@@ -163,7 +163,7 @@ def find_rows_problem(
         return "a presence is neither true nor false"
     if not present.any():
         return "nobody is present in any frame"
-    if poses[~present].any():
+    if not present.all() and poses[~present].any():
         return "a person is absent in a frame in which their joints are not zero"
     return None
 
