@@ -122,9 +122,9 @@ class Hdf5Reader:
         """
         dataset = self.dataset(name)
         expected = tuple(shape)
-        found = (dataset.dtype.str, dataset.shape)
-        if found[0] != dtype or not _matches(dataset.shape, expected):
-            raise ValueError(f"{name}: expected {dtype} {list(expected)}, found {found}")
+        if dataset.dtype.str != dtype or not _matches(dataset.shape, expected):
+            found = f"{dataset.dtype.str} {list(dataset.shape)}"
+            raise ValueError(f"{name}: found {found}, expected {dtype} {list(expected)}")
         self._locate(name, dataset, dataset.dtype.itemsize)
         table: NDArray[Any] = dataset[()]
         self._record(name, crc32(np.ascontiguousarray(table).data))
@@ -211,7 +211,7 @@ class Hdf5Reader:
                 raise ValueError(f"{name}: expected data in this file, found a link")
             opened = h5py.h5o.open(opened, key)
         if not isinstance(opened, kind):
-            raise ValueError(f"{name}: found a {type(opened).__name__}, expected another kind")
+            raise ValueError(f"{name}: is a group where a dataset is expected, or the reverse")
         return opened
 
     def _locate(self, name: str, dataset: h5py.Dataset, item_bytes: int) -> int:
@@ -219,7 +219,7 @@ class Hdf5Reader:
         size = math.prod(dataset.shape) * item_bytes
         self._unread -= size
         if self._unread < 0:
-            raise ValueError(f"{name}: {dataset.shape} values are more than the file has")
+            raise ValueError(f"{name}: {list(dataset.shape)} values, more than the file can hold")
         offset = dataset.id.get_offset()
         if size and (offset is None or dataset.id.get_storage_size() != size):
             raise ValueError(f"{name}: expected {size:,} bytes in one piece")

@@ -76,9 +76,7 @@ def read_head(file: Hdf5Reader) -> Head:
     Raises:
         ValueError: names the entry that does not. See `Hdf5Reader` for what HDF5 raises.
     """
-    rule = json.loads(file.attribute("rule", str), parse_constant=_refuse_constant)
-    if not isinstance(rule, dict):
-        raise ValueError("attribute rule: expected a JSON object")
+    rule = _parse_rule(file.attribute("rule", str))
     max_persons = file.attribute("max_persons", int)
     if not 1 <= max_persons <= MAX_PERSONS:
         raise ValueError(f"attribute max_persons: {max_persons}, expected 1 to {MAX_PERSONS}")
@@ -203,5 +201,15 @@ def _read_pairs(file: Hdf5Reader, group: str) -> list[tuple[str, str]]:
     return list(zip(files, reasons, strict=True))
 
 
+def _parse_rule(text: str) -> dict[str, Any]:
+    try:
+        rule = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"attribute rule: expected JSON: {error}") from None
+    if not isinstance(rule, dict):
+        raise ValueError("attribute rule: expected a JSON object")
+    return rule
+
+
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"attribute rule: {name}, expected finite numbers")
+    raise ValueError(f"{name} instead of a finite number")

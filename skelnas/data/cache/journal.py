@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from skelnas.data.readers.base import Recording
 from skelnas.errors import SkelnasError, UsageError
+from skelnas.runtime.files import check_is_regular
 
 PART_BYTES = 8 * 1024 * 1024
 """Poses buffered in memory before they are written; the most that a kill loses."""
@@ -112,6 +113,8 @@ class Journal:
 
     def _start(self, text: str, force: bool) -> None:
         run = self.folder / _RUN
+        for path in self.folder.glob("*"):
+            check_is_regular(path)
         if run.exists() and run.read_text(encoding="utf-8") != text:
             if not force:
                 raise UsageError(

@@ -30,6 +30,7 @@ from skelnas.data.cache.storage import (
 )
 from skelnas.data.readers.base import Train
 from skelnas.errors import InputError, shown
+from skelnas.runtime.files import check_is_regular
 
 READ_BYTES = 32 * 1024 * 1024
 """Maximum size of one read of several clips, which bounds the memory."""
@@ -297,9 +298,8 @@ def _open_file(path: Path) -> h5py.File:
         InputError: the file is missing, not HDF5, or damaged.
     """
     hint = "`skelnas prepare` makes a cache"
+    check_is_regular(path)
     try:
-        if not path.is_dir() and not path.is_file() and path.exists():
-            raise InputError(f"{path} is a pipe or a device, expected a file", hint=hint)
         with path.open("rb") as file:
             signature = file.read(len(SIGNATURE))
     except OSError as error:

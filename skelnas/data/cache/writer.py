@@ -43,6 +43,7 @@ from skelnas.data.readers.base import (
     Train,
     Unused,
     check_recording,
+    find_layout_problem,
 )
 from skelnas.errors import InputError, SkelnasError, UsageError
 from skelnas.runtime.files import lock
@@ -69,6 +70,7 @@ class CacheWriter:
         storage: precision and compression of the poses.
 
     Raises:
+        InputError: bones form a circle, or another part of the layout is wrong.
         UsageError: another run is writing the same cache.
         SkelnasError: the file cannot be written (here, in `add` and in `finish`).
     """
@@ -83,6 +85,8 @@ class CacheWriter:
         max_persons: int,
         storage: Storage | None = None,
     ) -> None:
+        if problem := find_layout_problem(layout):
+            raise InputError(f"{source}: {problem}")
         self.out = out
         self.layout = layout
         self.max_persons = max_persons
@@ -162,7 +166,8 @@ class CacheWriter:
                 broken.
 
         Raises:
-            InputError: there are no clips, a label has no class name, or a split does not fit.
+            InputError: there are no clips, a label has no class name, two classes have the same,
+                or a split does not fit.
         """
         _check_tables(self.table(), classes, splits)
         self._flush()
