@@ -73,7 +73,7 @@ def test_a_flipped_bit_is_refused_or_harmless(tmp_path: Path, compress: bool) ->
     used = [index for index, byte in enumerate(data) if byte]
     rng = random.Random(0)
     refused = 0
-    for _ in range(300):
+    for _ in range(150):
         changed = bytearray(data)
         changed[rng.choice(used)] ^= 1 << rng.randrange(8)
         path.write_bytes(changed)
@@ -81,7 +81,7 @@ def test_a_flipped_bit_is_refused_or_harmless(tmp_path: Path, compress: bool) ->
             assert content(path) == expected
         except InputError:
             refused += 1
-    assert refused > 100
+    assert refused > 50
 
 
 def replace_table(name: str, **options: Any) -> Change:

@@ -13,7 +13,7 @@ from fuzz_caches import run
 
 
 def test_broken_caches_are_refused_cleanly() -> None:
-    tally = run(count=400)
+    tally = run(count=250)
     assert tally.findings == []
-    assert tally.accepted > 40
-    assert tally.inputs == 400 == tally.accepted + tally.refused
+    assert tally.accepted > 25
+    assert tally.inputs == 250 == tally.accepted + tally.refused
