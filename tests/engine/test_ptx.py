@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from skelnas.primitives import SPACES
+
 pytest.importorskip("triton")
 
 HERE = Path(__file__).parent
 
-TOLERANCE = 2e-5
-"""Of the rounding in float32, relative to the norm of a result."""
+TOLERANCE = 3.0
+"""Largest error, relative to that of the reference in float32; both against float64."""
 
 SEPARABLE = ("none", "skip_connect", "se_connect", "max_pool_3x3", "avg_pool_3x3", "sep_conv_3x3")
 DENSE = ("skip_connect", "conv_3x3", "dil_conv_3x3")
@@ -37,7 +39,7 @@ def emulate(*cells: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def assert_right(*cells: Mapping[str, Any]) -> None:
     for cell, outcome in zip(cells, emulate(*cells), strict=True):
-        assert outcome["error"] <= TOLERANCE, (cell, outcome)
+        assert outcome["error"] <= TOLERANCE * max(outcome["rounding"], 1e-6), (cell, outcome)
         assert not outcome["races"], (cell, outcome)
 
 
@@ -55,11 +57,15 @@ def test_missing_barriers_are_found() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [12, 16, 32, 64])
+@pytest.mark.parametrize("width", [16, 32, 64])
 @pytest.mark.parametrize("reduction", [False, True])
 def test_the_papers_cells(width: int, reduction: bool) -> None:
+    """One clip without squeeze-and-excitation: the mean of its normalised values is rounding."""
     cell = {"reduction": reduction, "nodes": 2, "frozen": True}
-    assert_right({"shape": (1, width, 5, 6), **cell}, {"shape": (3, width, 9, 7), **cell})
+    assert_right(
+        {"shape": (1, width, 9, 7), "primitives": SPACES["sar-no-se"], **cell},
+        {"shape": (3, width, 9, 7), "primitives": SPACES["sar"], **cell},
+    )
 
 
 @pytest.mark.slow

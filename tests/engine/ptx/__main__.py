@@ -41,7 +41,8 @@ def compare(
         barriers: leave them in.
 
     Returns:
-        The largest error, relative to the norm of each result, and all races.
+        The largest error, relative to the norm of each result, that of the reference in float32,
+        and all races.
     """
     coarse, exact = (
         make_cell(primitives, shape, reduction, nodes, CPU, dtype)
@@ -50,22 +51,29 @@ def compare(
     with torch.no_grad():
         for one, other in zip(exact.leaves, coarse.leaves, strict=True):
             one.copy_(other)
+    expected = differentiate(exact, reference.cell)
+    rounding = largest_error(differentiate(coarse, reference.cell), expected)
     with emulated(barriers=barriers) as emulator:
         found = differentiate(coarse, evaluate)
         for weight in coarse.leaves[3:]:
             weight.requires_grad_(False)
         found += differentiate(coarse, evaluate) if frozen else []
-    expected = differentiate(exact, reference.cell)
     expected += expected[:4] if frozen else []
+    return {
+        "error": largest_error(found, expected),
+        "rounding": rounding,
+        "races": dict(emulator.races),
+        "launches": emulator.num_launches,
+    }
+
+
+def largest_error(found: list[Tensor], expected: list[Tensor]) -> float:
+    """Return the largest distance of two tensors, relative to the norm of the expected one."""
     errors = [
         ((one - other).norm() / other.norm().clamp_min(1e-12)).item()
         for one, other in zip(found, expected, strict=True)
     ]
-    return {
-        "error": max(errors, key=lambda error: float("inf") if error != error else error),
-        "races": dict(emulator.races),
-        "launches": emulator.num_launches,
-    }
+    return max(errors, key=lambda error: float("inf") if error != error else error)
 
 
 def differentiate(cell: Cell, engine: Any) -> list[Tensor]:
