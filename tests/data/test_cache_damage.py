@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import h5py
 import numpy as np
@@ -247,6 +249,31 @@ def test_unknown_entries_are_ignored(path: Path) -> None:
         file["clips/speed"] = np.zeros(3)
         file.attrs["more"] = np.inf
     assert content(path)[:-1] == expected[:-1]
+
+
+def test_the_checksum_of_the_head_is_the_documented_one(path: Path) -> None:
+    head: dict[str, Any] = {}
+
+    def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if name in ("poses", "present"):
+            checksum = item.attrs.get("crc32")
+            checksum = None if checksum is None else int(checksum)
+            head[name] = [item.dtype.str, item.shape, item.compression, checksum]
+        elif isinstance(item, h5py.Dataset):
+            is_text = h5py.check_string_dtype(item.dtype)
+            data = b"".join(text + b"\0" for text in item) if is_text else item[()].tobytes()
+            assert item.attrs["crc32"] == crc32(data)
+            head[name] = crc32(data)
+
+    with h5py.File(path) as file:
+        file.visititems(add)
+        for name in ("source", "rule", "skelnas_version"):
+            head[f"@{name}"] = file.attrs[name]
+        head["@max_persons"] = int(file.attrs["max_persons"])
+        head["@layout/center_joint"] = int(file["layout"].attrs["center_joint"])
+        present = file["present"]
+        assert present.attrs["crc32"] == crc32(present[()].tobytes())
+        assert file.attrs["crc32"] == crc32(json.dumps(head, sort_keys=True).encode())
 
 
 def test_a_changed_attribute_or_name_is_refused(path: Path) -> None:
