@@ -75,6 +75,8 @@ def make_input(seeds: list[Path], random: Random, path: Path) -> tuple[Path, boo
             # what h5py itself refuses to write is not changed
             with suppress(OSError, RuntimeError, ValueError, TypeError, LookupError):
                 must_refuse = random.choice(_CHANGES)(file, random)
+            if must_refuse:  # another change might follow a link, and change a seed
+                break
     return seed, must_refuse
 
 

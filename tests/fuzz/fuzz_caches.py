@@ -169,16 +169,16 @@ def run(*, count: int, seed: int = 0, seconds: float = 1e9, keep: Path | None = 
     with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
         fuzzer = Fuzzer(Path(folder), seed)
         for first in range(0, count, BATCH):
-            for number, verdict in fuzzer.batch(first, min(first + BATCH, count)):
-                tally.inputs += 1
-                if verdict in ("accepted", "refused"):
-                    setattr(tally, verdict, getattr(tally, verdict) + 1)
-                    continue
-                tally.findings.append((number, verdict))
-                if keep is not None:
-                    keep.mkdir(parents=True, exist_ok=True)
-                    path, _, _ = fuzzer.make(number)
-                    (keep / f"cache-{seed}-{number}.h5").write_bytes(path.read_bytes())
+            verdicts = list(fuzzer.batch(first, min(first + BATCH, count)))
+            tally.inputs += len(verdicts)
+            tally.accepted += sum(verdict == "accepted" for _, verdict in verdicts)
+            tally.refused += sum(verdict == "refused" for _, verdict in verdicts)
+            findings = [entry for entry in verdicts if entry[1] not in ("accepted", "refused")]
+            tally.findings += findings
+            for number, _ in findings if keep else []:
+                keep.mkdir(parents=True, exist_ok=True)
+                path, _, _ = fuzzer.make(number)
+                (keep / f"cache-{seed}-{number}.h5").write_bytes(path.read_bytes())
             if time.perf_counter() - began > seconds:
                 break
     tally.seconds = time.perf_counter() - began
