@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.data.cache import Cache
-from skelnas.data.readers.base import Train
+from skelnas.data.readers.base import Test, Train
 from skelnas.errors import InputError
 from skelnas.runtime.console import note
 
 HOLD_OUT_SEED = 0
 """The same for every run, so that networks of different seeds are scored on the same clips."""
+
+MAX_NAMES = 3
+"""Names of classes in a note."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,42 @@ def split_training_part(cache: Cache, protocol: str, fraction: float) -> Trainin
 
 def _num_held_out(fraction: float, total: int) -> int:
     return min(max(round(fraction * total), 1), total - 1)
+
+
+def note_missing_clips(cache: Cache, protocol: str, part: TrainingPart) -> None:
+    """Print notes on what cannot be learned or scored for lack of clips.
+
+    Args:
+        cache: an open cache.
+        protocol: one of the cache's.
+        part: its training part.
+    """
+    test = cache.indices(protocol, Test)
+    in_train, in_held_out, in_test = (
+        np.bincount(cache.clips.labels[clips], minlength=len(cache.classes))  # [classes]
+        for clips in (part.train, part.held_out, test)
+    )
+    if not len(test):
+        note(f"{protocol} has no test clips: a model of it can be scored by --hold-out alone")
+    if np.count_nonzero(in_train) == 1:
+        note(f"{protocol}: all training clips are of one class, so there is nothing to tell apart")
+    elsewhere = in_held_out + in_test
+    for is_affected, what in (
+        (
+            (in_train == 0) & (elsewhere > 0),
+            "no training clips, so others are wrong",
+        ),
+        ((in_train == 0) & (elsewhere == 0), "no clips at all"),
+        (in_train == 1, "a single training clip"),
+        ((in_train > 0) & (in_test == 0) & (len(test) > 0), "no test clips"),
+    ):
+        names = [cache.classes[label] for label in np.flatnonzero(is_affected)]
+        if names:
+            first = ", ".join(map(repr, names[:MAX_NAMES]))
+            more = ", ..." if len(names) > MAX_NAMES else ""
+            count = f"{len(names)} of {len(cache.classes)} classes"
+            have = "has" if len(names) == 1 else "have"
+            note(f"{protocol}: {count} ({first}{more}) {have} {what}")
 
 
 def halve(

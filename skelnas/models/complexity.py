@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from skelnas.models.norm import BatchNorm
+
 
 @dataclass(frozen=True)
 class Complexity:
@@ -41,6 +43,26 @@ def measure(network: nn.Module, input_shape: tuple[int, int, int]) -> Complexity
     with torch.no_grad(), counter:
         network(clip)
     return Complexity(sum(parameter.numel() for parameter in parameters), counter.macs)
+
+
+def count_normalised(network: nn.Module, input_shape: tuple[int, int, int]) -> int | None:
+    """Count the values that a clip of shape (C, T, V) gives each channel of a normalisation.
+
+    Returns:
+        The fewest of all normalisations, or None if there is none.
+    """
+    network = copy.deepcopy(network).eval()
+    counts: list[int] = []
+
+    def record(norm: BatchNorm, inputs: tuple[Tensor]) -> None:
+        counts.append(inputs[0].numel() // norm.num_features)
+
+    for module in network.modules():
+        if isinstance(module, BatchNorm):
+            module.register_forward_pre_hook(record)
+    with torch.no_grad():
+        network(torch.zeros(1, *input_shape))
+    return min(counts, default=None)
 
 
 class _MacCounter(TorchFunctionMode):

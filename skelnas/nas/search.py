@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -17,10 +18,11 @@ from torch import Tensor
 from skelnas.config import SearchSettings
 from skelnas.data.cache import Cache
 from skelnas.data.dataset import Dataset, num_batches, shuffled_batches
-from skelnas.data.splits import HoldOut, halve, split_training_part
+from skelnas.data.splits import HoldOut, halve, note_missing_clips, split_training_part
 from skelnas.engine.choice import EngineChoice
 from skelnas.errors import InputError
 from skelnas.genotype import Genotype, count_skips, count_stable, entropy, from_alphas
+from skelnas.models.stack import smallest_image
 from skelnas.nas.bilevel import Bilevel
 from skelnas.nas.supernet import Supernet, choose_engine
 from skelnas.primitives import candidates
@@ -32,7 +34,7 @@ from skelnas.training.checkpoint import OptimizerState
 from skelnas.training.loop import Item, TrainLoop
 from skelnas.training.progress import Reading
 from skelnas.training.run_dir import ALPHAS, RunDir, read_lines
-from skelnas.training.setup import open_setup
+from skelnas.training.setup import check_normalisation, open_setup
 from skelnas.training.tensorboard import EventWriter
 
 STREAM_INIT, STREAM_SPLIT, STREAM_TRAIN, STREAM_VALIDATION = range(4)
@@ -66,6 +68,7 @@ def load_search_clips(cache: Cache, settings: SearchSettings, device: torch.devi
         InputError: the cache is broken, or its training part is too small to split.
     """
     part = split_training_part(cache, settings.protocol, settings.hold_out)
+    note_missing_clips(cache, settings.protocol, part)
     weight_half, alpha_half = halve(
         cache.clips.subjects[part.train],
         random_seed(settings.seed, STREAM_SPLIT),
@@ -117,6 +120,9 @@ def search(
         engine = choose_engine(settings)  # refuses what it cannot do before the folder is made
         with setup.cache as cache:
             clips = load_search_clips(cache, settings, setup.device)
+        image = smallest_image(settings.layers, *clips.dataset.shape[1:])
+        for half in (clips.weight_half, clips.alpha_half):
+            check_normalisation(settings, len(half), lambda: math.prod(image))
         config: dict[str, Any] = {
             "verb": "search",
             "settings": settings.fixed(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ import torch
 from skelnas.config import SearchSettings, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.engine.norm import over_ranks
+from skelnas.errors import UsageError
 from skelnas.runtime import devices, distributed
 from skelnas.training import run_dir
 from skelnas.training.run_dir import Mirror, RunDir
@@ -71,6 +72,30 @@ class Setup(Generic[AnySettings]):
         run = distributed.run_on_first(start) or RunDir(self.out, writes=False)
         with run, devices.precision(self.settings.precision):
             yield run
+
+
+def check_normalisation(
+    settings: SearchSettings | TrainSettings, num_clips: int, count_values: Callable[[], int | None]
+) -> None:
+    """Check that BatchNorm has more than one value a channel to normalise.
+
+    Args:
+        settings: with the batch size.
+        num_clips: to make batches of.
+        count_values: returns the values that one clip gives a channel, at the least; called only
+            where batches have a single clip.
+
+    Raises:
+        UsageError: there is a single value.
+    """
+    batch_size = min(settings.batch_size, num_clips)
+    ranks = distributed.world_size() if settings.batch_norm == "rank" else 1
+    if batch_size // ranks <= 1 and count_values() == 1:
+        raise UsageError(
+            f"batches of one clip{' a rank' if ranks > 1 else ''} leave BatchNorm a single value "
+            f"for each channel, at --frames {settings.frames}",
+            hint="it needs a --batch-size above 1 and as many training clips, or more --frames",
+        )
 
 
 @contextmanager

@@ -12,17 +12,18 @@ from skelnas.config import ClipSettings, TrainSettings
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import Dataset
 from skelnas.data.matching import find_person_size
-from skelnas.data.splits import HoldOut, split_training_part
+from skelnas.data.splits import HoldOut, note_missing_clips, split_training_part
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype
 from skelnas.models.baselines import find_baseline
+from skelnas.models.complexity import count_normalised
 from skelnas.runtime import devices, files
 from skelnas.runtime.console import note
 from skelnas.runtime.memory import explaining_network_too_large
 from skelnas.training.flip import choose_flip, warn_of_mirrored_classes
 from skelnas.training.run_dir import MODEL
 from skelnas.training.saved_model import Model, ModelCard, save_model
-from skelnas.training.setup import Setup, open_setup
+from skelnas.training.setup import Setup, check_normalisation, open_setup
 from skelnas.training.tensorboard import EventWriter
 from skelnas.training.trainer import Trainer
 
@@ -86,6 +87,7 @@ def train(
         with setup.cache as cache:
             settings = _adapt_settings(setup, architecture, cache)
             part = split_training_part(cache, settings.protocol, settings.hold_out)
+            note_missing_clips(cache, settings.protocol, part)
             clips = cache.load(part.train)
             layout, persons = cache.layout, cache.max_persons
             dataset = Dataset(clips, layout, persons, settings, device, settings.store)
@@ -96,6 +98,9 @@ def train(
                 others = cache.load(part.held_out)
                 held_out = Dataset(others, layout, persons, settings, device, settings.store)
             card = _make_card(cache, clips, part.hold_out, dataset.shape, settings, network_fields)
+        check_normalisation(
+            settings, len(dataset), lambda: count_normalised(card.make_network(), card.input_shape)
+        )
         config = {
             "verb": "train",
             "settings": {k: v for k, v in settings.fixed().items() if k not in unused_settings},

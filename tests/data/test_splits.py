@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from conftest import write_tiny_cache
+from numpy.typing import ArrayLike
 
 from skelnas.data.cache import Cache
 from skelnas.data.readers.base import Test, Train
-from skelnas.data.splits import TrainingPart, halve, split_training_part
+from skelnas.data.splits import TrainingPart, halve, note_missing_clips, split_training_part
 from skelnas.errors import InputError
 
 
-def split(path: Path, fraction: float) -> TrainingPart:
+def split(path: Path, fraction: float, subjects: ArrayLike | None = None) -> TrainingPart:
+    """Hold out a fraction of a cache, whose clips are of these subjects instead of its own."""
     with Cache.open(path) as cache:
+        if subjects is not None:
+            cache.clips.subjects[:] = subjects
         part = split_training_part(cache, "xsub", fraction)
         assert sorted([*part.train, *part.held_out]) == list(cache.indices("xsub", Train))
     return part
@@ -69,15 +72,13 @@ def test_clips_are_held_out_if_subjects_are_unknown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], subjects_known: str
 ) -> None:
     write_tiny_cache(tmp_path / "c.h5")
-    with h5py.File(tmp_path / "c.h5", "r+") as file:
-        subjects = file["clips/subject"]
-        subjects[...] = {"none": -1, "one": 4, "some": np.arange(48) % 3 - 1}[subjects_known]
-    part = split(tmp_path / "c.h5", 0.25)
+    subjects = {"none": -1, "one": 4, "some": np.arange(48) % 3 - 1}[subjects_known]
+    part = split(tmp_path / "c.h5", 0.25, subjects)
     assert "subjects are not known" in capsys.readouterr().err
     assert part.hold_out is not None
     assert part.hold_out.subjects is None
     assert part.hold_out.clips == 9
-    assert split(tmp_path / "c.h5", 0.25).hold_out == part.hold_out
+    assert split(tmp_path / "c.h5", 0.25, subjects).hold_out == part.hold_out
 
 
 def test_the_hold_out_depends_on_the_clips(tmp_path: Path) -> None:
@@ -95,3 +96,71 @@ def test_nothing_can_be_held_out_of_a_tiny_part(tmp_path: Path) -> None:
     write_tiny_cache(tmp_path / "c.h5", num_clips=1)
     with pytest.raises(InputError, match="the only training clip of xsub"):
         split(tmp_path / "c.h5", 0.5)
+
+
+def notes(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    labels: list[int],
+    parts: list[int],
+    classes: tuple[str, ...] = ("still", "wave", "pair"),
+    fraction: float = 0,
+) -> str:
+    """The notes on a cache of clips of these labels, in these parts, of as many subjects."""
+    write_tiny_cache(tmp_path / "c.h5", num_clips=len(labels))
+    with Cache.open(tmp_path / "c.h5") as cache:
+        cache.classes = list(classes)
+        cache.clips.labels[:] = labels
+        cache.clips.subjects[:] = np.arange(len(labels))
+        cache.splits["xsub"] = np.array(parts, np.int8)
+        note_missing_clips(cache, "xsub", split_training_part(cache, "xsub", fraction))
+    return capsys.readouterr().err
+
+
+def test_a_task_that_lacks_nothing_has_no_notes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert notes(tmp_path, capsys, [0, 1, 2] * 3, [Train] * 6 + [Test] * 3) == ""
+
+
+def test_a_single_class_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = notes(tmp_path, capsys, [0] * 4, [Train, Train, Train, Test], ("still",))
+    assert "all training clips are of one class" in text
+
+
+def test_a_protocol_without_test_clips_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = notes(tmp_path, capsys, [0, 1, 2] * 3, [Train] * 9)
+    assert text.splitlines() == [
+        "xsub has no test clips: a model of it can be scored by --hold-out alone"
+    ]
+
+
+def test_classes_that_a_part_lacks_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = [0, 0, 1, 2, 0, 3]
+    parts = [Train] * 4 + [Test] * 2
+    classes = ("still", "wave", "pair", "jump", "sit")
+    assert notes(tmp_path, capsys, labels, parts, classes).splitlines() == [
+        "xsub: 1 of 5 classes ('jump') has no training clips, so others are wrong",
+        "xsub: 1 of 5 classes ('sit') has no clips at all",
+        "xsub: 2 of 5 classes ('wave', 'pair') have a single training clip",
+        "xsub: 2 of 5 classes ('wave', 'pair') have no test clips",
+    ]
+
+
+def test_classes_that_are_held_out_as_a_whole_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = notes(tmp_path, capsys, [0] * 9 + [1, 2, 1, 2], [Train] * 11 + [Test] * 2, fraction=0.9)
+    assert "has no training clips" in text or "have no training clips" in text
+
+
+def test_names_of_many_classes_are_not_all_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = tuple("abcdefgh")
+    text = notes(tmp_path, capsys, [0, 1, 2] * 3, [Train] * 6 + [Test] * 3, classes)
+    assert text == "xsub: 5 of 8 classes ('d', 'e', 'f', ...) have no clips at all\n"
