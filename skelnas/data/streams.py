@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skelnas.data.readers.base import Layout
+from skelnas.data.readers.base import Layout, num_coordinates
 from skelnas.errors import InputError
 
 
@@ -59,7 +59,7 @@ class Streams:
 
 def num_spatial(layout: Layout) -> int:
     """Return D: the first 3 or 2 channels are coordinates, any others are scores."""
-    return 3 if layout.channels[:3] == ("x", "y", "z") else 2
+    return num_coordinates(layout.channels)
 
 
 def num_channels(names: str, layout: Layout) -> int:

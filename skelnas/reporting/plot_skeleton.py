@@ -1,7 +1,7 @@
 """Pictures of clips: a strip of poses side by side, or an animation.
 
-Poses are seen from the camera: x points right. Where there is a z, y points up; in image
-coordinates it points down. All poses of a picture have the same scale.
+Poses are seen from the camera: x points right, and y up or down, as the layout says. All poses of
+a picture have the same scale.
 
 Shapes: M persons, T frames, V joints, C channels of a joint.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelnas.data.readers.base import Layout
+from skelnas.data.readers.base import Layout, fold_name
 from skelnas.errors import UsageError
 from skelnas.reporting.plot_style import drawing
 from skelnas.runtime.files import atomic_write
@@ -45,7 +45,7 @@ OUTLIER_PERCENT = 0.5
 """The per cent of all coordinates, at each end, that may be outside of the picture."""
 
 FRAMES_PER_SECOND = 30.0
-"""Of a Kinect, and of the videos of Kinetics."""
+"""Where the frame rate is not known (ours)."""
 MAX_FRAMES = 300
 """A longer clip is animated with fewer, evenly spaced frames."""
 
@@ -61,12 +61,14 @@ class ClipPicture:
         points: [M, T, V, 2] float64; NaN where a joint is not known.
         bones: pairs of joints.
         head: index of the joint called "head", or None.
+        frame_rate: frames per second of an animation.
     """
 
     title: str
     points: NDArray[np.float64]
     bones: tuple[tuple[int, int], ...]
     head: int | None
+    frame_rate: float = FRAMES_PER_SECOND
 
     @classmethod
     def of(
@@ -89,11 +91,11 @@ class ClipPicture:
         """
         if layout.channels[:2] != ("x", "y"):
             raise UsageError(f"cannot draw joints with the channels {', '.join(layout.channels)}")
-        is_image = "z" not in layout.channels
-        points = poses[..., :2].astype(np.float64) * (1, -1 if is_image else 1)
+        points = poses[..., :2].astype(np.float64) * (1, -1 if layout.y_down else 1)
         points[~poses.any(axis=-1) | ~present[..., None]] = np.nan
-        head = layout.joints.index("head") if "head" in layout.joints else None
-        return cls(title, points, layout.bones, head)
+        names = [fold_name(name) for name in layout.joints]
+        head = names.index("head") if "head" in names else None
+        return cls(title, points, layout.bones, head, layout.frame_rate or FRAMES_PER_SECOND)
 
     @property
     def visible_frames(self) -> NDArray[np.intp]:
@@ -217,7 +219,7 @@ def draw_animation(picture: ClipPicture, path: Path) -> None:
         animation = FuncAnimation(
             figure, draw, range(0, num_frames, step), init_func=lambda: artists
         )
-        writer = PillowWriter(fps=FRAMES_PER_SECOND / step)
+        writer = PillowWriter(fps=picture.frame_rate / step)
         with tempfile.TemporaryDirectory() as folder:  # the writer needs a path
             file = Path(folder) / "animation.gif"
             animation.save(file, writer=writer, dpi=GIF_PIXELS_PER_INCH)

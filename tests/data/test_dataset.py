@@ -290,10 +290,18 @@ def test_jitter_has_the_given_deviation_and_skips_absent_persons() -> None:
         assert abs(seen.mean()) < 0.005
 
 
-def test_jitter_does_not_change_scores() -> None:
-    flat = Layout(joints=("a", "b", "c", "d"), channels=("x", "y", "score"))
-    dataset = make_dataset(make_clips(ramp(3)), layout=flat)
-    assert augmented(dataset, jitter=1)[0, 2, :, 0].tolist() == [1, 1.5, 2, 2.5, 3]
+@pytest.mark.parametrize("space", [("x", "y"), ("x", "y", "z")])
+def test_augmentation_does_not_change_scores(space: tuple[str, ...]) -> None:
+    layout = Layout(("a", "b", "left_eye", "right_eye"), ((1, 0),), (*space, "score"), 0)
+    poses, present = noisy(frames=9)
+    scores = np.random.default_rng(1).random((*poses.shape[:3], 1))
+    clips = make_clips((np.concatenate([poses[..., : len(space)], scores], axis=-1), present))
+    settings = {"frames": 9, "center": True, "streams": "joint,bone,motion"}
+    dataset = make_dataset(clips, 2, layout, **settings)
+    changes = {"rotate": 90, "scale": 0.5, "shear": 0.5, "jitter": 1}
+    plain, changed = dataset.batch(torch.tensor([0])).x, augmented(dataset, **changes)
+    assert torch.equal(changed[:, -1], plain[:, -1])
+    assert not torch.isclose(changed[:, :-1], plain[:, :-1])[plain[:, :-1] != 0].any()
 
 
 def test_a_draw_does_not_depend_on_later_ones() -> None:

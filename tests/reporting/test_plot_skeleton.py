@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,27 @@ def test_unknown_joints_are_not_drawn() -> None:
     assert np.isnan(picture.points[0, 1, 2]).all()
     assert np.isfinite(picture.points[0, 1, :2]).all()
     assert picture.visible_frames.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("channels", [("x", "y", "z"), ("x", "y")])
+@pytest.mark.parametrize("y_down", [True, False])
+def test_the_layout_says_which_way_y_points(channels: tuple[str, ...], y_down: bool) -> None:
+    layout = Layout(("hip", "Head"), channels=channels, y_down=y_down)
+    poses = np.ones((1, 1, 2, len(channels)), np.float32)
+    poses[0, 0, 1, 1] = 2
+    picture = ClipPicture.of("clip", poses, np.ones((1, 1), bool), layout)
+    assert picture.points[0, 0, :, 1].tolist() == ([-1, -2] if y_down else [1, 2])
+    assert picture.head == 1
+
+
+def test_an_animation_has_the_frame_rate_of_the_clip(tmp_path: Path) -> None:
+    lengths = []
+    for rate in (10.0, None):
+        picture = clip(1, 3, replace(LAYOUT, frame_rate=rate))
+        draw_animation(picture, tmp_path / "a.gif")
+        with Image.open(tmp_path / "a.gif") as image:
+            lengths.append(image.info["duration"])
+    assert lengths == [100, 30]
 
 
 def test_the_head_is_drawn_above_the_feet() -> None:
