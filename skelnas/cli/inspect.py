@@ -103,10 +103,13 @@ def _print(facts: Inspection) -> None:
         ("with two persons", f"{facts.two_person_share:.1%} of the clips"),
         ("nobody seen", f"{facts.empty_frame_share:.1%} of the frames"),
         ("left out", f"{facts.skipped:,} on purpose, {facts.failed:,} broken"),
+        ("duplicates", _describe_duplicates(facts)),
+        ("missing", "\n".join(facts.missing_clips)),
         ("size", f"{facts.megabytes:,} MB, {facts.storage}"),
         ("written by", f"skelnas {facts.skelnas_version}, schema {facts.schema_version}"),
     ):
-        table.add_row(name, escape(value))
+        if value:
+            table.add_row(name, escape(value))
     console.out.print(table)
     parts = Table("protocol", "train clips", "test clips", "in neither")
     for protocol, sizes in facts.protocols.items():
@@ -114,6 +117,18 @@ def _print(facts: Inspection) -> None:
             escape(protocol), *(f"{sizes[part]:,}" for part in ("train", "test", "unused"))
         )
     console.out.print(parts)
+
+
+def _describe_duplicates(facts: Inspection) -> str:
+    if not facts.duplicates:
+        return ""
+    lines = [f"{facts.duplicates:,} clips have the same numbers as an earlier one"]
+    lines += [
+        f"{protocol}: {count:,} test clips are in the training part, too"
+        for protocol, count in facts.test_clips_in_train.items()
+        if count
+    ]
+    return "\n".join(lines)
 
 
 def _list_numbers(numbers: list[int]) -> str:

@@ -121,6 +121,8 @@ def _note_summary(report: PrepareReport, out: Path) -> None:
             f"clips; the first, {clip}, has {extent} of it: check the width and height, unless "
             "these are guesses at hidden joints"
         )
+    for line in report.missing_clips:
+        console.note(line)
     if report.skipped:
         file, reason = report.skipped[0]
         console.note(f"{len(report.skipped):,} left out on purpose; the first: {file}: {reason}")

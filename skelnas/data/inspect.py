@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from skelnas.data.cache import SCHEMA_VERSION, Cache, verify
 from skelnas.data.readers.base import Test, Train
+from skelnas.data.splits import find_missing_clips
 from skelnas.errors import InputError
 from skelnas.runtime import console
 
@@ -41,6 +42,9 @@ class Inspection:
         two_person_share: fraction of the clips in which two persons or more are seen.
         empty_frame_share: fraction of the frames in which nobody is seen.
         skipped, failed: files left out, on purpose or because they are broken.
+        duplicates: clips with the same numbers as an earlier one; None without checksums.
+        test_clips_in_train: protocol to the test clips with the numbers of a training clip.
+        missing_clips: what cannot be learned or scored for lack of clips, a line each.
     """
 
     path: str
@@ -67,6 +71,9 @@ class Inspection:
     empty_frame_share: float
     skipped: int
     failed: int
+    duplicates: int | None
+    test_clips_in_train: dict[str, int]
+    missing_clips: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain containers."""
@@ -82,6 +89,7 @@ def inspect(cache: Cache) -> Inspection:
     lengths = cache.num_frames
     num_frames = int(lengths.sum())
     num_two_person_clips, num_empty_frames = _count_presence(cache)
+    contents = cache.number_contents()
     counts = np.bincount(cache.clips.labels, minlength=len(cache.classes)).tolist()
     return Inspection(
         path=str(cache.path),
@@ -108,6 +116,19 @@ def inspect(cache: Cache) -> Inspection:
         empty_frame_share=num_empty_frames / num_frames,
         skipped=len(cache.skipped),
         failed=len(cache.failed),
+        duplicates=None if contents is None else len(cache) - len(np.unique(contents)),
+        test_clips_in_train={}
+        if contents is None
+        else {name: _count_in_train(contents, parts) for name, parts in cache.splits.items()},
+        missing_clips=[
+            line
+            for protocol in cache.splits
+            for line in find_missing_clips(
+                protocol,
+                cache.classes,
+                *(cache.clips.labels[cache.indices(protocol, part)] for part in (Train, Test)),
+            )
+        ],
     )
 
 
@@ -118,6 +139,11 @@ def _count_presence(cache: Cache) -> tuple[int, int]:
         num_two_person_clips += int(np.count_nonzero(present.any(axis=1)) >= 2)
         num_empty_frames += int(np.count_nonzero(~present.any(axis=0)))
     return num_two_person_clips, num_empty_frames
+
+
+def _count_in_train(contents: NDArray[np.int64], parts: NDArray[np.int8]) -> int:
+    """Count the test clips whose content [N] is that of a training clip, too."""
+    return int(np.isin(contents[parts == Test], contents[parts == Train]).sum())
 
 
 def _unique_known(numbers: NDArray[np.int32]) -> list[int]:

@@ -23,6 +23,7 @@ from skelnas.data.cache import CacheWriter, Journal, Storage
 from skelnas.data.cache.journal import side_file_stamps
 from skelnas.data.readers.base import BrokenFile, Catalogue, Recording, Source, Test, Train
 from skelnas.data.readers.reading import CHUNK_FILES, read_all
+from skelnas.data.splits import find_missing_clips
 from skelnas.errors import InputError, UsageError
 from skelnas.runtime import console
 from skelnas.runtime.files import atomic_write
@@ -49,6 +50,7 @@ class PrepareReport:
         splits: protocol to (train clips, test clips).
         outside_picture: clip to the extent of its joints in fractions of the picture, for those
             clips that do not fit it.
+        missing_clips: what cannot be learned or scored for lack of clips, a line each.
         skipped: (file, reason) of files left out on purpose.
         failed: broken files, which were left out.
         storage: precision and compression of the poses.
@@ -66,6 +68,7 @@ class PrepareReport:
     two_person_share: float
     splits: dict[str, tuple[int, int]]
     outside_picture: dict[str, str]
+    missing_clips: list[str]
     skipped: list[tuple[str, str]]
     failed: list[BrokenFile]
     storage: Storage
@@ -81,8 +84,9 @@ class PrepareReport:
             protocol: {"train": train, "test": test}
             for protocol, (train, test) in self.splits.items()
         }
-        if not self.outside_picture:
-            del report["outside_picture"]
+        for name in ("outside_picture", "missing_clips"):
+            if not report[name]:
+                del report[name]
         for kind in ("skipped", "failed"):
             report[kind] = [{"file": file, "reason": reason} for file, reason in report[kind]]
         return json.dumps(report, indent=2) + "\n"
@@ -159,6 +163,13 @@ def prepare(
         two_person_share=totals.two_person_clips / len(clips.names),
         splits={protocol: _part_sizes(parts) for protocol, parts in splits.items()},
         outside_picture=totals.outside_picture,
+        missing_clips=[
+            line
+            for protocol, parts in splits.items()
+            for line in find_missing_clips(
+                protocol, classes, clips.labels[parts == Train], clips.labels[parts == Test]
+            )
+        ],
         skipped=catalogue.skipped,
         failed=totals.failed,
         storage=storage,

@@ -6,6 +6,7 @@ Held-out clips may choose between networks or epochs; test clips never may.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,32 +111,56 @@ def note_missing_clips(cache: Cache, protocol: str, part: TrainingPart) -> None:
         protocol: one of the cache's.
         part: its training part.
     """
-    test = cache.indices(protocol, Test)
-    in_train, in_held_out, in_test = (
-        np.bincount(cache.clips.labels[clips], minlength=len(cache.classes))  # [classes]
-        for clips in (part.train, part.held_out, test)
+    labels = cache.clips.labels
+    parts = (labels[clips] for clips in (part.train, cache.indices(protocol, Test), part.held_out))
+    for line in find_missing_clips(protocol, cache.classes, *parts):
+        note(line)
+
+
+def find_missing_clips(
+    protocol: str,
+    classes: Sequence[str],
+    train: NDArray[np.int32],
+    test: NDArray[np.int32],
+    held_out: NDArray[np.int32] | None = None,
+) -> list[str]:
+    """Return a line for everything that cannot be learned or scored for lack of clips.
+
+    Args:
+        protocol: name of the protocol.
+        classes: names in order of the label.
+        train, test, held_out: labels of the clips of each part.
+    """
+    in_train, in_test, in_held_out = (
+        np.bincount(labels, minlength=len(classes))  # [classes]
+        for labels in (train, test, train[:0] if held_out is None else held_out)
     )
+    lines = []
+    if not len(train):
+        return [f"{protocol} has no training clips"]
     if not len(test):
-        note(f"{protocol} has no test clips: a model of it can be scored by --hold-out alone")
+        lines.append(
+            f"{protocol} has no test clips: a model of it can be scored by --hold-out alone"
+        )
     if np.count_nonzero(in_train) == 1:
-        note(f"{protocol}: all training clips are of one class, so there is nothing to tell apart")
+        lines.append(
+            f"{protocol}: all training clips are of one class, so there is nothing to tell apart"
+        )
     elsewhere = in_held_out + in_test
     for is_affected, what in (
-        (
-            (in_train == 0) & (elsewhere > 0),
-            "no training clips, so others are wrong",
-        ),
+        ((in_train == 0) & (elsewhere > 0), "no training clips, so others are wrong"),
         ((in_train == 0) & (elsewhere == 0), "no clips at all"),
         (in_train == 1, "a single training clip"),
         ((in_train > 0) & (in_test == 0) & (len(test) > 0), "no test clips"),
     ):
-        names = [cache.classes[label] for label in np.flatnonzero(is_affected)]
+        names = [classes[label] for label in np.flatnonzero(is_affected).tolist()]
         if names:
             first = ", ".join(map(repr, names[:MAX_NAMES]))
             more = ", ..." if len(names) > MAX_NAMES else ""
-            count = f"{len(names)} of {len(cache.classes)} classes"
+            count = f"{len(names)} of {len(classes)} classes"
             have = "has" if len(names) == 1 else "have"
-            note(f"{protocol}: {count} ({first}{more}) {have} {what}")
+            lines.append(f"{protocol}: {count} ({first}{more}) {have} {what}")
+    return lines
 
 
 def halve(

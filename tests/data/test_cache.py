@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import re
@@ -273,6 +274,23 @@ def test_a_second_writer_of_the_same_file_is_rejected(tmp_path: Path) -> None:
         finish(writer, 20)
     with Cache.open(out) as cache:
         np.testing.assert_array_equal(cache.read(19)[0], recording(19).poses)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_written_to_with_a_note(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    out = write(tmp_path / "cache.h5", recordings(3))
+    assert list(tmp_path.iterdir()) == [out]
+    assert "cannot be locked" in capsys.readouterr().err.replace("\n", "")
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

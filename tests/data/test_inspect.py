@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -132,6 +133,21 @@ def test_unreadable_bytes_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert 0 < len(hit) < 12
     assert damage(path) == [
         f"clip clip-{index:03}: its part of the file cannot be read" for index in hit
+    ]
+
+
+def test_duplicates_and_missing_clips_are_shown(tmp_path: Path) -> None:
+    clips = [recording(0), recording(1), recording(2), replace(recording(0), name="copy")]
+    clips += [replace(recording(0), name="other"), recording(5)]
+    with Cache.open(write(tmp_path / "cache.h5", clips)) as cache:
+        facts = inspect(cache)
+    assert facts.duplicates == 2
+    assert facts.test_clips_in_train == {"xsub": 1, "xview": 0}
+    assert facts.missing_clips == [
+        "xsub: all training clips are of one class, so there is nothing to tell apart",
+        "xsub: 1 of 3 classes ('jump') has no training clips, so others are wrong",
+        "xsub: 1 of 3 classes ('跳') has no clips at all",
+        "xview has no training clips",
     ]
 
 

@@ -309,3 +309,12 @@ def test_a_killed_run_leaves_no_cache_and_no_process(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         Cache.open(tmp_path / "out" / "cache.h5.tmp")
     assert group_is_empty(run.pid, seconds=10)
+
+
+def test_missing_clips_are_reported(tmp_path: Path) -> None:
+    report = prepare(FakeSource(count=20), tmp_path / "few.h5")
+    line = "xsub: 1 of 4 classes ('class 1') has a single training clip"
+    assert report.missing_clips == json.loads(report.to_json())["missing_clips"] == [line]
+    report = prepare(FakeSource(count=80), tmp_path / "cache.h5")
+    assert report.missing_clips == []
+    assert "missing_clips" not in report.to_json()

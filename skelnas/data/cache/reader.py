@@ -105,6 +105,17 @@ class Cache:
         """Close the file; the tables remain readable, the poses do not."""
         self._file.close()
 
+    def number_contents(self) -> NDArray[np.int64] | None:
+        """Return a number for each clip, [N], that is equal for clips of equal poses.
+
+        Poses of the same checksum and size count as equal; None without checksums.
+        """
+        if self._head.checksums is None:
+            return None
+        columns = (self._head.checksums, self.num_persons, self.num_frames)
+        clips = np.stack(columns, axis=1, dtype=np.int64)  # [N, 3]
+        return np.unique(clips, axis=0, return_inverse=True)[1].reshape(-1)
+
     def choose_protocol(self, name: str = "") -> str:
         """Return the protocol `name`; if that is empty, xsub or the only one there is.
 
