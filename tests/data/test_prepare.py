@@ -317,4 +317,4 @@ def test_missing_clips_are_reported(tmp_path: Path) -> None:
     assert report.missing_clips == json.loads(report.to_json())["missing_clips"] == [line]
     report = prepare(FakeSource(count=80), tmp_path / "cache.h5")
     assert report.missing_clips == []
-    assert "missing_clips" not in report.to_json()
+    assert "missing_clips" not in json.loads(report.to_json())
