@@ -18,6 +18,9 @@ from skelnas.data.readers.base import Layout, Recording
 
 LAYOUT = Layout(("hip", "head", "手"), ((1, 0), (2, 0)), center_joint=0, frame_rate=30.0)
 
+REFUSALS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError)
+"""What h5py raises when a change does not fit the entry that it meets."""
+
 SHAPES = ((), (0,), (1,), (4,), (3, 2), (10**6,), (10**12,), (2**40, 3, 3), (1, 1, 1, 1))
 DTYPES = ("i1", "<i4", ">i4", "<i8", "u4", "f2", "<f4", ">f4", "f8", "?", "S3", "V5", "c8", "i4,f4")
 NUMBERS = (0, -1, 1, 2, 65, 2**31 - 1, -(2**31), 2**62)
@@ -72,8 +75,8 @@ def make_input(seeds: list[Path], random: Random, path: Path) -> tuple[Path, boo
     with h5py.File(path, "a") as file:
         must_refuse = False
         for _ in range(random.choice((1, 2))):
-            # what h5py itself refuses to write is not changed
-            with suppress(OSError, RuntimeError, ValueError, TypeError, LookupError):
+            # where a change does not fit, nothing is changed
+            with suppress(*REFUSALS):
                 must_refuse = random.choice(_CHANGES)(file, random)
             if must_refuse:  # another change might follow a link, and change a seed
                 break
