@@ -77,7 +77,12 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_files_of_0_1_0_give_the_same_results(name: str) -> None:
-    assert_same(read_output(OUTPUTS[name]), EXPECTED["outputs"][name])
+    found = read_output(OUTPUTS[name])
+    if name.startswith("inspect"):  # says more than 0.1.0
+        assert found[0].pop("duplicates") == 0
+        assert set(found[0].pop("test_clips_in_train").values()) <= {0}
+        assert found[0].pop("missing_clips") == []
+    assert_same(found, EXPECTED["outputs"][name])
 
 
 @pytest.mark.parametrize("run_folder", ["search", "repeats"])

@@ -35,9 +35,7 @@ class EvaluateSettings(WorkSettings):
         description="Passes timed by --latency, after 5 warm-ups.",
     )
     input_size: str = Field("", description="Also count costs at TxV, such as 224x224.")
-    allow_mismatch: bool = Field(
-        False, description="Score clips that do not fit the model; recorded."
-    )
+    allow_mismatch: bool = Field(False, description="Score clips that do not fit; recorded.")
 
     @field_validator("input_size")
     @classmethod
@@ -58,7 +56,7 @@ class PredictSettings(DeviceSettings):
         0,
         ge=0,
         le=100_000,
-        description="For a stream: frames per window; 0: as in training.",
+        description="For a stream: frames a window; 0: as trained.",
     )
     stride: int = Field(
         8,  # ours

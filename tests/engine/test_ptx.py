@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 
 from skelnas.primitives import SPACES
 
-pytest.importorskip("triton")
+if find_spec("triton") is None:  # an import here would settle for test_triton.py how kernels run
+    pytest.skip("needs triton", allow_module_level=True)
 
 HERE = Path(__file__).parent
 
