@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
 import random
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,9 @@ from typing import Any
 
 from skelnas.errors import InputError, UsageError
 from skelnas.primitives import PRIMITIVES, candidates
+
+MAX_BYTES = 1 << 20
+"""Of a genotype's text; the largest have a few thousand."""
 
 FORMAT = "skelnas-genotype"
 VERSION = 1
@@ -70,6 +75,8 @@ def parse(text: str, origin: str) -> Genotype:
     Raises:
         InputError: the text is not a genotype.
     """
+    if len(text) > MAX_BYTES:
+        raise InputError(f"{origin}: not a genotype: more than {MAX_BYTES:,} characters")
     try:
         document = json.loads(text.removeprefix("\ufeff"))  # byte order mark
     except (ValueError, RecursionError) as error:  # too long a number, too deep a nesting
@@ -80,7 +87,10 @@ def parse(text: str, origin: str) -> Genotype:
             f"{origin}: not JSON ({reason})",
             hint="a genotype is what `skelnas derive RUN` prints",
         ) from None
-    return from_dict(document, origin)
+    try:
+        return from_dict(document, origin)
+    except RecursionError:
+        raise InputError(f"{origin}: not a genotype: brackets nested too deeply") from None
 
 
 def from_dict(document: object, origin: str) -> Genotype:
@@ -179,7 +189,7 @@ def load(spec: str, stdin: str | None = None) -> Genotype:
         return random_genotype(int(spec.partition(":")[2] or 0))
     path = Path(spec)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _read_text(path)
     except FileNotFoundError:
         raise InputError(
             f"{spec}: no such genotype file",
@@ -193,6 +203,21 @@ def load(spec: str, stdin: str | None = None) -> Genotype:
     except UnicodeDecodeError:
         raise InputError(f"{spec}: not a genotype: expected JSON text in UTF-8") from None
     return parse(text, spec)
+
+
+def _read_text(path: Path) -> str:
+    """Read a file or, by its name in /dev or /proc, a pipe that the shell made.
+
+    Raises:
+        OSError: it cannot be read, or is another pipe or a device, which may never end.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    mode = path.stat().st_mode
+    is_file = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+    if not is_file and path.parts[1:2] not in (("dev",), ("proc",)):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1).decode()
 
 
 def _cell(*nodes: Sequence[tuple[str, int]]) -> Cell:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -19,6 +20,7 @@ import h5py
 import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.numpy import save
 
 from skelnas.__main__ import main
 
@@ -103,8 +105,8 @@ def read(path: Path) -> Any:
     if path.is_dir():
         return {file.name: read(file) for file in sorted(path.iterdir()) if file.name != ".lock"}
     readers = {
-        ".json": lambda: json.loads(path.read_text()),
-        ".jsonl": lambda: [json.loads(line) for line in path.read_text().splitlines()],
+        ".json": lambda: _without_checksum(path.read_text()),
+        ".jsonl": lambda: [_without_checksum(line) for line in path.read_text().splitlines()],
         ".safetensors": lambda: _read_safetensors(path),
         ".npz": lambda: _read_npz(path),
         ".h5": lambda: _read_hdf5(path),
@@ -113,9 +115,20 @@ def read(path: Path) -> Any:
     return reader() if reader else None
 
 
+def _without_checksum(text: str) -> Any:
+    """Read JSON; the checksum of an object, which 0.1.0 did not write, is only checked to be one.
+
+    Whether it is right is tested where it is read.
+    """
+    document = json.loads(text)
+    if isinstance(document, dict) and "checksum" in document:
+        assert re.fullmatch(r"[0-9a-f]{8}", document.pop("checksum"))
+    return document
+
+
 def _read_safetensors(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="numpy") as file:
-        metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+        metadata = {key: _without_checksum(v) for key, v in (file.metadata() or {}).items()}
         return {
             "metadata": metadata,
             "tensors": {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118
@@ -222,8 +235,10 @@ def make_tensors(description: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return the SHA-256 that a safetensors file has without its checksum, as 0.1.0 wrote it."""
+    found = _read_safetensors(path)
+    metadata = {key: json.dumps(value, sort_keys=True) for key, value in found["metadata"].items()}
+    return hashlib.sha256(save(found["tensors"], metadata)).hexdigest()
 
 
 def environment() -> dict[str, str]:

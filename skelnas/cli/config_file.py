@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from skelnas.config import Settings
 from skelnas.errors import InputError, UsageError, shown
+from skelnas.runtime.files import parse_toml, read_text
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -46,10 +46,10 @@ def read_settings(path: Path, command: str, names: Collection[str]) -> dict[str,
         InputError: the file cannot be read, or contains another name.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = parse_toml(read_text(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: is not TOML: {error}") from None
     values = {name: value for name, value in document.items() if not isinstance(value, dict)}
     table = document.get(command, {})

@@ -18,8 +18,8 @@ from skelnas.cli.options import (
     with_settings,
 )
 from skelnas.config import BaselineName, TrainSettings
-from skelnas.errors import UsageError
-from skelnas.genotype import Genotype
+from skelnas.errors import InputError, UsageError
+from skelnas.genotype import MAX_BYTES, Genotype
 from skelnas.genotype import load as load_genotype
 from skelnas.runtime import console
 
@@ -75,4 +75,12 @@ def _read_architecture(genotype: str | None, model: BaselineName | None) -> Geno
             "several ranks cannot read the genotype from one standard input",
             hint="`skelnas derive RUN --out genotype.json` writes a file for --genotype",
         )
-    return load_genotype(genotype, sys.stdin.read() if genotype == "-" else None)
+    return load_genotype(genotype, _read_stdin() if genotype == "-" else None)
+
+
+def _read_stdin() -> str:
+    """Read a genotype from standard input, which may be closed; no more than it can have."""
+    try:
+        return sys.stdin.read(MAX_BYTES + 1) if sys.stdin is not None else ""
+    except UnicodeDecodeError:
+        raise InputError("standard input: not a genotype: expected JSON text") from None

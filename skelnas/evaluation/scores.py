@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -23,11 +22,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from skelnas.config import ScoredPart
 from skelnas.errors import InputError, UsageError, shown
-from skelnas.runtime import files
+from skelnas.runtime import files, tensor_files
 from skelnas.runtime.console import note
 from skelnas.training.metrics import Metrics, measure
 
@@ -265,7 +263,8 @@ def write_scores(path: Path, scores: Scores) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
         files.atomic_write(path, file.getvalue())
     else:
-        files.atomic_write(path, save(arrays, {METADATA_KEY: json.dumps(info, sort_keys=True)}))
+        tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+        files.atomic_write(path, tensor_files.to_bytes(tensors, METADATA_KEY, info))
 
 
 def is_scores_file(path: Path) -> bool:
@@ -297,9 +296,8 @@ def read_scores(path: Path) -> Scores:
             logits, labels = values.pop("logits"), values.pop("labels")
             info = {name: value.tolist() for name, value in values.items()}
         else:
-            with safe_open(path, framework="numpy") as file:
-                info = json.loads(file.metadata()[METADATA_KEY])
-                logits, labels = file.get_tensor("logits"), file.get_tensor("labels")
+            tensors, info = tensor_files.read(path, METADATA_KEY)
+            logits, labels = tensors["logits"].numpy(), tensors["labels"].numpy()
         if info.pop("version", None) != VERSION:
             raise ValueError(f"not of version {VERSION}")
         scores = Scores(TypeAdapter(ScoresInfo).validate_python(info), logits, labels)

@@ -1,17 +1,22 @@
-"""Files: atomic writes, so that a kill at any moment leaves the last complete file; and locks."""
+"""Files: atomic writes, so that a kill leaves the last complete file; reading; checksums; locks."""
 
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import platform
+import re
 import stat
+import tomllib
+import zlib
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from skelnas._version import __version__
 from skelnas.errors import InputError, SkelnasError
@@ -22,6 +27,15 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
     import msvcrt
+
+MAX_TEXT_BYTES = 64 << 20
+"""Of JSON that is read as a whole. No file of ours is nearly as large."""
+
+MAX_TOML_LENGTH, MAX_TOML_DOTS = 2 << 20, 200
+"""Of a TOML file and of one of its lines: dotted keys take quadratic time and memory."""
+
+CHECKSUM = "checksum"
+"""Key of the checksum in the JSON objects that we write."""
 
 IN_USE = (errno.EACCES, errno.EAGAIN)
 """Errors that mean that another process holds a lock."""
@@ -42,11 +56,8 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         if path.exists() and not path.is_file():
             path.write_bytes(content)
             return
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
+        remove_parts(target.parent, target.name)
+        _write_and_rename(part, target, content)
     except OSError as error:
         raise SkelnasError(
             f"{path}: cannot be written ({error.strerror})",
@@ -55,6 +66,43 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     finally:
         with suppress(OSError):  # it does not exist, or its folder is a file
             part.unlink()
+
+
+def _write_and_rename(part: Path, target: Path, content: bytes) -> None:
+    with part.open("wb") as file:
+        with suppress(OSError):  # no locks here
+            _lock_open_file(file)  # see `remove_parts`
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        if fcntl is not None:
+            part.replace(target)
+            return
+    part.replace(target)  # Windows does not rename an open file
+
+
+def remove_parts(folder: Path, name: str | None = None) -> None:
+    """Remove temporary files of `atomic_write` that a kill left, but none that is being written.
+
+    Args:
+        folder: where they are.
+        name: of the file that was written; None for all.
+    """
+    for part in list_parts(folder, name):
+        with suppress(OSError):  # it is gone, or in use
+            if fcntl is None:  # Windows does not remove an open file
+                part.unlink()
+                continue
+            with part.open("rb") as file:
+                _lock_open_file(file)
+                part.unlink()
+
+
+def list_parts(folder: Path, name: str | None = None) -> list[Path]:
+    """List the temporary files of `atomic_write` in a folder, see `remove_parts`."""
+    pattern = f".{'*' if name is None else glob.escape(name)}.*.part"
+    is_ours = re.compile(r"\..+\.\d+\.part", re.DOTALL).fullmatch
+    return [path for path in folder.glob(pattern) if is_ours(path.name) and path.is_file()]
 
 
 def check_is_regular(path: Path) -> None:
@@ -69,6 +117,76 @@ def check_is_regular(path: Path) -> None:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise InputError(f"{path}: expected a file, found a device or a pipe")
+
+
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """Read a whole text file.
+
+    Raises:
+        OSError: it cannot be read.
+        InputError: it is a pipe or a device.
+        ValueError: it is larger than `max_bytes`, or not UTF-8.
+    """
+    check_is_regular(path)
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise ValueError(f"{size:,} bytes, expected at most {max_bytes:,}")
+    return path.read_text(encoding="utf-8")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object and compare its checksum, see `seal`.
+
+    Raises:
+        OSError: the file cannot be read.
+        InputError: it is a pipe or a device.
+        ValueError: it is not a JSON object, too large, or damaged.
+    """
+    try:
+        return unseal(json.loads(read_text(path)))
+    except RecursionError:
+        raise ValueError("brackets nested too deeply") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML. Raises ValueError if it is not TOML, or too large."""
+    if len(text) > MAX_TOML_LENGTH:
+        raise ValueError(f"{len(text):,} characters, expected at most {MAX_TOML_LENGTH:,}")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.count(".") > MAX_TOML_DOTS:
+            raise ValueError(f"line {number} has more than {MAX_TOML_DOTS:,} dots")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("brackets nested too deeply") from None
+
+
+def seal(document: Mapping[str, Any], more: int = 0) -> dict[str, Any]:
+    """Add the checksum of everything else, and of `more`, to a JSON object."""
+    return {**document, CHECKSUM: _checksum(document, more)}
+
+
+def unseal(document: object, more: int = 0) -> dict[str, Any]:
+    """Return a JSON object without its checksum.
+
+    Files of 0.1.0, and what a user wrote, have none.
+
+    Raises:
+        ValueError: the checksum is wrong, or the document is not an object.
+    """
+    if not isinstance(document, dict):
+        raise ValueError("expected a JSON object")
+    rest = {key: value for key, value in document.items() if key != CHECKSUM}
+    if CHECKSUM in document and document[CHECKSUM] != _checksum(rest, more):
+        raise ValueError(
+            f"its {CHECKSUM} is wrong: the file is damaged, or was changed by hand without "
+            f"removing the {CHECKSUM}"
+        )
+    return rest
+
+
+def _checksum(document: Mapping[str, Any], more: int) -> str:
+    return f"{zlib.crc32(json.dumps(document, sort_keys=True).encode(), more):08x}"
 
 
 def lock(path: Path) -> BinaryIO | None:

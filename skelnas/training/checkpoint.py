@@ -8,17 +8,15 @@ of clips that the sums are over.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from skelnas.errors import InputError
+from skelnas.errors import InputError, shown
+from skelnas.runtime import tensor_files
 from skelnas.runtime.files import atomic_write
 
 POSITION = ("epoch", "step", "count")
@@ -30,30 +28,27 @@ METADATA_KEY = "place"
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], position: Mapping[str, int]) -> None:
     """Write tensors by name, and the position in the run, atomically."""
-    contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    metadata = {METADATA_KEY: json.dumps(position, sort_keys=True)}
-    atomic_write(path, safetensors.torch.save(contiguous, metadata))
+    atomic_write(path, tensor_files.to_bytes(tensors, METADATA_KEY, position))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
     """Read a checkpoint: its tensors by name, and the position in the run.
 
     Raises:
-        InputError: the file is not a checkpoint.
+        InputError: the file is not a checkpoint, or damaged.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            position = json.loads(file.metadata()[METADATA_KEY])
-            if not all(
-                isinstance(position[name], int) and position[name] >= 0 for name in POSITION
-            ):
-                raise ValueError("its position in the run is not a count")
-            return {name: file.get_tensor(name) for name in file.keys()}, position  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        tensors, position = tensor_files.read(path, METADATA_KEY)
+        for name in POSITION:
+            number = position.get(name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+                raise ValueError(f"{name} of its position in the run is {shown(number)}")
+    except ValueError as error:
         raise InputError(
             f"{path}: not a checkpoint of skelnas ({error})",
             hint="--force starts over",
         ) from None
+    return tensors, position
 
 
 def select(tensors: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:

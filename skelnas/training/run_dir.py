@@ -77,7 +77,7 @@ class RunDir:
         path = self.folder / file
         try:
             with path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(record) + "\n")
+                lines.write(_to_line(record))
                 lines.flush()
                 os.fsync(lines.fileno())  # before the checkpoint that counts this epoch as done
         except OSError as error:
@@ -97,7 +97,7 @@ class RunDir:
             if not path.exists():
                 continue
             lines = [line for line in read_lines(path) if line["epoch"] <= epoch]
-            atomic_write(path, "".join(json.dumps(line) + "\n" for line in lines))
+            atomic_write(path, "".join(map(_to_line, lines)))
         if self._mirror is not None:
             self._mirror.drop_epochs_after(epoch)
 
@@ -123,23 +123,28 @@ def start(
         UsageError: see `check`; or the run to be resumed has another config.
     """
     check(folder, resume=resume, force=force)
-    config_path = folder / CONFIG
-    if resume and config_path.exists():
-        run = RunDir(folder, mirror)
-        try:
-            _check_same_config(read_config(folder), config, folder)
-        except BaseException:
-            run.close()
-            raise
-        return run
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SkelnasError(f"{folder}: cannot be created ({error.strerror})") from None
     run = RunDir(folder, mirror)
-    _delete_run(folder)
-    atomic_write(config_path, to_json({**config, "versions": versions()}))
+    try:
+        _open(folder, config, resume)
+    except BaseException:
+        run.close()
+        raise
     return run
+
+
+def _open(folder: Path, config: Mapping[str, Any], resume: bool) -> None:
+    """Check that the run in a locked folder is the one to resume, or begin a new one."""
+    files.remove_parts(folder)
+    if resume and (folder / CONFIG).exists():
+        _check_same_config(read_config(folder), config, folder)
+        return
+    _delete_run(folder)
+    document = files.seal({**config, "versions": versions()})
+    atomic_write(folder / CONFIG, to_json(document))
 
 
 def check(folder: Path, *, resume: bool, force: bool) -> None:
@@ -157,7 +162,7 @@ def check(folder: Path, *, resume: bool, force: bool) -> None:
         raise UsageError(f"{folder}: is a file, expected a folder", hint="choose another --out")
     if not folder.exists():
         return
-    is_empty = all(path.name == LOCK for path in folder.iterdir())
+    is_empty = set(folder.iterdir()) <= {folder / LOCK, *files.list_parts(folder)}
     if resume and not is_empty and not (folder / CONFIG).exists():
         raise UsageError(
             f"{folder}: holds no run to resume: it is not empty, but has no {CONFIG}",
@@ -179,15 +184,16 @@ def delete(folder: Path) -> None:
         UsageError: another run is using the folder.
     """
     with RunDir(folder):
+        files.remove_parts(folder)
         _delete_run(folder)
-        (folder / CONFIG).unlink(missing_ok=True)
 
 
 def _delete_run(folder: Path) -> None:
-    for name in (METRICS, ALPHAS, CHECKPOINT, MODEL, REPEATS):
-        (folder / name).unlink(missing_ok=True)
     for events in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
         events.unlink()
+    # In an order in which what a kill leaves is never resumed as if it were whole.
+    for name in (CHECKPOINT, MODEL, METRICS, ALPHAS, REPEATS, CONFIG):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _lock(folder: Path) -> BinaryIO:
@@ -236,11 +242,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read a folder's ``config.json``.
 
     Raises:
-        InputError: it is missing or not a JSON object.
+        InputError: it is missing, damaged or not a JSON object.
     """
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return files.read_object(path)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{folder}: is not a run or model folder: it has no {CONFIG}",
@@ -248,37 +254,50 @@ def read_config(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return config
+
+
+def _to_line(record: Mapping[str, Any]) -> str:
+    return json.dumps(files.seal(record)) + "\n"
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read a file with one JSON object per epoch; a last line cut off by a kill is skipped.
 
     Raises:
-        InputError: the file is missing, a line other than the last is not JSON, or one is not
-            an object with an epoch.
+        InputError: the file is missing or damaged, or a line is not an object with an epoch.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = files.read_text(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not text") from None
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
     records = []
-    for number, line in enumerate(lines, start=1):
+    *lines, last = text.split("\n")
+    for number, line in enumerate([*lines, *([last] if _is_whole(last) else [])], start=1):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):  # also too long a number, too deep a nesting
-            if number < len(lines):
-                raise InputError(f"{path}, line {number}: is not JSON") from None
-            continue
+            raise InputError(f"{path}, line {number}: is not JSON") from None
         epoch = record.get("epoch") if isinstance(record, dict) else None
         if isinstance(epoch, bool) or not isinstance(epoch, int):
             raise InputError(f"{path}, line {number}: expected an object with an epoch")
-        records.append(record)
+        try:
+            records.append(files.unseal(record))
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: {error}") from None
     return records
+
+
+def _is_whole(line: str) -> bool:
+    """Return whether a last line without an end is more than the beginning of an object."""
+    try:
+        json.JSONDecoder().raw_decode(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 @dataclass(frozen=True)

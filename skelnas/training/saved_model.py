@@ -13,8 +13,6 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from skelnas.config import ClipSettings
@@ -29,7 +27,7 @@ from skelnas.models.baselines import Baseline, Shape, find_baseline
 from skelnas.models.branches import AnyNetwork, Branches
 from skelnas.models.fold import fold
 from skelnas.models.network import Network
-from skelnas.runtime import files
+from skelnas.runtime import files, tensor_files
 from skelnas.training.run_dir import MODEL
 
 METADATA_KEY = "skelnas"
@@ -209,8 +207,8 @@ def card_to_json(card: ModelCard) -> str:
 
 def to_bytes(network: nn.Module, card: ModelCard) -> bytes:
     """Return the content of a model file."""
-    tensors = {name: t.detach().contiguous().cpu() for name, t in network.state_dict().items()}
-    return save(tensors, metadata={METADATA_KEY: card_to_json(card)})
+    facts = {"version": VERSION, **card.to_dict()}
+    return tensor_files.to_bytes(network.state_dict(), METADATA_KEY, facts)
 
 
 def save_model(folder: Path, network: nn.Module, card: ModelCard) -> Path:
@@ -244,16 +242,10 @@ def load_model(path: Path | str) -> Model:
     """
     file_path = find_model_file(path)
     try:
-        with safe_open(file_path, framework="pt") as file:
-            description = json.loads((file.metadata() or {})[METADATA_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{file_path}: not a readable safetensors file ({error})") from None
-    except (KeyError, ValueError):
-        raise InputError(
-            f"{file_path}: not a skelnas model: its metadata has no {METADATA_KEY!r} entry"
-        ) from None
-    if not isinstance(description, dict) or description.pop("version", None) != VERSION:
+        tensors, description = tensor_files.read(file_path, METADATA_KEY)
+    except ValueError as error:
+        raise InputError(f"{file_path}: not a skelnas model ({error})") from None
+    if description.pop("version", None) != VERSION:
         raise InputError(
             f"{file_path}: not a model of version {VERSION}",
             hint="train it again with this skelnas",
@@ -284,6 +276,9 @@ def _build_network(card: ModelCard, tensors: dict[str, Tensor]) -> AnyNetwork:
             raise ValueError(f"{card.layers} layers, {num_nodes} nodes, but {len(tensors)} tensors")
     elif card.bones and len(card.joints) ** 2 > sum(map(Tensor.numel, tensors.values())):
         raise ValueError(f"{len(card.joints)} joints, but fewer weights than pairs of joints")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} has numbers that are not finite")
     with torch.device("meta"):  # shapes without memory
         network = card.make_network()
     network.load_state_dict(tensors, assign=True)

@@ -9,7 +9,6 @@ Only `joints` is required. A bone is [child, parent], by name or by index from 0
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ from typing import Any
 from skelnas.data.readers.base import CHANNEL_ORDER, MAX_JOINTS, channel_name, fold_name
 from skelnas.data.readers.files import read_bytes, read_json
 from skelnas.errors import InputError, shown
+from skelnas.runtime.files import parse_toml
 
 KEYS = ("joints", "bones", "center", "channels", "picture", "y_down", "frame_rate")
 MAX_BYTES = 2 << 20
-MAX_DOTS = 200
-"""In a line of TOML: parsing a dotted key takes memory that grows with the square of its parts."""
 MAX_FRAME_RATE = 10_000
 MAX_NAME_CHARS = 100
 
@@ -95,12 +93,9 @@ def read_skeleton(path: Path) -> Skeleton:
 
 def _read_toml(path: Path) -> Any:
     data = read_bytes(path, MAX_BYTES)
-    for number, line in enumerate(data.splitlines(), start=1):
-        if line.count(b".") > MAX_DOTS:
-            raise InputError(f"{path}: line {number}: expected at most {MAX_DOTS} dots")
     try:
-        return tomllib.loads(data.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return parse_toml(data.decode("utf-8-sig"))
+    except ValueError as error:
         raise InputError(f"{path}: expected TOML: {error}") from None
 
 
