@@ -210,10 +210,8 @@ def run_on_first(work: Callable[[], T]) -> T | None:
     if is_first():
         try:
             outcome = work()
-        except Exception as error:
-            kind = type(error).__name__ if isinstance(error, SkelnasError) else "SkelnasError"
-            hint = getattr(error, "hint", None)
-            _group.store.set(key, json.dumps([kind, str(error), hint]))
+        except BaseException as error:  # the others must not wait, not even for Ctrl-C here
+            _group.store.set(key, json.dumps(_describe(error)))
             raise
         _group.store.set(key, "done")
         return outcome
@@ -223,6 +221,15 @@ def run_on_first(work: Callable[[], T]) -> T | None:
         kind, message, hint = json.loads(answer)
         raise getattr(errors, kind)(message, hint=hint)
     return None
+
+
+def _describe(error: BaseException) -> tuple[str, str, str | None]:
+    """Return the kind, the message and the hint with which the other ranks fail, too."""
+    if isinstance(error, SkelnasError):
+        return type(error).__name__, str(error), error.hint
+    if isinstance(error, Exception):
+        return "SkelnasError", str(error), None
+    return "Interrupted", "the first rank was interrupted", None
 
 
 def is_unreported(message: str) -> bool:

@@ -135,17 +135,20 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object and compare its checksum, see `seal`.
+    """Read a JSON object.
 
     Raises:
         OSError: the file cannot be read.
         InputError: it is a pipe or a device.
-        ValueError: it is not a JSON object, too large, or damaged.
+        ValueError: it is not a JSON object, or too large.
     """
     try:
-        return unseal(json.loads(read_text(path)))
+        document = json.loads(read_text(path))
     except RecursionError:
         raise ValueError("brackets nested too deeply") from None
+    if not isinstance(document, dict):
+        raise ValueError("expected a JSON object")
+    return document
 
 
 def parse_toml(text: str) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class RunDir:
         path = self.folder / file
         try:
             with path.open("a", encoding="utf-8") as lines:
-                lines.write(_to_line(record))
+                lines.write(_to_line(record, file))
                 lines.flush()
                 os.fsync(lines.fileno())  # before the checkpoint that counts this epoch as done
         except OSError as error:
@@ -97,7 +97,7 @@ class RunDir:
             if not path.exists():
                 continue
             lines = [line for line in read_lines(path) if line["epoch"] <= epoch]
-            atomic_write(path, "".join(map(_to_line, lines)))
+            atomic_write(path, "".join(_to_line(line, path.name) for line in lines))
         if self._mirror is not None:
             self._mirror.drop_epochs_after(epoch)
 
@@ -143,8 +143,7 @@ def _open(folder: Path, config: Mapping[str, Any], resume: bool) -> None:
         _check_same_config(read_config(folder), config, folder)
         return
     _delete_run(folder)
-    document = files.seal({**config, "versions": versions()})
-    atomic_write(folder / CONFIG, to_json(document))
+    atomic_write(folder / CONFIG, to_json({**config, "versions": versions()}))
 
 
 def check(folder: Path, *, resume: bool, force: bool) -> None:
@@ -256,8 +255,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
 
 
-def _to_line(record: Mapping[str, Any]) -> str:
-    return json.dumps(files.seal(record)) + "\n"
+def _to_line(record: Mapping[str, Any], file: str) -> str:
+    """Return a line of a file; genotypes are derived from alphas, so these have a checksum."""
+    return json.dumps(files.seal(record) if file == ALPHAS else record) + "\n"
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

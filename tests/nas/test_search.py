@@ -349,8 +349,8 @@ def rewrite(checkpoint: Path, *, drop: str = "", **position: object) -> None:
     ("change", "words"),
     [
         ({"epoch": 9}, "epoch 9, step 0 is after the end"),
-        ({"epoch": -1}, "its position in the run is not a count"),
-        ({"epoch": "1"}, "its position in the run is not a count"),
+        ({"epoch": -1}, "epoch of its position in the run is -1"),
+        ({"epoch": "1"}, "epoch of its position in the run is '1'"),
         ({"drop": "sums"}, "does not belong to this run"),
         ({"drop": "model/stem"}, "does not belong to this run"),
     ],

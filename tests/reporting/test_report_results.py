@@ -199,7 +199,7 @@ def test_a_search_that_stopped_at_skips_shows_the_derived_cells(
         report(out, scores=scores_path)
     skips = [line["skips"] for line in run_dir.read_lines(out / run_dir.METRICS)]
     config = json.loads((out / run_dir.CONFIG).read_text())
-    lines = [json.loads(line) for line in (out / run_dir.ALPHAS).read_text().splitlines()]
+    lines = run_dir.read_lines(out / run_dir.ALPHAS)
     skip = config["primitives"].index("skip_connect")
     for row in lines[-1]["normal"]:
         row[skip] = 9.0

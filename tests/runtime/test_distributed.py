@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -18,11 +19,12 @@ from rank_steps import EVALUATE, HALVES, SEARCH, TRAIN, all_steps, search_step
 from ranks import HERE, environment, finish, start
 from safetensors.torch import load_file
 from test_search import assert_same, outcome
+from torch.distributed import HashStore
 from typer.testing import CliRunner
 
 from skelnas.cli import app
 from skelnas.config import SearchSettings
-from skelnas.errors import SkelnasError, UsageError
+from skelnas.errors import Interrupted, SkelnasError, UsageError
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import BUILT_IN
 from skelnas.nas.search import search
@@ -196,3 +198,28 @@ def test_a_single_process_needs_no_communication() -> None:
         assert distributed.rank_slice(5) == slice(0, 5)
         assert distributed.any_rank(True, False) == [True, False]
         assert distributed.run_on_first(lambda: 3) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (KeyboardInterrupt(), (Interrupted, "the first rank was interrupted")),
+        (SystemExit(1), (Interrupted, "the first rank was interrupted")),
+        (UsageError("no such folder"), (UsageError, "no such folder")),
+        (ValueError("odd"), (SkelnasError, "odd")),
+    ],
+)
+def test_no_rank_waits_for_a_first_one_that_failed(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, failure: tuple[type[Exception], str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    store = HashStore()
+    monkeypatch.setattr(distributed, "_group", distributed._Group(0, 2, store))
+    with pytest.raises(type(error)):
+        distributed.run_on_first(fail)
+    monkeypatch.setattr(distributed, "_group", distributed._Group(1, 2, store))
+    store.set_timeout(timedelta(seconds=1))
+    with pytest.raises(failure[0], match=failure[1]):
+        distributed.run_on_first(fail)
