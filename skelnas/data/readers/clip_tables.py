@@ -248,7 +248,8 @@ def _is_unlike(labels: NDArray[np.float64], others: NDArray[np.float64]) -> bool
 
 def _all_count(others: NDArray[np.float64]) -> bool:
     """Return whether every row counts: then one more that does is not unlike them."""
-    return bool(len(others) and others.shape[1] > 1 and (np.diff(others, axis=1) == 1).all())
+    with np.errstate(invalid="ignore"):  # infinite numbers
+        return bool(len(others) and others.shape[1] > 1 and (np.diff(others, axis=1) == 1).all())
 
 
 def _looks_numbered(labels: NDArray[np.float64], texts: list[str]) -> bool:
@@ -290,7 +291,8 @@ def _check_indices(
         numbers = table[:, column]
         if np.isnan(numbers).all():  # as after a comma at the end of every line
             continue
-        steps = np.flatnonzero(~(np.diff(numbers) == 1))
+        with np.errstate(invalid="ignore"):  # infinite numbers
+            steps = np.flatnonzero(~(np.diff(numbers) == 1))
         if not np.isfinite(numbers[0]) or len(steps):
             row = int(steps[0]) + 1 if len(steps) else 0
             raise InputError(
