@@ -1,11 +1,14 @@
-"""Do genotypes differ by more than seeds do? Short trainings of 24 genotypes on NW-UCLA.
+"""Do genotypes differ by more than seeds do? Short trainings of 24 genotypes on two data sets.
 
-    python benchmarks/genotypes.py NW_UCLA_FOLDER work/ --jobs 2 --out table.json
+    python benchmarks/genotypes.py nw-ucla NW_UCLA_FOLDER work/ --jobs 2 --out table.json
+    python benchmarks/genotypes.py msrc12 MSRC12_FOLDER work12/ --jobs 2 --out table12.json
 
 Written down before the first training was run:
 
 - Data: NW-UCLA, cameras 1 and 2. Fold ``1to2`` learns camera 1 and is scored on camera 2, ``2to1``
   the other way round. Camera 3, the test part of the official protocol, is not read.
+- MSRC-12, the training persons 1 to 5 of ``split_few``. Fold ``135to24`` learns persons 1, 3 and
+  5 and is scored on 2 and 4, ``24to135`` the other way round. The other 25 persons are not read.
 - Genotypes: ``random:0`` to ``random:199``, sorted by parameters and divided into six strata of
   equal number; of each the four of the smallest seed.
 - Training: the strong recipe with 16 channels, 6 cells, 32 frames, batches of 32, 30 epochs (one
@@ -35,6 +38,7 @@ from numpy.typing import NDArray
 from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.data.prepare import prepare
 from skelnas.data.readers.base import Catalogue, ClipTable, Test, Train
+from skelnas.data.readers.manifest import Manifest
 from skelnas.data.readers.nw_ucla import NwUcla
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import random_genotype
@@ -42,7 +46,7 @@ from skelnas.models.network import Network
 from skelnas.runtime.files import atomic_write, versions
 from skelnas.training.train import train
 
-FOLDS = ("1to2", "2to1")
+FOLDS = {"nw-ucla": ("1to2", "2to1"), "msrc12": ("135to24", "24to135")}
 SEEDS = (0, 1)
 NUM_DRAWN, NUM_STRATA, NUM_PER_STRATUM = 200, 6, 4
 SETTINGS = {
@@ -71,8 +75,32 @@ class TwoCameras(NwUcla):
         """Return the two directions."""
         return {
             fold: np.where(clips.cameras == camera, Train, Test).astype(np.int8)
-            for camera, fold in enumerate(FOLDS, start=1)
+            for camera, fold in enumerate(FOLDS["nw-ucla"], start=1)
         }
+
+
+@dataclass(frozen=True)
+class FivePersons(Manifest):
+    """The training persons of MSRC-12's `split_few`, with a protocol for each direction."""
+
+    def catalogue(self) -> Catalogue:
+        """List the clips of persons 1 to 5."""
+        clips = super().catalogue()
+        kept = [path for path in clips.items if int(path.name.split("_p")[1][:2]) <= 5]
+        return Catalogue(kept, clips.skipped, clips.side_files)
+
+    def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
+        """Return the two directions."""
+        return {
+            fold: np.where(clips.subjects % 2 == odd, Train, Test).astype(np.int8)
+            for odd, fold in zip((1, 0), FOLDS["msrc12"], strict=True)
+        }
+
+
+def make_source(data: str, raw: Path) -> TwoCameras | FivePersons:
+    if data == "nw-ucla":
+        return TwoCameras(raw)
+    return FivePersons(raw / "clips.csv", joints=raw / "joints.json")
 
 
 def count_parameters(seed: int) -> int:
@@ -151,14 +179,16 @@ def analyse(scores: NDArray[np.float64], parameters: NDArray[np.float64]) -> dic
     }
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+def summarise(
+    rows: list[dict[str, Any]], folds: tuple[str, ...]
+) -> dict[str, dict[str, list[float]]]:
     """Return each statistic of top-1 [points] and loss with its 95 % interval over genotypes."""
     names = list(dict.fromkeys(row["genotype"] for row in rows))
-    table = np.zeros((2, len(names), len(FOLDS), len(SEEDS)))
+    table = np.zeros((2, len(names), len(folds), len(SEEDS)))
     parameters = np.zeros(len(names))
     for row in rows:
         index = names.index(row["genotype"])
-        cell = (index, FOLDS.index(row["fold"]), SEEDS.index(row["seed"]))
+        cell = (index, folds.index(row["fold"]), SEEDS.index(row["seed"]))
         table[:, *cell] = 100 * row["top1"], row["nll"]
         parameters[index] = row["parameters"]
     generator = np.random.default_rng(0)
@@ -179,16 +209,19 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("raw", type=Path, help="folder of NW-UCLA")
+    parser.add_argument("data", choices=FOLDS)
+    parser.add_argument("raw", type=Path, help="folder of the recordings")
     parser.add_argument("work", type=Path, help="folder of the trainings")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--out", type=Path, required=True, help="table to write")
     options = parser.parse_args()
+    folds = FOLDS[options.data]
     options.work.mkdir(parents=True, exist_ok=True)
-    cache = options.work / "cameras12.h5"
+    cache = options.work / "clips.h5"
     if not cache.exists():
-        prepare(TwoCameras(options.raw), cache, workers=1)
-    jobs = itertools.product(SEEDS, FOLDS, choose_genotypes())
+        prepare(make_source(options.data, options.raw), cache, workers=1)
+    # Strata by the parameters of a network for NW-UCLA: the classifier adds as many to each.
+    jobs = itertools.product(SEEDS, folds, choose_genotypes())
     with ProcessPoolExecutor(options.jobs) as pool:
         waiting = [
             pool.submit(train_one, cache, options.work, fold, genotype, seed)
@@ -196,8 +229,10 @@ def main() -> None:
         ]
         rows = [future.result() for future in waiting]
     document = {"settings": SETTINGS, "versions": versions(), "rows": rows}
-    atomic_write(options.out, json.dumps({**document, "summary": summarise(rows)}, indent=1) + "\n")
-    json.dump(summarise(rows), sys.stdout, indent=1)
+    atomic_write(
+        options.out, json.dumps({**document, "summary": summarise(rows, folds)}, indent=1) + "\n"
+    )
+    json.dump(summarise(rows, folds), sys.stdout, indent=1)
 
 
 if __name__ == "__main__":
