@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 from pydantic_core import PydanticCustomError
 
 MAX_NUMBER = 1e18
@@ -20,6 +27,10 @@ class Settings(BaseModel):
     changeable: ClassVar[frozenset[str]] = frozenset()
     """Fields that do not affect results, so that a resumed run may change them."""
 
+    added: ClassVar[frozenset[str]] = frozenset()
+    """Fields that 0.1.0 did not have. At their default they are not written, so that runs of 0.1.0
+    can be resumed and 0.1.0 can read files that do not use them."""
+
     @classmethod
     def default(cls, name: str) -> Any:
         """Return the default of a field, for the help."""
@@ -28,6 +39,12 @@ class Settings(BaseModel):
     def fixed(self) -> dict[str, Any]:
         """Return the fields that a resumed run may not change, as plain containers."""
         return self.model_dump(exclude=set(self.changeable))
+
+    @model_serializer(mode="wrap")
+    def _omit_unused(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        unused = {name for name in self.added if getattr(self, name) == self.default(name)}
+        return {name: value for name, value in values.items() if name not in unused}
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -223,7 +223,8 @@ def _check_same_config(old: dict[str, Any], new: Mapping[str, Any], folder: Path
 def _compare(old: dict[str, Any], new: Mapping[str, Any], folder: Path, hint: str) -> None:
     for key in sorted(new, key=lambda key: (key not in COMPARED_FIRST, key)):
         if isinstance(new[key], dict) and isinstance(old.get(key), dict):
-            _compare(old[key], new[key], folder, hint)
+            removed = dict.fromkeys(old[key].keys() - new[key].keys())
+            _compare(old[key], {**new[key], **removed}, folder, hint)
         elif key == "fingerprint" and key in old and old[key] != new[key]:
             raise UsageError(
                 f"{folder}: was started with other clips than the cache has now",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from skelnas.config import SearchSettings, TrainSettings
+from skelnas.config import SearchSettings, Settings, TrainSettings
 from skelnas.errors import InputError, SkelnasError, UsageError
 from skelnas.nas.search import search
 from skelnas.runtime import files, seed, signals
@@ -55,6 +55,24 @@ def test_resume_needs_the_same_settings(tmp_path: Path) -> None:
     changed = {"verb": "search", "settings": {"epochs": 3, "lr": 0.2}}
     with pytest.raises(UsageError, match=r"started with lr = 0\.1, now it is 0\.2"):
         run_dir.start(tmp_path, changed, resume=True, force=False)
+
+
+class Extended(Settings):
+    """Settings that got a field after 0.1.0."""
+
+    added = frozenset({"later"})
+    epochs: int = 3
+    later: int = 0
+
+
+def test_settings_newer_than_0_1_0_are_recorded_where_they_are_used(tmp_path: Path) -> None:
+    unused, used = ({"settings": Extended(later=later).fixed()} for later in (0, 1))
+    assert (unused["settings"], used["settings"]) == ({"epochs": 3}, {"epochs": 3, "later": 1})
+    for name, started, resumed in (("unused", unused, used), ("used", used, unused)):
+        run_dir.start(tmp_path / name, started, resume=False, force=False).close()
+        run_dir.start(tmp_path / name, started, resume=True, force=False).close()
+        with pytest.raises(UsageError, match="started with later = "):
+            run_dir.start(tmp_path / name, resumed, resume=True, force=False)
 
 
 def test_resume_by_another_version_names_the_original_one(tmp_path: Path) -> None:
