@@ -52,12 +52,6 @@ def cell_specs(
         after_reduction = reduction
 
 
-def smallest_image(num_layers: int, frames: int, joints: int) -> tuple[int, int]:
-    """Return T and V after the last reduction, each of which halves them and rounds up."""
-    scale = 2 ** len({num_layers // 3, 2 * num_layers // 3})
-    return -(-frames // scale), -(-joints // scale)
-
-
 def output_channels(channels: int, num_layers: int, normal_nodes: int, reduction_nodes: int) -> int:
     """Return the channels of the output of the last cell."""
     *_, last = cell_specs(channels, num_layers, normal_nodes, reduction_nodes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -20,9 +19,8 @@ from skelnas.data.cache import Cache
 from skelnas.data.dataset import Dataset, num_batches, shuffled_batches
 from skelnas.data.splits import HoldOut, halve, note_missing_clips, split_training_part
 from skelnas.engine.choice import EngineChoice
-from skelnas.errors import InputError
+from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype, count_skips, count_stable, entropy, from_alphas
-from skelnas.models.stack import smallest_image
 from skelnas.nas.bilevel import Bilevel
 from skelnas.nas.supernet import Supernet, choose_engine
 from skelnas.primitives import candidates
@@ -34,7 +32,7 @@ from skelnas.training.checkpoint import OptimizerState
 from skelnas.training.loop import Item, TrainLoop
 from skelnas.training.progress import Reading
 from skelnas.training.run_dir import ALPHAS, RunDir, read_lines
-from skelnas.training.setup import check_normalisation, open_setup
+from skelnas.training.setup import name_single_clips, open_setup
 from skelnas.training.tensorboard import EventWriter
 
 STREAM_INIT, STREAM_SPLIT, STREAM_TRAIN, STREAM_VALIDATION = range(4)
@@ -120,9 +118,7 @@ def search(
         engine = choose_engine(settings)  # refuses what it cannot do before the folder is made
         with setup.cache as cache:
             clips = load_search_clips(cache, settings, setup.device)
-        image = smallest_image(settings.layers, *clips.dataset.shape[1:])
-        for half in (clips.weight_half, clips.alpha_half):
-            check_normalisation(settings, len(half), lambda: math.prod(image))
+        _check_batches(settings, clips)
         config: dict[str, Any] = {
             "verb": "search",
             "settings": settings.fixed(),
@@ -137,6 +133,25 @@ def search(
             with explaining_network_too_large("search", setup.device):
                 loop = _Search(run_dir, settings, clips)
             loop.run()
+
+
+def _check_batches(settings: SearchSettings, clips: SearchClips) -> None:
+    """Check that batches have at least two clips, on every rank that has statistics of its own.
+
+    The last normalisation of the supernet has neither scale nor shift: the features of a single
+    clip, averaged over time and joints, are zero. So all clips look alike.
+
+    Raises:
+        UsageError: batches have a single clip.
+    """
+    for half in (clips.weight_half, clips.alpha_half):
+        ending = name_single_clips(settings, len(half))
+        if ending is not None:
+            raise UsageError(
+                f"batches of one clip{ending} teach a search nothing: "
+                "normalised alone, all clips look alike",
+                hint="it needs a --batch-size above 1 and at least 4 training clips",
+            )
 
 
 def _announce(settings: SearchSettings, clips: SearchClips, engine: EngineChoice) -> None:

@@ -74,8 +74,16 @@ class Setup(Generic[AnySettings]):
             yield run
 
 
+def name_single_clips(settings: SearchSettings | TrainSettings, num_clips: int) -> str | None:
+    """Return " a rank" or "" if statistics are made from a single clip, on a rank or in all."""
+    ranks = distributed.world_size() if settings.batch_norm == "rank" else 1
+    if min(settings.batch_size, num_clips) // ranks > 1:
+        return None
+    return " a rank" if ranks > 1 else ""
+
+
 def check_normalisation(
-    settings: SearchSettings | TrainSettings, num_clips: int, count_values: Callable[[], int | None]
+    settings: TrainSettings, num_clips: int, count_values: Callable[[], int | None]
 ) -> None:
     """Check that BatchNorm has more than one value a channel to normalise.
 
@@ -88,11 +96,10 @@ def check_normalisation(
     Raises:
         UsageError: there is a single value.
     """
-    batch_size = min(settings.batch_size, num_clips)
-    ranks = distributed.world_size() if settings.batch_norm == "rank" else 1
-    if batch_size // ranks <= 1 and count_values() == 1:
+    ending = name_single_clips(settings, num_clips)
+    if ending is not None and count_values() == 1:
         raise UsageError(
-            f"batches of one clip{' a rank' if ranks > 1 else ''} leave BatchNorm a single value "
+            f"batches of one clip{ending} leave BatchNorm a single value "
             f"for each channel, at --frames {settings.frames}",
             hint="it needs a --batch-size above 1 and as many training clips, or more --frames",
         )

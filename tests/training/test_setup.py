@@ -35,8 +35,6 @@ def search_cells(cache: Path, out: Path, **settings: Any) -> None:
 
 
 RUNS: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
-    "search": (search_cells, {"frames": 1}),
-    "search, after reductions": (search_cells, {"frames": 4}),
     "cells": (train_cells, {"frames": 4, "recipe": "paper"}),
     "input norm": (train_cells, {"frames": 1}),
     "temporal-conv": (lambda *a, **s: train_baseline("temporal-conv", *a, **s), {"frames": 4}),
@@ -67,6 +65,13 @@ def test_a_single_value_for_batch_norm_is_refused_before_a_folder_is_made(
         run(cache, tmp_path / "run", **settings, batch_size=1)
     assert not (tmp_path / "run").exists()
     run(cache, tmp_path / "run", **settings, batch_size=2)
+
+
+def test_a_search_needs_batches_of_two_clips(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="batches of one clip teach a search nothing"):
+        search_cells(cache, tmp_path / "run", frames=4, batch_size=1)
+    assert not (tmp_path / "run").exists()
+    search_cells(cache, tmp_path / "run", frames=1, batch_size=2)
 
 
 def test_single_values_are_evaluated_and_trained_without_batch_norm(

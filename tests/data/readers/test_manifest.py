@@ -394,7 +394,7 @@ def test_large_files_of_joints_are_refused_before_they_are_parsed(tmp_path):
     assert "bytes, expected at most 2,097,152" in message(read_skeleton, joints(tmp_path, text))
     text = ".".join("a" * 10_000) + " = 1"
     path = joints(tmp_path, text, "joints.toml")
-    assert message(read_skeleton, path) == f"{path}: line 1: expected at most 200 dots"
+    assert message(read_skeleton, path) == f"{path}: expected TOML: line 1 has more than 200 dots"
 
 
 def test_files_of_joints_that_are_not_json_or_toml_are_refused(tmp_path):
