@@ -33,12 +33,16 @@ class Complexity:
         """Floating-point operations, two for each multiply-add."""
         return 2 * self.macs
 
+    def __add__(self, other: Complexity) -> Complexity:
+        return Complexity(self.parameters + other.parameters, self.macs + other.macs)
+
 
 def measure(network: nn.Module, input_shape: tuple[int, int, int]) -> Complexity:
     """Count the parameters of a network and its multiply-adds for a clip of shape (C, T, V)."""
     network = copy.deepcopy(network).eval()
     parameters = list(network.parameters())
-    clip = torch.zeros(1, *input_shape, device=parameters[0].device, dtype=parameters[0].dtype)
+    like = parameters[0] if parameters else torch.zeros(())  # a pool has none
+    clip = torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype)
     counter = _MacCounter()
     with torch.no_grad(), counter:
         network(clip)
