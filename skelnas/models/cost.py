@@ -100,8 +100,20 @@ class CostTable:
         return total
 
 
+def list_nodes(edges: Sequence[object]) -> list[range]:
+    """Return the indices of the incoming edges of each intermediate node, as in `CostTable`.
+
+    Args:
+        edges: all edges of a cell.
+    """
+    nodes: list[range] = []
+    while (first := nodes[-1].stop if nodes else 0) < len(edges):
+        nodes.append(range(first, first + NUM_INPUT_NODES + len(nodes)))
+    return nodes
+
+
 def chosen_ops(cell: Cell) -> Iterator[tuple[int, str]]:
-    """Yield the index of each edge of a cell, as in `CostTable.edges`, and its operation."""
+    """Yield the index of each edge of a cell, as in `CostTable`, and its operation."""
     first = 0
     for num_sources, node in enumerate(cell, start=NUM_INPUT_NODES):
         for edge in node:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from skelnas.errors import UsageError
-from skelnas.genotype import NUM_INPUT_NODES, SKIP, Cell, Edge, Genotype, Scores
+from skelnas.genotype import SKIP, Cell, Edge, Genotype, Scores
 from skelnas.models.complexity import Complexity
-from skelnas.models.cost import KINDS, CostTable, chosen_ops
+from skelnas.models.cost import KINDS, CostTable, chosen_ops, list_nodes
 
 CellScores = Mapping[str, Scores]
 """Scores of each operation on each edge, by kind of cell ("normal", "reduction"); edges are ordered
@@ -188,23 +188,14 @@ def _list_options(
     if edge_scores is not None:
         of_edges = _to_integers([edge_scores[kind][index] for kind, index, _ in names])
         levels = [of_edges, levels[1], levels[0], levels[2]]
-    num_kept = sum(min(keep, len(node)) for kind in KINDS for node in _nodes(len(scores[kind])))
+    nodes = [(kind, node) for kind in KINDS for node in list_nodes(scores[kind])]
+    num_kept = sum(min(keep, len(node)) for _, node in nodes)
     options: dict[tuple[str, int], list[_Point]] = {}
     for (kind, index, op), rank in zip(names, _pack(levels, num_kept), strict=True):
         cost = costs.edges[kind][index][op]
         point = _Point(cost.parameters, cost.macs, rank, (kind, index, op))
         options.setdefault((kind, index), []).append(point)
-    nodes = [(kind, node) for kind in KINDS for node in _nodes(len(scores[kind]))]
     return [[options[kind, index] for index in node] for kind, node in nodes]
-
-
-def _nodes(num_edges: int) -> Iterator[range]:
-    """Yield the indices of the incoming edges of each node."""
-    first = 0
-    for num_sources in range(NUM_INPUT_NODES, num_edges + NUM_INPUT_NODES):
-        if first < num_edges:
-            yield range(first, first + num_sources)
-        first += num_sources
 
 
 def _to_integers(values: Sequence[float]) -> list[int]:
@@ -298,7 +289,7 @@ def _to_genotype(point: _Point, scores: CellScores, edge_scores: EdgeScores | No
                 Edge(chosen[kind][index], index - node.start)
                 for index in sorted(set(node) & chosen[kind].keys(), key=order)
             )
-            for node in _nodes(len(scores[kind]))
+            for node in list_nodes(scores[kind])
         )
 
     return Genotype(*map(make_cell, KINDS))
