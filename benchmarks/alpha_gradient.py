@@ -154,7 +154,8 @@ class Trained:
     def __init__(self, clips: SearchClips, settings: SearchSettings) -> None:
         torch.manual_seed(settings.seed)
         self.clips, self.settings, self.steps = clips, settings, 0
-        supernet = Supernet.of(settings, clips.dataset.shape[0], len(clips.classes))
+        joints = len(clips.dataset.layout.joints)
+        supernet = Supernet.of(settings, clips.dataset.shape[0], len(clips.classes), joints)
         devices.move(supernet, clips.dataset.device)
         self.bilevel = Bilevel(supernet, settings)
 

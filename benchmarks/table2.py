@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from skelnas.genotype import BUILT_IN, Genotype
 from skelnas.models.complexity import measure
+from skelnas.models.layers import SqueezeExcite
 from skelnas.models.network import Network
 from skelnas.models.norm import BatchNorm
-from skelnas.models.ops import SqueezeExcite
 
 PAPER = {7: 8.09, 8: 9.09, 9: 10.2, 10: 11.1, 11: 12.1}
 """Cells to FLOPs in units of 1e9, as printed in Table II."""

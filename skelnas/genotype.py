@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from skelnas.errors import InputError, UsageError
-from skelnas.primitives import PRIMITIVES, candidates
+from skelnas.primitives import PRIMITIVES, SPACES, candidates
 
 MAX_BYTES = 1 << 20
 """Of a genotype's text; the largest have a few thousand."""
@@ -170,7 +170,8 @@ def load(spec: str, stdin: str | None = None) -> Genotype:
     """Load a genotype by what a user typed.
 
     Args:
-        spec: a name in `BUILT_IN`, ``random``, ``random:SEED``, a JSON file, or ``-``.
+        spec: a name in `BUILT_IN`, ``random``, ``random:SEED``, ``random:SEED:SPACE``, a JSON file,
+            or ``-``.
         stdin: contents of standard input, for ``-``.
 
     Raises:
@@ -185,8 +186,8 @@ def load(spec: str, stdin: str | None = None) -> Genotype:
         return parse(stdin or "", "standard input")
     if spec in BUILT_IN:
         return BUILT_IN[spec]
-    if re.fullmatch(r"random(:\d+)?", spec):
-        return random_genotype(int(spec.partition(":")[2] or 0))
+    if drawn := re.fullmatch(rf"random(?::(\d+)(?::({'|'.join(SPACES)}))?)?", spec):
+        return random_genotype(int(drawn[1] or 0), drawn[2] or "sar")
     path = Path(spec)
     try:
         text = _read_text(path)

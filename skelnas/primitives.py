@@ -23,12 +23,14 @@ class Primitive:
         kind: what the legend of a picture calls it.
         colour: name in `skelnas.reporting.plot_style.PALETTE`.
         dashes: lengths of the dashes and gaps of its line, in line widths; empty for a solid line.
+        fixes_joints: whether its weights are for a certain number of joints.
     """
 
     id: str
     kind: Kind
     colour: str
     dashes: tuple[float, ...] = ()
+    fixes_joints: bool = False
 
 
 PRIMITIVES: dict[str, Primitive] = {
@@ -46,6 +48,8 @@ PRIMITIVES: dict[str, Primitive] = {
         Primitive("dil_conv_5x5", "convolution", "light-blue", (3, 1.2)),
         Primitive("conv_7x1_1x7", "convolution", "deep-blue", (1.5, 1.2)),
         Primitive("se_connect", "squeeze-and-excitation", "purple", (5, 1.5, 1, 1.5, 1, 1.5)),
+        Primitive("joint_conv", "convolution", "light-blue", fixes_joints=True),
+        Primitive("tconv_9x1", "convolution", "blue", (1, 1)),
     )
 }
 """Every operation by its id, in the order of the alphas; genotypes may name all but ``none``."""
@@ -60,6 +64,18 @@ SPACES: dict[str, tuple[str, ...]] = {
         "sep_conv_3x3",
         "dil_conv_3x3",
         "se_connect",
+    ),
+    "sar-joint": (
+        "none",
+        "max_pool_3x3",
+        "avg_pool_3x3",
+        "skip_connect",
+        "conv_3x3",
+        "sep_conv_3x3",
+        "dil_conv_3x3",
+        "se_connect",
+        "joint_conv",
+        "tconv_9x1",
     ),
     "sar-no-se": (
         "none",
@@ -81,7 +97,8 @@ SPACES: dict[str, tuple[str, ...]] = {
         "dil_conv_5x5",
     ),
 }
-"""Named search spaces: Table I, the ablation of Table V, and the row "DARTS" of Tables III-IV."""
+"""Named search spaces: Table I; with two operations of ours; the ablation of Table V; the row
+"DARTS" of Tables III-IV."""
 
 
 def candidates(space: str) -> tuple[str, ...]:

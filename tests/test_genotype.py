@@ -270,7 +270,9 @@ def test_load_of_random_genotypes() -> None:
     assert load("random:7") == random_genotype(7)
     assert load("random") == load("random:0")
     assert load("random:7") != load("random:8")
-    for spec in ("random:", "random:-1", "random:x"):
+    assert load("random:7:sar") == random_genotype(7)
+    assert load("random:7:sar-joint") == random_genotype(7, "sar-joint") != random_genotype(7)
+    for spec in ("random:", "random:-1", "random:x", "random:sar-joint", "random:1:none"):
         with pytest.raises(InputError, match="no such genotype file"):
             load(spec)
 
@@ -300,7 +302,7 @@ def test_spaces_are_parsed_by_name_or_as_a_list_of_operations() -> None:
         ("sar,darts", "'sar' is none of: none, max"),
         ("none,conv_9x9", "'conv_9x9' is none of: none"),
         ("none,", "'' is none of: none"),
-        ("", "one of sar, sar-no-se, darts, or operations"),
+        ("", "one of sar, sar-joint, sar-no-se, darts, or operations"),
         ("none,conv_3x3,conv_3x3", "conv_3x3 is named 2 times"),
         ("none", "two operations or more"),
         ("conv_3x3", "two operations or more"),

@@ -32,7 +32,7 @@ class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
     seed: int = Field(0, ge=0, description="Seed of all random numbers.")
     space: str = Field(
         "sar",  # paper: Table I
-        description="Candidate ops: sar, sar-no-se, darts or ids.",
+        description="sar, sar-joint, sar-no-se, darts or ids of ops.",
     )
     order: Order = Field(
         "second",  # paper; release: first

@@ -11,7 +11,8 @@ from skelnas.engine.choice import why_not_triton
 from skelnas.engine.reference import Weights
 from skelnas.errors import SkelnasError
 from skelnas.genotype import NUM_INPUT_NODES
-from skelnas.models.ops import make_op, op_stride
+from skelnas.models.ops import make_edge_op
+from skelnas.models.stack import CellSpec
 from skelnas.nas.supernet import choose_engine, demands
 from skelnas.primitives import candidates
 
@@ -83,10 +84,12 @@ def _run(
 ) -> list[Tensor]:
     """Return a cell's output, and its gradients with respect to all inputs and weights."""
     primitives = candidates(settings.space)
+    _, channels, _, joints = CELL
+    spec = CellSpec((channels, channels), channels, reduction, False, joints)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         weights = [
-            [_weights(op, op_stride(reduction, source), device) for op in primitives]
+            [_weights(op, spec, source, device) for op in primitives]
             for node in range(NUM_NODES)
             for source in range(NUM_INPUT_NODES + node)
         ]
@@ -101,6 +104,6 @@ def _run(
     return [out.detach(), *gradients]
 
 
-def _weights(op: str, stride: int, device: torch.device) -> Weights:
-    module = make_op(op, CELL[1], stride, searching=True).to(device, torch.float64)
+def _weights(op: str, spec: CellSpec, source: int, device: torch.device) -> Weights:
+    module = make_edge_op(op, spec, source, searching=True).to(device, torch.float64)
     return tuple(module.parameters())

@@ -33,11 +33,19 @@ MAX_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a search: clips that train the weights, their (C, T, V), classes."""
+    """The size of a search.
+
+    Attributes:
+        clips: that train the weights.
+        shape: their (C, T, V).
+        classes: number of classes.
+        joints: of one person.
+    """
 
     clips: int
     shape: tuple[int, int, int]
     classes: int
+    joints: int
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def read_size(settings: SearchSettings, workload: Workload) -> Size:
     if workload.cache is None:
         num_streams = 1 + settings.streams.count(",")
         shape = (3 * num_streams, settings.frames, workload.joints)
-        return Size(workload.clips, shape, workload.classes)
+        return Size(workload.clips, shape, workload.classes, workload.joints)
     with Cache.open(workload.cache) as cache:
         part = split_training_part(
             cache, cache.choose_protocol(settings.protocol), settings.hold_out
@@ -83,7 +91,7 @@ def read_size(settings: SearchSettings, workload: Workload) -> Size:
         subjects = cache.clips.subjects[part.train]
         half, _ = halve(subjects, seed, by_subject=settings.validation == "subject")
         shape = clip_shape(cache.layout, cache.max_persons, settings)
-        return Size(len(half), shape, len(cache.classes))
+        return Size(len(half), shape, len(cache.classes), len(cache.layout.joints))
 
 
 def measure_pace(settings: SearchSettings, size: Size, device: torch.device) -> Pace:
@@ -97,7 +105,7 @@ def measure_pace(settings: SearchSettings, size: Size, device: torch.device) -> 
         DeviceError: the memory does not suffice for the smallest batch.
     """
     torch.manual_seed(random_seed(settings.seed))
-    supernet = Supernet.of(settings, size.shape[0], size.classes)
+    supernet = Supernet.of(settings, size.shape[0], size.classes, size.joints)
     devices.move(supernet, device)
     bilevel = Bilevel(supernet, settings)
     batch_size = min(settings.batch_size, size.clips)

@@ -1,4 +1,4 @@
-"""The reference engine: Table I as plain functions, slow and readable, the ground truth.
+"""The reference engine: operations as plain functions, slow and readable, the ground truth.
 
 Every operation maps x [N, C, T, V] and its weights to [N, C, T', V'], where T' and V' are T and V
 divided by the stride, rounded up. Normalisation uses the statistics of the current batch and has
@@ -56,6 +56,40 @@ def dil_conv(x: Tensor, weights: Weights, stride: int) -> Tensor:
     return batch_norm(convolve(convolve(F.relu(x), depthwise, stride, dilation=2), pointwise))
 
 
+def temporal_conv(x: Tensor, weights: Weights, stride: int) -> Tensor:
+    """Ours, tconv_9x1: ReLU, depthwise along T, pointwise, normalisation."""
+    depthwise, pointwise = weights
+    return batch_norm(convolve(convolve(F.relu(x), depthwise, stride), pointwise))
+
+
+def joint_conv(x: Tensor, weights: Weights, stride: int) -> Tensor:
+    """Ours, joint_conv: ReLU, mixing of the joints, pointwise, normalisation."""
+    mixing, pointwise = weights
+    return batch_norm(convolve(mix_joints(F.relu(x), mixing, stride), pointwise))
+
+
+def mix_joints(x: Tensor, mixing: Tensor, stride: int = 1) -> Tensor:
+    """Replace the joints of each person by weighted sums of them, in every frame alike.
+
+    Pixels are taken to be V joints of one person after the other, as in a batch. Halving an image
+    whose persons have an odd number of joints leaves the last person without a last joint: it
+    counts as 0.
+
+    Args:
+        x: [N, C, T, W], where W is the V joints of every person.
+        mixing: [G, V', V], a matrix for each of G groups of consecutive channels. V' is V, or half
+            of it at stride 2, rounded up.
+        stride: 2 drops every second frame, and half of W.
+    """
+    x = x[:, :, ::stride]  # [N, C, T', W]
+    n, c, t, w = x.shape
+    groups, after, before = mixing.shape
+    persons = -(-w // before)
+    x = F.pad(x, (0, persons * before - w))  # [N, C, T', W] -> [N, C, T', M * V]
+    x = x.reshape(n, groups, -1, before) @ mixing.mT  # [N, G, C / G * T' * M, V] @ [G, V, V']
+    return x.reshape(n, c, t, persons * after)[..., : -(-w // stride)]  # [N, C, T', W']
+
+
 def factored_conv(x: Tensor, weights: Weights, stride: int) -> Tensor:
     """DARTS' conv_7x1_1x7: ReLU, convolution along V, convolution along T, normalisation."""
     along_v, along_t = weights
@@ -94,7 +128,7 @@ def factorized_reduce(x: Tensor, weights: Weights) -> Tensor:
 
     Differs from DARTS, like the authors' release: the second convolution is not shifted by one
     pixel, so that odd sizes work. Subsampling before the convolutions is equivalent to their
-    stride; `skelnas.models.ops.FactorizedReduce` explains why.
+    stride; `skelnas.models.layers.FactorizedReduce` explains why.
     """
     x = F.relu(x[:, :, ::2, ::2])  # [N, C, T / 2, V / 2], rounded up
     return batch_norm(torch.cat([convolve(x, weight) for weight in weights], dim=1))
@@ -112,6 +146,8 @@ OPS: dict[str, Function] = {
     "dil_conv_5x5": dil_conv,
     "conv_7x1_1x7": factored_conv,
     "se_connect": se_connect,
+    "joint_conv": joint_conv,
+    "tconv_9x1": temporal_conv,
 }
 """The function of each operation id; ``none`` has none: it only takes part in the softmax."""
 

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from skelnas.models.layers import FactorizedReduce
 from skelnas.models.norm import BatchNorm
-from skelnas.models.ops import FactorizedReduce
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from skelnas.genotype import NUM_INPUT_NODES, Cell, Genotype
 from skelnas.models.norm import JointNorm
-from skelnas.models.ops import make_op, make_preprocessing, op_stride
+from skelnas.models.ops import make_edge_op, make_preprocessing
 from skelnas.models.stack import CellSpec, cell_specs, make_stem, output_channels
 
 
@@ -40,7 +40,7 @@ class DerivedCell(nn.Module):
         for node in cell:
             ops = nn.ModuleList()
             for edge in node:
-                op = make_op(edge.op, spec.channels, op_stride(spec.reduction, edge.source))
+                op = make_edge_op(edge.op, spec, edge.source)
                 # An identity is never dropped (DARTS).
                 ops.append(op if isinstance(op, nn.Identity) else nn.Sequential(op, DropPath()))
             self.nodes.append(ops)
@@ -66,6 +66,7 @@ class Network(nn.Module):
         num_classes: width of the classifier.
         channels: C of the first cell.
         num_layers: number of cells.
+        joints: V of one person, which operations that mix joints need; 0 for none.
         normalised_joints: V, to normalise each channel of each joint before the stem; 0 for none.
     """
 
@@ -77,6 +78,7 @@ class Network(nn.Module):
         num_classes: int,
         channels: int = 36,
         num_layers: int = 9,
+        joints: int = 0,
         normalised_joints: int = 0,
     ) -> None:
         super().__init__()
@@ -87,7 +89,7 @@ class Network(nn.Module):
         layout = (channels, num_layers, len(genotype.normal), len(genotype.reduction))
         self.cells = nn.ModuleList(
             DerivedCell(spec, genotype.reduction if spec.reduction else genotype.normal)
-            for spec in cell_specs(*layout)
+            for spec in cell_specs(*layout, joints)
         )
         self.num_classes = num_classes
         self.classifier = nn.Linear(output_channels(*layout), num_classes)

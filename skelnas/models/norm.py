@@ -27,6 +27,11 @@ class BatchNorm(nn.BatchNorm2d):
         return y
 
 
+def make_norm(channels: int, searching: bool) -> BatchNorm:
+    """Make a batch normalisation, for the supernet without scale and running statistics."""
+    return BatchNorm(channels, affine=not searching, track_running_stats=not searching)
+
+
 class JointNorm(BatchNorm):
     """Normalise each channel of each joint over clips and frames.
 

@@ -8,137 +8,23 @@ after DARTS). The supernet's arithmetic is an engine's; the network runs these m
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import nn
 
 from skelnas.engine import reference
-from skelnas.engine.fused.images import depthwise, depthwise_grad_image, depthwise_grad_kernel
 from skelnas.genotype import NUM_INPUT_NODES
-from skelnas.models.norm import BatchNorm
+from skelnas.models.layers import (
+    Depthwise,
+    Dilated,
+    FactorizedReduce,
+    JointMixing,
+    SqueezeExcite,
+)
+from skelnas.models.norm import make_norm
 from skelnas.models.stack import CellSpec
 from skelnas.primitives import PRIMITIVES, Primitive
-
-SE_REDUCTION = 16
-"""Channels over the width of the hidden layer of squeeze-and-excitation (authors' release)."""
-
-
-class FactorizedReduce(nn.Module):
-    """Halve T and V: ReLU, two 1 x 1 convolutions of stride 2 side by side, normalisation.
-
-    Differs from DARTS, like the authors' release: the second convolution is not shifted by
-    one pixel, so that odd sizes (50 → 25 → 13 joints) work.
-
-    A 1 x 1 convolution of stride 2 sees only every second pixel, so the image is subsampled first.
-    That saves work, and it avoids a bug of PyTorch 2.13.0: on a CPU, the weight gradient of such a
-    convolution with 8 channels in channels-last order, at 112 x 50, writes beyond its memory and
-    kills the process.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, searching: bool = False) -> None:
-        super().__init__()
-        half = out_channels // 2
-        self.conv1 = nn.Conv2d(in_channels, half, 1, bias=False)
-        self.conv2 = nn.Conv2d(in_channels, out_channels - half, 1, bias=False)
-        self.norm: nn.Module = make_norm(out_channels, searching)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, C, T, V] to [N, C', T / 2, V / 2], rounded up."""
-        x = torch.relu(x[:, :, ::2, ::2])  # [N, C, T / 2, V / 2]
-        reduced: Tensor = self.norm(torch.cat([self.conv1(x), self.conv2(x)], dim=1))
-        return reduced
-
-
-class Dilated(nn.Conv2d):
-    """A depthwise convolution with dilation 2.
-
-    At stride 2 it sees only every second pixel, so the image is subsampled first and neither stride
-    nor dilation remains. At stride 1 a CPU uses the gradients of the fused engine: PyTorch's take
-    twice as long in float32 and ten times as long in bfloat16, at stride 2 five times or more.
-    """
-
-    def __init__(self, channels: int, kernel: int, stride: int) -> None:
-        padding = 2 * (kernel // 2)
-        super().__init__(
-            channels, channels, kernel, stride, padding, 2, groups=channels, bias=False
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, C, T, V] to the same shape, or to half of T and V, rounded up."""
-        if self.stride == (2, 2):
-            padding = self.kernel_size[0] // 2
-            return F.conv2d(x[:, :, ::2, ::2], self.weight, padding=padding, groups=self.groups)
-        if self.training and x.device.type == "cpu":
-            y: Tensor = _DilatedOnCPU.apply(x, self.weight.to(x.dtype))  # type: ignore[no-untyped-call]
-            return y
-        return super().forward(x)
-
-
-class _DilatedOnCPU(torch.autograd.Function):
-    """A depthwise convolution with dilation 2 and the gradients of the fused engine."""
-
-    @staticmethod
-    def forward(ctx: Any, image: Tensor, kernel: Tensor) -> Tensor:
-        ctx.save_for_backward(image, kernel)
-        return depthwise(image, kernel, dilation=2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor]:
-        image, kernel = ctx.saved_tensors
-        return (
-            depthwise_grad_image(grad_y, image, kernel, dilation=2),
-            depthwise_grad_kernel(grad_y, image, kernel, dilation=2),
-        )
-
-
-class Depthwise(nn.Conv2d):
-    """A depthwise convolution.
-
-    At stride 2 on a CPU it is computed in float32 also under autocast, since PyTorch's gradient in
-    bfloat16 takes up to fifty times as long (as of 2.13.0).
-    """
-
-    def __init__(self, channels: int, kernel: int, stride: int) -> None:
-        super().__init__(
-            channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, C, T, V] to the same shape, or to half of T and V, rounded up."""
-        if self.stride != (2, 2) or x.device.type != "cpu":
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.to(self.weight.dtype))
-
-
-class SqueezeExcite(nn.Module):
-    """Scale each channel by a gate computed from the means of all channels.
-
-    Source: the paper's SeConnect. The hidden layer has C // 16 units, at least 1; neither layer has
-    a bias (authors' release).
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        hidden = max(channels // SE_REDUCTION, 1)
-        self.squeeze = nn.Linear(channels, hidden, bias=False)
-        self.excite = nn.Linear(hidden, channels, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, C, T, V] to the same shape."""
-        hidden = torch.relu(self.squeeze(x.mean(dim=(2, 3))))  # [N, C] -> [N, H]
-        gate = torch.sigmoid(self.excite(hidden))  # [N, H] -> [N, C]
-        return x * gate[:, :, None, None]
-
-
-def make_norm(channels: int, searching: bool) -> BatchNorm:
-    """Make a batch normalisation, for the supernet without scale and running statistics."""
-    return BatchNorm(channels, affine=not searching, track_running_stats=not searching)
 
 
 def relu_conv_norm(in_channels: int, out_channels: int, searching: bool = False) -> nn.Module:
@@ -165,25 +51,50 @@ def op_stride(reduction: bool, source: int) -> int:
     return 2 if reduction and source < NUM_INPUT_NODES else 1
 
 
-Factory = Callable[[int, int, bool], nn.Module]
-"""Makes an operation from its channels, its stride and whether it is for the supernet."""
+@dataclass(frozen=True)
+class OpSpec:
+    """What an operation is made for.
+
+    Attributes:
+        channels: C, of input and output.
+        stride: 1 or 2, along T and V alike.
+        searching: whether it is for the supernet; see the docstring of this module.
+        joints: V of one person in the input; 0 if unknown.
+    """
+
+    channels: int
+    stride: int
+    searching: bool = False
+    joints: int = 0
 
 
-def make_op(op: str, channels: int, stride: int, searching: bool = False) -> nn.Module:
+Factory = Callable[[OpSpec], nn.Module]
+"""Makes an operation."""
+
+
+def make_op(
+    op: str, channels: int, stride: int, searching: bool = False, joints: int = 0
+) -> nn.Module:
     """Make a candidate operation.
 
     Args:
         op: an id of `skelnas.primitives.PRIMITIVES`; ``none`` gives an empty module.
-        channels: C, of input and output.
-        stride: 1 or 2, along T and V alike.
-        searching: whether it is for the supernet; see the docstring of this module.
+        channels, stride, searching, joints: see `OpSpec`.
 
     Raises:
-        ValueError: there is no such operation.
+        ValueError: there is no such operation, or it needs the number of joints.
     """
     if op not in FACTORIES:
         raise ValueError(f"unknown operation {op!r}")
-    return FACTORIES[op](channels, stride, searching)
+    if PRIMITIVES[op].fixes_joints and not joints:
+        raise ValueError(f"{op} needs the number of joints of a person")
+    return FACTORIES[op](OpSpec(channels, stride, searching, joints))
+
+
+def make_edge_op(op: str, cell: CellSpec, source: int, searching: bool = False) -> nn.Module:
+    """Make an operation on an edge that leaves a node of a cell; raises as `make_op` does."""
+    stride = op_stride(cell.reduction, source)
+    return make_op(op, cell.channels, stride, searching, cell.joints_at(source))
 
 
 def register_op(primitive: Primitive, function: reference.Function, factory: Factory) -> None:
@@ -213,60 +124,68 @@ def _pointwise(channels: int) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, 1, bias=False)
 
 
-def _none(channels: int, stride: int, searching: bool) -> nn.Module:
+def _none(spec: OpSpec) -> nn.Module:
     return nn.Identity()
 
 
-def _max_pool(channels: int, stride: int, searching: bool) -> nn.Module:
-    pool = nn.MaxPool2d(3, stride, padding=1)
-    return nn.Sequential(pool, make_norm(channels, searching)) if searching else pool
+def _max_pool(spec: OpSpec) -> nn.Module:
+    return _pool(nn.MaxPool2d(3, spec.stride, padding=1), spec)
 
 
-def _avg_pool(channels: int, stride: int, searching: bool) -> nn.Module:
-    pool = nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
-    return nn.Sequential(pool, make_norm(channels, searching)) if searching else pool
+def _avg_pool(spec: OpSpec) -> nn.Module:
+    return _pool(nn.AvgPool2d(3, spec.stride, padding=1, count_include_pad=False), spec)
 
 
-def _skip_connect(channels: int, stride: int, searching: bool) -> nn.Module:
-    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, searching)
+def _pool(pool: nn.Module, spec: OpSpec) -> nn.Module:
+    return nn.Sequential(pool, make_norm(spec.channels, True)) if spec.searching else pool
 
 
-def _se_connect(channels: int, stride: int, searching: bool) -> nn.Module:
-    return (
-        SqueezeExcite(channels) if stride == 1 else FactorizedReduce(channels, channels, searching)
-    )
+def _skip_connect(spec: OpSpec) -> nn.Module:
+    return nn.Identity() if spec.stride == 1 else _factorized_reduce(spec)
 
 
-def _conv_3x3(channels: int, stride: int, searching: bool) -> nn.Module:
-    conv = _dense(channels, (3, 3), (stride, stride))
-    return nn.Sequential(nn.ReLU(), conv, make_norm(channels, searching))
+def _se_connect(spec: OpSpec) -> nn.Module:
+    return SqueezeExcite(spec.channels) if spec.stride == 1 else _factorized_reduce(spec)
 
 
-def _conv_7x1_1x7(channels: int, stride: int, searching: bool) -> nn.Module:
-    along_v, along_t = _dense(channels, (1, 7), (1, stride)), _dense(channels, (7, 1), (stride, 1))
-    return nn.Sequential(nn.ReLU(), along_v, along_t, make_norm(channels, searching))
+def _factorized_reduce(spec: OpSpec) -> nn.Module:
+    return FactorizedReduce(spec.channels, spec.channels, spec.searching)
 
 
-def _sep_conv(kernel: int, channels: int, stride: int, searching: bool) -> nn.Module:
+def _conv_3x3(spec: OpSpec) -> nn.Module:
+    conv = _dense(spec.channels, (3, 3), (spec.stride, spec.stride))
+    return nn.Sequential(nn.ReLU(), conv, make_norm(spec.channels, spec.searching))
+
+
+def _conv_7x1_1x7(spec: OpSpec) -> nn.Module:
+    along_v = _dense(spec.channels, (1, 7), (1, spec.stride))
+    along_t = _dense(spec.channels, (7, 1), (spec.stride, 1))
+    return nn.Sequential(nn.ReLU(), along_v, along_t, make_norm(spec.channels, spec.searching))
+
+
+def _sep_conv(kernel: int, spec: OpSpec) -> nn.Module:
     return nn.Sequential(
-        nn.ReLU(),
-        Depthwise(channels, kernel, stride),
-        _pointwise(channels),
-        make_norm(channels, searching),
-        nn.ReLU(),
-        Depthwise(channels, kernel, 1),
-        _pointwise(channels),
-        make_norm(channels, searching),
+        *_before_pointwise(Depthwise(spec.channels, kernel, spec.stride), spec),
+        *_before_pointwise(Depthwise(spec.channels, kernel, 1), spec),
     )
 
 
-def _dil_conv(kernel: int, channels: int, stride: int, searching: bool) -> nn.Module:
-    return nn.Sequential(
-        nn.ReLU(),
-        Dilated(channels, kernel, stride),
-        _pointwise(channels),
-        make_norm(channels, searching),
-    )
+def _dil_conv(kernel: int, spec: OpSpec) -> nn.Module:
+    return nn.Sequential(*_before_pointwise(Dilated(spec.channels, kernel, spec.stride), spec))
+
+
+def _joint_conv(spec: OpSpec) -> nn.Module:
+    mixing = JointMixing(spec.channels, spec.joints, spec.stride)
+    return nn.Sequential(*_before_pointwise(mixing, spec))
+
+
+def _tconv_9x1(spec: OpSpec) -> nn.Module:
+    return nn.Sequential(*_before_pointwise(Depthwise(spec.channels, (9, 1), spec.stride), spec))
+
+
+def _before_pointwise(spatial: nn.Module, spec: OpSpec) -> tuple[nn.Module, ...]:
+    norm = make_norm(spec.channels, spec.searching)
+    return nn.ReLU(), spatial, _pointwise(spec.channels), norm
 
 
 FACTORIES: dict[str, Factory] = {
@@ -282,5 +201,7 @@ FACTORIES: dict[str, Factory] = {
     "dil_conv_5x5": partial(_dil_conv, 5),
     "conv_7x1_1x7": _conv_7x1_1x7,
     "se_connect": _se_connect,
+    "joint_conv": _joint_conv,
+    "tconv_9x1": _tconv_9x1,
 }
 """The module of each operation id."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from skelnas.genotype import NUM_INPUT_NODES
 from skelnas.models.norm import BatchNorm
 
 STEM_MULTIPLIER = 3
@@ -22,16 +23,23 @@ class CellSpec:
         channels: C of every node of this cell.
         reduction: whether this cell halves T and V.
         after_reduction: whether the last cell halves them, so that the other input is too large.
+        joints: V of one person at the input nodes; 0 if unknown.
     """
 
     input_channels: tuple[int, int]
     channels: int
     reduction: bool
     after_reduction: bool
+    joints: int = 0
+
+    def joints_at(self, source: int) -> int:
+        """Return V of one person at a node; 0 if unknown."""
+        halved = self.reduction and source >= NUM_INPUT_NODES
+        return -(-self.joints // 2) if halved else self.joints
 
 
 def cell_specs(
-    channels: int, num_layers: int, normal_nodes: int, reduction_nodes: int
+    channels: int, num_layers: int, normal_nodes: int, reduction_nodes: int, joints: int = 0
 ) -> Iterator[CellSpec]:
     """Yield the cells of a network; a third and two thirds down, a reduction doubles the channels.
 
@@ -39,6 +47,7 @@ def cell_specs(
         channels: C of the first cell.
         num_layers: number of cells.
         normal_nodes, reduction_nodes: intermediate nodes of a cell, which are concatenated.
+        joints: V of one person in a clip; 0 if unknown.
     """
     before_last = last = STEM_MULTIPLIER * channels
     after_reduction = False
@@ -46,10 +55,11 @@ def cell_specs(
         reduction = layer in (num_layers // 3, 2 * num_layers // 3)
         if reduction:
             channels *= 2
-        yield CellSpec((before_last, last), channels, reduction, after_reduction)
+        yield CellSpec((before_last, last), channels, reduction, after_reduction, joints)
         num_nodes = reduction_nodes if reduction else normal_nodes
         before_last, last = last, num_nodes * channels
         after_reduction = reduction
+        joints = -(-joints // 2) if reduction else joints
 
 
 def output_channels(channels: int, num_layers: int, normal_nodes: int, reduction_nodes: int) -> int:

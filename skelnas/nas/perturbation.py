@@ -161,7 +161,8 @@ def _load(
             hint="--cache gives the path of the search's cache",
         )
     tensors, _ = load_checkpoint(run / CHECKPOINT)
-    supernet = Supernet.of(settings, clips.dataset.shape[0], len(clips.classes))
+    joints = len(clips.dataset.layout.joints)
+    supernet = Supernet.of(settings, clips.dataset.shape[0], len(clips.classes), joints)
     try:
         supernet.load_state_dict(select(tensors, "model"))
     except RuntimeError as error:

@@ -189,7 +189,8 @@ class _Search(TrainLoop):
         self.dataset = clips.dataset
         self.halves = (clips.weight_half, clips.alpha_half)
         torch.manual_seed(random_seed(settings.seed, STREAM_INIT))
-        supernet = Supernet.of(settings, self.dataset.shape[0], len(clips.classes))
+        joints = len(self.dataset.layout.joints)
+        supernet = Supernet.of(settings, self.dataset.shape[0], len(clips.classes), joints)
         devices.move(supernet, self.dataset.device)
         self.bilevel = Bilevel(supernet, settings)
         super().__init__(

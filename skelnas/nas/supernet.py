@@ -15,7 +15,7 @@ from skelnas.engine import ENGINES
 from skelnas.engine.choice import Demands, EngineChoice, choose
 from skelnas.engine.triton import Cells
 from skelnas.genotype import NUM_INPUT_NODES
-from skelnas.models.ops import make_op, make_preprocessing, op_stride
+from skelnas.models.ops import make_edge_op, make_preprocessing
 from skelnas.models.stack import CellSpec, cell_specs, make_stem, output_channels
 from skelnas.primitives import candidates
 from skelnas.runtime import distributed
@@ -69,15 +69,11 @@ class MixedCell(nn.Module):
         self.primitives = tuple(primitives)
         self.preprocess0, self.preprocess1 = make_preprocessing(spec, searching=True)
         self.edges = nn.ModuleList(
-            self._make_edge(spec, source)
+            nn.ModuleDict(
+                {op: make_edge_op(op, spec, source, searching=True) for op in self.primitives}
+            )
             for node in range(num_nodes)
             for source in range(NUM_INPUT_NODES + node)
-        )
-
-    def _make_edge(self, spec: CellSpec, source: int) -> nn.ModuleDict:
-        stride = op_stride(spec.reduction, source)
-        return nn.ModuleDict(
-            {op: make_op(op, spec.channels, stride, searching=True) for op in self.primitives}
         )
 
     def forward(self, s0: Tensor, s1: Tensor, op_weights: Tensor) -> Tensor:
@@ -109,6 +105,7 @@ class Supernet(nn.Module):
         channels: channels of the first cell; a reduction cell doubles them.
         num_layers: number of cells.
         num_nodes: intermediate nodes of a cell.
+        joints: V of one person, which operations that mix joints need; 0 for none.
         engine: name in `skelnas.engine.ENGINES`.
         checkpoint_cells: recompute each cell in the backward pass to save memory.
     """
@@ -122,6 +119,7 @@ class Supernet(nn.Module):
         channels: int = 16,
         num_layers: int = 6,
         num_nodes: int = 4,
+        joints: int = 0,
         engine: str = "reference",
         checkpoint_cells: bool = False,
     ) -> None:
@@ -131,7 +129,8 @@ class Supernet(nn.Module):
         self.stem = make_stem(in_channels, channels, searching=True)
         layout = (channels, num_layers, num_nodes, num_nodes)
         self.cells = nn.ModuleList(
-            MixedCell(spec, self.primitives, num_nodes, engine) for spec in cell_specs(*layout)
+            MixedCell(spec, self.primitives, num_nodes, engine)
+            for spec in cell_specs(*layout, joints)
         )
         self.classifier = nn.Linear(output_channels(*layout), num_classes)
         self.alphas = nn.ParameterDict(
@@ -144,8 +143,8 @@ class Supernet(nn.Module):
         )
 
     @classmethod
-    def of(cls, settings: SearchSettings, in_channels: int, num_classes: int) -> Self:
-        """Build the supernet for the settings of a search."""
+    def of(cls, settings: SearchSettings, in_channels: int, num_classes: int, joints: int) -> Self:
+        """Build the supernet for the settings of a search; `joints` is V of one person."""
         return cls(
             in_channels=in_channels,
             num_classes=num_classes,
@@ -153,6 +152,7 @@ class Supernet(nn.Module):
             channels=settings.channels,
             num_layers=settings.layers,
             num_nodes=settings.nodes,
+            joints=joints,
             engine=choose_engine(settings).name,
             checkpoint_cells=settings.checkpoint_cells,
         )

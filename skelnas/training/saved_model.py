@@ -173,6 +173,7 @@ class ModelCard:
             num_classes=len(self.classes),
             channels=self.channels,
             num_layers=self.layers,
+            joints=len(self.joints),
             normalised_joints=self.input_shape[2] if self.input_norm else 0,
         )
 

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from skelnas.engine import ENGINES, fused, reference
 from skelnas.engine.fused import mixed_cell
-from skelnas.models.ops import make_op, op_stride
+from skelnas.models.ops import make_edge_op
+from skelnas.models.stack import CellSpec
 from skelnas.primitives import PRIMITIVES, SPACES
 
 OPS = [op for op in PRIMITIVES if op != "none"]
@@ -58,11 +59,14 @@ def make_case(
     reduction: bool,
     nodes: int = 2,
     dtype: torch.dtype = torch.float64,
+    persons: int = 1,
 ) -> Case:
     torch.manual_seed(0)
+    channels, joints = shape[1], -(-shape[3] // persons)
+    spec = CellSpec((channels, channels), channels, reduction, False, joints)
     sources = [source for node in range(nodes) for source in range(2 + node)]
     edges = [
-        {op: make_op(op, shape[1], op_stride(reduction, source), True) for op in primitives}
+        {op: make_edge_op(op, spec, source, searching=True) for op in primitives}
         for source in sources
     ]
     weights = [
@@ -90,6 +94,13 @@ def assert_same(case: Case, upstream: Tensor | None = None) -> None:
 @pytest.mark.parametrize("shape", [(2, 4, 7, 13), (3, 2, 8, 6), (2, 3, 5, 1)])
 def test_a_single_operation(op: str, reduction: bool, shape: tuple[int, int, int, int]) -> None:
     assert_same(make_case(("none", op), shape, reduction))
+
+
+@pytest.mark.parametrize("reduction", [False, True])
+@pytest.mark.parametrize("width", [13, 14, 10])
+def test_joints_of_two_persons(reduction: bool, width: int) -> None:
+    """Of 7 and 6 joints, as after a reduction of 13 each; of 7 each; of 5 each, then 3 and 2."""
+    assert_same(make_case(("none", "joint_conv"), (1, 8, 5, width), reduction, persons=2))
 
 
 @pytest.mark.parametrize("space", list(SPACES))

@@ -26,7 +26,7 @@ def test_function_equals_module_in_value_and_every_gradient(
     op: str, stride: int, shape: tuple[int, int, int, int]
 ) -> None:
     torch.manual_seed(0)
-    module = make_op(op, shape[1], stride, searching=True).double()
+    module = make_op(op, shape[1], stride, searching=True, joints=shape[3]).double()
     weights = list(module.parameters())
     x = clip(*shape).requires_grad_()
     expected, actual = module(x), reference.OPS[op](x, weights, stride)
@@ -111,11 +111,69 @@ def test_dilated_convolution_reads_every_second_pixel() -> None:
     assert touched == [[t, v] for t in (2, 4, 6) for v in (2, 4, 6)]
 
 
+def test_mixing_of_joints_is_a_matrix_for_each_group_of_channels_shared_by_persons() -> None:
+    """Persons of 5 joints, which become 3 and 2 where an image of 10 is halved."""
+    x, (mixing, halving) = clip(2, 6, 4, 10), (clip(1, 3, v, 5)[0] for v in (5, 3))
+    same, half = (reference.mix_joints(x, each, s) for each, s in ((mixing, 1), (halving, 2)))
+    assert same.shape == (2, 6, 4, 10)
+    assert half.shape == (2, 6, 2, 5)
+    for channel in range(6):
+        for first in (0, 5):
+            person = x[:, channel, :, first : first + 5]  # [N, T, V]
+            expected = torch.einsum("ntv,wv->ntw", person, mixing[channel // 2])
+            torch.testing.assert_close(same[:, channel, :, first : first + 5], expected)
+            halved = torch.einsum("ntv,wv->ntw", person[:, ::2], halving[channel // 2])
+            after = slice(0, 3) if first == 0 else slice(3, 5)
+            torch.testing.assert_close(half[:, channel, :, after], halved[..., : 3 - first // 5])
+
+
+def test_mixing_takes_a_joint_that_the_last_person_lacks_as_zero() -> None:
+    x, mixing = clip(1, 2, 3, 5), clip(1, 2, 3, 3)[0]
+    whole = torch.cat([x, torch.zeros(1, 2, 3, 1, dtype=torch.float64)], dim=3)
+    expected = reference.mix_joints(whole, mixing)[..., :5]
+    torch.testing.assert_close(reference.mix_joints(x, mixing), expected)
+
+
+def test_joint_conv_is_relu_mixing_pointwise_and_normalisation() -> None:
+    x, mixing, pointwise = clip(2, 4, 3, 5), clip(1, 1, 5, 5)[0], clip(6, 4, 1, 1)
+    raw = torch.einsum("nctv,wv,dc->ndtw", x.relu(), mixing[0], pointwise[..., 0, 0])
+    actual = reference.joint_conv(x, [mixing, pointwise], 1)
+    torch.testing.assert_close(actual, reference.batch_norm(raw))
+
+
+def test_tconv_reads_nine_frames_of_one_joint() -> None:
+    x = torch.zeros(1, 1, 13, 3, dtype=torch.float64)
+    x[0, 0, 6, 1] = 1
+    depthwise, pointwise = (torch.ones(1, 1, t, 1, dtype=torch.float64) for t in (9, 1))
+    for stride in (1, 2):
+        y = reference.temporal_conv(
+            x[..., 1:] if stride == 2 else x, [depthwise, pointwise], stride
+        )
+        touched = (y[0, 0] > 0).nonzero().tolist()
+        assert touched == (
+            [[t, 1] for t in range(2, 11)] if stride == 1 else [[t, 0] for t in range(1, 6)]
+        )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("persons", [1, 2])
+def test_joint_conv_gradcheck(stride: int, persons: int) -> None:
+    torch.manual_seed(1)
+    module = make_op("joint_conv", 2, stride, searching=True, joints=3).double()
+
+    def evaluate(x: Tensor, *weights: Tensor) -> Tensor:
+        return reference.joint_conv(x, weights, stride)
+
+    inputs = clip(1, 2, 3, 3 * persons).requires_grad_(), *module.parameters()
+    assert torch.autograd.gradcheck(evaluate, inputs, atol=1e-6)
+    assert torch.autograd.gradgradcheck(evaluate, inputs, atol=1e-6)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_mixed_op_gradcheck(stride: int) -> None:
     torch.manual_seed(1)
-    primitives = SPACES["sar"]
-    modules = [make_op(op, 2, stride, searching=True).double() for op in primitives]
+    primitives = SPACES["sar-joint"]
+    modules = [make_op(op, 2, stride, searching=True, joints=4).double() for op in primitives]
     counts = [len(list(module.parameters())) for module in modules]
     flat = [weight for module in modules for weight in module.parameters()]
 

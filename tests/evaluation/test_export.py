@@ -71,7 +71,7 @@ def check_fold(network: nn.Module, clips: Tensor) -> nn.Module:
 @pytest.mark.parametrize("name", [name for name in PRIMITIVES if name != "none"])
 def test_folding_an_operation_is_exact(name: str, stride: int) -> None:
     torch.manual_seed(0)
-    operation = settled(nn.Sequential(make_op(name, 4, stride)))
+    operation = settled(nn.Sequential(make_op(name, 4, stride, joints=5)))
     folded = check_fold(operation, torch.randn(2, 4, 7, 5).double())
     assert norms(folded) == 0
 

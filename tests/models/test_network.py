@@ -14,9 +14,10 @@ from torch._dynamo.testing import CompileCounter
 
 from skelnas.genotype import BUILT_IN, Edge, Genotype, random_genotype
 from skelnas.models.complexity import measure
+from skelnas.models.layers import Depthwise, Dilated
 from skelnas.models.network import DropPath, Network
 from skelnas.models.norm import JointNorm
-from skelnas.models.ops import Depthwise, Dilated, make_op
+from skelnas.models.ops import make_op
 from skelnas.primitives import PRIMITIVES
 
 
@@ -98,7 +99,8 @@ def test_darts_v2_on_cifar_has_the_published_parameter_count() -> None:
 @pytest.mark.parametrize("op", [op for op in PRIMITIVES if op != "none"])
 def test_every_operation_has_gradients_in_both_cells(op: str) -> None:
     cell = ((Edge(op, 0), Edge(op, 1)), (Edge(op, 2), Edge(op, 0)))
-    network = Network(Genotype(cell, cell), in_channels=3, num_classes=4, channels=2, num_layers=3)
+    shape = {"in_channels": 3, "num_classes": 4, "channels": 2, "num_layers": 3}
+    network = Network(Genotype(cell, cell), **shape, joints=13)
     loss = network(torch.randn(3, 3, 9, 13)).square().mean()
     gradients = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)

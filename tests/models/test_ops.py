@@ -51,7 +51,7 @@ def _documented_op(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     exec(found[1], {})
     yield
     for table in (PRIMITIVES, reference.OPS, FACTORIES):
-        del table["tconv_9x1"]
+        del table["conv_5x1"]
 
 
 @pytest.mark.usefixtures("_documented_op")
@@ -59,16 +59,16 @@ def _documented_op(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_documented_function_equals_its_module_and_both_engines(stride: int) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 4, 7, 5, dtype=torch.float64)
-    modules = [make_op("tconv_9x1", 4, stride, searching=True).double() for _ in range(2)]
+    modules = [make_op("conv_5x1", 4, stride, searching=True).double() for _ in range(2)]
     weights = [tuple(module.parameters()) for module in modules]
     expected = modules[0](x)
-    torch.testing.assert_close(reference.OPS["tconv_9x1"](x, weights[0], stride), expected)
+    torch.testing.assert_close(reference.OPS["conv_5x1"](x, weights[0], stride), expected)
     assert expected.shape == (2, 4, -(-7 // stride), -(-5 // stride))
 
     op_weights = torch.tensor([[0.3], [0.7]], dtype=torch.float64)
     total = 0.3 * expected + 0.7 * modules[1](x)
     for engine in ENGINES.values():
-        out = engine((x, x), op_weights, ["tconv_9x1"], [[w] for w in weights], stride == 2)
+        out = engine((x, x), op_weights, ["conv_5x1"], [[w] for w in weights], stride == 2)
         torch.testing.assert_close(out, total)
 
 
@@ -77,18 +77,18 @@ def test_the_documented_operation_is_searched_derived_built_counted_and_drawn(
     tiny_cache: Path, tmp_path: Path
 ) -> None:
     settings = SearchSettings(
-        space="tconv_9x1,none", frames=6, layers=3, channels=2, nodes=2, epochs=1, batch_size=12,
+        space="conv_5x1,none", frames=6, layers=3, channels=2, nodes=2, epochs=1, batch_size=12,
         device="cpu",
     )  # fmt: skip
-    assert settings.space == "none,tconv_9x1"
+    assert settings.space == "none,conv_5x1"
     search(tiny_cache, tmp_path / "run", settings)
     genotype = derive(tmp_path / "run")
     assert isinstance(genotype, Genotype)
     edges = [edge for node in genotype.normal + genotype.reduction for edge in node]
-    assert {edge.op for edge in edges} == {"tconv_9x1"}
+    assert {edge.op for edge in edges} == {"conv_5x1"}
 
     sizes = {"in_channels": 3, "num_classes": 3, "channels": 4, "num_layers": 1}
-    with_tconv = measure(Network(genotype, **sizes), (3, 12, 5)).parameters
+    with_convolutions = measure(Network(genotype, **sizes), (3, 12, 5)).parameters
     pools = Genotype(
         *(
             tuple(tuple(Edge("max_pool_3x3", edge.source) for edge in node) for node in cell)
@@ -97,9 +97,9 @@ def test_the_documented_operation_is_searched_derived_built_counted_and_drawn(
     )
     without = measure(Network(pools, **sizes), (3, 12, 5)).parameters
     c = 8  # the only cell is a reduction, which doubles the channels
-    assert with_tconv - without == 4 * (9 * c * c + 2 * c)
+    assert with_convolutions - without == 4 * (5 * c * c + 2 * c)
 
     draw_cells(genotype, tmp_path / "cells.svg")
     picture = (tmp_path / "cells.svg").read_text(encoding="utf-8")
-    assert "tconv_9x1" in picture
-    assert stroke("tconv_9x1").colour in picture
+    assert "conv_5x1" in picture
+    assert stroke("conv_5x1").colour in picture

@@ -1,8 +1,9 @@
-"""Dense, separable and dilated convolutions."""
+"""Dense and separable convolutions, the latter also with mixing of joints."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from skelnas.engine.fused.images import (
     to_image,
     to_rows,
 )
+from skelnas.engine.fused.joints import mix_joints, mix_joints_grad_image, mix_joints_grad_mixing
 from skelnas.engine.fused.node import Node
 from skelnas.engine.fused.norms import (
     centre_,
@@ -87,14 +89,32 @@ class Dense(Operation):
         return images
 
 
+class Filter(NamedTuple):
+    """What a separable convolution does to each channel, and the gradients of that.
+
+    Attributes:
+        apply: maps an image, weights, stride and dilation to an image.
+        grad_image, grad_weight: map the gradient of the result and the same to gradients.
+    """
+
+    apply: Callable[[Tensor, Tensor, int, int], Tensor]
+    grad_image: Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
+    grad_weight: Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
+
+
+DEPTHWISE = Filter(depthwise, depthwise_grad_image, depthwise_grad_kernel)
+MIX_JOINTS = Filter(mix_joints, mix_joints_grad_image, mix_joints_grad_mixing)
+
+
 class Separable(Operation):
-    """ReLU, depthwise convolution, pointwise convolution, normalisation; one or more stages.
+    """ReLU, filter of each channel, pointwise convolution, normalisation; one or more stages.
 
     With dilation 2 and stride 2, a convolution sees only every second pixel: it is one without
     dilation or stride on the halved image.
     """
 
-    def __init__(self, dilation: int = 1) -> None:
+    def __init__(self, filter: Filter = DEPTHWISE, dilation: int = 1) -> None:
+        self.filter = filter
         self.dilation = dilation
 
     def forward(self, node: Node, edges: Edges, outs: Sequence[Tensor]) -> Saved:
@@ -104,7 +124,7 @@ class Separable(Operation):
         stages = self._stages(edges)
         for stage, (kernels, weight) in enumerate(stages, start=1):
             hs = [
-                centre_(to_rows(depthwise(image, kernel, stride, dilation)))
+                centre_(to_rows(self.filter.apply(image, kernel, stride, dilation)))
                 for image, kernel in zip(images, kernels, strict=True)
             ]
             gram = torch.stack([h.t() @ h for h in hs])  # [C, P] @ [P, C] -> [C, C], for each edge
@@ -146,10 +166,10 @@ class Separable(Operation):
             for k, (of_g, of_h) in enumerate(zip(factors.of_g, factors.of_y, strict=True)):
                 grad_h = (gs[k] @ of_g).addmm_(hs[k], of_h)  # [P, C] @ [C, C] -> [P, C]
                 ends = to_image(grad_h, node.edge_size), images[k], kernels[k], stride, dilation
-                grad_image = to_rows(depthwise_grad_image(*ends))
+                grad_image = to_rows(self.filter.grad_image(*ends))
                 if grad_weights:
                     grad_pointwise = grad_weight[k, :, :, None, None]
-                    gradients[k][:0] = [depthwise_grad_kernel(*ends), grad_pointwise]
+                    gradients[k][:0] = [self.filter.grad_weight(*ends), grad_pointwise]
                 if stage:
                     gs[k] = centre_(torch.ops.aten.threshold_backward(grad_image, zs[k], 0))
                 else:
@@ -157,14 +177,14 @@ class Separable(Operation):
         return Gradients(grad_op_weights[:1], [gradients])
 
     def _source(self, node: Node) -> tuple[str, Tensor, int, int]:
-        """Return the view that the first depthwise convolution reads, its stride and dilation."""
+        """Return the view that the first filter reads, its stride and dilation."""
         if node.stride == 2 and self.dilation == 2:
             return "halved", node.halved, 1, 1
         return "relu", node.relu, node.stride, self.dilation
 
     @staticmethod
     def _stages(edges: Edges) -> list[tuple[Sequence[Tensor], Tensor]]:
-        """Return for each stage the K depthwise kernels, and the pointwise weights [K, C, C]."""
+        """Return for each stage the K filters, and the pointwise weights [K, C, C]."""
         (weights,) = edges.weights
         by_position = list(zip(*weights, strict=True))
         return [

@@ -36,8 +36,8 @@ def every_second(image: Tensor) -> Tensor:
 
 
 def depthwise(image: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
-    """Convolve each channel with its own kernel [C, 1, k, k], padded to keep the size."""
-    padding = dilation * (kernel.shape[-1] // 2)
+    """Convolve each channel with its own kernel [C, 1, kT, kV], padded to keep the size."""
+    padding = [dilation * (size // 2) for size in kernel.shape[-2:]]
     return F.conv2d(image, kernel, None, stride, padding, dilation, groups=len(kernel))
 
 
@@ -93,9 +93,9 @@ def _depthwise_gradients(
     grad_y: Tensor, image: Tensor, kernel: Tensor, stride: int, mask: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of image and kernel, as far as the mask asks for them."""
-    padding = kernel.shape[-1] // 2
+    padding = [size // 2 for size in kernel.shape[-2:]]
     grad_image, grad_kernel, _ = torch.ops.aten.convolution_backward(
-        grad_y, image, kernel, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0],
+        grad_y, image, kernel, None, [stride] * 2, padding, [1, 1], False, [0, 0],
         len(kernel), [*mask, False],
     )  # fmt: skip
     return grad_image, grad_kernel

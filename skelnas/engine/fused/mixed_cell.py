@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from skelnas.engine.fused.connections import Reduce, Scale
-from skelnas.engine.fused.convolutions import Dense, Separable
+from skelnas.engine.fused.convolutions import MIX_JOINTS, Dense, Separable
 from skelnas.engine.fused.fallback import Fallback
 from skelnas.engine.fused.images import size_of, to_image, to_rows
 from skelnas.engine.fused.node import Node
@@ -35,6 +35,8 @@ OPERATIONS: dict[str, Operation] = {
     "sep_conv_7x7": Separable(),
     "dil_conv_3x3": Separable(dilation=2),
     "dil_conv_5x5": Separable(dilation=2),
+    "tconv_9x1": Separable(),
+    "joint_conv": Separable(MIX_JOINTS),
 }
 """The fused form of each id. Ids that are neither here nor in `CONNECTIONS` take a `Fallback`."""
 
