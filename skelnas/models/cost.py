@@ -43,6 +43,7 @@ class NetworkShape:
         num_classes: width of the classifier.
         branches: input channels of each branch; one entry for a network without branches.
         nodes: intermediate nodes of a cell.
+        persons: M of a clip.
     """
 
     layers: int
@@ -52,6 +53,7 @@ class NetworkShape:
     num_classes: int
     branches: tuple[int, ...]
     nodes: int = 4
+    persons: int = 1
 
     @classmethod
     def of(
@@ -75,7 +77,13 @@ class NetworkShape:
             num_classes=num_classes,
             branches=tuple(branches),
             nodes=nodes,
+            persons=max_persons,
         )
+
+    @property
+    def joints_of_person(self) -> int:
+        """V of one person."""
+        return self.joints // self.persons
 
 
 @dataclass(frozen=True)
@@ -140,24 +148,28 @@ def _measure_edges(
     edges = {kind: [{op: ZERO for op in ops if op != "none"} for _ in sources] for kind in KINDS}
     cost_of = _make_meter()
     frames, joints = shape.frames, shape.joints
-    for spec in cell_specs(shape.channels, shape.layers, shape.nodes, shape.nodes):
+    layout = (shape.channels, shape.layers, shape.nodes, shape.nodes)
+    for spec in cell_specs(*layout, shape.joints_of_person):
         halved = -(-frames // 2), -(-joints // 2)
         for source, costs in zip(sources, edges[KINDS[spec.reduction]], strict=True):
             stride = op_stride(spec.reduction, source)
             size = halved if spec.reduction and stride == 1 else (frames, joints)
+            place = (spec.channels, stride, spec.joints_at(source), size)
             for op in costs:
-                costs[op] += _times(len(shape.branches), cost_of(op, spec.channels, stride, size))
+                costs[op] += _times(len(shape.branches), cost_of(op, *place))
         if spec.reduction:
             frames, joints = halved
     return edges
 
 
-def _make_meter() -> Callable[[str, int, int, tuple[int, int]], Complexity]:
-    """Return a function that measures each operation once per width, stride and size (T, V)."""
+def _make_meter() -> Callable[[str, int, int, int, tuple[int, int]], Complexity]:
+    """Return a function that measures each operation once per channels, stride, joints and size."""
 
     @cache
-    def cost_of(op: str, channels: int, stride: int, size: tuple[int, int]) -> Complexity:
-        return measure(make_op(op, channels, stride), (channels, *size))
+    def cost_of(
+        op: str, channels: int, stride: int, joints: int, size: tuple[int, int]
+    ) -> Complexity:
+        return measure(make_op(op, channels, stride, joints=joints), (channels, *size))
 
     return cost_of
 

@@ -32,6 +32,7 @@ def measure_network(genotype: Genotype, shape: NetworkShape) -> Complexity:
             num_classes=shape.num_classes,
             channels=shape.channels,
             num_layers=shape.layers,
+            joints=shape.joints_of_person,
         )
         for in_channels in shape.branches
     ]
@@ -71,6 +72,7 @@ def test_every_operation_at_every_place(table: CostTable, op: str, kind: str) ->
         replace(SMALL, nodes=4, layers=2, joints=1),
         replace(SMALL, nodes=2, layers=7, branches=(3, 3, 6)),
         replace(SMALL, nodes=3, frames=1, channels=5),
+        replace(SMALL, nodes=4, channels=8, joints=26, persons=2),
     ],
 )
 def test_random_genotypes_in_networks_of_any_shape(shape: NetworkShape) -> None:
@@ -95,7 +97,14 @@ def test_the_released_genotype_has_the_published_size() -> None:
 def test_the_shape_follows_the_settings() -> None:
     settings = TrainSettings(layers=5, channels=8, frames=20, streams="joint,bone", branches=True)
     assert NetworkShape.of(settings, LAYOUT, max_persons=2, num_classes=7, nodes=3) == NetworkShape(
-        layers=5, channels=8, frames=20, joints=50, num_classes=7, branches=(3, 3, 6), nodes=3
+        layers=5,
+        channels=8,
+        frames=20,
+        joints=50,
+        num_classes=7,
+        branches=(3, 3, 6),
+        nodes=3,
+        persons=2,
     )
 
 
