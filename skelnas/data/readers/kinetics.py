@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,6 @@ from skelnas.data.readers.archives import enter, is_file, is_folder
 from skelnas.data.readers.base import (
     Catalogue,
     ClipTable,
-    Layout,
     Poses,
     Recording,
     Test,
@@ -22,6 +21,7 @@ from skelnas.data.readers.base import (
     Unused,
 )
 from skelnas.data.readers.files import as_joints, find_files, packaged_names, read_json
+from skelnas.data.readers.layouts import find_layout
 from skelnas.errors import InputError, shown
 
 ENDING = ".json"
@@ -34,24 +34,9 @@ MAX_LABEL_BYTES = 256 << 20
 MAX_CLASSES = 10_000
 """A larger class index is an error: the list of all class names has to fit into memory."""
 
-LAYOUT = Layout(
-    joints=(
-        *("nose", "neck"),
-        *("shoulder_right", "elbow_right", "wrist_right"),
-        *("shoulder_left", "elbow_left", "wrist_left"),
-        *("hip_right", "knee_right", "ankle_right"),
-        *("hip_left", "knee_left", "ankle_left"),
-        *("eye_right", "eye_left", "ear_right", "ear_left"),
-    ),
-    # Towards the neck (1), as in ST-GCN.
-    bones=(
-        *((0, 1), (2, 1), (3, 2), (4, 3), (5, 1), (6, 5), (7, 6)),
-        *((8, 2), (9, 8), (10, 9), (11, 5), (12, 11), (13, 12)),
-        *((14, 0), (15, 0), (16, 14), (17, 15)),
-    ),
-    channels=("x", "y", "score"),
-    frame_rate=30,  # to which the release's videos were converted
-)
+LAYOUT = replace(find_layout("openpose18"), center_joint=None, frame_rate=30)
+"""Not centred, since coordinates are relative to the picture; the release's videos have 30 frames
+per second."""
 NUM_JOINTS = len(LAYOUT.joints)
 
 

@@ -6,13 +6,15 @@ Shared by all readers of its clips: raw files, pickles, `.npz` and the synthetic
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skelnas.data.readers.base import ClipTable, Layout, Test, Train, Unused
+from skelnas.data.readers.base import ClipTable, Test, Train, Unused
 from skelnas.data.readers.files import packaged_names
+from skelnas.data.readers.layouts import find_layout
 
 ENDING = ".skeleton"
 NUM_CLASSES, NUM_CLASSES_NTU60 = 120, 60
@@ -26,25 +28,7 @@ TRAIN_SUBJECTS_NTU120 = (
     *(89, *range(91, 96), 97, 98, 100, 103),
 )
 
-LAYOUT = Layout(
-    joints=(
-        *("spine_base", "spine_mid", "neck", "head"),
-        *("shoulder_left", "elbow_left", "wrist_left", "hand_left"),
-        *("shoulder_right", "elbow_right", "wrist_right", "hand_right"),
-        *("hip_left", "knee_left", "ankle_left", "foot_left"),
-        *("hip_right", "knee_right", "ankle_right", "foot_right"),
-        *("spine_shoulder", "hand_tip_left", "thumb_left", "hand_tip_right", "thumb_right"),
-    ),
-    # Towards the spine shoulder (20); a hand tip hangs on its thumb, as in ST-GCN and 2s-AGCN.
-    bones=(
-        *((0, 1), (1, 20), (2, 20), (3, 2)),
-        *((4, 20), (5, 4), (6, 5), (7, 6), (8, 20), (9, 8), (10, 9), (11, 10)),
-        *((12, 0), (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18)),
-        *((21, 22), (22, 7), (23, 24), (24, 11)),
-    ),
-    center_joint=1,
-    frame_rate=30,
-)
+LAYOUT = replace(find_layout("kinect-v2"), frame_rate=30)
 
 
 class ClipName(NamedTuple):

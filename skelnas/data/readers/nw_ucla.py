@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.data.readers.archives import is_folder
-from skelnas.data.readers.base import Catalogue, ClipTable, Layout, Poses, Recording, Test, Train
+from skelnas.data.readers.base import Catalogue, ClipTable, Poses, Recording, Test, Train
 from skelnas.data.readers.files import as_array, as_joints, find_files, read_json
+from skelnas.data.readers.layouts import find_layout
 from skelnas.errors import InputError, shown
 
 ENDING = ".json"
@@ -34,24 +35,7 @@ ACTIONS = {
 }
 """Action number in the file names to class name, in the order of the class index."""
 
-LAYOUT = Layout(
-    # Kinect v1 calls the first three hip center, spine and shoulder center. The names of Kinect v2
-    # make the joints easy to find in the data of either sensor.
-    joints=(
-        *("spine_base", "spine_mid", "spine_shoulder", "head"),
-        *("shoulder_left", "elbow_left", "wrist_left", "hand_left"),
-        *("shoulder_right", "elbow_right", "wrist_right", "hand_right"),
-        *("hip_left", "knee_left", "ankle_left", "foot_left"),
-        *("hip_right", "knee_right", "ankle_right", "foot_right"),
-    ),
-    bones=(
-        *((0, 1), (1, 2), (3, 2)),
-        *((4, 2), (5, 4), (6, 5), (7, 6), (8, 2), (9, 8), (10, 9), (11, 10)),
-        *((12, 0), (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18)),
-    ),
-    center_joint=1,
-    frame_rate=30,
-)
+LAYOUT = replace(find_layout("kinect-v1"), frame_rate=30)
 
 
 @dataclass(frozen=True)

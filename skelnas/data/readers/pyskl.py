@@ -25,25 +25,13 @@ from skelnas.data.readers.base import (
     Unused,
 )
 from skelnas.data.readers.files import as_joints
+from skelnas.data.readers.layouts import find_layout
 from skelnas.data.readers.pickles import Array, PickleError, load
 from skelnas.errors import InputError, shown
 from skelnas.runtime.files import check_is_regular
 
 MAX_PERSONS = 2
-COCO = Layout(
-    joints=(
-        *("nose", "eye_left", "eye_right", "ear_left", "ear_right"),
-        *("shoulder_left", "shoulder_right", "elbow_left", "elbow_right"),
-        *("wrist_left", "wrist_right", "hip_left", "hip_right"),
-        *("knee_left", "knee_right", "ankle_left", "ankle_right"),
-    ),
-    # Towards the nose (0), as in PYSKL.
-    bones=(
-        *((1, 0), (2, 0), (3, 1), (4, 2), (5, 0), (6, 0), (7, 5), (8, 6), (9, 7), (10, 8)),
-        *((11, 5), (12, 6), (13, 11), (14, 12), (15, 13), (16, 14)),
-    ),
-    channels=("x", "y", "score"),
-)
+COCO = find_layout("coco17")
 LAYOUTS: dict[tuple[int, ...], Layout] = {(17, 2): COCO, (25, 3): ntu_facts.LAYOUT}
 """Layout for each number of joints and of coordinates in the file."""
 MAX_FRACTION = 2
