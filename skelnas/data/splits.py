@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skelnas.data.cache import Cache
+from skelnas.data.cache import Cache, Fold, FoldsBy
 from skelnas.data.readers.base import Test, Train
 from skelnas.errors import InputError
 from skelnas.runtime.console import note
@@ -97,6 +97,27 @@ def split_training_part(cache: Cache, protocol: str, fraction: float) -> Trainin
     names = "\0".join(cache.clips.names[index] for index in held_out).encode()
     hold_out = HoldOut(fraction, held_out_subjects, len(held_out), f"{zlib.crc32(names):08x}")
     return TrainingPart(clips[~is_held_out], held_out, hold_out)
+
+
+def name_folds(cache: Cache, protocol: str, count: int, by: FoldsBy | None = None) -> list[str]:
+    """Name the folds of a protocol's training part, which are protocols themselves.
+
+    Args:
+        cache: an open cache.
+        protocol: one of the cache's.
+        count: of folds.
+        by: what stays together; None for subjects if there are enough, and else for none.
+
+    Raises:
+        InputError: the training part cannot be divided so.
+    """
+    if by is None:
+        subjects = np.unique(cache.clips.subjects[cache.nonempty_indices(protocol, Train)])
+        by = "subject" if len(subjects) >= count and subjects[0] >= 0 else "clip"
+    names = [str(Fold(protocol, by, number, count)) for number in range(1, count + 1)]
+    for name in names:
+        cache.nonempty_indices(name, Train)
+    return names
 
 
 def _num_held_out(fraction: float, total: int) -> int:

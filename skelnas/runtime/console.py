@@ -54,6 +54,16 @@ def note(text: str, style: str | None = None) -> None:
     err.print(text, style=style, soft_wrap=True)
 
 
+@contextmanager
+def muted() -> Iterator[None]:
+    """Print no notes inside the context, for one of many pieces of work."""
+    before, err.quiet = err.quiet, True
+    try:
+        yield
+    finally:
+        err.quiet = before
+
+
 def failure(message: str, hint: str | None = None) -> None:
     """Print an error to stderr, and what to do about it."""
     note(f"skelnas: {message}", style="red")

@@ -9,9 +9,15 @@ import pytest
 from conftest import write_tiny_cache
 from numpy.typing import ArrayLike
 
-from skelnas.data.cache import Cache
+from skelnas.data.cache import Cache, FoldsBy
 from skelnas.data.readers.base import Test, Train
-from skelnas.data.splits import TrainingPart, halve, note_missing_clips, split_training_part
+from skelnas.data.splits import (
+    TrainingPart,
+    halve,
+    name_folds,
+    note_missing_clips,
+    split_training_part,
+)
 from skelnas.errors import InputError
 
 
@@ -164,3 +170,61 @@ def test_names_of_many_classes_are_not_all_listed(
     classes = tuple("abcdefgh")
     text = notes(tmp_path, capsys, [0, 1, 2] * 3, [Train] * 6 + [Test] * 3, classes)
     assert text == "xsub: 5 of 8 classes ('d', 'e', 'f', ...) have no clips at all\n"
+
+
+@pytest.mark.parametrize("by", ["subject", "camera", "clip"])
+def test_each_training_clip_is_held_out_in_one_fold(tiny_cache: Path, by: FoldsBy) -> None:
+    with Cache.open(tiny_cache) as cache:
+        cache.clips.cameras[:] = np.arange(48) % 5
+        names = name_folds(cache, "xsub", 3, by)
+        assert names == [f"xsub@{by}:{number}/3" for number in (1, 2, 3)]
+        train = cache.indices("xsub", Train)
+        held_out = [cache.indices(name, Test) for name in names]
+        assert sorted(np.concatenate(held_out)) == train.tolist()
+        for name, clips in zip(names, held_out, strict=True):
+            learned = cache.indices(name, Train)
+            assert sorted([*clips, *learned]) == train.tolist()
+            if by != "clip":
+                groups = cache.clips.subjects if by == "subject" else cache.clips.cameras
+                assert not set(groups[clips]) & set(groups[learned])
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_folds_have_equally_many_clips_of_each_class(tiny_cache: Path, count: int) -> None:
+    with Cache.open(tiny_cache) as cache:
+        labels = cache.clips.labels
+        names = name_folds(cache, "xsub", count, "clip")
+        counts = [np.bincount(labels[cache.indices(name, Test)], minlength=3) for name in names]
+        assert np.ptp(counts, axis=0).max() <= 1
+        assert np.ptp(np.sum(counts, axis=1)) <= 1
+
+
+def test_groups_are_put_together_so_that_classes_are_even(tiny_cache: Path) -> None:
+    with Cache.open(tiny_cache) as cache:
+        # Subjects 0 and 1 have only classes 0 and 1; 2 and 3 all of class 2 and nothing else.
+        cache.clips.subjects[:] = np.where(
+            cache.clips.labels == 2, 2 + np.arange(48) // 3 % 2, np.arange(48) // 3 % 2
+        )
+        for name in name_folds(cache, "xsub", 2):
+            assert len(set(cache.clips.subjects[cache.indices(name, Test)])) == 2
+            assert set(cache.clips.labels[cache.indices(name, Train)]) == {0, 1, 2}
+
+
+def test_folds_are_by_clip_where_subjects_are_too_few_or_unknown(tiny_cache: Path) -> None:
+    with Cache.open(tiny_cache) as cache:
+        assert name_folds(cache, "xsub", 3)[0] == "xsub@subject:1/3"
+        assert name_folds(cache, "xsub", 4)[0] == "xsub@clip:1/4"
+        with pytest.raises(InputError, match="no 4 folds of xsub by subject: 3 subjects"):
+            name_folds(cache, "xsub", 4, "subject")
+        with pytest.raises(InputError, match="by camera: the camera of some clips is not known"):
+            name_folds(cache, "xsub", 2, "camera")
+        cache.clips.subjects[:] = -1
+        assert name_folds(cache, "xsub", 2)[0] == "xsub@clip:1/2"
+
+
+@pytest.mark.parametrize(
+    "name", ["xsub@subject:0/2", "xsub@subject:3/2", "xsub@subject:1/1", "xsub@age:1/2", "xsub@1/2"]
+)
+def test_what_is_no_fold_is_no_protocol(tiny_cache: Path, name: str) -> None:
+    with Cache.open(tiny_cache) as cache, pytest.raises(InputError, match="has no protocol"):
+        cache.indices(name, Train)

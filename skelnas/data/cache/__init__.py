@@ -4,6 +4,7 @@ Two large datasets hold the clips one after the other, person by person within a
 one clip is one contiguous read. `docs/formats.md` describes the schema.
 """
 
+from skelnas.data.cache.folds import Fold, FoldsBy
 from skelnas.data.cache.journal import Journal
 from skelnas.data.cache.reader import Cache
 from skelnas.data.cache.storage import FORMAT, SCHEMA_VERSION, Clips, Storage
@@ -16,6 +17,8 @@ __all__ = [
     "Cache",
     "CacheWriter",
     "Clips",
+    "Fold",
+    "FoldsBy",
     "Journal",
     "Storage",
     "verify",

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skelnas._version import __version__
+from skelnas.data.cache.folds import Fold
 from skelnas.data.cache.hdf5 import SIGNATURE, Hdf5Reader
 from skelnas.data.cache.head import Head, read_head
 from skelnas.data.cache.storage import (
@@ -139,16 +140,30 @@ class Cache:
     def indices(self, protocol: str, part: int) -> NDArray[np.int64]:
         """Return the clips in one part (Train, Test) of a protocol, in the order of the cache.
 
+        Args:
+            protocol: one of `splits`, or a fold of one, see `skelnas.data.cache.folds`.
+            part: Train or Test.
+
         Raises:
-            InputError: the cache has no such protocol.
+            InputError: the cache has no such protocol, or it cannot be divided into these folds.
         """
-        if protocol not in self.splits:
+        fold = None if protocol in self.splits else Fold.parse(protocol)
+        parts = self.splits.get(protocol if fold is None else fold.protocol)
+        if parts is None:
             available = ", ".join(self.splits) or "none"
             raise InputError(
                 f"{self.path} has no protocol {protocol!r}, only: {available}",
                 hint="choose one of these with --protocol",
             )
-        return np.flatnonzero(self.splits[protocol] == part)
+        if fold is not None:
+            try:
+                parts = fold.split(parts, self.clips)
+            except ValueError as error:
+                raise InputError(
+                    f"{self.path}: no {fold.count} folds of {fold.protocol} by {fold.by}: {error}",
+                    hint="take fewer folds, or divide by another of subject, camera and clip",
+                ) from None
+        return np.flatnonzero(parts == part)
 
     def nonempty_indices(self, protocol: str, part: int) -> NDArray[np.int64]:
         """Return `indices`, of a part that must have some.
