@@ -40,6 +40,10 @@ class DeviceError(SkelnasError):
     exit_code = 4
 
 
+class Diverged(SkelnasError):
+    """A run ended in values that are not finite: exit code 1."""
+
+
 class Interrupted(SkelnasError):
     """The user or the system stopped the command: exit code 130."""
 

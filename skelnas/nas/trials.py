@@ -7,27 +7,22 @@ call continues.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Sequence
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
-
-from pydantic import ConfigDict, TypeAdapter
+from statistics import fmean
 
 from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.data.readers.base import Test
 from skelnas.data.splits import note_missing_clips, split_training_part
-from skelnas.errors import InputError, Interrupted, SkelnasError
+from skelnas.errors import Diverged, Interrupted
 from skelnas.evaluation.evaluate import evaluate
-from skelnas.genotype import Genotype
-from skelnas.runtime import files
-from skelnas.runtime.console import progress
+from skelnas.nas.trial_rows import ROW, Row, Trial, check_same_clips, read_row, write_row
+from skelnas.runtime.console import Meter, progress
 from skelnas.runtime.workers import run_all
 from skelnas.training import run_dir
 from skelnas.training.flip import choose_flip
@@ -35,64 +30,6 @@ from skelnas.training.train import train
 
 SETTINGS_OF_TRIAL = frozenset({"protocol", "seed"})
 """Settings that each trial has a value of its own for."""
-
-ROW = ".trial.json"
-"""Ending of the files of finished trials."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A training to be scored.
-
-    Attributes:
-        name: of the genotype, for people.
-        genotype: what to train.
-        protocol: a protocol, or a fold such as ``xsub@subject:1/2``: the genotype learns from its
-            training part and is scored on its test part.
-        seed: of the training.
-    """
-
-    name: str
-    genotype: Genotype
-    protocol: str
-    seed: int
-
-    @property
-    def key(self) -> str:
-        """A file name that no other trial has."""
-        parts = [json.dumps(self.genotype.to_dict(), sort_keys=True), self.protocol, self.seed]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A finished trial; the attributes are the keys of its file.
-
-    Attributes:
-        name, genotype, protocol, seed: of the trial; the genotype in its JSON form.
-        parameters, macs: of the network; multiply-adds for one clip.
-        clips: number that it was scored on.
-        top1, nll: on these clips, after the last epoch: accuracy from 0 to 1, and mean negative
-            log-likelihood.
-        train_loss: mean of each epoch.
-        minutes: that the epochs took.
-        fingerprint: of the clips that it was trained on.
-    """
-
-    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    name: str
-    genotype: dict[str, Any]
-    protocol: str
-    seed: int
-    parameters: int
-    macs: int
-    clips: int
-    top1: float
-    nll: float
-    train_loss: list[float]
-    minutes: float
-    fingerprint: str
 
 
 def run_trials(
@@ -102,7 +39,7 @@ def run_trials(
     folder: Path,
     jobs: int = 1,
     *,
-    gpus: Sequence[int] = (),
+    gpus: Sequence[str] = (),
     resume: bool = False,
     force: bool = False,
 ) -> list[Row]:
@@ -117,7 +54,8 @@ def run_trials(
         settings: of every training, but for protocol and seed. Without ``threads``, each has one.
         folder: of rows and unfinished trainings.
         jobs: trainings at a time; more than one run in processes of their own.
-        gpus: numbers of the GPUs to spread the processes over; by default each sees all.
+        gpus: names of the GPUs to spread the processes over, see `devices.list_gpus`; by default
+            each sees all.
         resume: continue what is in the folder, if there is anything.
         force: discard it.
 
@@ -129,12 +67,102 @@ def run_trials(
         InputError: the cache is broken, has no such protocols, or changed since rows were made.
         UsageError: the folder holds something else, or is in use.
         DeviceError: the device is missing or out of memory, or a worker process died.
-        SkelnasError: a training diverged.
+        Diverged: a training diverged.
         Interrupted: a signal stopped it; it can be resumed.
+    """
+    protocols = list(dict.fromkeys(trial.protocol for trial in trials))
+    with open_trials(
+        cache_path,
+        protocols,
+        settings,
+        folder,
+        jobs,
+        gpus=gpus,
+        planned=len(trials),
+        resume=resume,
+        force=force,
+    ) as opened:
+        rows = opened.run(trials)
+    return [row for row in rows if row is not None]  # all, unless failures are kept
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Trains and scores trials, in one or several rounds. Made by `open_trials`."""
+
+    cache: Path
+    settings: TrainSettings
+    folder: Path
+    jobs: int
+    gpus: Sequence[str]
+    keep_going: bool
+    meter: Meter
+    rows: dict[Trial, Row | None] = field(default_factory=dict)
+
+    def run(self, trials: Sequence[Trial]) -> list[Row | None]:
+        """Return the row of each trial, in the same order; None where the training diverged.
+
+        Raises:
+            see `run_trials`.
+        """
+        left = []
+        for trial in trials:
+            if (row := read_row(self.folder, trial)) is None:
+                left.append(trial)
+            else:
+                self._add(trial, row)
+        work = partial(_run_trial, self.cache, self.settings, self.folder, self.keep_going)
+        environments = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in self.gpus]
+        try:
+            with closing(run_all(work, left, self.jobs, environments)) as finished:
+                for trial, row in finished:
+                    self._add(trial, row)
+        except (KeyboardInterrupt, Interrupted):
+            raise Interrupted(
+                f"stopped after {len(self.rows)} of {self.meter.total} trainings",
+                hint="the same command with --resume continues, also within a training",
+            ) from None
+        return [self.rows[trial] for trial in trials]
+
+    def _add(self, trial: Trial, row: Row | None) -> None:
+        self.rows[trial] = row
+        check_same_clips([row for row in self.rows.values() if row is not None])
+        result = "diverged" if row is None else f"top-1 {row.top1:.1%}"
+        self.meter.advance(1, f"{trial.name}  {trial.protocol}  {result}{self._time_left()}")
+
+    def _time_left(self) -> str:
+        minutes = [row.minutes for row in self.rows.values() if row is not None]
+        num_left = self.meter.total - len(self.rows)
+        if not minutes or not num_left:
+            return ""
+        return f"  about {fmean(minutes) * num_left / self.jobs:.0f} min left"
+
+
+@contextmanager
+def open_trials(
+    cache_path: Path,
+    protocols: Sequence[str],
+    settings: TrainSettings,
+    folder: Path,
+    jobs: int = 1,
+    *,
+    planned: int,
+    gpus: Sequence[str] = (),
+    keep_going: bool = False,
+    resume: bool = False,
+    force: bool = False,
+) -> Iterator[Trials]:
+    """Open a folder for trials that follow from each other, see `run_trials`.
+
+    Args:
+        cache_path, settings, folder, jobs, gpus, resume, force: as for `run_trials`.
+        protocols: of all trials.
+        planned: number of trials, for the progress that is shown.
+        keep_going: go on if a training diverges.
     """
     settings = settings.model_copy(update={"threads": settings.threads or 1})
     run_dir.check(folder, resume=resume, force=force)
-    settings = _prepare(cache_path, trials, settings)
+    settings = _prepare(cache_path, protocols, settings)
     config = {
         "verb": "trials",
         "cache": str(cache_path.resolve()),
@@ -143,33 +171,14 @@ def run_trials(
     with run_dir.start(folder, config, resume=resume, force=force):
         if force:
             _discard(folder)
-        rows = {trial: row for trial in trials if (row := _read_row(folder, trial)) is not None}
-        left = [trial for trial in trials if trial not in rows]
-        _check_same_clips(list(rows.values()))
-        work = partial(_run_trial, cache_path, settings, folder)
-        environments = [{"CUDA_VISIBLE_DEVICES": str(gpu)} for gpu in gpus]
-        try:
-            with (
-                progress("trials", len(trials)) as meter,
-                closing(run_all(work, left, jobs, environments)) as finished,
-            ):
-                meter.advance(len(rows))
-                for trial, row in finished:
-                    rows[trial] = row
-                    _check_same_clips(list(rows.values()))
-                    meter.advance(1, f"{row.name}  {row.protocol}  top-1 {row.top1:.1%}")
-        except (KeyboardInterrupt, Interrupted):
-            raise Interrupted(
-                f"stopped after {len(rows)} of {len(trials)} trainings",
-                hint="the same command with --resume continues, also within a training",
-            ) from None
-    return [rows[trial] for trial in trials]
+        with progress("trials", planned) as meter:
+            yield Trials(cache_path, settings, folder, jobs, gpus, keep_going, meter)
 
 
-def _prepare(cache_path: Path, trials: Sequence[Trial], settings: TrainSettings) -> TrainSettings:
+def _prepare(cache_path: Path, protocols: Sequence[str], settings: TrainSettings) -> TrainSettings:
     """Check the protocols, and print once what concerns every training; return their settings."""
     with Cache.open(cache_path) as cache:
-        for protocol in dict.fromkeys(trial.protocol for trial in trials):
+        for protocol in protocols:
             cache.nonempty_indices(protocol, Test)
             note_missing_clips(cache, protocol, split_training_part(cache, protocol, 0))
         if settings.flip:
@@ -178,8 +187,18 @@ def _prepare(cache_path: Path, trials: Sequence[Trial], settings: TrainSettings)
 
 
 def _run_trial(
-    cache: Path, settings: TrainSettings, folder: Path, trial: Trial
-) -> tuple[Trial, Row]:
+    cache: Path, settings: TrainSettings, folder: Path, keep_going: bool, trial: Trial
+) -> tuple[Trial, Row | None]:
+    """Train and score one trial; None if it diverges and others are to go on."""
+    try:
+        return trial, _train_and_score(cache, settings, folder, trial)
+    except Diverged:
+        if not keep_going:
+            raise
+        return trial, None
+
+
+def _train_and_score(cache: Path, settings: TrainSettings, folder: Path, trial: Trial) -> Row:
     """Train and score one trial, and replace its folder by its row."""
     settings = settings.model_copy(update={"protocol": trial.protocol, "seed": trial.seed})
     model = folder / trial.key
@@ -189,7 +208,7 @@ def _run_trial(
     result = evaluate(cache, model, EvaluateSettings(**machine))
     epochs = run_dir.read_lines(model / run_dir.METRICS)
     if not math.isfinite(result.metrics.nll):
-        raise SkelnasError(
+        raise Diverged(
             f"{trial.name}, {trial.protocol}, seed {trial.seed}: scores are not finite",
             hint="the training has diverged; a smaller --lr may help",
         )
@@ -207,38 +226,9 @@ def _run_trial(
         minutes=sum(epoch["seconds"] for epoch in epochs) / 60,
         fingerprint=run_dir.read_config(model)["fingerprint"],
     )
-    files.atomic_write(_row_path(folder, trial), files.to_json(files.seal(asdict(row))))
+    write_row(folder, trial, row)
     _delete(model)
-    return trial, row
-
-
-def _row_path(folder: Path, trial: Trial) -> Path:
-    return folder / f"{trial.key}{ROW}"
-
-
-def _read_row(folder: Path, trial: Trial) -> Row | None:
-    """Read the row of a finished trial; None if it is not finished."""
-    path = _row_path(folder, trial)
-    try:
-        row = TypeAdapter(Row).validate_python(files.unseal(files.read_object(path)))
-        return replace(row, name=trial.name)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path}: is not a finished training ({reason})",
-            hint="delete it, and --resume trains that genotype again",
-        ) from None
-
-
-def _check_same_clips(rows: Sequence[Row]) -> None:
-    """Check that all trainings of a protocol had the same clips."""
-    if len({(row.protocol, row.fingerprint) for row in rows}) > len({r.protocol for r in rows}):
-        raise InputError(
-            "the cache changed: the trainings so far had other clips",
-            hint="--force starts again, with all of them on the same clips",
-        )
+    return row
 
 
 def _discard(folder: Path) -> None:

@@ -87,8 +87,8 @@ class Meter:
     """Counts finished units of work; made by `progress`."""
 
     def __init__(self, description: str, total: int, bar: Progress | None) -> None:
+        self.total = total
         self._description = description
-        self._total = total
         self._bar = bar
         self._task: TaskID | None = (
             bar.add_task(description, total=total, status="") if bar else None
@@ -103,7 +103,7 @@ class Meter:
             self._bar.update(self._task, advance=count, status=status)
         elif time.monotonic() - self._last_line > SECONDS_BETWEEN_PLAIN_LINES:
             self._last_line = time.monotonic()
-            note(f"{self._description}: {self._done}/{self._total} {status}".rstrip())
+            note(f"{self._description}: {self._done}/{self.total} {status}".rstrip())
 
 
 @contextmanager

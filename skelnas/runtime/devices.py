@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
@@ -41,6 +42,15 @@ def choose(settings: DeviceSettings) -> torch.device:
     device = _gpu_of_this_rank() if name == "cuda" and has_ranks else torch.device(name)
     _check_precision(settings.precision, device)
     return device
+
+
+def list_gpus(settings: DeviceSettings) -> list[str]:
+    """Return the names of the GPUs that the settings allow, as in CUDA_VISIBLE_DEVICES."""
+    if settings.device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return visible.split(",")[:count] if visible else list(map(str, range(count)))
 
 
 def _gpu_of_this_rank() -> torch.device:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from skelnas.errors import InputError, Interrupted, SkelnasError, is_out_of_memory
+from skelnas.errors import Diverged, InputError, Interrupted, is_out_of_memory
 from skelnas.runtime import distributed
 from skelnas.runtime.console import note
 from skelnas.runtime.memory import batch_too_large, free_bytes
@@ -274,7 +274,7 @@ class TrainLoop(ABC):
         metrics = self._mean_metrics()
         if not all(map(math.isfinite, metrics.values())):
             text = ", ".join(f"{name} {value}" for name, value in metrics.items())
-            raise SkelnasError(
+            raise Diverged(
                 f"{self.verb} diverged in epoch {self.epoch + 1}: {text}",
                 hint="a smaller --lr may help; the checkpoint is from before",
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import write_tiny_cache
@@ -12,10 +13,11 @@ from interrupting import stop_after
 
 from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.data.cache import Cache
-from skelnas.errors import InputError, Interrupted, UsageError
+from skelnas.errors import Diverged, InputError, Interrupted, UsageError
 from skelnas.evaluation.evaluate import evaluate
-from skelnas.genotype import random_genotype
-from skelnas.nas.trials import Row, Trial, run_trials
+from skelnas.genotype import Genotype, random_genotype
+from skelnas.nas.trial_rows import Row, Trial
+from skelnas.nas.trials import open_trials, run_trials
 from skelnas.training.train import train
 
 SETTINGS = TrainSettings(
@@ -139,3 +141,22 @@ def test_the_test_part_of_the_protocol_is_never_read(
     run_trials(tiny_cache, TRIALS[:1], SETTINGS, tmp_path / "run")
     with Cache.open(tiny_cache) as cache:
         assert loaded == set(cache.indices("xsub", 0).tolist())
+
+
+def test_a_training_that_diverges_ends_all_unless_the_others_are_to_go_on(
+    tiny_cache: Path, tmp_path: Path, whole: tuple[Path, list[Row]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_or_diverge(cache: Path, genotype: Genotype, *others: Any, **how: Any) -> object:
+        if genotype == TRIALS[1].genotype:
+            raise Diverged("train diverged in epoch 1: train_loss nan")
+        return train(cache, genotype, *others, **how)
+
+    monkeypatch.setattr("skelnas.nas.trials.train", train_or_diverge)
+    with pytest.raises(Diverged, match="epoch 1"):
+        run_trials(tiny_cache, TRIALS[:2], SETTINGS, tmp_path / "ending")
+    opening = open_trials(tiny_cache, FOLDS, SETTINGS, tmp_path / "all", planned=3, keep_going=True)
+    with opening as trials:
+        rows = [*trials.run(TRIALS[:2]), *trials.run(TRIALS[2:3])]
+    assert rows[1] is None
+    found = without_minutes([row for row in rows if row is not None])
+    assert found == without_minutes([whole[1][0], whole[1][2]])
