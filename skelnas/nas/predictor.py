@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,17 @@ class EdgeSpace:
         node = target - NUM_INPUT_NODES
         return [first, first + 1 + node, first + 1 + self.num_nodes + source]
 
+    @cached_property
+    def all_edges(self) -> NDArray[np.int64]:
+        """The features of each operation on each edge, [cells, edges, ops, 3]."""
+        nodes = range(NUM_INPUT_NODES, NUM_INPUT_NODES + self.num_nodes)
+        edges = [(target, source) for target in nodes for source in range(target)]
+        features = [
+            [[self.edge_features(cell, *edge, op) for op in self.ops] for edge in edges]
+            for cell in range(len(KINDS))
+        ]
+        return np.array(features, dtype=np.int64)
+
     def features(self, genotypes: Sequence[Genotype]) -> Array:
         """Count the edges with each feature, [genotypes, features]."""
         counts = np.zeros((len(genotypes), self.num_features))
@@ -97,18 +109,11 @@ class Predictor:
 
     def edge_scores(self) -> dict[str, Scores]:
         """Return what each operation adds to the score on each edge, by kind of cell."""
-        nodes = range(NUM_INPUT_NODES, NUM_INPUT_NODES + self.space.num_nodes)
+        scores = self.weights[self.space.all_edges].sum(-1)  # [cells, edges, ops]
         return {
-            kind: [
-                {op: self._edge_score(cell, target, source, op) for op in self.space.ops}
-                for target in nodes
-                for source in range(target)
-            ]
-            for cell, kind in enumerate(KINDS)
+            kind: [dict(zip(self.space.ops, edge, strict=True)) for edge in edges]
+            for kind, edges in zip(KINDS, scores.tolist(), strict=True)
         }
-
-    def _edge_score(self, cell: int, target: int, source: int, op: str) -> float:
-        return float(self.weights[self.space.edge_features(cell, target, source, op)].sum())
 
 
 def fit(
