@@ -24,7 +24,8 @@ HEAD = """\
 
 Written by `python docs/make_cli.py` from the commands; edit their texts, not this page.
 
-`skelnas COMMAND --help` shows the same in a terminal, `skelnas --version` the version; \
+`skelnas COMMAND --help` shows what people use most in a terminal, `--help-all` everything; \
+`skelnas --version` the version; \
 `skelnas --install-completion` installs tab completion. `python -m skelnas` is the same program.
 
 ## Precedence of settings

@@ -10,8 +10,14 @@ METAVARS = {"int": "N", "integer": "N", "float": "X", "str": "TEXT"}
 MAX_NAME_WIDTH = 24
 
 
+HELP_ALL = "--help-all"
+
+
 class Command(TyperCommand):
-    """A command that lists its options by section, with their defaults in brackets."""
+    """A command that lists its options by section, with their defaults in brackets.
+
+    ``--help`` leaves out those that few need, see `with_settings`; ``--help-all`` lists all.
+    """
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and required options, in the order in which one types them."""
@@ -24,8 +30,11 @@ class Command(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write a section of arguments, of options, and of each group of settings."""
+        rare = () if HELP_ALL in ctx.meta else getattr(self.callback, "rare_options", ())
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in arguments_first(self.get_params(ctx)):
+            if parameter.name in rare:
+                continue
             title = "Arguments" if is_argument(parameter) else "Options, with [defaults]"
             rows = sections.setdefault(getattr(parameter, "rich_help_panel", None) or title, [])
             default = default_text(parameter)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from skelnas.cli.config_file import make_settings, read_options
+from skelnas.cli.help import HELP_ALL
 from skelnas.config import Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -46,6 +47,7 @@ def with_settings(model: type[Settings]) -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         def command(context: typer.Context, config: Path | None, **arguments: Any) -> Any:
+            arguments.pop("help_all", None)
             values = {name: arguments.pop(name) for name in model.model_fields}
             explicit = {k: v for k, v in values.items() if not _is_default(context, k)}
             return function(**arguments, settings=make_settings(model, explicit))
@@ -55,6 +57,10 @@ def with_settings(model: type[Settings]) -> Callable[[Function], Function]:
             _config_option(model),
             *_setting_options(model, function.__name__),
         ]
+        if model.everyday:
+            options.insert(2, _help_all_option())
+            rare = model.model_fields.keys() - model.everyday
+            command.rare_options = rare  # type: ignore[attr-defined]
         return with_signature(command, function, "settings", options)
 
     return decorate
@@ -89,6 +95,21 @@ def _config_option(model: type[Settings]) -> Parameter:
     )
     annotation = Annotated[Path | None, option]
     return Parameter("config", Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _help_all_option() -> Parameter:
+    """Return ``--help-all``, which also lists the options that ``--help`` leaves out."""
+
+    def show(context: typer.Context, is_given: bool) -> None:
+        if is_given and not context.resilient_parsing:
+            context.meta[HELP_ALL] = True
+            typer.echo(context.get_help())
+            raise typer.Exit
+
+    option = typer.Option(HELP_ALL, help="Show all options and exit.", callback=show, is_eager=True)
+    return Parameter(
+        "help_all", Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
+    )
 
 
 def _setting_options(model: type[Settings], command: str) -> Iterator[Parameter]:

@@ -26,13 +26,19 @@ class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
     """Settings of `skelnas search`."""
 
     group = "Search"
+    everyday = frozenset(
+        {
+            *("protocol", "seed", "space", "order", "hold_out", "layers", "channels", "epochs"),
+            *("batch_size", "lr", "alpha_lr", "frames", "align", "streams", "device", "precision"),
+        }
+    )
     changeable = frozenset({"engine", "cuda_graphs", "checkpoint_cells", "rank_timeout"})
 
     protocol: str = Field("", description="Protocol to search on (xsub or the only one).")
     seed: int = Field(0, ge=0, description="Seed of all random numbers.")
     space: str = Field(
         "sar",  # paper: Table I
-        description="sar, sar-joint, sar-no-se, darts or ids of ops.",
+        description="sar, sar-joint, sar-no-se, darts, or op ids.",
     )
     order: Order = Field(
         "second",  # paper; release: first

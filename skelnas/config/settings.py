@@ -27,6 +27,9 @@ class Settings(BaseModel):
     changeable: ClassVar[frozenset[str]] = frozenset()
     """Fields that do not affect results, so that a resumed run may change them."""
 
+    everyday: ClassVar[frozenset[str]] = frozenset()
+    """Fields that ``--help`` lists, where ``--help-all`` lists all; if empty, there is no such."""
+
     added: ClassVar[frozenset[str]] = frozenset()
     """Fields that 0.1.0 did not have. At their default they are not written, so that runs of 0.1.0
     can be resumed and 0.1.0 can read files that do not use them."""

@@ -46,6 +46,13 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
 
     group = "Training"
     changeable = frozenset({"rank_timeout"})
+    everyday = frozenset(
+        {
+            *("recipe", "protocol", "seed", "hold_out", "layers", "channels", "epochs"),
+            *("batch_size", "lr", "branches", "frames", "align", "streams", "flip"),
+            *("device", "precision"),
+        }
+    )
 
     recipe: Recipe = Field(DEFAULT_RECIPE, description="Set of defaults; see docs/recipes.md.")
 

@@ -11,7 +11,7 @@ import typer
 from test_cli import run
 
 from skelnas.cli.commands import SUMMARIES, load, to_click
-from skelnas.cli.help import MAX_NAME_WIDTH, default_text, is_argument
+from skelnas.cli.help import MAX_NAME_WIDTH, default_text, flag, is_argument
 
 
 def first_paragraph(text: str | None) -> str:
@@ -34,6 +34,17 @@ def test_an_option_is_described_in_one_line_of_80_columns(name: str) -> None:
             text = f"{parameter.help} [{default}]" if default else parameter.help
             longest = 60 if is_argument(parameter) else 80 - 6 - MAX_NAME_WIDTH
             assert len(text) <= longest, f"{parameter.name}: {text}"
+
+
+@pytest.mark.parametrize("name", ["search", "train", "doctor"])
+def test_help_lists_what_people_use_and_help_all_the_rest(name: str, tmp_path: Path) -> None:
+    short = run(f"skelnas {name} --help", tmp_path, COLUMNS="80").stdout
+    full = run(f"skelnas {name} --help-all", tmp_path, COLUMNS="80").stdout
+    assert len(short.splitlines()) <= 60
+    assert "--epochs N" in short
+    assert "--momentum" not in short
+    for parameter in to_click(name).params:
+        assert flag(parameter) in full or is_argument(parameter)
 
 
 def test_listing_the_commands_imports_none_of_them() -> None:
