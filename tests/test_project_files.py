@@ -28,7 +28,10 @@ def test_workflows_run_the_checks_of_the_project(path: Path) -> None:
 
 def test_hooks_run_what_the_project_has() -> None:
     yaml = pytest.importorskip("yaml", reason="needs the extra docs")
-    text = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    path = ROOT / ".pre-commit-config.yaml"
+    if not path.exists():
+        pytest.skip("a source distribution has no dot files")
+    text = path.read_text(encoding="utf-8")
     (local,) = yaml.safe_load(text)["repos"]
     entries = [hook["entry"] for hook in local["hooks"]]
     checks = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
