@@ -357,20 +357,24 @@ def count_skips(genotype: Genotype) -> int:
     return sum(edge.op == SKIP for node in genotype.normal for edge in node)
 
 
-def choose_epoch(genotypes: Mapping[int, Genotype], max_skips: int | None) -> int:
+def choose_epoch(
+    genotypes: Mapping[int, Genotype], max_skips: int | None, weight_epochs: int = 0
+) -> int:
     """Return the epoch whose genotype is the result of a search.
 
-    That is the last epoch or, with a limit for skips, the last epoch within the limit, if any
-    after epoch 0.
+    That is the last epoch or, with a limit for skips, the last epoch within the limit, if any in
+    which the alphas learned.
 
     Args:
         genotypes: by epoch; 0 is before the first step.
         max_skips: ``--stop-skips`` of the search.
+        weight_epochs: number of epochs, from the first, that trained the weights only.
     """
     last = max(genotypes)
     if max_skips is None:
         return last
-    within = (e for e, found in genotypes.items() if e and count_skips(found) <= max_skips)
+    learned = {e: found for e, found in genotypes.items() if e > weight_epochs}
+    within = (e for e, found in learned.items() if count_skips(found) <= max_skips)
     return max(within, default=last)
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 
@@ -120,8 +120,10 @@ def _setting_options(model: type[Settings], command: str) -> Iterator[Parameter]
         names = [name for name in inspect.get_annotations(owner) if name in model.model_fields]
         for name in names:
             field = model.model_fields[name]
+            kind, metavar = _option_type(field.annotation)
             option = typer.Option(
                 help=field.description,
+                metavar=metavar,
                 envvar=f"SKELNAS_{command}_{name}".upper(),
                 show_envvar=False,
                 rich_help_panel=owner.group,
@@ -130,8 +132,17 @@ def _setting_options(model: type[Settings], command: str) -> Iterator[Parameter]
                 name,
                 Parameter.KEYWORD_ONLY,
                 default=model.default(name),
-                annotation=Annotated[field.annotation, option],
+                annotation=Annotated[kind, option],
             )
+
+
+def _option_type(annotation: Any) -> tuple[Any, str | None]:
+    """Return the type of an option, and its metavar if Typer cannot tell.
+
+    Typer knows no unions: a number or a word is text, which the settings check.
+    """
+    words = [get_args(part) for part in get_args(annotation) if get_origin(part) is Literal]
+    return (str, "|".join(("number", *words[0]))) if words else (annotation, None)
 
 
 def has_ranks() -> bool:

@@ -14,7 +14,7 @@ from skelnas.config.machine import (
     Store,
     WorkSettings,
 )
-from skelnas.config.search import Engine, Hessian, Order, SearchSettings
+from skelnas.config.search import Engine, Hessian, Order, SearchSettings, count_weight_epochs
 from skelnas.config.settings import Settings
 from skelnas.config.train import RECIPES, SHORT_EPOCHS, BaselineName, TrainSettings
 
@@ -41,4 +41,5 @@ __all__ = [
     "Store",
     "TrainSettings",
     "WorkSettings",
+    "count_weight_epochs",
 ]

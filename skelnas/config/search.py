@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from skelnas.config.clips import ClipSettings
@@ -15,6 +22,15 @@ Order = Literal["first", "second"]
 Engine = Literal["auto", "reference", "fused", "triton"]
 Hessian = Literal["difference", "exact"]
 ValidationPart = Literal["random", "subject"]
+AlphaUpdate = Literal["adam", "exponentiated"]
+
+EXPONENTIATED = {"alpha_lr": 0.1, "alpha_weight_decay": 0.0}
+"""Defaults that ``--alpha-update exponentiated`` overrides (GAEA)."""
+
+
+def count_weight_epochs(weights_first: float, epochs: int) -> int:
+    """Return how many of the epochs ``--weights-first`` keeps for the weights."""
+    return round(weights_first * epochs)
 
 
 def _expect_second_order(info: ValidationInfo) -> None:
@@ -33,6 +49,7 @@ class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
         }
     )
     changeable = frozenset({"engine", "cuda_graphs", "checkpoint_cells", "rank_timeout"})
+    added = frozenset({"alpha_update", "weights_first"})
 
     protocol: str = Field("", description="Protocol to search on (xsub or the only one).")
     seed: int = Field(0, ge=0, description="Seed of all random numbers.")
@@ -78,11 +95,24 @@ class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
         gt=0,
         description="Maximum norm of the weights' gradient.",
     )
-    alpha_lr: float = Field(3e-4, gt=0, description="Learning rate of the alphas.")  # release
+    alpha_update: AlphaUpdate = Field(
+        "adam",  # release; GAEA: exponentiated
+        description="Update of the alphas.",
+    )
+    alpha_lr: float | Literal["auto"] = Field(
+        3e-4,  # release
+        description="Learning rate of the alphas.",
+    )
     alpha_weight_decay: float = Field(
         1e-3,  # release
         ge=0,
         description="Weight decay of the alphas.",
+    )
+    weights_first: float = Field(
+        0.0,  # paper, release
+        ge=0,
+        lt=1,
+        description="Share of the epochs without alpha steps.",
     )
     hessian: Hessian = Field(
         "difference",  # paper
@@ -104,6 +134,50 @@ class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
         description="Stop if the genotype is stable for N epochs.",
     )
     checkpoint_cells: bool = Field(False, description="Recompute cells to save memory; slower.")
+
+    @property
+    def weight_epochs(self) -> int:
+        """Number of epochs, from the first, that train the weights only."""
+        return count_weight_epochs(self.weights_first, self.epochs)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_alpha_update(cls, values: dict[str, Any]) -> dict[str, Any]:
+        is_exponentiated = values.get("alpha_update") == "exponentiated"
+        return {**EXPONENTIATED, **values} if is_exponentiated else values
+
+    @field_validator("alpha_lr", mode="wrap")
+    @classmethod
+    def _check_alpha_lr(
+        cls, value: object, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> object:
+        try:
+            rate = validate(value)
+        except ValidationError:
+            rate = 0.0
+        if rate != "auto" and rate <= 0:
+            raise PydanticCustomError("alpha_lr", "a positive number or auto")
+        if rate == "auto" and info.data.get("alpha_update") == "exponentiated":
+            raise PydanticCustomError("alpha_lr", "a number: auto needs --alpha-update adam")
+        return rate
+
+    @field_validator("alpha_weight_decay")
+    @classmethod
+    def _check_alpha_weight_decay(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("alpha_update") == "exponentiated":
+            raise PydanticCustomError("decay", "0: --alpha-update exponentiated has no decay")
+        return value
+
+    @field_validator("weights_first")
+    @classmethod
+    def _check_weights_first(cls, value: float, info: ValidationInfo) -> float:
+        epochs = info.data.get("epochs", 0)
+        if value and epochs and not 0 < count_weight_epochs(value, epochs) < epochs:
+            expected = f"0, or a share of 1 to {epochs - 1} of the {epochs} epochs"
+            if epochs == 1:
+                expected = "0 where there is one epoch"
+            raise PydanticCustomError("weights_first", "{expected}", {"expected": expected})
+        return value
 
     @field_validator("hessian")
     @classmethod

@@ -14,6 +14,7 @@ from skelnas.data.cache import Cache
 from skelnas.data.dataset import Batch, clip_shape, num_batches
 from skelnas.data.splits import halve, split_training_part
 from skelnas.errors import DeviceError
+from skelnas.nas.alpha_updates import resolve_alpha_lr
 from skelnas.nas.bilevel import NUM_WARMUP_STEPS, Bilevel
 from skelnas.nas.search import STREAM_SPLIT
 from skelnas.nas.supernet import Supernet
@@ -105,6 +106,8 @@ def measure_pace(settings: SearchSettings, size: Size, device: torch.device) -> 
         DeviceError: the memory does not suffice for the smallest batch.
     """
     torch.manual_seed(random_seed(settings.seed))
+    steps = num_batches(size.clips, settings.batch_size)
+    settings = resolve_alpha_lr(settings, steps)
     supernet = Supernet.of(settings, size.shape[0], size.classes, size.joints)
     devices.move(supernet, device)
     bilevel = Bilevel(supernet, settings)
@@ -120,7 +123,6 @@ def measure_pace(settings: SearchSettings, size: Size, device: torch.device) -> 
             break
         clips = next_clips
     scale = batch_size / clips
-    steps = num_batches(size.clips, settings.batch_size)
     return Pace(
         measured_clips=clips,
         measured_seconds=seconds,

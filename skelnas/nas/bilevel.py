@@ -6,7 +6,7 @@ On a GPU the step is recorded once as a CUDA graph and replayed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 
 import torch
@@ -18,16 +18,14 @@ from skelnas.config import Precision, SearchSettings
 from skelnas.data.dataset import Batch
 from skelnas.errors import is_out_of_memory
 from skelnas.nas import architect
+from skelnas.nas.alpha_updates import make_alpha_optimizer
 from skelnas.nas.flat_weights import FlatSGD, FlatWeights, gradients
 from skelnas.nas.supernet import Supernet
 from skelnas.runtime import devices, distributed
 from skelnas.runtime.console import note
 
-ALPHA_BETAS = (0.5, 0.999)
-"""Adam's decay rates for alpha (authors' release)."""
-
-Step = Callable[[Batch, Batch], Tensor]
-"""Learns from two batches."""
+Step = Callable[..., Tensor]
+"""Learns from one or two batches."""
 
 BatchShapes = tuple[tuple[torch.Size, float], ...]
 """Shape of each batch and the fraction of it on this rank."""
@@ -46,7 +44,8 @@ class Bilevel:
 
     Attributes:
         weights, weight_optimizer: w and its SGD.
-        alphas, alpha_optimizer: the alphas of the normal and the reduction cell, and their Adam.
+        alphas, alpha_optimizer: the alphas of the normal and the reduction cell, and their
+            optimizer.
     """
 
     def __init__(self, supernet: Supernet, settings: SearchSettings) -> None:
@@ -62,38 +61,35 @@ class Bilevel:
             weight_decay=settings.weight_decay,
             clip=settings.grad_clip,
         )
+        self.alpha_optimizer = make_alpha_optimizer(self.alphas, settings)
         device = self.weights.values.device
-        self.alpha_optimizer = torch.optim.Adam(
-            self.alphas,
-            lr=settings.alpha_lr,
-            betas=ALPHA_BETAS,
-            weight_decay=settings.alpha_weight_decay,
-            capturable=device.type == "cuda",
-        )
         self._lr = torch.zeros((), dtype=self.weights.values.dtype, device=device)
         record = settings.cuda_graphs and device.type == "cuda" and distributed.world_size() == 1
         self._step: Step = CudaGraphStep(self._eager_step) if record else self._eager_step
 
-    def step(self, training: Batch, validation: Batch, lr: float) -> Tensor:
+    def step(self, training: Batch, validation: Batch | None, lr: float) -> Tensor:
         """Update alpha, then w (the release's order).
 
         Args:
             training: batch of L_train, which drives w.
-            validation: batch of L_val, which drives alpha.
+            validation: batch of L_val, which drives alpha; None leaves alpha as it is.
             lr: learning rate of w.
 
         Returns:
             [3], this rank's part of sums over the clips of the whole batch: L_train at the new
-            alpha and the old w, correctly classified training clips, L_val.
+            alpha and the old w, correctly classified training clips, L_val (0 without a batch).
         """
         self._lr.fill_(lr)
-        return self._step(training, validation)
+        return self._step(training) if validation is None else self._step(training, validation)
 
-    def _eager_step(self, training: Batch, validation: Batch) -> Tensor:
-        gradient = self.architecture_gradient(training, validation)
-        for alpha, grad_alpha in zip(self.alphas, gradient.alphas, strict=True):
-            alpha.grad = grad_alpha
-        self.alpha_optimizer.step()
+    def _eager_step(self, training: Batch, validation: Batch | None = None) -> Tensor:
+        validation_loss = torch.zeros_like(self._lr)
+        if validation is not None:
+            gradient = self.architecture_gradient(training, validation)
+            for alpha, grad_alpha in zip(self.alphas, gradient.alphas, strict=True):
+                alpha.grad = grad_alpha
+            self.alpha_optimizer.step()
+            validation_loss = gradient.validation_loss
 
         logits = self._logits(training, None, self.settings.precision)  # [N, classes]
         loss = F.cross_entropy(logits, training.labels) * training.fraction
@@ -102,14 +98,14 @@ class Bilevel:
 
         num_correct = (logits.detach().argmax(1) == training.labels).sum()
         num_clips = training.num_clips
-        return torch.stack(
-            [loss.detach() * num_clips, num_correct, gradient.validation_loss * num_clips]
-        )
+        return torch.stack([loss.detach() * num_clips, num_correct, validation_loss * num_clips])
 
     def architecture_gradient(
         self, training: Batch, validation: Batch, lr: float | Tensor | None = None
     ) -> architect.ArchitectureGradient:
         """Return the gradient of the alphas, of the order and by the method of the settings.
+
+        For the exponentiated update it is the gradient of the operation weights, their softmax.
 
         Args:
             training: batch of L_train.
@@ -117,10 +113,14 @@ class Bilevel:
             lr: learning rate of the virtual step; None uses that of the last `step`.
         """
         settings = self.settings
-        training_loss = partial(self._loss, training)
-        validation_loss = partial(self._loss, validation)
+        alphas, op_weights = self.alphas, None
+        if settings.alpha_update == "exponentiated":
+            alphas = [alpha.detach().softmax(-1).requires_grad_() for alpha in self.alphas]
+            op_weights = dict(zip(self.supernet.alphas, alphas, strict=True))
+        training_loss = partial(self._loss, training, op_weights=op_weights)
+        validation_loss = partial(self._loss, validation, op_weights=op_weights)
         if settings.order == "first":
-            return architect.first_order(validation_loss, self.weights, self.alphas)
+            return architect.first_order(validation_loss, self.weights, alphas)
         virtual_step = architect.VirtualStep(
             lr=self._lr if lr is None else lr, direction=self.weight_optimizer.direction
         )
@@ -129,17 +129,17 @@ class Bilevel:
                 training_loss=training_loss,
                 validation_loss=validation_loss,
                 weights=self.weights,
-                alphas=self.alphas,
+                alphas=alphas,
                 step=virtual_step,
             )
         return architect.second_order(
             training_loss=training_loss,
             validation_loss=validation_loss,
             weights=self.weights,
-            alphas=self.alphas,
+            alphas=alphas,
             step=virtual_step,
             perturbation=settings.perturbation,
-            perturbed_loss=partial(self._loss, training, precision="fp32"),
+            perturbed_loss=partial(training_loss, precision="fp32"),
         )
 
     def _loss(
@@ -147,6 +147,7 @@ class Bilevel:
         batch: Batch,
         weights: Sequence[Tensor] | None = None,
         precision: Precision | None = None,
+        op_weights: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Return this rank's part of the loss of a batch.
 
@@ -154,19 +155,24 @@ class Bilevel:
             batch: the clips.
             weights: None uses the supernet's.
             precision: None uses that of the settings.
+            op_weights: None uses the softmax of the alphas.
         """
-        logits = self._logits(batch, weights, precision or self.settings.precision)
+        logits = self._logits(batch, weights, precision or self.settings.precision, op_weights)
         return F.cross_entropy(logits, batch.labels) * batch.fraction
 
     def _logits(
-        self, batch: Batch, weights: Sequence[Tensor] | None, precision: Precision
+        self,
+        batch: Batch,
+        weights: Sequence[Tensor] | None,
+        precision: Precision,
+        op_weights: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         with devices.autocast(precision, batch.x.device):
             if weights is None:
-                logits: Tensor = self.supernet(batch.x)
+                logits: Tensor = self.supernet(batch.x, op_weights)
             else:
                 named = dict(zip(self.weight_optimizer.names, weights, strict=True))
-                logits = functional_call(self.supernet, named, batch.x)
+                logits = functional_call(self.supernet, named, (batch.x, op_weights))
         return logits.to(self.alphas[0].dtype)  # [N, classes]
 
 
@@ -191,9 +197,8 @@ class CudaGraphStep:
         """The stream of rehearsals and recordings: libraries keep workspaces for each stream."""
         return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
-    def __call__(self, training: Batch, validation: Batch) -> Tensor:
+    def __call__(self, *batches: Batch) -> Tensor:
         """Take one step."""
-        batches = training, validation
         shapes = tuple((batch.x.shape, batch.num_clips) for batch in batches)
         if shapes in self._graphs:
             return self._graphs[shapes].replay(batches)
@@ -211,19 +216,19 @@ class CudaGraphStep:
                 "the step cannot be recorded as a CUDA graph and runs eagerly: "
                 f"{type(error).__name__}: {first_line}"
             )
-        return self(training, validation)
+        return self(*batches)
 
 
 class _CudaGraph:
     """One recorded step and the tensors it reads its batches from."""
 
-    def __init__(self, step: Step, batches: tuple[Batch, Batch], stream: torch.cuda.Stream) -> None:
+    def __init__(self, step: Step, batches: Sequence[Batch], stream: torch.cuda.Stream) -> None:
         self._inputs = [Batch(b.x.clone(), b.labels.clone(), b.num_clips) for b in batches]
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, stream=stream):  # records; computes nothing
-            self._output = step(self._inputs[0], self._inputs[1])
+            self._output = step(*self._inputs)
 
-    def replay(self, batches: tuple[Batch, Batch]) -> Tensor:
+    def replay(self, batches: Sequence[Batch]) -> Tensor:
         """Take the recorded step on batches of the same shapes."""
         for recorded, batch in zip(self._inputs, batches, strict=True):
             recorded.x.copy_(batch.x)
@@ -232,7 +237,7 @@ class _CudaGraph:
         return self._output.clone()
 
 
-def on_side_stream(step: Step, batches: tuple[Batch, Batch], stream: torch.cuda.Stream) -> Tensor:
+def on_side_stream(step: Step, batches: Sequence[Batch], stream: torch.cuda.Stream) -> Tensor:
     """Take a step on a side stream, as CUDA requires of the steps before a recording."""
     main = torch.cuda.current_stream()
     stream.wait_stream(main)

@@ -127,7 +127,7 @@ def _last_epoch(run: Path, search: SearchRun) -> int:
     if search.stop_skips is None:
         return last
     genotypes = {epoch: _genotype(run, search, epoch) for epoch in search.lines}
-    epoch = choose_epoch(genotypes, search.stop_skips)
+    epoch = choose_epoch(genotypes, search.stop_skips, search.weight_epochs)
     if epoch != last:
         note(
             f"using epoch {epoch}, the last with at most {search.stop_skips} skip_connect "

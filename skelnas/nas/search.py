@@ -21,6 +21,7 @@ from skelnas.data.splits import HoldOut, halve, note_missing_clips, split_traini
 from skelnas.engine.choice import EngineChoice
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype, count_skips, count_stable, entropy, from_alphas
+from skelnas.nas.alpha_updates import resolve_alpha_lr
 from skelnas.nas.bilevel import Bilevel
 from skelnas.nas.supernet import Supernet, choose_engine
 from skelnas.primitives import candidates
@@ -119,6 +120,8 @@ def search(
         with setup.cache as cache:
             clips = load_search_clips(cache, settings, setup.device)
         _check_batches(settings, clips)
+        steps_per_epoch = num_batches(len(clips.weight_half), settings.batch_size)
+        settings = resolve_alpha_lr(settings, steps_per_epoch)
         config: dict[str, Any] = {
             "verb": "search",
             "settings": settings.fixed(),
@@ -162,6 +165,8 @@ def _announce(settings: SearchSettings, clips: SearchClips, engine: EngineChoice
         f"{held_out} ({settings.protocol}); {settings.order} order, "
         f"{engine.name} engine on {clips.dataset.device}"
     )
+    if settings.weight_epochs:
+        note(f"w trains alone for the first {settings.weight_epochs} of {settings.epochs} epochs")
     on_cuda = clips.dataset.device.type == "cuda"
     if on_cuda and engine.name == "fused" and engine.why_not_faster:
         note(f"the Triton engine is not used: {engine.why_not_faster}")
@@ -240,8 +245,20 @@ class _Search(TrainLoop):
             return replace(super().read(), cells=self.genotype(), entropy=self._entropy())
         return super().read()
 
+    def mean_metrics(self) -> dict[str, float]:
+        """Return the means over the clips of this epoch so far; L_val only if alpha learns."""
+        metrics = super().mean_metrics()
+        if not self.alpha_learns:
+            del metrics["validation_loss"]
+        return metrics
+
+    @property
+    def alpha_learns(self) -> bool:
+        """Whether this epoch comes after those of ``--weights-first``."""
+        return self.epoch >= self.settings.weight_epochs
+
     def plan_epoch(self) -> Iterator[Item]:
-        """Yield the indices of the two batches of each step: for w and for alpha."""
+        """Yield the indices of the batches of each step: for w and, if it learns, for alpha."""
         if self.epoch == 0 and self.step == 0:
             self._log_alphas()
         training, validation = (
@@ -252,14 +269,17 @@ class _Search(TrainLoop):
             )
             for half, stream in zip(self.halves, (STREAM_TRAIN, STREAM_VALIDATION), strict=True)
         )
+        if not self.alpha_learns:
+            return zip(training, strict=True)
         return zip(training, itertools.cycle(validation), strict=False)
 
     def take_step(self, item: Item) -> tuple[Tensor, int]:
-        """Update alpha and w once."""
-        training, validation = (
+        """Update alpha, if it learns, and w once."""
+        training, *rest = (
             self.dataset.batch(indices, rank_slice=distributed.rank_slice(len(indices)))
             for indices in item
         )
+        validation = rest[0] if rest else None
         sums = self.bilevel.step(training, validation, self.lr(self.steps_done))
         return sums, len(item[0])
 
@@ -269,19 +289,24 @@ class _Search(TrainLoop):
         record.update({f"{cell}_entropy": part for cell, part in self._entropy().items()})
         record["engine"] = choose_engine(self.settings).name
         record["skips"] = count_skips(self.genotypes[-1])
-        record["stable"] = count_stable(self.genotypes)
+        record["stable"] = count_stable(self.alpha_genotypes)
         return f"skips {record['skips']}  stable {record['stable']}"
 
     def stop_reason(self) -> str:
         """Return why ``--stop-skips`` or ``--stop-stable`` ends the search, or ""."""
         max_skips, num_stable = self.settings.stop_skips, self.settings.stop_stable
-        if len(self.genotypes) < 2:  # only the initial ones
+        if len(self.alpha_genotypes) < 2:  # only the initial ones
             return ""
         if max_skips is not None and (skips := count_skips(self.genotypes[-1])) > max_skips:
             return f"the normal cell has {skips} skip_connect, more than --stop-skips {max_skips}"
-        if num_stable is not None and count_stable(self.genotypes) >= num_stable:
+        if num_stable is not None and count_stable(self.alpha_genotypes) >= num_stable:
             return f"the genotype is the same for --stop-stable {num_stable} epochs"
         return ""
+
+    @property
+    def alpha_genotypes(self) -> list[Genotype]:
+        """The genotypes before and after each epoch in which alpha learns."""
+        return self.genotypes[self.settings.weight_epochs :]
 
     def _entropy(self) -> dict[str, float]:
         return {

@@ -42,7 +42,7 @@ def run_facts(history: History) -> Facts:
             facts.append((f"Entropy, {cell}", f"{entropy[0]:.1%} → {entropy[-1]:.1%}"))
         genotypes = list(history.genotypes.values())
         facts.append(("Skips in the normal cell", str(count_skips(genotypes[-1]))))
-        num_stable = count_stable(genotypes)
+        num_stable = count_stable(genotypes[history.weight_epochs :])
         facts.append(("Cells unchanged for", f"{num_stable} epoch{_plural(num_stable)}"))
     return facts
 
@@ -132,13 +132,14 @@ def _confidence(example: Example) -> str:
 def shown_epochs(history: History) -> dict[int, str]:
     """Return the epochs whose cells are shown, with a title for each.
 
-    For a search they are the first, the middle and the last one, and the one that
-    `skelnas derive` takes if that is another.
+    For a search they are the first, the middle and the last one of those in which alphas learn,
+    and the one that `skelnas derive` takes if that is another.
     """
     epochs = list(history.genotypes)
     if not history.alphas:
         return dict.fromkeys(epochs, "")
     derived = history.derived_epoch
+    epochs = epochs[min(history.weight_epochs, len(epochs) - 1) :]
     chosen = sorted({epochs[0], epochs[len(epochs) // 2], epochs[-1], derived})
     titles = {epoch: f"After epoch {epoch}" if epoch else "At the start" for epoch in chosen}
     if derived != epochs[-1]:

@@ -39,6 +39,7 @@ class History:
         alphas: by epoch (0 is the start of the search) and by cell, [edges][operations].
         genotypes: by epoch, the genotype of its alphas. A training has its genotype under 0;
             that of a baseline has none.
+        weight_epochs: number of epochs, from the first, that train the weights only.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class History:
     primitives: list[str]
     alphas: dict[int, dict[str, list[list[float]]]]
     genotypes: dict[int, Genotype]
+    weight_epochs: int = 0
 
     @property
     def verb(self) -> str:
@@ -72,7 +74,7 @@ class History:
     @property
     def derived_epoch(self) -> int:
         """The epoch whose genotype `skelnas derive` takes."""
-        return choose_epoch(self.genotypes, self.settings.get("stop_skips"))
+        return choose_epoch(self.genotypes, self.settings.get("stop_skips"), self.weight_epochs)
 
     @property
     def has_alpha_curves(self) -> bool:
@@ -111,7 +113,16 @@ def read_history(folder: Path) -> History:
     search = read_search(folder, config)
     alphas = _check_alphas(folder / ALPHAS, search)
     genotypes = _derive_genotypes(folder / ALPHAS, alphas, search.primitives)
-    return History(folder, config, epochs, metrics, search.primitives, alphas, genotypes)
+    return History(
+        folder,
+        config,
+        epochs,
+        metrics,
+        search.primitives,
+        alphas,
+        genotypes,
+        search.weight_epochs,
+    )
 
 
 def _read_metrics(path: Path) -> tuple[list[int], dict[str, list[float]]]:

@@ -103,7 +103,7 @@ class TrainLoop(ABC):
 
     def read(self) -> Reading:
         """Return the metrics of this epoch so far; waits for the device."""
-        return Reading({**self._mean_metrics(), "lr": self.lr(self.steps_done - 1)})
+        return Reading({**self.mean_metrics(), "lr": self.lr(self.steps_done - 1)})
 
     def stop_reason(self) -> str:
         """Return why the run ends before its last epoch, or "" if it does not.
@@ -252,7 +252,7 @@ class TrainLoop(ABC):
 
     def _end_epoch(self, seconds: float) -> None:
         self._check_finite()
-        metrics = self._mean_metrics()
+        metrics = self.mean_metrics()
         record = {"epoch": self.epoch + 1, **metrics, "lr": self.lr(self.steps_done - 1)}
         self.epoch, self.step = self.epoch + 1, 0
         self._sums.zero_()
@@ -264,14 +264,14 @@ class TrainLoop(ABC):
         text = "  ".join(f"{name} {format_metric(name, value)}" for name, value in metrics.items())
         note(f"epoch {self.epoch}/{self.epochs}  {text}  {more}  {seconds:.1f} s")
 
-    def _mean_metrics(self) -> dict[str, float]:
+    def mean_metrics(self) -> dict[str, float]:
         """Return the means over the clips of this epoch so far."""
         means = (self._sums / max(self._count, 1)).tolist()
         return dict(zip(self.metrics, means, strict=True))
 
     def _check_finite(self) -> None:
         """Check that the run has not diverged; such a state is never saved."""
-        metrics = self._mean_metrics()
+        metrics = self.mean_metrics()
         if not all(map(math.isfinite, metrics.values())):
             text = ", ".join(f"{name} {value}" for name, value in metrics.items())
             raise Diverged(

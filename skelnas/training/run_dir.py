@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
 from skelnas._version import __version__
+from skelnas.config import count_weight_epochs
 from skelnas.errors import InputError, SkelnasError, UsageError, shown
 from skelnas.runtime import files
 from skelnas.runtime.files import atomic_write, to_json, versions
@@ -23,7 +24,7 @@ REPEATS = "repeats.json"
 LOCK = ".lock"
 TENSORBOARD = "tensorboard"
 
-COMPARED_FIRST = ("verb", "settings", "recipe")
+COMPARED_FIRST = ("verb", "settings", "recipe", "epochs", "batch_size", "weights_first")
 """Where two configurations differ in these, the other differences follow from them."""
 
 
@@ -308,11 +309,13 @@ class SearchRun:
     Attributes:
         primitives: ids of the candidate operations.
         stop_skips: ``--stop-skips``, or None.
+        weight_epochs: number of epochs, from the first, that train the weights only.
         lines: of ``alphas.jsonl``, by epoch.
     """
 
     primitives: list[str]
     stop_skips: int | None
+    weight_epochs: int
     lines: dict[int, dict[str, Any]]
 
 
@@ -332,6 +335,7 @@ def read_search(folder: Path, config: dict[str, Any]) -> SearchRun:
     stop_skips = settings.get("stop_skips") if isinstance(settings, dict) else ""
     if stop_skips is not None and (isinstance(stop_skips, bool) or not isinstance(stop_skips, int)):
         raise InputError(f"{folder / CONFIG}: expected settings with a number stop_skips or null")
+    weight_epochs = _count_weight_epochs(folder / CONFIG, settings)
     path = folder / ALPHAS
     lines = {line["epoch"]: line for line in _read_lines_if_any(path)}
     if not lines and _read_lines_if_any(folder / METRICS):
@@ -339,7 +343,16 @@ def read_search(folder: Path, config: dict[str, Any]) -> SearchRun:
             f"{path}: is missing or empty, though epochs were done",
             hint="restore it; --select perturbation derives from the checkpoint, without it",
         )
-    return SearchRun(primitives, stop_skips, dict(sorted(lines.items())))
+    return SearchRun(primitives, stop_skips, weight_epochs, dict(sorted(lines.items())))
+
+
+def _count_weight_epochs(path: Path, settings: Any) -> int:
+    if "weights_first" not in settings:
+        return 0
+    try:
+        return count_weight_epochs(settings["weights_first"], settings["epochs"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise InputError(f"{path}: expected settings with numbers weights_first, epochs") from None
 
 
 def _read_lines_if_any(path: Path) -> list[dict[str, Any]]:
