@@ -181,6 +181,13 @@ class TestCudaGraphStep:
         assert recorded == [2, 3]
         assert len(steps) == 2 * (NUM_WARMUP_STEPS + 2)
 
+    def test_steps_without_alphas_are_recorded_apart(self, no_cuda: None) -> None:
+        work = CudaGraphStep(lambda *batches: torch.tensor(len(batches)))
+        for number in range(NUM_WARMUP_STEPS + 2):
+            assert work(batch(number)) == 1
+        for number in range(NUM_WARMUP_STEPS + 2):
+            assert work(batch(number), batch(9)) == 2
+
     def test_rehearsals_and_recording_take_one_stream(
         self, no_cuda: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -241,8 +248,9 @@ class TestCudaGraphStep:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("update", ["adam", "exponentiated"])
 @pytest.mark.parametrize("order", ["first", "second"])
-def test_replayed_steps_equal_eager_steps(order: str) -> None:
+def test_replayed_steps_equal_eager_steps(order: str, update: str) -> None:
     """In float64, since some sums of a GPU have no fixed order and Adam amplifies rounding."""
 
     def exact(number: int) -> Batch:
@@ -251,7 +259,10 @@ def test_replayed_steps_equal_eager_steps(order: str) -> None:
 
     ends = []
     for record in (True, False):
-        search = searching("cuda", torch.float64, order=order, cuda_graphs=record)
+        changes = {"order": order, "alpha_update": update, "cuda_graphs": record}
+        search = searching("cuda", torch.float64, **changes)
+        for step in range(3 * NUM_WARMUP_STEPS):  # of the weights alone
+            search.step(exact(step), None, 0.1)
         for step in range(3 * NUM_WARMUP_STEPS):
             sums = search.step(exact(step), exact(100 - step), 0.1)
         ends.append((search.weights.values, *search.alphas, sums))

@@ -38,6 +38,10 @@ from skelnas.training.train import train
 CPU: Any = {"device": "cpu", "threads": 1}
 CELLS: Any = {"layers": 1, "nodes": 1, "engine": "reference"}
 SEARCH = SearchSettings(frames=6, channels=2, epochs=4, batch_size=7, **CELLS, **CPU)
+DECIDING = SearchSettings.model_validate(
+    {**SEARCH.model_dump(), "alpha_update": "exponentiated", "alpha_lr": 1.0}
+    | {"alpha_weight_decay": 0, "weights_first": 0.5, "epochs": 2}
+)
 AUGMENT: Any = {"rotate": 20, "crop": 0.5, "jitter": 0.01, "drop_path": 0.4}
 LEVERS: Any = {"warmup": 0.25, "nesterov": True, "label_smoothing": 0.1, "ema": 0.9}
 SMALL: Any = {"frames": 6, "layers": 3, "channels": 2, "epochs": 2, "batch_size": 9}
@@ -177,6 +181,7 @@ def numbers(folder: Path) -> None:
 def verbs(cache: Path, folder: Path) -> None:
     """Search, train and evaluate in `folder`; print the evaluation."""
     search(cache, folder / "run", SEARCH)
+    search(cache, folder / "deciding", DECIDING)
     stop_and_resume(cache, folder / "stopped")
     with pytest.raises(SkelnasError, match="disagree at the start: rank 1 holds other"):
         search(cache, folder / "apart", SEARCH.model_copy(update={"seed": int(os.environ["RANK"])}))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from rank_steps import EVALUATE, HALVES, SEARCH, TRAIN, all_steps, search_step
+from rank_steps import DECIDING, EVALUATE, HALVES, SEARCH, TRAIN, all_steps, search_step
 from ranks import HERE, environment, finish, start
 from safetensors.torch import load_file
 from test_search import assert_same, outcome
@@ -111,11 +111,13 @@ def test_communication_between_ranks(pair: Pair) -> None:
     assert message == "the ranks disagree in epoch 3: rank 1 holds other numbers than rank 0"
 
 
+@pytest.mark.parametrize(("name", "settings"), [("run", SEARCH), ("deciding", DECIDING)])
 def test_a_search_on_two_ranks_equals_one_process(
-    tiny_cache: Path, pair: Pair, tmp_path: Path
+    tiny_cache: Path, pair: Pair, tmp_path: Path, name: str, settings: SearchSettings
 ) -> None:
-    search(tiny_cache, tmp_path / "run", SEARCH)
-    assert_close(outcome(pair.folder / "run"), outcome(tmp_path / "run"))
+    """By default, and with weights first and exponentiated gradients."""
+    search(tiny_cache, tmp_path / name, settings)
+    assert_close(outcome(pair.folder / name), outcome(tmp_path / name))
 
 
 def test_a_training_on_two_ranks_equals_one_process(
