@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # the names of _EXPORTS, spelt out for type checkers; a test 
     from skelnas.evaluation.predict import predict_stream as predict_stream
     from skelnas.genotype import Genotype as Genotype
     from skelnas.nas.derive import derive as derive
+    from skelnas.nas.predictor_search import predictor_search as predictor_search
     from skelnas.nas.search import search as search
     from skelnas.reporting.report import report as report
     from skelnas.training.saved_model import Model as Model
@@ -48,6 +49,7 @@ _EXPORTS = {
     "skelnas.evaluation.predict": ("Prediction", "Window", "predict", "predict_stream"),
     "skelnas.genotype": ("Genotype",),
     "skelnas.nas.derive": ("derive",),
+    "skelnas.nas.predictor_search": ("predictor_search",),
     "skelnas.nas.search": ("search",),
     "skelnas.reporting.report": ("report",),
     "skelnas.training.saved_model": ("Model", "load_model"),

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from skelnas.cli.options import Json, with_settings
 from skelnas.config import SearchSettings
+from skelnas.errors import UsageError
 from skelnas.runtime import console
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ def doctor(
     """
     from skelnas.doctor import Workload, diagnose
 
+    if settings.method != "gradient":
+        raise UsageError(
+            "doctor estimates searches by gradient only",
+            hint="leave out --method; a search by trainings shows the time that is left",
+        )
     diagnosis = diagnose(settings, Workload(cache, joints, classes, clips), quick=quick)
     if as_json:
         console.result(json.dumps(diagnosis.to_dict(), indent=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -13,18 +14,17 @@ from skelnas.cli.options import (
     CacheArgument,
     DryRun,
     Force,
+    Json,
     Resume,
     TensorBoard,
     has_ranks,
     with_settings,
 )
-from skelnas.cli.tables import print_repeats
+from skelnas.cli.tables import print_genotypes, print_repeats
 from skelnas.config import (
     SHORT_EPOCHS,
-    ClipSettings,
     SearchSettings,
     TrainSettings,
-    WorkSettings,
 )
 from skelnas.errors import UsageError
 from skelnas.runtime import console
@@ -32,10 +32,10 @@ from skelnas.runtime import console
 SET_BY_SEARCH = frozenset(
     {"seed", "protocol", "hold_out", "resume", "force", "tensorboard", "dry_run"}
 )
-"""Options of `skelnas train` that the trainings of ``--repeats`` take from the search."""
+"""Options of `skelnas train` that the trainings of a search take from it."""
 
 SET_PER_TRAINING = frozenset({"genotype", "model", "out"})
-"""Options of `skelnas train` that differ between the trainings of ``--repeats``."""
+"""Options of `skelnas train` that differ between the trainings of a search."""
 
 
 @with_settings(SearchSettings)
@@ -51,8 +51,9 @@ def search(
     ] = None,
     train_config: Annotated[
         Path | None,
-        typer.Option(help="TOML file with training settings of --repeats."),
+        typer.Option(help="TOML file with settings of the trainings."),
     ] = None,
+    json_output: Json = False,
     dry_run: DryRun = False,
     *,
     settings: SearchSettings,
@@ -61,6 +62,26 @@ def search(
 
     Example: skelnas search ntu60.h5 --protocol xsub --out runs/xsub
     """
+    if settings.method == "predict":
+        if repeats is not None or tensorboard:
+            raise UsageError(
+                f"{'--tensorboard' if tensorboard else '--repeats'} is for --method gradient",
+                hint="leave it out",
+            )
+        training = _training_settings(settings, train_config)
+        _predict(
+            cache,
+            out,
+            settings,
+            training,
+            resume=resume,
+            force=force,
+            dry_run=dry_run,
+            json_output=json_output,
+        )
+        return
+    if json_output:
+        raise UsageError("--json is for --method predict", hint="`skelnas derive` prints JSON")
     options = {"resume": resume, "force": force, "tensorboard": tensorboard}
     if repeats is not None:
         if has_ranks():
@@ -72,13 +93,44 @@ def search(
         _repeat(cache, out, settings, training, repeats, dry_run=dry_run, **options)
         return
     if train_config is not None:
-        raise UsageError("--train-config needs --repeats")
+        raise UsageError("--train-config needs --repeats or --method predict")
     if dry_run:
         console.result(settings.model_dump_json(indent=2))
         return
     from skelnas.nas.search import search as run
 
     run(cache, out, settings, **options)
+    console.note(f"done: `skelnas derive {out}` prints the genotype")
+
+
+def _predict(
+    cache: Path,
+    out: Path,
+    settings: SearchSettings,
+    training: TrainSettings,
+    *,
+    resume: bool,
+    force: bool,
+    dry_run: bool,
+    json_output: bool,
+) -> None:
+    """Search by short trainings and print the front."""
+    if has_ranks():
+        raise UsageError(
+            "--method predict is not divided among ranks",
+            hint="without torchrun, --jobs N trains N genotypes at a time, on all GPUs",
+        )
+    if dry_run:
+        both = {"search": settings.of_predict(), "train": training.model_dump()}
+        console.result(json.dumps(both, indent=2))
+        return
+    from skelnas.nas.predictor_search import predictor_search
+
+    table = predictor_search(cache, out, settings, training, resume=resume, force=force)
+    if json_output:
+        console.result(json.dumps(asdict(table), indent=2))
+    else:
+        print_genotypes(table)
     console.note(f"done: `skelnas derive {out}` prints the genotype")
 
 
@@ -116,16 +168,16 @@ def _repeat(
 
 
 def _training_settings(search: SearchSettings, path: Path | None) -> TrainSettings:
-    """Return the settings of the trainings of ``--repeats``, from the search and a TOML file."""
-    shared = {*ClipSettings.model_fields, *WorkSettings.model_fields}
-    values = {**search.model_dump(include=shared), "epochs": SHORT_EPOCHS}
+    """Return the settings of the trainings of a search, from its own and a TOML file."""
+    values = {"epochs": SHORT_EPOCHS, **search.of_trainings()}
     if path is None:
         return make_settings(TrainSettings, values)
-    excluded = SET_BY_SEARCH | SET_PER_TRAINING
+    of_search = {*SET_BY_SEARCH, *(search.of_trainings() if search.method == "predict" else ())}
+    excluded = of_search | SET_PER_TRAINING
     from_file = read_settings(path, "train", {*TrainSettings.model_fields, *excluded})
     for name in sorted(excluded & from_file.keys()):
         option = name.replace("_", "-")
-        if name in SET_BY_SEARCH:
+        if name in of_search:
             raise UsageError(
                 f"{path}: {option} is taken from the search",
                 hint="leave it out here, and give it to `skelnas search`",

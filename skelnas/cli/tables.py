@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from skelnas.runtime import console
 if TYPE_CHECKING:
     from skelnas.evaluation.evaluate import Evaluation
     from skelnas.evaluation.scores import Comparison, Scores
+    from skelnas.training.genotype_table import GenotypeTable
 
 
 def print_evaluation(result: Evaluation) -> None:
@@ -87,6 +89,22 @@ def _costs_at_input_size(result: Evaluation) -> list[tuple[str, str]]:
         return []
     size, counts = result.at_size
     return [(f"MACs at {size}", f"{counts.macs:,}"), (f"FLOPs at {size}", f"{counts.flops:,}")]
+
+
+def print_genotypes(table: GenotypeTable) -> None:
+    """Print the front of a search by trainings, and the genotype that it chose."""
+    front = Table("parameters", "MACs", "predicted loss", title="lowest predicted losses")
+    for one in table.front:
+        front.add_row(f"{one.parameters:,}", f"{one.macs:,}", f"{one.loss:.3f}")
+    console.out.print(front)
+    chosen = table.genotypes[table.chosen]
+    random = [mean for one in table.genotypes if not one.round and (mean := one.mean_loss)]
+    console.result(
+        f"chosen: genotype {table.chosen}, {chosen.parameters:,} parameters, estimated loss "
+        f"{table.estimates[table.chosen]:.3f} ± {table.deviation:.3f}"
+    )
+    if random:
+        console.result(f"random genotypes: mean loss {statistics.fmean(random):.3f}")
 
 
 def print_repeats(document: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from skelnas.config.machine import (
     Store,
     WorkSettings,
 )
+from skelnas.config.method import Method, MethodSettings
 from skelnas.config.search import Engine, Hessian, Order, SearchSettings, count_weight_epochs
 from skelnas.config.settings import Settings
 from skelnas.config.train import RECIPES, SHORT_EPOCHS, BaselineName, TrainSettings
@@ -31,6 +32,8 @@ __all__ = [
     "EvaluateSettings",
     "ExportFormat",
     "Hessian",
+    "Method",
+    "MethodSettings",
     "Order",
     "Precision",
     "PredictSettings",

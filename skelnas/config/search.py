@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Literal
 
 from pydantic import (
@@ -16,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from skelnas.config.clips import ClipSettings
 from skelnas.config.machine import BatchSettings, WorkSettings
+from skelnas.config.method import PREDICT, MethodSettings
 from skelnas.primitives import SPACES, candidates
 
 Order = Literal["first", "second"]
@@ -38,18 +40,30 @@ def _expect_second_order(info: ValidationInfo) -> None:
         raise PydanticCustomError("order", "--order second: first order has no mixed term")
 
 
-class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
+OF_BOTH_METHODS = frozenset(
+    {"protocol", "seed", "space", "nodes", "layers", "channels", "epochs", "batch_size"}
+)
+"""Settings of a search that do not depend on its method; the others are those of a gradient."""
+
+
+class SearchSettings(MethodSettings, ClipSettings, WorkSettings, BatchSettings):
     """Settings of `skelnas search`."""
 
     group = "Search"
     everyday = frozenset(
         {
+            *("method", "genotypes", "jobs"),
             *("protocol", "seed", "space", "order", "hold_out", "layers", "channels", "epochs"),
             *("batch_size", "lr", "alpha_lr", "frames", "align", "streams", "device", "precision"),
         }
     )
-    changeable = frozenset({"engine", "cuda_graphs", "checkpoint_cells", "rank_timeout"})
-    added = frozenset({"alpha_update", "weights_first"})
+    changeable = MethodSettings.changeable | {
+        "engine",
+        "cuda_graphs",
+        "checkpoint_cells",
+        "rank_timeout",
+    }
+    added = MethodSettings.added | {"alpha_update", "weights_first"}
 
     protocol: str = Field("", description="Protocol to search on (xsub or the only one).")
     seed: int = Field(0, ge=0, description="Seed of all random numbers.")
@@ -178,6 +192,40 @@ class SearchSettings(ClipSettings, WorkSettings, BatchSettings):
                 expected = "0 where there is one epoch"
             raise PydanticCustomError("weights_first", "{expected}", {"expected": expected})
         return value
+
+    @classmethod
+    def of_gradient(cls) -> set[str]:
+        """Return the names of the settings that other methods do not have."""
+        return {*inspect.get_annotations(cls)} & cls.model_fields.keys() - OF_BOTH_METHODS
+
+    def of_predict(self) -> dict[str, Any]:
+        """Return all settings that ``--method predict`` has."""
+        names = self.__class__.model_fields.keys() - self.of_gradient()
+        return {name: getattr(self, name) for name in sorted(names)}
+
+    def of_trainings(self) -> dict[str, Any]:
+        """Return the settings that the trainings of a search take from it."""
+        names = {*ClipSettings.model_fields, *WorkSettings.model_fields}
+        if self.method == "predict":
+            names |= {"layers", "channels", "epochs", "batch_size"}
+        return self.model_dump(include=names)
+
+    def fixed(self) -> dict[str, Any]:
+        """Return the settings of the method that a resumed run may not change."""
+        if self.method == "gradient":
+            return super().fixed()
+        return {k: v for k, v in self.of_predict().items() if k not in self.changeable}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_method(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {**PREDICT, **values} if values.get("method") == "predict" else values
+
+    @field_validator("*")
+    @classmethod
+    def _expect_gradient(cls, value: object, info: ValidationInfo) -> object:
+        is_of_gradient = info.field_name in cls.of_gradient()
+        return cls._expect_method("gradient", value, info) if is_of_gradient else value
 
     @field_validator("hessian")
     @classmethod

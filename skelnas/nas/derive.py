@@ -11,6 +11,7 @@ from skelnas.config import Device
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype, choose_cell, choose_epoch, from_alphas, from_dict
 from skelnas.runtime.console import note
+from skelnas.training.genotype_table import is_by_trainings, read_table
 from skelnas.training.run_dir import ALPHAS, CONFIG, REPEATS, SearchRun, read_config, read_search
 
 
@@ -62,6 +63,13 @@ def derive(
                 hint=f"to derive with other options, give one of the searches: {run / 'seed-...'}",
             )
         return _picked(run / REPEATS)
+    if is_by_trainings(config):
+        if (epoch, keep, max_skip, perturbation) != (None, 2, None, None):
+            raise UsageError(
+                f"{run}: was searched with --method predict, so it has neither alphas nor supernet",
+                hint="leave out --epoch, --keep, --max-skip and --select",
+            )
+        return read_table(run).choice()
     if config.get("verb") != "search":
         raise InputError(
             f"{run}: not a search: its {CONFIG} was written by {config.get('verb')!r}",

@@ -1,4 +1,4 @@
-"""Which genotypes a search by trainings trains next, and which one it chooses at the end."""
+"""Which genotypes a search by trainings trains next, and what it knows in the end."""
 
 from __future__ import annotations
 
@@ -108,52 +108,40 @@ def identify(genotype: Genotype) -> Hashable:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The genotype that a search chooses, and on what grounds.
+class Findings:
+    """What is known of genotypes after some were trained.
 
     Attributes:
-        genotype: with the highest estimated score.
-        score: its estimated score.
-        index: its number among the trained genotypes; None if it was not trained.
-        predictor: fitted to all trained genotypes.
-        estimates: of all trained genotypes.
+        genotypes: those that were trained.
+        predictor: fitted to all of them.
+        estimates: of their scores.
+        noise: the variance of the mean score of one.
     """
 
-    genotype: Genotype
-    score: float
-    index: int | None
+    genotypes: Sequence[Genotype]
     predictor: Predictor
     estimates: Estimates
+    noise: float
+
+    def best_trained(
+        self, is_allowed: Callable[[Genotype], bool] = lambda _: True
+    ) -> tuple[int, float] | None:
+        """Return number and estimate of the best that is allowed; None if none is."""
+        values = self.estimates.values.tolist()
+        allowed = [n for n, genotype in enumerate(self.genotypes) if is_allowed(genotype)]
+        number = max(allowed, key=values.__getitem__, default=None)
+        return None if number is None else (number, values[number])
 
 
-def choose(
-    space: EdgeSpace,
-    genotypes: Sequence[Genotype],
-    scores: Array,
-    maximise: Callable[[Mapping[str, Scores]], Genotype],
-    is_allowed: Callable[[Genotype], bool] = lambda _: True,
-) -> Choice:
-    """Choose among the trained genotypes and the one that is predicted to be the best of all.
+def learn(space: EdgeSpace, genotypes: Sequence[Genotype], scores: Array) -> Findings:
+    """Learn from genotypes that were trained.
 
     Args:
         space: of the genotypes.
-        genotypes: those that were trained, two or more.
+        genotypes: two or more.
         scores: [genotypes, folds].
-        maximise: see `Proposals`.
-        is_allowed: whether a genotype is within the budget.
     """
     scores = tame(scores)
-    means = scores.mean(axis=1)
+    means, noise = scores.mean(axis=1), noise_variance(scores)
     predictor = fit(space, space.features(genotypes), means)
-    estimates = estimate(means, predictor.left_out, noise_variance(scores))
-    best = maximise(predictor.edge_scores())
-    unknown: tuple[float, Genotype, int | None]
-    unknown = (float(predictor.predict([best])[0]), best, None)
-    measured = {
-        identify(genotype): (float(value), genotype, index)
-        for index, (genotype, value) in enumerate(zip(genotypes, estimates.values, strict=True))
-        if is_allowed(genotype)
-    }
-    candidates = {identify(best): unknown, **measured}
-    score, genotype, index = max(candidates.values(), key=lambda candidate: candidate[0])
-    return Choice(genotype, score, index, predictor, estimates)
+    return Findings(genotypes, predictor, estimate(means, predictor.left_out, noise), noise)

@@ -113,6 +113,11 @@ def search(
         DeviceError: the device is missing or out of memory.
         Interrupted: stopped by a signal; the run can be resumed.
     """
+    if settings.method != "gradient":
+        raise UsageError(
+            "search descends a gradient; --method predict is skelnas.predictor_search",
+            hint="call that function, or `skelnas search`, which knows both",
+        )
     events = EventWriter(out, candidates(settings.space)) if tensorboard else None
     with open_setup(cache_path, out, settings, resume=resume, force=force, mirror=events) as setup:
         settings = setup.settings

@@ -21,6 +21,8 @@ ALPHAS = "alphas.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
 REPEATS = "repeats.json"
+TABLE = "genotypes.json"
+CHOSEN = "genotype.json"
 LOCK = ".lock"
 TENSORBOARD = "tensorboard"
 
@@ -192,6 +194,9 @@ def _delete_run(folder: Path) -> None:
     for events in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
         events.unlink()
     # In an order in which what a kill leaves is never resumed as if it were whole.
+    if (folder / TABLE).exists():  # otherwise the genotype is a user's
+        (folder / CHOSEN).unlink(missing_ok=True)
+        (folder / TABLE).unlink()
     for name in (CHECKPOINT, MODEL, METRICS, ALPHAS, REPEATS, CONFIG):
         (folder / name).unlink(missing_ok=True)
 
