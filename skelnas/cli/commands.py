@@ -12,6 +12,7 @@ from skelnas.cli.help import Command
 
 SUMMARIES = {
     "prepare": "Convert raw recordings to a skeleton cache (HDF5).",
+    "layouts": "List skeletons that have a name, or show the joints and bones of one.",
     "inspect": "Show what a cache contains, verify it, or draw a clip.",
     "search": "Search for the two cells; writes a run folder.",
     "derive": "Print the genotype of a search as JSON.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -130,8 +131,14 @@ def prepare_manifest(
     out: OutArgument,
     joints: Annotated[
         Path | None,
-        typer.Option(help="JSON or TOML with joints, bones and channels."),
+        typer.Option(help="Name (skelnas layouts), or JSON or TOML file."),
     ] = None,
+    channels: Annotated[
+        str, typer.Option(help="Numbers of a joint in arrays, such as x,y,score.")
+    ] = "",
+    picture: Annotated[
+        str, typer.Option(help="Width x height to divide by, such as 1920x1080.")
+    ] = "",
     persons: Annotated[
         int, typer.Option(min=1, max=16, help="Maximum number of persons per clip.")
     ] = 1,
@@ -146,13 +153,16 @@ def prepare_manifest(
 ) -> None:
     """Your recordings: a CSV of .npy, .npz, .json or .csv clips.
 
-    Example: skelnas prepare manifest clips.csv own.h5 --joints joints.json --test-subjects 3,5
+    Example: skelnas prepare manifest clips.csv own.h5 --joints coco17 --test-subjects 3,5
     """
+    from skelnas.data.readers.channels import parse_option
     from skelnas.data.readers.manifest import Manifest
 
     source = Manifest(
         table,
         joints=joints,
+        channels=parse_option(channels),
+        picture=parse_picture(picture),
         persons=persons,
         test_subjects=parse_numbers(test_subjects, "--test-subjects"),
         test_cameras=parse_numbers(test_cameras, "--test-cameras"),
@@ -178,6 +188,16 @@ def prepare_synthetic(
     from skelnas.data.readers.synthetic import Synthetic
 
     run_prepare(Synthetic(clips, seed=seed), out, options)
+
+
+def parse_picture(text: str) -> tuple[float, float] | None:
+    """Parse a width and a height in pixels."""
+    if not text:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,5}x[1-9]\d{0,5}", text, re.ASCII):
+        raise UsageError(f"--picture {text}: expected width x height such as 1920x1080")
+    width, height = text.split("x")
+    return float(width), float(height)
 
 
 def parse_numbers(text: str, option: str) -> tuple[int, ...]:

@@ -50,6 +50,7 @@ class PredictSettings(DeviceSettings):
 
     group = "Prediction"
 
+    channels: str = Field("", description="Numbers of a joint in arrays, such as x,y,score.")
     top: int = Field(5, ge=1, description="Classes to print, most probable first.")
     batch_size: int = Field(64, ge=1, description="Recordings per batch; only affects rounding.")
     window: int = Field(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.readers.base import Layout, channel_name, fold_name, num_coordinates
-from skelnas.data.readers.clip_files import find_order
+from skelnas.data.readers.clip_files import find_joint_order, find_order
 from skelnas.data.readers.unlabelled import Origin
 
 OTHER_KEYS = frozenset({"test_subjects", "test_cameras", "seed", "keep_missing", "channels"})
@@ -134,8 +134,11 @@ def _match_names(
     kind: str, found: tuple[str, ...], expected: tuple[str, ...]
 ) -> tuple[list[int], str | None]:
     """Return the index in `found` of each expected name, and what does not match."""
-    fold = channel_name if kind == "channels" else fold_name
-    if (order := find_order(found, expected, fold)) is not None:
+    if kind == "channels":
+        fold, order = channel_name, find_order(found, expected, channel_name)
+    else:
+        fold, order = fold_name, find_joint_order(found, expected)
+    if order is not None:
         return order, None
     folded = [set(map(fold, names)) for names in (found, expected)]
     extra = [name for name in found if fold(name) not in folded[1]]

@@ -68,6 +68,17 @@ def find_mirrored_joints(joints: Sequence[str]) -> list[int]:
     return mirrored
 
 
+def standard_name(joint: str) -> str:
+    """Return a form that usual spellings of a joint share: left_wrist, WRIST_LEFT, LWrist, l-wrist.
+
+    Names without a certain side keep their words, in lower case.
+    """
+    for sided, is_certain in _read(joint).items():
+        if is_certain:
+            return f"{''.join(word for word in sided.words if word)} {sided.side}"
+    return "".join(split_words(joint))
+
+
 def split_words(name: str) -> list[str]:
     """Split a name into its words, in lower case."""
     return [word.lower() for word in _WORD.findall(name)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from skelnas.data.cache import Clips
 from skelnas.data.dataset import Dataset
 from skelnas.data.matching import compare_sizes, find_person_size
 from skelnas.data.readers.base import Recording
+from skelnas.data.readers.channels import parse_option
 from skelnas.data.readers.clip_files import parse_frame, to_poses
 from skelnas.data.readers.unlabelled import NO_LABEL, Origin, read_unlabelled
 from skelnas.errors import InputError
@@ -136,7 +137,15 @@ def predict_stream(
         if not line.strip("\ufeff \t\r\n"):
             continue
         where = f"{STDIN}, line {line_number}"
-        frames.append(parse_frame(line, where, origin.layout, origin.max_persons, origin.channels))
+        frame = parse_frame(
+            line,
+            where,
+            origin.layout,
+            origin.max_persons,
+            origin.channels,
+            are_channels_given=bool(origin.given_channels),
+        )
+        frames.append(frame)
         number += 1
         if number >= size and (number - size) % settings.stride == 0:
             yield predictor.score_window(frames, number)
@@ -180,7 +189,8 @@ class _Predictor:
     """A model on a device, and the dataset that makes batches for it."""
 
     def __init__(self, model: Model, settings: PredictSettings) -> None:
-        self.origin = model.card.find_origin()
+        channels = parse_option(settings.channels)
+        self.origin = replace(model.card.find_origin(), given_channels=channels)
         self._model = model
         self._device = devices.choose(settings)
         self._precision = devices.resolve_precision(settings, self._device).precision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from skelnas.data.sides import find_mirrored_joints
+from skelnas.data.sides import find_mirrored_joints, standard_name
 from skelnas.errors import InputError
 
 MEDIAPIPE = (
@@ -28,6 +28,11 @@ PAIRS = {
     "others": ("leftWrist", "rightWrist", "right-eye", "left-eye", "knee.l", "knee.r"),
     "joined": ("lefthip", "righthip", "SHOULDERLEFT", "SHOULDERRIGHT", "lelbow", "relbow"),
     "case": ("Left_hand", "right_Hand"),
+    "spellings": (
+        *("LEFT_SHOULDER", "RIGHT_SHOULDER", "ELBOW_LEFT", "ELBOW_RIGHT", "LWrist", "RWrist"),
+        *("leftHip", "rightHip", "l_knee", "r_knee", "foot_left_tip", "foot_right_tip"),
+        *("L Eye", "R Eye", "ear-L", "ear-R", "Toe.Left", "Toe.Right", "l.heel", "r.heel"),
+    ),
 }
 SIDELESS = {
     *("NOSE", "nose", "Nose", "MidHip", "Pelvis", "Torso", "Chest", "SpineBase", "Hip", "Thorax"),
@@ -64,3 +69,22 @@ def test_joints_without_a_counterpart_are_named(joints: str, unpaired: str) -> N
 def test_names_without_sides_are_refused(joints: str) -> None:
     with pytest.raises(InputError, match="no joint is left or right"):
         find_mirrored_joints(joints.split())
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        "left_wrist LEFT_WRIST WRIST_LEFT wrist_left LWrist leftWrist l_wrist wrist.L lwrist",
+        "right_big_toe RBigToe big_toe_right BIG_TOE_R r-big-toe bigToeRight",
+        "hand_left_tip HandTipLeft left_hand_tip HAND_TIP_LEFT",
+        "spine_base SpineBase SPINE_BASE spine-base",
+        "head Head HEAD",
+    ],
+)
+def test_spellings_of_a_joint_have_one_standard_name(spellings: str) -> None:
+    assert len(set(map(standard_name, spellings.split()))) == 1
+
+
+def test_different_joints_have_different_standard_names() -> None:
+    for joints in PAIRS.values():
+        assert len(set(map(standard_name, joints))) == len(joints)

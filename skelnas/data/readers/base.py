@@ -41,7 +41,10 @@ CHANNEL_ORDER = ("x", "y", "z", "score")
 """The order in which the numbers of a joint are stored."""
 
 SCORE_NAMES = frozenset(
-    ("score", "confidence", "conf", "c", "s", "visibility", "vis", "v", "likelihood", "probability")
+    (
+        *("score", "confidence", "conf", "c", "s", "likelihood", "probability"),
+        *("visibility", "visible", "vis", "v"),
+    )
 )
 """Names of the channel that says how certain a joint is; 0 means that it was not found."""
 

@@ -24,6 +24,7 @@ from skelnas.data.readers.base import (
     channel_name,
     fold_name,
 )
+from skelnas.data.readers.channels import find_contradiction
 from skelnas.data.readers.clip_tables import ClipArray, read_clip_table
 from skelnas.data.readers.files import (
     MAX_BYTES,
@@ -34,6 +35,7 @@ from skelnas.data.readers.files import (
     read_json,
 )
 from skelnas.data.readers.npy import read_npy
+from skelnas.data.sides import standard_name
 from skelnas.errors import InputError, shown
 
 ENDINGS = (".npy", ".npz", ".json", ".csv")
@@ -53,6 +55,7 @@ def read_poses(
     picture: Picture = None,
     channels: tuple[str, ...] = (),
     *,
+    are_channels_given: bool = False,
     joints_note: str = "",
     persons_note: str = "",
 ) -> Poses:
@@ -64,6 +67,7 @@ def read_poses(
         max_persons: maximum number of persons.
         picture: see `Picture`.
         channels: those of a file without names, in its order; by default the layout's.
+        are_channels_given: whether the user named them, so that they are not doubted.
         joints_note, persons_note: ends of the messages about a wrong number of joints or persons;
             say where the expected number comes from.
 
@@ -73,7 +77,7 @@ def read_poses(
     clip = read_clip(path, len(layout.joints))
     poses, joints = clip.poses, clip.joints
     if joints:
-        order = find_order(joints, layout.joints, fold_name)
+        order = find_joint_order(joints, layout.joints)
         if order is None:
             raise InputError(
                 f"{path}: expected the joints {_shorten(layout.joints)}, found {_shorten(joints)}"
@@ -91,9 +95,25 @@ def read_poses(
             f"{path}: {persons} persons in {frames} frames, expected 1 to {max_persons} "
             f"persons and a frame{persons_note}"
         )
+    if not clip.channels and not are_channels_given:
+        _check_channels(poses, channels or layout.channels, str(path))
     poses = poses[..., order]
     _check_size(poses, str(path))
     return to_poses(poses, layout.channels, picture)
+
+
+def _check_channels(numbers: NDArray[np.float64], channels: tuple[str, ...], where: str) -> None:
+    """Raise InputError if numbers [..., C] without names are unlike their channels."""
+    if reason := find_contradiction(numbers, channels):
+        raise InputError(
+            f"{where}: {reason}", hint=f"if it is, give --channels {','.join(channels)}"
+        )
+
+
+def find_joint_order(found: tuple[str, ...], expected: tuple[str, ...]) -> list[int] | None:
+    """Return the index of each expected joint among those found, in any usual spelling."""
+    order = find_order(found, expected, fold_name)
+    return find_order(found, expected, standard_name) if order is None else order
 
 
 def find_order(
@@ -147,7 +167,13 @@ def to_poses(array: NDArray[np.float64], channels: Sequence[str], picture: Pictu
 
 
 def parse_frame(
-    line: str, where: str, layout: Layout, max_persons: int, channels: tuple[str, ...] = ()
+    line: str,
+    where: str,
+    layout: Layout,
+    max_persons: int,
+    channels: tuple[str, ...] = (),
+    *,
+    are_channels_given: bool = False,
 ) -> NDArray[np.float64]:
     """Read one frame from JSON: [joints, channels] or [persons, joints, channels].
 
@@ -160,6 +186,7 @@ def parse_frame(
         layout: the expected joints and channels.
         max_persons: maximum number of persons.
         channels: those of the line, in its order; by default the layout's.
+        are_channels_given: whether the user named them, so that they are not doubted.
 
     Returns:
         [M, V, C], M >= 0, NaN where a number is unknown.
@@ -189,7 +216,10 @@ def parse_frame(
     _check_size(frame, where)
     if len(frame) > max_persons:
         raise InputError(f"{where}: {len(frame)} persons, expected at most {max_persons}")
-    return frame[..., _order_channels(channels or layout.channels, layout, where)]
+    channels = channels or layout.channels
+    if not are_channels_given:
+        _check_channels(frame, channels, where)
+    return frame[..., _order_channels(channels, layout, where)]
 
 
 def read_clip(path: Path, num_joints: int | None = None) -> ClipArray:

@@ -215,26 +215,20 @@ def _hand(side: str) -> str:
 _HANDS = f"{_hand('left')} {_hand('right')}"
 
 LAYOUTS = {
-    "coco17": _make(BODY_17, IN_2D, "COCO: YOLO, MoveNet, HRNet, ViTPose, MMPose, Detectron2"),
-    "coco-wholebody": _make(
-        BODY_17 + FEET_6 + FACE_68 + _HANDS, IN_2D, "COCO-WholeBody: RTMPose, DWPose"
-    ),
+    "coco17": _make(BODY_17, IN_2D, "COCO: YOLO, MoveNet, MMPose"),
+    "coco-wholebody": _make(BODY_17 + FEET_6 + FACE_68 + _HANDS, IN_2D, "COCO-WholeBody, DWPose"),
     "halpe26": _make(HALPE_26, IN_2D, "Halpe: AlphaPose, RTMPose", "hip"),
-    "openpose18": _make(BODY_18, IN_2D, "OpenPose COCO, Kinetics-Skeleton", "neck"),
+    "openpose18": _make(BODY_18, IN_2D, "OpenPose COCO, Kinetics", "neck"),
     "openpose25": _make(BODY_19 + FEET_6, IN_2D, "OpenPose BODY_25", "hip_mid"),
-    "openpose67": _make(
-        BODY_19 + FEET_6 + _HANDS, IN_2D, "OpenPose BODY_25 with left and right hand", "hip_mid"
-    ),
+    "openpose67": _make(BODY_19 + FEET_6 + _HANDS, IN_2D, "OpenPose BODY_25 and hands", "hip_mid"),
     "mpii16": _make(MPII_16, IN_2D, "MPII", "pelvis"),
     "penn13": _make(PENN_13, IN_2D, "Penn Action"),
     "mediapipe33": _make(MEDIAPIPE_33, IN_3D_SCORED, "MediaPipe Pose, BlazePose", y_down=True),
-    "mediapipe-hands21": _make(
-        HAND_21, IN_3D, "one hand of MediaPipe or OpenPose", "wrist", y_down=True
-    ),
+    "mediapipe-hands21": _make(HAND_21, IN_3D, "one hand, also of OpenPose", "wrist", y_down=True),
     "kinect-v1": _make(KINECT_V1, IN_3D, "Kinect v1, NW-UCLA, MSRC-12", "spine_mid"),
     "kinect-v2": _make(KINECT_V2, IN_3D, "Kinect v2, NTU RGB+D", "spine_mid"),
     "azure-kinect": _make(AZURE_KINECT, IN_3D, "Azure Kinect, Orbbec Femto", "pelvis", y_down=True),
-    "h36m17": _make(H36M_17, IN_3D, "Human3.6M: VideoPose3D, MotionBERT", "hip", y_down=True),
+    "h36m17": _make(H36M_17, IN_3D, "Human3.6M, MotionBERT", "hip", y_down=True),
     "smpl24": _make(SMPL_24, IN_3D, "SMPL body model", "pelvis"),
 }
 """Layouts by name. Channels are all that the source may give, in their order."""

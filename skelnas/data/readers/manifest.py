@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,14 @@ from skelnas.data.readers.base import (
     fold_name,
     sort_channels,
 )
+from skelnas.data.readers.channels import guess_channels
 from skelnas.data.readers.clip_files import Picture, read_clip, read_poses
-from skelnas.data.readers.skeleton_file import Skeleton, read_skeleton
+from skelnas.data.readers.clip_tables import ClipArray
+from skelnas.data.readers.layouts import LAYOUTS
+from skelnas.data.readers.skeleton_file import Skeleton, find_skeleton
 from skelnas.data.readers.tables import Row, cell_error, check_widths, parse_integer, read_table
 from skelnas.errors import InputError
+from skelnas.runtime.console import note
 
 MAX_CLIPS = 1_000_000
 METADATA = ("subject", "camera", "setup")
@@ -38,8 +42,8 @@ COLUMNS = ("path", "label", "name", *METADATA, "split")
 PARTS = {"train": Train, "test": Test, "": Unused}
 OFFICIAL = "official"
 """The protocol of a column `split`; a column `split_xsub` defines the protocol `xsub`."""
-CHANNELS = {2: ("x", "y"), 3: ("x", "y", "z")}
-"""Default names for the numbers of a joint."""
+MAX_CLIPS_JUDGED = 16
+"""To find out what the numbers of a joint are where no name says so."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,14 @@ class Manifest:
 
     Attributes:
         root: the table.
-        joints: a file that names joints, bones and channels; see `skeleton_file`.
+        joints: name of a layout, or a file that names joints, bones and channels; see
+            `skeleton_file`.
         persons: maximum number of persons in a clip.
         test_subjects, test_cameras: the test parts of the protocols `xsub` and `xview`; if empty,
             there is no such protocol.
+        channels: standard names of the numbers of a joint in clips without names, in their order;
+            by default those of `joints`, or what the numbers show.
+        picture: width and height to divide x and y by; by default those of `joints`.
     """
 
     root: Path
@@ -59,13 +67,16 @@ class Manifest:
     persons: int = 1
     test_subjects: tuple[int, ...] = ()
     test_cameras: tuple[int, ...] = ()
+    # Not in the representation, by which runs of version 0.1.0 are resumed; `rule` has both.
+    channels: tuple[str, ...] = field(default=(), repr=False)
+    picture: Picture = field(default=None, repr=False)
 
     name = "manifest"
 
     @property
     def layout(self) -> Layout:
-        """Joints, bones and channels from the file `joints`, or else from the first clip."""
-        return _find_layout(self.root, self.joints)
+        """Joints, bones and channels from `joints` and `channels`, or else from the clips."""
+        return self._found.layout
 
     @property
     def max_persons(self) -> int:
@@ -78,7 +89,7 @@ class Manifest:
         picture, channels = self._picture, self._channels
         changed = f"x / {picture[0]:g} - 0.5, y / {picture[1]:g} - 0.5" if picture else "as given"
         # The wording is stored in caches; without score and picture the rule is an old one.
-        state = "finite" if self.layout.channels == CHANNELS[3] else "found"
+        state = "finite" if self.layout.channels == ("x", "y", "z") else "found"
         return {
             "coordinates": f"{changed}; a joint that is not {state} is zero",
             **({"picture": list(picture)} if picture else {}),
@@ -96,10 +107,12 @@ class Manifest:
 
         Raises:
             InputError: the table or the file of joints is malformed, there is no protocol, or
-                one has nothing to test.
+                one has nothing to test; or it stays open what the numbers of a joint are.
         """
         table = read_manifest(self.root)
         self._check_protocols(table)
+        for line in self._found.notes:
+            note(line)
         return Catalogue(list(table.entries), side_files=[self.root])
 
     def read(self, item: Path) -> Recording:
@@ -115,6 +128,7 @@ class Manifest:
             self.persons,
             self._picture,
             self._channels,
+            are_channels_given=bool(self._given_channels),
             joints_note=" as --joints says" if self.joints else " as in the first clip",
             persons_note="; see --persons",
         )
@@ -141,8 +155,8 @@ class Manifest:
 
     @property
     def _picture(self) -> Picture:
-        skeleton = _read_skeleton(self.joints)
-        return skeleton.picture if skeleton else None
+        skeleton = _find_skeleton(self.joints)
+        return self.picture or (skeleton.picture if skeleton else None)
 
     @property
     def in_picture(self) -> bool:
@@ -152,8 +166,16 @@ class Manifest:
     @property
     def _channels(self) -> tuple[str, ...]:
         """The channels of clips without names, in their order."""
-        skeleton = _read_skeleton(self.joints)
-        return (skeleton.channels if skeleton else ()) or self.layout.channels
+        return self._given_channels or self._found.channels
+
+    @property
+    def _given_channels(self) -> tuple[str, ...]:
+        skeleton = _find_skeleton(self.joints)
+        return self.channels or (skeleton.channels if skeleton else ())
+
+    @property
+    def _found(self) -> _Found:
+        return _find_layout(self.root, self.joints, self._given_channels)
 
     def _check_protocols(self, table: Table) -> None:
         subjects, cameras, _ = zip(
@@ -326,52 +348,107 @@ def _read_part(path: Path, row: Row, name: str, column: int) -> int:
     return PARTS[text.lower()]
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What the clips have in common.
+
+    Attributes:
+        layout: joints, bones and channels.
+        channels: those of clips without names, in their order.
+        notes: lines about what no name says.
+    """
+
+    layout: Layout
+    channels: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
 @cache
-def _find_layout(root: Path, file: Path | None) -> Layout:
-    """Find the joints and channels, in the file or in the first clip that can be read."""
-    skeleton = _read_skeleton(file)
-    joints, channels = (skeleton.joints, skeleton.channels) if skeleton else ((), ())
+def _find_layout(root: Path, joints_: Path | None, channels: tuple[str, ...]) -> _Found:
+    """Find the joints and channels: as given, or else in the clips.
+
+    Args:
+        root: the table.
+        joints_: name of a layout, or the file of joints.
+        channels: as given, or empty.
+    """
+    skeleton = _find_skeleton(joints_)
+    joints = skeleton.joints if skeleton else ()
+    notes: list[str] = []
+    if not joints or not channels:
+        clips = _read_some(root, len(joints) or None)
+        if not joints:
+            joints = clips[0].joints or _number_joints(clips[0].poses.shape[2], notes)
+        if not channels:
+            channels = _find_channels(root, clips, skeleton, notes)
+    skeleton = skeleton or Skeleton(joints)
+    return _Found(skeleton.make_layout(sort_channels(channels)), channels, tuple(notes))
+
+
+def _read_some(root: Path, num_joints: int | None) -> list[ClipArray]:
+    """Read the first clip that can be read, and a few others of its kind."""
+    paths = list(read_manifest(root).entries)
+    step = -(-len(paths) // MAX_CLIPS_JUDGED)
     failure = InputError(f"{root}: expected clips with frames and joints, found none")
-    for number, path in enumerate(read_manifest(root).entries):
-        if joints and channels:
-            break
+    clips: list[ClipArray] = []
+    for number, path in enumerate(paths):
+        if clips and number % step:
+            continue
         try:
-            clip = read_clip(path, len(joints) or None)
+            clip = read_clip(path, num_joints)
         except InputError as error:
             failure = error if number == 0 else failure
             continue
-        num_joints, num_channels = clip.poses.shape[2:]
-        if not clip.poses.size or num_joints > MAX_JOINTS:
+        if not clip.poses.size or clip.poses.shape[2] > MAX_JOINTS:
             continue
-        joints = joints or clip.joints or tuple(f"joint_{i}" for i in range(num_joints))
-        channels = channels or _find_channels(path, clip.channels, num_channels, skeleton)
-    if not joints or not channels:
+        if not clips:
+            _check_names(path, clip.channels)
+        if not clips or clip.poses.shape[2:] == clips[0].poses.shape[2:]:
+            clips.append(clip)
+        if clips[0].channels:
+            break
+    if not clips:
         raise failure
-    channels = sort_channels(channels)
-    if skeleton is None:
-        return Layout(joints, channels=channels)
-    return Layout(
-        joints, skeleton.bones, channels, skeleton.center, skeleton.y_down, skeleton.frame_rate
-    )
+    return clips
+
+
+def _check_names(path: Path, names: tuple[str, ...]) -> None:
+    if names and not {"x", "y"} <= {*names} <= {*CHANNEL_ORDER}:
+        raise InputError(
+            f"{path}: expected the channels x, y and maybe z and score, found {', '.join(names)}",
+            hint="name them all, such as --channels x,y,score",
+        )
+
+
+def _number_joints(count: int, notes: list[str]) -> tuple[str, ...]:
+    names = [name for name, named in LAYOUTS.items() if len(named.layout.joints) == count]
+    if names:
+        notes.append(
+            f"{count} joints without names, bones and sides: if they are those of "
+            f"{' or '.join(names)}, give --joints {names[0]}"
+        )
+    return tuple(f"joint_{joint}" for joint in range(count))
 
 
 def _find_channels(
-    path: Path, names: tuple[str, ...], count: int, skeleton: Skeleton | None
+    root: Path, clips: list[ClipArray], skeleton: Skeleton | None, notes: list[str]
 ) -> tuple[str, ...]:
-    """Return the channels of a clip's header, or else the usual ones of so many numbers."""
-    hint = 'name them by --joints joints.json: {"joints": [...], "channels": ["x", "y", ...]}'
-    if not {"x", "y"} <= {*(names or "xy")} or not {*names} <= {*CHANNEL_ORDER}:
-        expected = "x, y and maybe z and score"
+    """Return the channels of the header, or else what the numbers of all clips show."""
+    if clips[0].channels:
+        return clips[0].channels
+    usual = skeleton.named.channels if skeleton and skeleton.named else ()
+    num_channels = clips[0].poses.shape[3]
+    numbers = np.concatenate([clip.poses.reshape(-1, num_channels) for clip in clips])
+    channels, reason = guess_channels(numbers, usual)
+    if not channels:
         raise InputError(
-            f"{path}: expected the channels {expected}, found {', '.join(names)}", hint=hint
+            f"{root}: nothing says what the {num_channels} numbers of a joint are: {reason}",
+            hint="name them in their order, such as --channels x,y,z or --channels x,y,score",
         )
-    if not names and count == 3 and skeleton and skeleton.picture:
-        raise InputError(f"{path}: 3 numbers per joint, x, y and z or a score", hint=hint)
-    if not names and count not in CHANNELS:
-        raise InputError(f"{path}: {count} numbers per joint, expected 2 or 3", hint=hint)
-    return names or CHANNELS[count]
+    notes.append(f"channels {', '.join(channels)}: {reason} (--channels overrides)")
+    return channels
 
 
 @cache
-def _read_skeleton(file: Path | None) -> Skeleton | None:
-    return None if file is None else read_skeleton(file)
+def _find_skeleton(joints: Path | None) -> Skeleton | None:
+    return None if joints is None else find_skeleton(joints)

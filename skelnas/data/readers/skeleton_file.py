@@ -1,4 +1,4 @@
-"""The skeleton of your own recordings, described in a small JSON or TOML file.
+"""The skeleton of your own recordings, by name or described in a small JSON or TOML file.
 
     {"joints": ["hip", "head", "hand"], "bones": [["head", "hip"], ["hand", "head"]],
      "center": "hip", "channels": ["x", "y"], "picture": [1920, 1080], "y_down": true,
@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skelnas.data.readers.base import CHANNEL_ORDER, MAX_JOINTS, channel_name, fold_name
+from skelnas.data.readers.base import MAX_JOINTS, Layout, fold_name
+from skelnas.data.readers.channels import parse_channels
 from skelnas.data.readers.files import read_bytes, read_json
+from skelnas.data.readers.layouts import LAYOUTS, find_layout
 from skelnas.errors import InputError, shown
 from skelnas.runtime.files import parse_toml
 
@@ -26,7 +28,7 @@ MAX_NAME_CHARS = 100
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The validated content of the file.
+    """The validated content of the file, or what is known of a layout by its name.
 
     Attributes:
         joints: names in the order of the data.
@@ -37,6 +39,7 @@ class Skeleton:
         picture: width and height in pixels to divide x and y by.
         y_down: whether y grows downwards; None if the file does not say.
         frame_rate: frames per second.
+        named: the layout, if it was given by name.
     """
 
     joints: tuple[str, ...]
@@ -46,6 +49,23 @@ class Skeleton:
     picture: tuple[float, float] | None = None
     y_down: bool | None = None
     frame_rate: float | None = None
+    named: Layout | None = None
+
+    def make_layout(self, channels: tuple[str, ...]) -> Layout:
+        """Return the layout of data with these channels, in standard order."""
+        y_down = self.y_down
+        if self.named and self.named.y_down and "z" in self.named.channels:
+            y_down = True
+        return Layout(self.joints, self.bones, channels, self.center, y_down, self.frame_rate)
+
+
+def find_skeleton(name_or_path: Path) -> Skeleton:
+    """Find a layout by its name, or read a file. Raises InputError if there is neither."""
+    name = str(name_or_path)
+    if name.casefold() not in LAYOUTS and (name_or_path.suffix or name_or_path.exists()):
+        return read_skeleton(name_or_path)
+    layout = find_layout(name)
+    return Skeleton(layout.joints, layout.bones, layout.center_joint, named=layout)
 
 
 def read_skeleton(path: Path) -> Skeleton:
@@ -116,12 +136,12 @@ def _names(path: Path, key: str, names: Any) -> tuple[str, ...]:
 
 def _channels(path: Path, names: Any) -> tuple[str, ...]:
     """Return the standard names of the channels, in the order of the file."""
-    channels = tuple(map(channel_name, _names(path, "channels", names)))
-    if len(set(channels)) < len(channels):
-        raise InputError(f"{path}: 'channels' has two names of the same, found {', '.join(names)}")
-    if channels and not set(CHANNEL_ORDER[:2]) <= set(channels):
-        raise InputError(f"{path}: expected x and y among 'channels', found {', '.join(names)}")
-    return channels
+    if not (names := _names(path, "channels", names)):
+        return ()
+    try:
+        return parse_channels(names)
+    except ValueError as error:
+        raise InputError(f"{path}: 'channels' are {', '.join(names)}: {error}") from None
 
 
 def _check_tree(path: Path, joints: tuple[str, ...], bones: tuple[tuple[int, int], ...]) -> None:

@@ -39,12 +39,14 @@ class Origin:
         layout: joints, bones and channels.
         max_persons: maximum number of persons in a clip.
         rule: the source's `rule`: how persons were chosen and coordinates changed.
+        given_channels: those of arrays without names, if the user named them.
     """
 
     source: str
     layout: Layout
     max_persons: int
     rule: dict[str, Any]
+    given_channels: tuple[str, ...] = ()
 
     @property
     def picture(self) -> Picture:
@@ -57,6 +59,8 @@ class Origin:
     @property
     def channels(self) -> tuple[str, ...]:
         """The channels of arrays without names, in their order."""
+        if self.given_channels:
+            return self.given_channels
         match self.rule.get("channels"):
             case [*names] if all(isinstance(name, str) for name in names):
                 return tuple(names)
@@ -104,6 +108,7 @@ def _read(path: Path, origin: Origin) -> Poses:
         origin.max_persons,
         origin.picture,
         origin.channels,
+        are_channels_given=bool(origin.given_channels),
         joints_note=f", as in the {origin.source} clips that the model was trained on",
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from skelnas.cli.prepare import parse_numbers
 from skelnas.data.cache import Cache
 from skelnas.data.prepare import prepare
 from skelnas.data.readers.base import ClipTable, Test, Train, Unused, check_recording
+from skelnas.data.readers.layouts import find_layout
 from skelnas.data.readers.manifest import Manifest, read_manifest
 from skelnas.data.readers.skeleton_file import Skeleton, read_skeleton
 from skelnas.data.readers.unlabelled import Origin, read_unlabelled
@@ -191,7 +193,7 @@ def test_a_table_with_crlf_semicolons_and_byte_order_mark(folder):
     ],
 )
 def test_paths_in_another_unicode_form_or_with_backslashes_are_found(folder, on_disk, in_table):
-    np.save(folder / "clips" / on_disk, np.ones((4, 2, 3)))
+    np.save(folder / "clips" / on_disk, np.full((4, 2, 3), 2.0))
     file = in_table if "\\" in in_table else f"clips/{in_table}"
     (recording,) = read_all(Manifest(table(folder, f"{file},wave,3,1,train")))
     assert recording.poses.any()
@@ -327,12 +329,121 @@ def test_rows_without_a_header_need_the_file_of_joints(folder):
     assert read_all(source)[0].poses.shape == (1, 2, 2, 2)
 
 
-def test_unnamed_channels_are_reported(folder):
-    np.save(folder / "clips" / "a.npy", np.ones((2, 2, 4)))
-    path = table(folder, *LINES)
-    assert "4 numbers per joint, expected 2 or 3" in message(lambda: Manifest(path).layout)
-    named = joints(folder, {"joints": ["a", "b"], "channels": ["x", "y", "z", "score"]})
-    assert read_all(Manifest(table(folder, LINES[0]), named))[0].poses.shape[3] == 4
+POINTS = np.random.default_rng(0).uniform(-1, 1, (4, 17, 2))
+PIXELS = 200 * POINTS + 300
+SCORES = np.random.default_rng(1).uniform(0.1, 1, (4, 17, 1))
+DEPTHS = np.random.default_rng(2).uniform(2, 3, (4, 17, 1))
+
+
+def own(folder, *numbers, **options):
+    """Return a source of one clip that is stored as an array without names."""
+    np.save(folder / "clips" / "a.npy", np.concatenate(numbers, axis=-1))
+    return Manifest(table(folder, LINES[0]), **options)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "channels", "reason"),
+    [
+        ((PIXELS,), "x y", "2 numbers a joint"),
+        ((POINTS, DEPTHS), "x y z", "the third number of a joint is 2"),
+        ((PIXELS, SCORES), "x y score", "the third number of a joint is 0.1"),
+        ((POINTS, POINTS[..., :1], SCORES), "x y z score", "the fourth 0.1"),
+    ],
+)
+def test_channels_without_names_are_told(folder, capsys, numbers, channels, reason):
+    source = own(folder, *numbers)
+    assert source.catalogue().items
+    (_, line) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"channels {channels.replace(' ', ', ')}: ")
+    assert reason in line
+    assert source.layout.channels == tuple(channels.split())
+    np.testing.assert_allclose(read_all(source)[0].poses[0], np.concatenate(numbers, -1), 1e-6)
+
+
+@pytest.mark.parametrize(
+    "numbers", [(SCORES, SCORES, SCORES), (PIXELS, SCORES, SCORES, SCORES), (POINTS, SCORES)]
+)
+def test_where_channels_stay_open_the_flag_settles_it(folder, capsys, numbers):
+    source = own(folder, *numbers)
+    count = sum(part.shape[-1] for part in numbers)
+    found = message(source.catalogue)
+    assert f"nothing says what the {count} numbers of a joint are: " in found
+    names = ("x", "y", "score", "a", "b")[:count]
+    source = own(folder, *numbers, channels=names)
+    assert source.catalogue().items
+    assert "channels" not in capsys.readouterr().err
+    assert source.layout.channels == names
+    assert read_all(source)
+
+
+def test_numbers_unlike_the_named_layout_are_refused(folder):
+    found = message(own(folder, POINTS, DEPTHS, joints=Path("coco17")).catalogue)
+    assert found.endswith("like z, but the layout has x, y, score")
+
+
+def test_channels_of_the_command_override_those_of_the_file(folder):
+    named = joints(folder, {"joints": [f"j{i}" for i in range(17)], "channels": ["x", "y", "z"]})
+    source = own(folder, PIXELS, SCORES, joints=named)
+    assert read_all(source)[0].poses.any()
+    assert source.layout.channels == ("x", "y", "z")
+    source = own(folder, PIXELS[..., ::-1], SCORES, joints=named, channels=("y", "x", "score"))
+    assert source.rule["channels"] == ["y", "x", "score"]
+    np.testing.assert_array_equal(
+        read_all(source)[0].poses[0], np.concatenate([PIXELS, SCORES], -1).astype(np.float32)
+    )
+
+
+def test_a_clip_unlike_the_others_is_refused(folder):
+    for name, numbers in (("b", (POINTS, DEPTHS)), ("c", (POINTS, DEPTHS))):
+        np.save(folder / "clips" / f"{name}.npy", np.concatenate(numbers, axis=-1))
+    np.save(folder / "clips" / "a.npy", np.concatenate([PIXELS, SCORES], axis=-1))
+    source = Manifest(table(folder, *LINES), joints=Path("coco17"), channels=())
+    assert source.layout.channels == ("x", "y", "score")
+    _, second, _ = source.catalogue().items
+    assert "like z and not a score" in message(source.read, second)
+    assert Manifest(table(folder, *LINES), channels=("x", "y", "z")).read(second).poses.any()
+
+
+def test_a_layout_by_name_gives_joints_bones_and_the_direction_of_y(folder):
+    source = own(folder, PIXELS, SCORES, joints=Path("coco17"), picture=(640, 480))
+    layout = find_layout("coco17")
+    assert source.layout == layout
+    assert source.rule["picture"] == [640, 480]
+    expected = PIXELS[0, 0] / (640, 480) - 0.5
+    np.testing.assert_allclose(read_all(source)[0].poses[0, 0, 0, :2], expected, 1e-6)
+    in_3d = own(folder, POINTS, DEPTHS, joints=Path("coco17"), channels=("x", "y", "z"))
+    assert (in_3d.layout.y_down, in_3d.layout.bones) == (False, layout.bones)
+    for name in ("mediapipe33", "azure-kinect"):
+        layout = find_layout(name)
+        np.save(folder / "clips" / "a.npy", np.full((2, len(layout.joints), 3), -2.0))
+        source = Manifest(table(folder, LINES[0]), joints=Path(name))
+        assert (source.layout.y_down, source.layout.center_joint) == (True, layout.center_joint)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("coco71", "did you mean coco17?"), ("coco17.json", "cannot be read: No such file")],
+)
+def test_unknown_layouts_are_refused(folder, name, expected):
+    assert expected in message(lambda: Manifest(table(folder, *LINES), Path(name)).layout)
+
+
+def test_the_names_of_a_layout_match_any_usual_spelling_in_a_header(folder):
+    joints = find_layout("coco17").joints
+    spelled = [f"{joint.partition('_')[2]}_{joint.partition('_')[0]}".upper() for joint in joints]
+    header = ",".join(f"{joint.strip('_')}_{axis}" for joint in reversed(spelled) for axis in "xy")
+    clip = folder / "clips" / "a.csv"
+    clip.write_text(f"{header}\n{','.join(map(str, range(1, 35)))}\n")
+    source = Manifest(table(folder, LINES[0].replace("npy", "csv")), joints=Path("coco17"))
+    (recording,) = read_all(source)
+    np.testing.assert_array_equal(
+        recording.poses[0, 0], np.arange(1, 35).reshape(17, 2)[::-1].astype(np.float32)
+    )
+
+
+def test_joints_without_names_are_told(folder, capsys):
+    own(folder, POINTS, DEPTHS).catalogue()
+    assert "if they are those of coco17 or h36m17, give --joints coco17" in capsys.readouterr().err
 
 
 def test_channels_are_sorted_and_their_order_in_arrays_is_stored(folder):
@@ -349,13 +460,6 @@ def test_channels_are_sorted_and_their_order_in_arrays_is_stored(folder):
     )
 
 
-def test_a_third_number_beside_a_picture_needs_a_name(folder):
-    source = Manifest(
-        table(folder, *LINES), joints(folder, {"joints": ["a", "b"], "picture": [9, 9]})
-    )
-    assert "3 numbers per joint, x, y and z or a score" in message(lambda: source.layout)
-
-
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -366,8 +470,12 @@ def test_a_third_number_beside_a_picture_needs_a_name(folder):
         ({"names": []}, "unknown key 'names', expected joints, bones, center, channels, picture"),
         ({"bones": [["hip", "head"], ["head", "hip"]]}, "the bones of 'hip' go in a circle"),
         ({"bones": [["hip", "head"], [0, 1]]}, "two bones of the child 'hip', expected one"),
-        ({"channels": ["score", "conf"]}, "'channels' has two names of the same"),
-        ({"channels": ["x", "z"]}, "expected x and y among 'channels', found x, z"),
+        (
+            {"channels": ["score", "conf"]},
+            "'channels' are score, conf: expected x and y among them",
+        ),
+        ({"channels": ["x", "z"]}, "'channels' are x, z: expected x and y among them"),
+        ({"channels": ["x", "y", "c", "conf"]}, "'channels' are x, y, c, conf: two are the same"),
         ({"y_down": 1}, "expected 'y_down' to be true or false, found 1"),
         ({"frame_rate": 0}, "expected 'frame_rate' to be frames per second, found 0"),
         ({"frame_rate": True}, "expected 'frame_rate' to be frames per second, found True"),
