@@ -29,9 +29,11 @@ from skelnas.evaluation.scores import (
     note_degenerate,
     read_scores,
 )
+from skelnas.genotype import from_dict
 from skelnas.models.branches import parts
 from skelnas.models.complexity import Complexity, measure
 from skelnas.models.network import Network
+from skelnas.primitives import PRIMITIVES
 from skelnas.runtime import devices, distributed
 from skelnas.runtime.console import note, progress
 from skelnas.training.inference import score
@@ -144,9 +146,9 @@ def _measure_at_size(size: str, model: Model) -> tuple[str, Complexity] | None:
         return None
     frames, joints = map(int, size.split("x"))
     channels, _, model_joints = model.card.input_shape
-    if model.card.baseline is not None and joints != model_joints:
+    if joints != model_joints and (fixed := _find_what_fixes_joints(model.card)):
         raise UsageError(
-            f"--input-size {size}: {joints} joints, but {model.card.baseline} is made for the "
+            f"--input-size {size}: {joints} joints, but {fixed} is made for the "
             f"{model_joints} that it was trained with",
             hint=f"the number of frames can be changed, as in 224x{model_joints}",
         )
@@ -155,6 +157,15 @@ def _measure_at_size(size: str, model: Model) -> tuple[str, Complexity] | None:
         if isinstance(part, Network):
             part.input_norm = nn.Identity()  # depends on the joints, and is not counted
     return size, measure(network, (channels, frames, joints))
+
+
+def _find_what_fixes_joints(card: ModelCard) -> str:
+    """Return the baseline or an operation whose weights are for a number of joints, or nothing."""
+    if card.genotype is None:
+        return card.baseline or ""
+    genotype = from_dict(card.genotype, "the model's genotype")
+    edges = (edge for node in genotype.normal + genotype.reduction for edge in node)
+    return next((edge.op for edge in edges if PRIMITIVES[edge.op].fixes_joints), "")
 
 
 def _score_other(

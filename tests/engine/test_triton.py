@@ -321,6 +321,7 @@ def test_with_cuda_the_engine_is_used() -> None:
     ("changes", "message"),
     [
         ({"space": "none,conv_7x1_1x7,conv_3x3"}, "there is no kernel for conv_7x1_1x7"),
+        ({"space": "sar-joint"}, "there is no kernel for joint_conv, tconv_9x1"),
         ({"channels": 32}, "cells of 128 channels are too wide, 64 is the most"),
         ({"hessian": "exact"}, "triton cannot be differentiated twice"),
     ],

@@ -57,10 +57,11 @@ class Searching:
         self.net = Supernet(
             in_channels=3,
             num_classes=4,
-            primitives=SPACES["sar"],
+            primitives=SPACES["sar-joint"],
             channels=2,
             num_layers=3,
             num_nodes=2,
+            joints=5,
         ).double()
         self.names, tensors = zip(*self.net.named_weights(), strict=True)
         self.weights = FlatWeights(tensors)
