@@ -27,7 +27,7 @@ ValidationPart = Literal["random", "subject"]
 AlphaUpdate = Literal["adam", "exponentiated"]
 
 EXPONENTIATED = {"alpha_lr": 0.1, "alpha_weight_decay": 0.0}
-"""Defaults that ``--alpha-update exponentiated`` overrides (GAEA)."""
+"""Defaults that ``--alpha-update exponentiated`` overrides (ours; GAEA: no decay)."""
 
 
 def count_weight_epochs(weights_first: float, epochs: int) -> int:
