@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from skelnas.genotype import count_skips, count_stable
 from skelnas.reporting.history import CELLS, History
+from skelnas.training.genotype_table import GenotypeTable
 
 if TYPE_CHECKING:
     from skelnas.evaluation.scores import Scores
@@ -26,6 +28,8 @@ def heading(history: History) -> str:
 
 def run_facts(history: History) -> Facts:
     """Return the key figures of a run."""
+    if history.is_by_trainings:
+        return [*_table_facts(history.table), *_data_facts(history)]
     num_epochs = len(history.epochs)
     facts = [("Epochs", f"{history.epochs[-1] if num_epochs else 0} of {history.planned_epochs}")]
     if history.seconds:
@@ -45,6 +49,21 @@ def run_facts(history: History) -> Facts:
         num_stable = count_stable(genotypes[history.weight_epochs :])
         facts.append(("Cells unchanged for", f"{num_stable} epoch{_plural(num_stable)}"))
     return facts
+
+
+def _table_facts(table: GenotypeTable | None) -> Facts:
+    if table is None:
+        return [("Genotypes", "none yet")]
+    chosen = table.genotypes[table.chosen]
+    random = [loss for one in table.genotypes if not one.round and (loss := one.mean_loss)]
+    facts = [
+        ("Genotypes", f"{len(table.genotypes)} of {table.planned}, {len(table.folds)} folds"),
+        ("Chosen", f"number {table.chosen + 1}, {chosen.parameters:,} parameters"),
+        ("Its estimated loss", f"{table.estimates[table.chosen]:.3f} ± {table.deviation:.3f}"),
+    ]
+    if random:
+        facts.append(("Mean loss at random", f"{fmean(random):.3f}"))
+    return [*facts, ("Noise of a mean loss", f"{table.noise:.3f}")]
 
 
 def _data_facts(history: History) -> Facts:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from skelnas.errors import InputError, UsageError, shown
 from skelnas.genotype import Genotype, choose_epoch, entropy, from_alphas, from_dict, softmax
+from skelnas.training.genotype_table import GenotypeTable, is_by_trainings, read_table
 from skelnas.training.run_dir import (
     ALPHAS,
     CONFIG,
     METRICS,
+    TABLE,
     SearchRun,
     read_config,
     read_lines,
@@ -37,9 +39,10 @@ class History:
         metrics: by name, one value for each of these epochs; NaN where there is none.
         primitives: the candidate operations of a search; empty for a training.
         alphas: by epoch (0 is the start of the search) and by cell, [edges][operations].
-        genotypes: by epoch, the genotype of its alphas. A training has its genotype under 0;
-            that of a baseline has none.
+        genotypes: by epoch, the genotype of its alphas. A training has its genotype under 0, and
+            a search by trainings the one it chose; a training of a baseline has none.
         weight_epochs: number of epochs, from the first, that train the weights only.
+        table: of a search by trainings, after its first round.
     """
 
     folder: Path
@@ -50,11 +53,17 @@ class History:
     alphas: dict[int, dict[str, list[list[float]]]]
     genotypes: dict[int, Genotype]
     weight_epochs: int = 0
+    table: GenotypeTable | None = None
 
     @property
     def verb(self) -> str:
         """``search`` or ``train``."""
         return str(self.config["verb"])
+
+    @property
+    def is_by_trainings(self) -> bool:
+        """Whether this is a search by trainings, which has a table in place of epochs."""
+        return is_by_trainings(self.config)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -106,6 +115,10 @@ def read_history(folder: Path) -> History:
     settings = config.get("settings")
     if not isinstance(settings, dict) or not isinstance(settings.get("epochs"), int):
         raise InputError(f"{folder / CONFIG}: expected settings with a number of epochs")
+    if is_by_trainings(config):
+        table = read_table(folder) if (folder / TABLE).exists() else None
+        genotypes = {0: table.choice()} if table else {}
+        return History(folder, config, [], {}, [], {}, genotypes, table=table)
     epochs, metrics = _read_metrics(folder / METRICS)
     if config["verb"] == "train":
         genotypes = _read_genotype(folder / CONFIG, config)

@@ -20,6 +20,7 @@ from skelnas.reporting.facts import (
 from skelnas.reporting.history import CELLS, History
 from skelnas.reporting.plot_cells import cell_figure
 from skelnas.reporting.plot_curves import Chart, EdgeChart, draw_chart, edge_charts, learning_curves
+from skelnas.reporting.plot_front import describe_front, draw_front
 from skelnas.reporting.plot_skeleton import lay_out_strip
 from skelnas.reporting.plot_style import PALETTE, drawing, stroke
 from skelnas.reporting.rendering import render
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 # Sizes are in points of the figure, which are about pixels of the page.
 CHART_SIZE = (340.0, 190.0)
+FRONT_SIZE = (460.0, 280.0)
 EDGE_SIZE = (190.0, 112.0)
 FONT_SIZE = 10.0
 CELL_SCALE = 0.8
@@ -51,6 +53,7 @@ def make_page(history: History, results: Results | None = None) -> str:
             "results": results,
             "settings": group_settings(history),
             "number": _format_number,
+            **_draw_table(history, make_figure),
             **_draw_curves(history, make_figure),
             **_draw_cells(history, make_figure),
             **_draw_op_weights(history, make_figure),
@@ -88,6 +91,15 @@ def _draw_confusion(confusion: Confusion) -> tuple[str, list[tuple[str, str | No
             svg = strip_svg(strip, f"poses of {example.clip}")
         examples.append((text, svg))
     return title, examples
+
+
+def _draw_table(history: History, make_figure: type[Figure]) -> dict[str, Any]:
+    table = history.table
+    if table is None:
+        return {"table": None}
+    figure = _make_figure(make_figure, FRONT_SIZE)
+    draw_front(figure.add_subplot(), table, FONT_SIZE)
+    return {"table": table, "front": inline_svg(figure, "front", describe_front(table))}
 
 
 def _draw_curves(history: History, make_figure: type[Figure]) -> dict[str, Any]:
@@ -142,13 +154,18 @@ def _chart_figure(
     *,
     with_labels: bool = True,
 ) -> Figure:
+    figure = _make_figure(make_figure, size)
+    draw_chart(figure.add_subplot(), chart, FONT_SIZE, with_labels=with_labels)
+    return figure
+
+
+def _make_figure(make_figure: type[Figure], size: tuple[float, float]) -> Figure:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     width, height = size
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
     figure = make_figure(figsize=(width / 72, height / 72), layout=layout)
     figure.patch.set_visible(False)
-    draw_chart(figure.add_subplot(), chart, FONT_SIZE, with_labels=with_labels)
     return figure
 
 

@@ -25,6 +25,7 @@ from skelnas.nas.predictor_search import predictor_search
 from skelnas.nas.proposals import identify
 from skelnas.nas.search import search
 from skelnas.nas.trial_rows import Row, Trial, write_row
+from skelnas.reporting.report import report
 from skelnas.training import run_dir
 from skelnas.training.genotype_table import GenotypeTable, read_table
 from skelnas.training.train import train
@@ -306,3 +307,18 @@ def test_the_function_of_the_gradient_does_not_take_the_settings(
     with pytest.raises(UsageError, match=r"skelnas\.predictor_search"):
         search(tiny_cache, tmp_path / "run", SETTINGS)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_report_shows_every_genotype(whole: Path, table: GenotypeTable, tmp_path: Path) -> None:
+    page = report(whole, tmp_path / "page.html").read_text()
+    for one, estimate in zip(table.genotypes, table.estimates, strict=True):
+        assert f"<td>{one.parameters}</td>" in page
+        assert f"<td>{estimate:.4g}</td>" in page
+    assert f"number {table.chosen + 1}, " in page
+    assert "Learning curves" not in page
+    assert derive(whole).to_json().replace('"', "&#34;") in page
+
+
+def test_a_report_can_be_made_before_the_first_round_ends(whole: Path, tmp_path: Path) -> None:
+    shutil.copy(whole / run_dir.CONFIG, tmp_path)
+    assert "none yet" in report(tmp_path).read_text()
