@@ -87,12 +87,13 @@ def make() -> str:
     lines += [f"- [`{name}`]({_anchor(name)}): {_paragraphs(c)[0]}" for name, c in commands.items()]
     lines += ["", "### Options of every source", "", "All `skelnas prepare` commands take:", ""]
     lines += _table(p for p in commands["skelnas prepare ntu"].params if p.name in COMMON)
-    shared = _shared_groups(commands.values())
+    shared = _describe_groups(commands)
     for name, command in commands.items():
         lines += ["", *_section(name, command, shared)]
     lines += ["", "## Shared settings"]
-    for group, settings in shared.items():
-        lines += ["", f"### {group}", "", *_table(settings.values())]
+    for group, (settings, anchor) in shared.items():
+        if anchor == _anchor(group):
+            lines += ["", f"### {group}", "", *_table(settings.values())]
     return "\n".join(lines) + "\n"
 
 
@@ -106,7 +107,7 @@ def _commands() -> dict[str, Any]:
     return commands
 
 
-def _section(name: str, command: Any, shared: dict[str, dict[str, Any]]) -> list[str]:
+def _section(name: str, command: Any, shared: dict[str, tuple[dict[str, Any], str]]) -> list[str]:
     lines = [f"### {name}"]
     for paragraph in _paragraphs(command):
         label, _, example = paragraph.partition(": ")
@@ -115,16 +116,17 @@ def _section(name: str, command: Any, shared: dict[str, dict[str, Any]]) -> list
     lines += ["", *_table(p for p in command.params if not p.envvar and p.name not in common)]
     if name == "skelnas doctor":
         return [*lines, "", "Settings: those of [`skelnas search`](#skelnas-search)."]
-    for group, settings in _groups(command).items():
-        if group not in shared:
+    for number, (group, settings) in enumerate(_groups(command).items()):
+        if not number:
             lines += ["", "Settings:", "", *_table(settings.values())]
             continue
+        described, anchor = shared[group]
         flags = []
-        for setting, usual in ((settings[name], shared[group][name]) for name in settings):
+        for setting, usual in ((settings[name], described[name]) for name in settings):
             default = default_text(setting)
             differs = default != default_text(usual)
             flags.append(f"`{flag(setting)}`" + f" (default `{default}`)" * differs)
-        lines += ["", f"[{group}]({_anchor(group)}): {', '.join(flags)}"]
+        lines += ["", f"[{group}]({anchor}): {', '.join(flags)}"]
     return lines
 
 
@@ -137,13 +139,23 @@ def _groups(command: Any) -> dict[str, dict[str, Any]]:
     return groups
 
 
-def _shared_groups(commands: Iterable[Any]) -> dict[str, dict[str, Any]]:
-    """Return the settings that are in no command's own group, with the first defaults found."""
-    shared: dict[str, dict[str, Any]] = {}
-    for command in commands:
-        for group, settings in list(_groups(command).items())[1:]:
-            shared[group] = {**settings, **shared.get(group, {})}
-    return shared
+def _describe_groups(commands: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
+    """Return the settings of each group and the anchor of the section that describes them.
+
+    A group that is a command's own is described there, the others below "Shared settings", with
+    the first defaults found.
+    """
+    described: dict[str, tuple[dict[str, Any], str]] = {}
+    for name, command in commands.items():
+        for group, settings in list(_groups(command).items())[:1]:
+            described[group] = settings, _anchor(name)
+    own = set(described)
+    for command in commands.values():
+        for group, settings in _groups(command).items():
+            if group not in own:
+                known, _ = described.get(group, ({}, ""))
+                described[group] = {**settings, **known}, _anchor(group)
+    return described
 
 
 def _table(parameters: Iterable[Any]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from skelnas._version import __version__
 
 if TYPE_CHECKING:  # the names of _EXPORTS, spelt out for type checkers; a test compares them
+    from skelnas.config import BenchSettings as BenchSettings
     from skelnas.config import EvaluateSettings as EvaluateSettings
     from skelnas.config import PredictSettings as PredictSettings
     from skelnas.config import SearchSettings as SearchSettings
@@ -30,6 +31,8 @@ if TYPE_CHECKING:  # the names of _EXPORTS, spelt out for type checkers; a test 
     from skelnas.evaluation.predict import predict as predict
     from skelnas.evaluation.predict import predict_stream as predict_stream
     from skelnas.genotype import Genotype as Genotype
+    from skelnas.nas.bench.run import bench as bench
+    from skelnas.nas.bench.table import BenchTable as BenchTable
     from skelnas.nas.derive import derive as derive
     from skelnas.nas.predictor_search import predictor_search as predictor_search
     from skelnas.nas.search import search as search
@@ -40,7 +43,13 @@ if TYPE_CHECKING:  # the names of _EXPORTS, spelt out for type checkers; a test 
     from skelnas.training.train import train as train
 
 _EXPORTS = {
-    "skelnas.config": ("EvaluateSettings", "PredictSettings", "SearchSettings", "TrainSettings"),
+    "skelnas.config": (
+        "BenchSettings",
+        "EvaluateSettings",
+        "PredictSettings",
+        "SearchSettings",
+        "TrainSettings",
+    ),
     "skelnas.data.inspect": ("Inspection", "inspect"),
     "skelnas.data.prepare": ("PrepareReport", "prepare"),
     "skelnas.evaluation.ensemble": ("ensemble",),
@@ -48,6 +57,8 @@ _EXPORTS = {
     "skelnas.evaluation.export": ("Exported", "export"),
     "skelnas.evaluation.predict": ("Prediction", "Window", "predict", "predict_stream"),
     "skelnas.genotype": ("Genotype",),
+    "skelnas.nas.bench.run": ("bench",),
+    "skelnas.nas.bench.table": ("BenchTable",),
     "skelnas.nas.derive": ("derive",),
     "skelnas.nas.predictor_search": ("predictor_search",),
     "skelnas.nas.search": ("search",),

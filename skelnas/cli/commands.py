@@ -22,6 +22,7 @@ SUMMARIES = {
     "predict": "Recognise actions in recordings or in a stream of frames.",
     "export": "Export a model to another runtime and verify the result.",
     "report": "Write a report on a search or training, finished or not.",
+    "bench": "Train many genotypes to a table, and read what it says.",
     "doctor": "Check the installation and estimate how long a search takes.",
     "demo": "Run the whole pipeline on synthetic motions in a few minutes.",
 }

@@ -16,14 +16,16 @@ from skelnas.runtime.files import parse_toml, read_text
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
-def read_options(path: Path, context: typer.Context, model: type[Settings]) -> dict[str, Any]:
+def read_options(
+    path: Path, context: typer.Context, model: type[Settings], command: str
+) -> dict[str, Any]:
     """Read the options of a command, settings and others, from a TOML file.
 
     Raises:
         InputError: the file cannot be read, or has an unknown option or an invalid value.
     """
     options: dict[str, Any] = {option.name or "": option for option in context.command.params}
-    values = read_settings(path, context.command.name or "", options)
+    values = read_settings(path, command, options)
     settings = {name: value for name, value in values.items() if name in model.model_fields}
     make_settings(model, settings, path)
     for name, value in values.items():

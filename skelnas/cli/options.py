@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -39,23 +39,32 @@ DryRun = Annotated[
 ]
 
 
-def with_settings(model: type[Settings]) -> Callable[[Function], Function]:
+def with_settings(
+    model: type[Settings], names: Collection[str] = (), command_name: str = ""
+) -> Callable[[Function], Function]:
     """Give a command one option per field of `model`, and ``--config``.
 
     The command receives the validated fields as its keyword argument ``settings``.
+
+    Args:
+        model: the settings.
+        names: the fields to give options; empty for all.
+        command_name: in the environment and in files; empty for that of the function.
     """
+    names = names or list(model.model_fields)
 
     def decorate(function: Function) -> Function:
         def command(context: typer.Context, config: Path | None, **arguments: Any) -> Any:
             arguments.pop("help_all", None)
-            values = {name: arguments.pop(name) for name in model.model_fields}
+            values = {name: arguments.pop(name) for name in names}
             explicit = {k: v for k, v in values.items() if not _is_default(context, k)}
             return function(**arguments, settings=make_settings(model, explicit))
 
+        name = command_name or function.__name__
         options = [
             Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context),
-            _config_option(model),
-            *_setting_options(model, function.__name__),
+            _config_option(model, name),
+            *_setting_options(model, names, name),
         ]
         if model.everyday:
             options.insert(2, _help_all_option())
@@ -83,12 +92,12 @@ def _is_default(context: typer.Context, name: str) -> bool:
     return source is None or source.name == "DEFAULT"
 
 
-def _config_option(model: type[Settings]) -> Parameter:
+def _config_option(model: type[Settings], command: str) -> Parameter:
     """Return ``--config``, which makes the values of a file the defaults of all options."""
 
     def read(context: typer.Context, path: Path | None) -> None:
         if path is not None and not context.resilient_parsing:
-            context.default_map = read_options(path, context, model)
+            context.default_map = read_options(path, context, model, command)
 
     option = typer.Option(
         help="TOML file with settings; flags override it.", callback=read, is_eager=True
@@ -112,13 +121,14 @@ def _help_all_option() -> Parameter:
     )
 
 
-def _setting_options(model: type[Settings], command: str) -> Iterator[Parameter]:
+def _setting_options(
+    model: type[Settings], names: Collection[str], command: str
+) -> Iterator[Parameter]:
     """Yield an option per field: those of `model` itself first, then those of its bases."""
     for owner in model.__mro__:
         if not issubclass(owner, Settings):
             continue
-        names = [name for name in inspect.get_annotations(owner) if name in model.model_fields]
-        for name in names:
+        for name in [name for name in inspect.get_annotations(owner) if name in names]:
             field = model.model_fields[name]
             kind, metavar = _option_type(field.annotation)
             option = typer.Option(
@@ -141,8 +151,10 @@ def _option_type(annotation: Any) -> tuple[Any, str | None]:
 
     Typer knows no unions: a number or a word is text, which the settings check.
     """
-    words = [get_args(part) for part in get_args(annotation) if get_origin(part) is Literal]
-    return (str, "|".join(("number", *words[0]))) if words else (annotation, None)
+    parts = get_args(annotation)
+    words = [get_args(part) for part in parts if get_origin(part) is Literal]
+    is_mixed = bool(words) and bool({int, float} & set(parts))
+    return (str, "|".join(("number", *words[0]))) if is_mixed else (annotation, None)
 
 
 def has_ranks() -> bool:

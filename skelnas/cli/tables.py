@@ -13,6 +13,8 @@ from skelnas.runtime import console
 if TYPE_CHECKING:
     from skelnas.evaluation.evaluate import Evaluation
     from skelnas.evaluation.scores import Comparison, Scores
+    from skelnas.nas.bench.report import BenchReport
+    from skelnas.nas.bench.statistics import Estimate
     from skelnas.training.genotype_table import GenotypeTable
 
 
@@ -135,3 +137,75 @@ def print_repeats(document: dict[str, Any]) -> None:
         f"picked: seed {picked['seed']}, {picked['top1']:.1%} (chance {picked['chance']:.1%}); "
         "choosing the best of\nseveral is optimistic, so evaluate it on the test part"
     )
+
+
+SPREAD_NAMES = {
+    "sd_seeds": "deviation of seeds",
+    "sd_genotypes": "deviation of genotypes",
+    "sd_equal_parameters": "... of equal parameters",
+    "per_doubling": "twice the parameters add",
+}
+RANK_NAMES = {
+    "seed": "top-1 with another seed",
+    "fold": "top-1 on another protocol",
+    "loss": "held-out loss of the same trainings",
+    "loss_seed": "loss by loss with another seed",
+    "loss_fold": "loss by loss on another protocol",
+    "train_loss_25": "training losses, first quarter of the epochs",
+    "train_loss_50": "training losses, first half",
+    "train_loss_100": "training losses, all",
+}
+METHOD_NAMES = {
+    "random": "best of random",
+    "halving": "halving",
+    "early": "a quarter of epochs",
+    "predict": "--method predict",
+}
+
+
+def print_bench(report: BenchReport) -> None:
+    """Print what a table of trainings says."""
+    count = sum(one.kind == "random" for one in report.genotypes)
+    title = (
+        f"{count} random genotypes, {len(report.protocols)} protocols, "
+        f"{len(report.seeds)} seeds, {report.source}"
+    )
+    spread = Table("spread", "top-1, points", "loss", title=title)
+    for name, label in SPREAD_NAMES.items():
+        if name in report.spread["top1"]:
+            top1, nll = (report.spread[measure][name] for measure in ("top1", "nll"))
+            spread.add_row(label, _interval(top1, 2), _interval(nll, 3))
+    console.out.print(spread)
+
+    ranks = Table("top-1 is ranked by", "Kendall's tau", title="how well genotypes are ranked")
+    for name, tau in report.ranks.items():
+        ranks.add_row(RANK_NAMES.get(name, name), _interval(tau, 2))
+    console.out.print(ranks)
+
+    if report.replays:
+        replays = Table(
+            "trainings", "search", "gain, points", "above best of random", title="replays"
+        )
+        for found in report.replays:
+            above = "" if found.method == "random" else _interval(found.over_random, 2)
+            label = METHOD_NAMES.get(found.method, found.method)
+            replays.add_row(str(found.trainings), label, _interval(found.gain, 2), above)
+        console.out.print(replays)
+
+    given = [one for one in report.genotypes if one.kind == "given"]
+    if given:
+        others = Table("genotype", "parameters", "top-1", "loss", title="given genotypes")
+        for one in given:
+            error = "" if one.error is None else f" ± {100 * one.error:.1f}"
+            others.add_row(
+                one.name, f"{one.parameters:,}", f"{100 * one.top1:.1f}{error} %", f"{one.nll:.3f}"
+            )
+        console.out.print(others)
+    if report.left_out:
+        console.note(f"left out, for lack of trainings: {', '.join(report.left_out)}")
+
+
+def _interval(estimate: Estimate, digits: int) -> str:
+    """Format a number with its 95 % interval."""
+    value, low, high = estimate.value, estimate.low, estimate.high
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -4,6 +4,7 @@ The description of a field is its help. In the comments, "paper" is SAR-NAS, "re
 its authors published, and "ours" a choice of this project.
 """
 
+from skelnas.config.bench import BenchSettings
 from skelnas.config.clips import STREAMS, AugmentSettings, ClipSettings
 from skelnas.config.evaluation import EvaluateSettings, ExportFormat, PredictSettings, ScoredPart
 from skelnas.config.machine import (
@@ -25,6 +26,7 @@ __all__ = [
     "STREAMS",
     "AugmentSettings",
     "BaselineName",
+    "BenchSettings",
     "ClipSettings",
     "Device",
     "DeviceSettings",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -53,6 +53,9 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
             *("device", "precision"),
         }
     )
+
+    overrides: ClassVar[dict[str, Any]] = {}
+    """Defaults of a subclass, whatever the recipe."""
 
     recipe: Recipe = Field(DEFAULT_RECIPE, description="Set of defaults; see docs/recipes.md.")
 
@@ -125,7 +128,7 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
     def _follow_recipe(cls, values: dict[str, Any], validate: Callable[[Any], Self]) -> Self:
         """Take values that are not given from the recipe; `model_fields_set` stays as given."""
         recipe = values.get("recipe", DEFAULT_RECIPE)
-        settings = validate({**RECIPES.get(recipe, {}), **values})
+        settings = validate({**RECIPES.get(recipe, {}), **cls.overrides, **values})
         settings.model_fields_set.intersection_update(values)
         return settings
 
@@ -136,7 +139,8 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
     @classmethod
     def default(cls, name: str) -> Any:
         """Return the default of a field under the default recipe."""
-        return RECIPES[DEFAULT_RECIPE].get(name, super().default(name))
+        defaults = {**RECIPES[DEFAULT_RECIPE], **cls.overrides}
+        return defaults.get(name, super().default(name))
 
     def recipe_value(self, name: str) -> Any:
         """Return the default of a field under the recipe of these settings."""

@@ -115,7 +115,7 @@ def _predict(view: View, trainings: int) -> int:
 
     def maximise(scores: Mapping[str, Scores]) -> Genotype:
         left = [index for index in by_identity.values() if index not in proposed] or [*view.pool]
-        best = max(left, key=lambda index: _sum_edges(view.genotypes[index], scores))
+        best = max(left, key=lambda index: sum_edges(view.genotypes[index], scores))
         proposed.add(best)
         return view.genotypes[best]
 
@@ -263,7 +263,7 @@ def _edge_space(genotypes: Sequence[Genotype]) -> EdgeSpace:
     )
 
 
-def _sum_edges(genotype: Genotype, scores: Mapping[str, Scores]) -> float:
+def sum_edges(genotype: Genotype, scores: Mapping[str, Scores]) -> float:
     """Return the sum of the scores of a genotype's edges."""
     return sum(
         scores[kind][_edge_index(node, edge)][edge.op]

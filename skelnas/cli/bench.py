@@ -1,0 +1,119 @@
+"""`skelnas bench run` and `skelnas bench report`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skelnas.cli.help import Command
+from skelnas.cli.options import CacheArgument, DryRun, Force, Json, Resume, has_ranks, with_settings
+from skelnas.cli.tables import print_bench
+from skelnas.config import BenchSettings
+from skelnas.config.bench import SET_BY_BENCH
+from skelnas.errors import UsageError
+from skelnas.genotype import Genotype
+from skelnas.genotype import load as load_genotype
+from skelnas.runtime import console
+
+bench = typer.Typer(
+    help="Train many genotypes to a table, and read what it says.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@bench.command("run", cls=Command)
+@with_settings(
+    BenchSettings,
+    [name for name in BenchSettings.model_fields if name not in SET_BY_BENCH],
+    command_name="bench",
+)
+def bench_run(
+    cache: CacheArgument,
+    out: Annotated[Path, typer.Option(help="Folder to create.", show_default=False)],
+    genotype: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Also train this one; may be repeated."),
+    ] = None,
+    resume: Resume = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    *,
+    settings: BenchSettings,
+) -> None:
+    """Train random genotypes on folds; writes a table.
+
+    Example: skelnas bench run ntu60.h5 --protocol xsub --out bench/ntu60
+    """
+    if has_ranks():
+        raise UsageError(
+            "a benchmark is not divided among ranks",
+            hint="without torchrun, --jobs N trains N genotypes at a time, on all GPUs",
+        )
+    given = _read_genotypes(genotype or [])
+    if dry_run:
+        console.result(settings.model_dump_json(indent=2, exclude=set(SET_BY_BENCH)))
+        return
+    from skelnas.nas.bench.run import bench as run
+
+    table = run(cache, out, settings, given, resume=resume, force=force)
+    console.note(
+        f"done: {len(table.trials)} trainings of {len(table.genotypes)} genotypes; "
+        f"`skelnas bench report {out}` says what they tell"
+    )
+
+
+@bench.command("report", cls=Command)
+def bench_report(
+    table: Annotated[
+        Path,
+        typer.Argument(help="Table, or the folder of `bench run`.", show_default=False),
+    ],
+    replays: Annotated[
+        int, typer.Option(min=0, help="Replays of each search; 0 leaves them out.")
+    ] = 500,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="Also rank by this search; may be repeated."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the genotypes, .svg or .png (extra: plot)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a table tells of genotypes, seeds and searches.
+
+    Example: skelnas bench report bench/ntu60 --plot ntu60.svg
+    """
+    from skelnas.nas.bench.report import report
+    from skelnas.nas.bench.table import read_table
+    from skelnas.reporting.plot_bench import Point, check_suffix, draw_bench
+
+    if plot is not None:
+        check_suffix(plot)
+    found = report(read_table(table), replays=replays, runs=run or [])
+    if plot is not None:
+        points = [
+            Point(one.kind, one.parameters, one.top1, one.error, one.on_front)
+            for one in found.genotypes
+        ]
+        draw_bench(points, plot)
+    if as_json:
+        console.result(json.dumps(found.to_dict(), indent=2))
+    else:
+        print_bench(found)
+
+
+def _read_genotypes(specs: list[str]) -> dict[str, Genotype]:
+    """Read genotypes, named after their files."""
+    genotypes: dict[str, Genotype] = {}
+    for spec in specs:
+        name = Path(spec).stem if spec.endswith(".json") else spec
+        if name in genotypes:
+            raise UsageError(f"--genotype {spec}: there are two of the name {name}")
+        genotypes[name] = load_genotype(spec)
+    return genotypes

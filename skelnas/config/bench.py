@@ -1,0 +1,50 @@
+"""Settings of `skelnas bench run`."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from skelnas.config.method import FoldsBy
+from skelnas.config.train import SHORT_EPOCHS, TrainSettings
+from skelnas.primitives import SPACES, candidates
+
+SET_BY_BENCH = frozenset({"seed", "hold_out", "select_epoch"})
+"""Settings of a training that a benchmark sets itself, or that would make it unfair."""
+
+
+class BenchSettings(TrainSettings):
+    """Settings of `skelnas bench run`; those of `TrainSettings` are for each of its trainings."""
+
+    group = "Benchmark"
+    everyday = TrainSettings.everyday | {"genotypes", "seeds", "folds", "folds_by", "space", "jobs"}
+    overrides = {  # short trainings of narrow networks (ours)
+        "epochs": SHORT_EPOCHS,
+        "layers": 6,
+        "channels": 16,
+        "batch_size": 32,
+    }
+
+    genotypes: int = Field(24, ge=1, le=100_000, description="Random genotypes to train.")
+    seeds: int = Field(2, ge=1, le=1_000, description="Seeds that each is trained with, from 0.")
+    folds: int = Field(2, ge=2, le=1_000, description="Parts to hold out, one a training.")
+    folds_by: FoldsBy | None = Field(
+        None,  # ours: subjects if there are enough, else clips
+        description="What a fold keeps together.",
+    )
+    space: str = Field("sar", description="Candidate ops: sar, sar-no-se, darts or ids.")
+    nodes: int = Field(4, ge=1, le=100, description="Intermediate nodes per cell.")  # paper
+    jobs: int = Field(1, ge=1, le=1_024, description="Trainings at a time.")
+
+    @field_validator("space")
+    @classmethod
+    def _order_space(cls, value: str) -> str:
+        try:
+            return value if value in SPACES else ",".join(candidates(value))
+        except ValueError as error:
+            raise PydanticCustomError("space", "{expected}", {"expected": str(error)}) from None
+
+    def of_trainings(self) -> TrainSettings:
+        """Return the settings of the trainings, but for protocol and seed."""
+        given = self.model_fields_set & TrainSettings.model_fields.keys()
+        return TrainSettings(**self.overrides | self.model_dump(include=given - SET_BY_BENCH))

@@ -1,0 +1,124 @@
+"""Pictures of a benchmark: every genotype by cost and accuracy, and the front of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skelnas.errors import UsageError
+from skelnas.reporting.plot_style import FAINT, GRID, INK, PALETTE, PAPER, QUIET, drawing, save
+from skelnas.runtime.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SUFFIXES = (".svg", ".png", ".pdf")
+FONT_SIZE = 8.0
+COLOURS = {"random": PALETTE["amber"][0], "given": PALETTE["first"][0]}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A genotype.
+
+    Attributes:
+        kind: "random" or "given".
+        parameters: of its network.
+        top1: from 0 to 1.
+        error: standard error of `top1`, or None.
+        on_front: whether the front of its kind goes through it.
+    """
+
+    kind: str
+    parameters: int
+    top1: float
+    error: float | None
+    on_front: bool
+
+
+def draw_bench(points: Sequence[Point], path: Path) -> None:
+    """Draw genotypes by their parameters and top-1; the same points always give the same file.
+
+    Args:
+        points: in ascending order of parameters.
+        path: the file to write, with one of `SUFFIXES`.
+
+    Raises:
+        UsageError: it has another suffix.
+        SkelnasError: matplotlib is not installed, or `path` cannot be written.
+    """
+    check_suffix(path)
+    with drawing("a benchmark") as make_figure:
+        figure = make_figure(figsize=(5.4, 3.6), facecolor=PAPER, layout="constrained")
+        axes = figure.add_subplot()
+        for kind, colour in COLOURS.items():
+            of_kind = [point for point in points if point.kind == kind]
+            if of_kind:
+                _draw_kind(axes, of_kind, kind, colour)
+        _style(axes)
+        picture = save(figure, path.suffix[1:])
+    atomic_write(path, picture)
+
+
+def check_suffix(path: Path) -> None:
+    """Check that a picture can be written to a path.
+
+    Raises:
+        UsageError: it has none of `SUFFIXES`.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"--plot {path}: expected a name that ends with {', '.join(SUFFIXES)}")
+
+
+def _draw_kind(axes: Axes, points: Sequence[Point], kind: str, colour: str) -> None:
+    axes.errorbar(
+        [point.parameters for point in points],
+        [100 * point.top1 for point in points],
+        yerr=[100 * (point.error or 0) for point in points],
+        fmt="o",
+        color=colour,
+        markersize=3.5,
+        elinewidth=0.7,
+        alpha=0.75,
+        label=kind,
+    )
+    front = [point for point in points if point.on_front]
+    ends = [*(point.parameters for point in front), points[-1].parameters]
+    heights = [100 * point.top1 for point in front]
+    axes.plot(
+        ends,
+        [*heights, heights[-1]],
+        drawstyle="steps-post",
+        color=colour,
+        linewidth=1.3,
+        label=f"best {kind} within the cost",
+    )
+
+
+def _style(axes: Axes) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axes.set_facecolor(PAPER)
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.tick_params(labelsize=FONT_SIZE, labelcolor=QUIET, color=FAINT, length=2.5)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.set_xlabel("parameters", size=FONT_SIZE, color=QUIET)
+    axes.set_ylabel("top-1 on held-out clips, %", size=FONT_SIZE, color=QUIET)
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2,
+        frameon=False,
+        fontsize=FONT_SIZE,
+        labelcolor=INK,
+        handlelength=2.2,
+        borderpad=0,
+        borderaxespad=0.6,
+    )
