@@ -21,7 +21,7 @@ from skelnas.data.cache import Clips
 from skelnas.data.dataset import Dataset
 from skelnas.data.matching import compare_sizes, find_person_size
 from skelnas.data.readers.base import Recording
-from skelnas.data.readers.channels import parse_option
+from skelnas.data.readers.channels import check_channels, parse_option
 from skelnas.data.readers.clip_files import parse_frame, to_poses
 from skelnas.data.readers.unlabelled import NO_LABEL, Origin, read_unlabelled
 from skelnas.errors import InputError
@@ -137,22 +137,23 @@ def predict_stream(
         if not line.strip("\ufeff \t\r\n"):
             continue
         where = f"{STDIN}, line {line_number}"
-        frame = parse_frame(
-            line,
-            where,
-            origin.layout,
-            origin.max_persons,
-            origin.channels,
-            are_channels_given=bool(origin.given_channels),
-        )
-        frames.append(frame)
+        frames.append(parse_frame(line, where, origin.layout, origin.max_persons, origin.channels))
         number += 1
         if number >= size and (number - size) % settings.stride == 0:
+            if number == size:
+                _check_channels(frames, origin)
             yield predictor.score_window(frames, number)
     if not number:
         raise InputError(f"{STDIN}: no frames", hint="one line of JSON each, see docs/deploy.md")
     if number < size:
+        _check_channels(frames, origin)
         yield predictor.score_window(frames, number)
+
+
+def _check_channels(frames: Iterable[NDArray[np.float64]], origin: Origin) -> None:
+    """Raise InputError if the first frames, each [M, V, C], are unlike the model's channels."""
+    if not origin.given_channels:
+        check_channels(np.concatenate(list(frames)), origin.layout.channels, STDIN)
 
 
 def _choose_window(card: ModelCard) -> int:

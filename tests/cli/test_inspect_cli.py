@@ -6,8 +6,13 @@ import json
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from test_cli import REAL, fails, run
+
+from skelnas.data.cache import Cache
+from skelnas.data.readers.layouts import find_layout
+from skelnas.data.readers.skeleton_file import find_skeleton, read_skeleton
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +69,11 @@ def test_clips_are_drawn(folder: Path, name: str) -> None:
         ("skelnas inspect c.h5 --clip one --plot one.jpg", 2, ["one.jpg", ".png or .gif"]),
         ("skelnas inspect c.h5 --clip one --plot one.png", 3, ["'one'", "hint: there are S"]),
         ("skelnas inspect nowhere.h5", 3, ["nowhere.h5", "No such file"]),
+        ("skelnas layouts coco71", 3, ["'coco71' is not a layout", "did you mean coco17?"]),
+        ("skelnas layouts --plot all.png", 2, ["--plot draws one layout"]),
+        ("skelnas layouts coco17 --plot a.svg", 2, ["ends in .png"]),
+        ("skelnas prepare manifest c.csv n.h5 --channels x,z", 2, ["--channels x,z", "x and y"]),
+        ("skelnas prepare manifest c.csv n.h5 --picture 9", 2, ["--picture 9", "1920x1080"]),
     ],
 )
 def test_invalid_requests_are_refused(
@@ -99,3 +109,49 @@ def test_real_recordings(tmp_path: Path, source: str, data: str, clip: str) -> N
     )
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "clip.png").stat().st_size > 10_000
+
+
+def test_layouts_are_listed_shown_and_drawn(folder: Path) -> None:
+    listed = run("skelnas layouts", folder)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    names = json.loads(run("skelnas layouts --json", folder).stdout)
+    for name in names:
+        assert f" {name} " in listed.stdout
+    assert all(len(line) <= 80 for line in listed.stdout.splitlines())
+    shown = run("skelnas layouts openpose25", folder).stdout
+    assert "y grows downwards, centre: hip_mid" in shown
+    for word in ("8", "hip_mid", "24", "heel_right", "ankle_right"):
+        assert f" {word} " in shown
+    drawn = run("skelnas layouts COCO17 --plot coco17.png", folder)
+    assert (drawn.returncode, drawn.stdout) == (0, "")
+    assert (folder / "coco17.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_layout_as_json_is_a_file_of_joints(folder: Path) -> None:
+    for name in ("coco17", "mediapipe33", "h36m17", "smpl24", "mediapipe-hands21"):
+        (folder / "joints.json").write_text(run(f"skelnas layouts {name} --json", folder).stdout)
+        layout = find_layout(name)
+        skeleton = read_skeleton(folder / "joints.json")
+        assert skeleton.make_layout(skeleton.channels) == layout
+        assert find_skeleton(Path(name)).make_layout(layout.channels) == layout
+
+
+def test_own_recordings_with_a_layout_by_name(folder: Path) -> None:
+    poses = 300 + 100 * np.random.default_rng(0).normal(size=(8, 17, 2))
+    scores = np.random.default_rng(1).uniform(0.2, 1, (8, 17, 1))
+    np.save(folder / "a.npy", np.concatenate([poses, scores], axis=-1))
+    np.save(folder / "b.npy", np.concatenate([poses, scores], axis=-1)[:5])
+    (folder / "clips.csv").write_text("path,label,split\na.npy,wave,train\nb.npy,run,test\n")
+    done = run(
+        "skelnas prepare manifest clips.csv own.h5 --joints coco17 --picture 640x480 && "
+        "skelnas inspect own.h5 --json",
+        folder,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "channels x, y, score: the third number of a joint is 0.2" in done.stderr
+    with Cache.open(folder / "own.h5") as cache:
+        assert cache.layout == find_layout("coco17")
+        assert cache.rule["picture"] == [640, 480]
+        poses_, _ = cache.read(0)
+    np.testing.assert_allclose(poses_[0, ..., :2], poses / (640, 480) - 0.5, 1e-5, 1e-6)
+    np.testing.assert_allclose(poses_[0, ..., 2:], scores, 1e-6)

@@ -274,6 +274,44 @@ def test_other_units_are_noted_once_and_absurd_numbers_refused(
         list(predict_stream(loaded, as_lines(poses), ON_CPU))
 
 
+def test_pixels_with_scores_are_not_taken_for_coordinates(
+    model: Path, poses: np.ndarray, tmp_path: Path
+) -> None:
+    scored = np.concatenate([300 + 100 * poses[..., :2], 0.5 + 0 * poses[..., :1]], axis=-1)
+    np.save(tmp_path / "scored.npy", scored)
+    loaded = load_model(model)
+    reason = "the third number of a joint is 0.5 to 0.5 beside .*, like a score and not z"
+    with pytest.raises(InputError, match=rf"scored.npy: {reason}"):
+        list(predict(loaded, [tmp_path / "scored.npy"], ON_CPU))
+    with pytest.raises(InputError, match=f"^standard input: {reason}"):
+        list(predict_stream(loaded, as_lines(scored), ON_CPU))
+    with pytest.raises(InputError, match=f"^standard input: {reason}"):
+        list(predict_stream(loaded, as_lines(scored)[:1], ON_CPU))
+    given = PredictSettings(device="cpu", channels="x,y,z", window=20)
+    (prediction,) = predict(loaded, [tmp_path / "scored.npy"], given)
+    (window,) = predict_stream(loaded, as_lines(scored), given)
+    assert window.prediction is not None
+    assert np.array_equal(window.prediction.logits, prediction.logits)
+
+
+def test_arrays_may_have_their_channels_in_another_order(
+    model: Path, poses: np.ndarray, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "xyz.npy", poses)
+    np.save(tmp_path / "zxy.npy", poses[..., [2, 0, 1]])
+    loaded = load_model(model)
+    (expected,) = predict(loaded, [tmp_path / "xyz.npy"], ON_CPU)
+    given = PredictSettings(device="cpu", channels="Z,x,y", window=20)
+    (found,) = predict(loaded, [tmp_path / "zxy.npy"], given)
+    assert np.array_equal(found.logits, expected.logits)
+    (window,) = predict_stream(loaded, as_lines(poses[..., [2, 0, 1]]), given)
+    assert window.prediction is not None
+    assert np.array_equal(window.prediction.logits, expected.logits)
+    given = PredictSettings(device="cpu", channels="x,y")
+    with pytest.raises(InputError, match="expected the channels x, y, z, found x, y"):
+        list(predict(loaded, [tmp_path / "xyz.npy"], given))
+
+
 def test_a_stream_that_ends_early_is_one_window(model: Path, poses: np.ndarray) -> None:
     (window,) = predict_stream(load_model(model), as_lines(poses)[:3], ON_CPU)
     assert (window.first_frame, window.last_frame) == (1, 3)

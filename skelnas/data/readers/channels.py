@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skelnas.data.readers.base import CHANNEL_ORDER, MAX_CHANNELS, channel_name
 from skelnas.data.readers.files import are_found
-from skelnas.errors import UsageError
+from skelnas.errors import InputError, UsageError
 
 XY, XYZ, XYS, XYZS = ("x", "y"), ("x", "y", "z"), ("x", "y", "score"), ("x", "y", "z", "score")
 
@@ -56,7 +56,9 @@ def parse_channels(names: Sequence[str]) -> tuple[str, ...]:
         raise ValueError("expected x and y among them")
     if len(set(channels)) < len(channels):
         raise ValueError("two are the same")
-    if not all(channels) or len(channels) > MAX_CHANNELS:
+    if not all(channels):
+        raise ValueError("a name is empty")
+    if len(channels) > MAX_CHANNELS:
         raise ValueError(f"expected at most {MAX_CHANNELS} names")
     return channels
 
@@ -118,6 +120,13 @@ def find_contradiction(numbers: NDArray[np.float64], channels: Sequence[str]) ->
     if order == XYZS and _is_common((joints[:, 3] < SCORES[0]) | (joints[:, 3] > SCORES[1])):
         return f"the fourth number of a joint is {_extent(joints[:, 3])}, unlike a score"
     return None
+
+
+def check_channels(numbers: NDArray[np.float64], channels: Sequence[str], where: str) -> None:
+    """Raise InputError with the place `where` if numbers without names contradict channels."""
+    if reason := find_contradiction(numbers, channels):
+        hint = f"if it is, give --channels {','.join(channels)}"
+        raise InputError(f"{where}: {reason}", hint=hint)
 
 
 def judge_third(joints: NDArray[np.float64]) -> tuple[Kind, str]:

@@ -24,7 +24,7 @@ from skelnas.data.readers.base import (
     channel_name,
     fold_name,
 )
-from skelnas.data.readers.channels import find_contradiction
+from skelnas.data.readers.channels import check_channels
 from skelnas.data.readers.clip_tables import ClipArray, read_clip_table
 from skelnas.data.readers.files import (
     MAX_BYTES,
@@ -96,18 +96,10 @@ def read_poses(
             f"persons and a frame{persons_note}"
         )
     if not clip.channels and not are_channels_given:
-        _check_channels(poses, channels or layout.channels, str(path))
+        check_channels(poses, channels or layout.channels, str(path))
     poses = poses[..., order]
     _check_size(poses, str(path))
     return to_poses(poses, layout.channels, picture)
-
-
-def _check_channels(numbers: NDArray[np.float64], channels: tuple[str, ...], where: str) -> None:
-    """Raise InputError if numbers [..., C] without names are unlike their channels."""
-    if reason := find_contradiction(numbers, channels):
-        raise InputError(
-            f"{where}: {reason}", hint=f"if it is, give --channels {','.join(channels)}"
-        )
 
 
 def find_joint_order(found: tuple[str, ...], expected: tuple[str, ...]) -> list[int] | None:
@@ -167,13 +159,7 @@ def to_poses(array: NDArray[np.float64], channels: Sequence[str], picture: Pictu
 
 
 def parse_frame(
-    line: str,
-    where: str,
-    layout: Layout,
-    max_persons: int,
-    channels: tuple[str, ...] = (),
-    *,
-    are_channels_given: bool = False,
+    line: str, where: str, layout: Layout, max_persons: int, channels: tuple[str, ...] = ()
 ) -> NDArray[np.float64]:
     """Read one frame from JSON: [joints, channels] or [persons, joints, channels].
 
@@ -186,7 +172,6 @@ def parse_frame(
         layout: the expected joints and channels.
         max_persons: maximum number of persons.
         channels: those of the line, in its order; by default the layout's.
-        are_channels_given: whether the user named them, so that they are not doubted.
 
     Returns:
         [M, V, C], M >= 0, NaN where a number is unknown.
@@ -216,10 +201,7 @@ def parse_frame(
     _check_size(frame, where)
     if len(frame) > max_persons:
         raise InputError(f"{where}: {len(frame)} persons, expected at most {max_persons}")
-    channels = channels or layout.channels
-    if not are_channels_given:
-        _check_channels(frame, channels, where)
-    return frame[..., _order_channels(channels, layout, where)]
+    return frame[..., _order_channels(channels or layout.channels, layout, where)]
 
 
 def read_clip(path: Path, num_joints: int | None = None) -> ClipArray:
