@@ -209,6 +209,25 @@ def test_seeds_are_compared_and_one_is_picked(folder: Path, tmp_path: Path) -> N
     assert json.loads(derived.stdout)["format"] == "skelnas-genotype"
 
 
+def test_a_search_by_trainings_prints_its_table_and_continues(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.toml").write_text("recipe = 'paper'\nlr = 0.05\n")
+    command = f"skelnas search c.h5 --out {tmp_path}/out {SEARCH} --method predict --genotypes 4"
+    command += f" --train-config {tmp_path}/short.toml"
+    planned = json.loads(run(f"{command} --dry-run", folder).stdout)
+    assert (planned["search"]["genotypes"], planned["search"]["folds"]) == (4, 2)
+    assert "order" not in planned["search"]
+    assert (planned["train"]["lr"], planned["train"]["channels"]) == (0.05, 2)
+    finished = run(f"{command} --json", folder)
+    assert finished.returncode == 0, finished.stderr
+    table = json.loads(finished.stdout)
+    chosen = table["genotypes"][table["chosen"]]
+    derived = run(f"skelnas derive {tmp_path}/out", folder)
+    assert json.loads(derived.stdout) == chosen["genotype"]
+    again = run(f"{command} --resume --jobs 2", folder)
+    for word in ("predicted loss", "random genotypes: mean loss", f"{chosen['parameters']:,}"):
+        assert word in again.stdout
+
+
 BROKEN_GENOTYPE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["conv_9x9", 0]]]})
 MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["conv_3x3", 5]]]})
 
@@ -280,6 +299,32 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas search c.h5 --out new --lr 1e300", None, 2, ["--lr 1e+300", "1e+18"]),
         ("skelnas search c.h5 --out new --layers 1001", None, 2, ["--layers 1001", "1000"]),
         ("skelnas search c.h5 --out new --repeats 0", None, 2, ["--repeats", "equal to 1"]),
+        ("skelnas search c.h5 --out new --jobs 2", None, 2, ["--jobs 2", "--method predict"]),
+        (
+            "skelnas search c.h5 --out new --method predict --order first",
+            None,
+            2,
+            ["--order first", "--method gradient"],
+        ),
+        (
+            "skelnas search c.h5 --out new --method predict --repeats 2",
+            None,
+            2,
+            ["--repeats is for --method gradient"],
+        ),
+        (
+            "WORLD_SIZE=2 RANK=0 skelnas search c.h5 --out new --method predict",
+            None,
+            2,
+            ["not divided among ranks", "--jobs"],
+        ),
+        (
+            "skelnas search c.h5 --out new --method predict --train-config true.toml",
+            None,
+            2,
+            ["true.toml: epochs is taken from the search"],
+        ),
+        ("skelnas search c.h5 --out new --json", None, 2, ["--json is for --method predict"]),
         ("skelnas derive run --clips 9", None, 2, ["--clips", "--select perturbation"]),
         ("skelnas derive run --plot cells.pdf", None, 2, ["cells.pdf", ".svg"]),
         ("skelnas derive run --plot p.svg --out ./p.svg", None, 2, ["p.svg", "two files"]),
