@@ -96,8 +96,11 @@ def _costs_at_input_size(result: Evaluation) -> list[tuple[str, str]]:
 def print_genotypes(table: GenotypeTable) -> None:
     """Print the front of a search by trainings, and the genotype that it chose."""
     front = Table("parameters", "MACs", "predicted loss", title="lowest predicted losses")
+    before = ""
     for one in table.front:
-        front.add_row(f"{one.parameters:,}", f"{one.macs:,}", f"{one.loss:.3f}")
+        if (loss := f"{one.loss:.3f}") != before:
+            front.add_row(f"{one.parameters:,}", f"{one.macs:,}", loss)
+            before = loss
     console.out.print(front)
     chosen = table.genotypes[table.chosen]
     random = [mean for one in table.genotypes if not one.round and (mean := one.mean_loss)]

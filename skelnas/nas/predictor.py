@@ -203,7 +203,7 @@ def estimate(scores: Array, left_out: Array, noise: float) -> Estimates:
     """Combine each genotype's own score with what the others predict for it (empirical Bayes).
 
     Both are weighted by the inverse of their variance. That of the prediction is what its errors
-    have beyond the noise of the scores.
+    have beyond the noise of the scores, and at least that of a mean of all scores.
 
     Args:
         scores: [genotypes], measured.
@@ -211,6 +211,6 @@ def estimate(scores: Array, left_out: Array, noise: float) -> Estimates:
         noise: the variance of a score.
     """
     errors = scores - left_out
-    variance = float(np.square(errors).mean())  # of prediction and noise together
-    trust = 1 - min(noise / variance, 1.0) if variance else 1.0  # in the measured score
+    variance = max(float(np.square(errors).mean()) - noise, noise / len(scores))  # of a prediction
+    trust = variance / (variance + noise) if noise else 1.0  # in the measured score
     return Estimates(left_out + trust * errors, float(np.sqrt(trust * noise)))

@@ -141,7 +141,8 @@ class _Search:
         """Train the genotypes of a round, and rate all so far."""
         first = len(table.genotypes)
         how = "proposed" if number else "random"
-        note(f"search: genotypes {first + 1} to {first + len(genotypes)} are {how}")
+        numbers = f"{first + 1} to {first + len(genotypes)} of {table.planned}"
+        note(f"search: training genotypes {numbers}, {how}")
         rows = trials.run(
             [
                 Trial(f"genotype {first + index}", genotype, fold, self.settings.seed)

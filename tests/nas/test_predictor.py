@@ -215,7 +215,9 @@ def test_estimates_are_closer_to_the_truth_than_scores_and_predictions():
 def test_without_noise_scores_count_and_with_nothing_but_noise_predictions():
     scores, left_out = np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0])
     assert estimate(scores, left_out, 0.0).values.tolist() == [1, 2, 3]
-    assert estimate(scores, left_out, 5.0).values.tolist() == [2, 2, 2]
+    found = estimate(scores, left_out, 5.0)
+    assert found.values == pytest.approx([1.75, 2, 2.25])  # a mean of three is as far off, too
+    assert found.deviation == pytest.approx((5 / 4) ** 0.5)
     assert estimate(scores, scores, 0.0).values.tolist() == [1, 2, 3]
 
 
