@@ -166,6 +166,12 @@ def random_genotype(seed: int, space: str = "sar", num_nodes: int = 4, keep: int
     return Genotype(normal=draw(), reduction=draw())
 
 
+def read_random(spec: str) -> tuple[int, str] | None:
+    """Return seed and space of ``random``, ``random:SEED`` or ``random:SEED:SPACE``, or None."""
+    drawn = re.fullmatch(rf"random(?::(\d+)(?::({'|'.join(SPACES)}))?)?", spec)
+    return (int(drawn[1] or 0), drawn[2] or "sar") if drawn else None
+
+
 def load(spec: str, stdin: str | None = None) -> Genotype:
     """Load a genotype by what a user typed.
 
@@ -186,8 +192,8 @@ def load(spec: str, stdin: str | None = None) -> Genotype:
         return parse(stdin or "", "standard input")
     if spec in BUILT_IN:
         return BUILT_IN[spec]
-    if drawn := re.fullmatch(rf"random(?::(\d+)(?::({'|'.join(SPACES)}))?)?", spec):
-        return random_genotype(int(drawn[1] or 0), drawn[2] or "sar")
+    if (drawn := read_random(spec)) is not None:
+        return random_genotype(*drawn)
     path = Path(spec)
     try:
         text = _read_text(path)
@@ -290,9 +296,20 @@ def from_alphas(
         UsageError: skips are limited, and the space has no other operation.
     """
     return Genotype(
-        normal=choose_cell(_op_weights(normal, primitives), keep, max_skip),
-        reduction=choose_cell(_op_weights(reduction, primitives), keep),
+        normal=choose_cell(op_weights(normal, primitives), keep, max_skip),
+        reduction=choose_cell(op_weights(reduction, primitives), keep),
     )
+
+
+def from_line(line: Mapping[str, Any], primitives: Sequence[str]) -> Genotype:
+    """Return the genotype of one line of ``alphas.jsonl``.
+
+    A search within a budget records it, since alphas alone do not determine it. Otherwise it is
+    derived by `from_alphas`, which raises what is wrong with the alphas.
+    """
+    if "genotype" in line:
+        return from_dict(line["genotype"], "genotype")
+    return from_alphas(line["normal"], line["reduction"], primitives)
 
 
 def choose_cell(
@@ -396,7 +413,12 @@ def count_stable(genotypes: Sequence[Genotype]) -> int:
     return stable
 
 
-def _op_weights(alphas: Alphas, primitives: Sequence[str]) -> Scores:
+def op_weights(alphas: Alphas, primitives: Sequence[str]) -> Scores:
+    """Return the softmax of a cell's alphas, by operation for each edge.
+
+    Raises:
+        InputError: an alpha is infinite or NaN.
+    """
     for index, values in enumerate(alphas):
         if not all(map(math.isfinite, values)):
             raise InputError(

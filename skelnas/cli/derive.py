@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from skelnas.config import Device
+from skelnas.cli.options import Json, with_settings
+from skelnas.cli.tables import print_front
+from skelnas.config import Device, TrainSettings
 from skelnas.errors import UsageError
 from skelnas.runtime import console
 
 
+@with_settings(
+    TrainSettings, ("max_params", "max_macs", "layers", "channels", "branches", "frames", "streams")
+)
 def derive(
     run: Annotated[Path, typer.Argument(help="Run folder of a search.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Write the genotype to this file.")] = None,
@@ -29,7 +35,7 @@ def derive(
     ] = "alphas",  # paper
     cache: Annotated[
         Path | None,
-        typer.Option(help="For perturbation: the cache, if it has moved."),
+        typer.Option(help="The cache, if it has moved or is another."),
     ] = None,
     clips: Annotated[
         int | None,
@@ -38,9 +44,19 @@ def derive(
     device: Annotated[
         Device | None, typer.Option(help="For perturbation: device, if not the search's.")
     ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw both cells as .svg or .png (extra: plot).")
+    front: Annotated[
+        bool, typer.Option("--front", help="Print the best genotypes of every size.")
+    ] = False,
+    by: Annotated[
+        Literal["parameters", "macs"] | None,
+        typer.Option(help="For --front: the size (parameters).", show_default=False),
     ] = None,
+    json: Json = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw cells or front: .svg, .png (extra: plot).")
+    ] = None,
+    *,
+    settings: TrainSettings,
 ) -> None:
     """Print the genotype of a search as JSON.
 
@@ -55,12 +71,23 @@ def derive(
             f"{out}: cannot hold both the genotype and its drawing",
             hint="name two files, such as --out cells.json --plot cells.svg",
         )
-    perturbation = Perturbation(cache, clips or 0, device) if select == "perturbation" else None
-    if perturbation is None and (cache or clips or device):
-        raise UsageError("--cache, --clips and --device need --select perturbation")
-    genotype = derive_genotype(
-        run, epoch=epoch, keep=keep, max_skip=max_skip, perturbation=perturbation
-    )
+    if select == "alphas" and (clips or device):
+        raise UsageError("--clips and --device need --select perturbation")
+    options: dict[str, Any] = {
+        "epoch": epoch,
+        "keep": keep,
+        "perturbation": Perturbation(clips or 0, device) if select == "perturbation" else None,
+        "cache": cache,
+        "training": settings,
+    }
+    if front:
+        if out is not None or max_skip is not None:
+            raise UsageError("--front takes neither --out nor --max-skip")
+        _derive_front(run, by or "parameters", plot, as_json=json, **options)
+        return
+    if by or json:
+        raise UsageError("--by and --json need --front")
+    genotype = derive_genotype(run, max_skip=max_skip, **options)
     if plot is not None:
         from skelnas.reporting.plot_cells import draw_cells
 
@@ -69,3 +96,27 @@ def derive(
         console.result(genotype.to_json())
     else:
         atomic_write(out, genotype.to_json())
+
+
+def _derive_front(
+    run: Path,
+    by: Literal["parameters", "macs"],
+    plot: Path | None,
+    *,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Print the front as a table or as JSON, and draw it."""
+    from skelnas.nas.front import derive_front
+
+    front = derive_front(run, by=by, **options)
+    if plot is not None:
+        from skelnas.reporting.plot_budget import draw_budget_front
+
+        names = {"parameters": "parameters", "macs": "MACs per clip"}
+        scores = [point.score for point in front.points]
+        draw_budget_front(plot, front.costs, scores, front.random, names[by], front.limit)
+    if as_json:
+        console.result(dumps(front.to_dict(), indent=2))
+    else:
+        print_front(front)

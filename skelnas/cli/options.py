@@ -66,9 +66,9 @@ def with_settings(
             _config_option(model, name),
             *_setting_options(model, names, name),
         ]
-        if model.everyday:
+        rare = set(names) - model.everyday
+        if model.everyday and rare:
             options.insert(2, _help_all_option())
-            rare = model.model_fields.keys() - model.everyday
             command.rare_options = rare  # type: ignore[attr-defined]
         return with_signature(command, function, "settings", options)
 
@@ -131,6 +131,8 @@ def _setting_options(
         for name in [name for name in inspect.get_annotations(owner) if name in names]:
             field = model.model_fields[name]
             kind, metavar = _option_type(field.annotation)
+            if name in owner.as_text:
+                kind, metavar = str | None, "N"
             option = typer.Option(
                 help=field.description,
                 metavar=metavar,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ from skelnas.cli.options import (
 from skelnas.cli.tables import print_genotypes, print_repeats
 from skelnas.config import (
     SHORT_EPOCHS,
+    BudgetSettings,
     SearchSettings,
     TrainSettings,
 )
@@ -31,6 +32,7 @@ from skelnas.runtime import console
 
 SET_BY_SEARCH = frozenset(
     {"seed", "protocol", "hold_out", "resume", "force", "tensorboard", "dry_run"}
+    | {*BudgetSettings.model_fields}
 )
 """Options of `skelnas train` that the trainings of a search take from it."""
 
@@ -82,7 +84,7 @@ def search(
         return
     if json_output:
         raise UsageError("--json is for --method predict", hint="`skelnas derive` prints JSON")
-    options = {"resume": resume, "force": force, "tensorboard": tensorboard}
+    options: dict[str, Any] = {"resume": resume, "force": force, "tensorboard": tensorboard}
     if repeats is not None:
         if has_ranks():
             raise UsageError(
@@ -92,14 +94,17 @@ def search(
         training = _training_settings(settings, train_config)
         _repeat(cache, out, settings, training, repeats, dry_run=dry_run, **options)
         return
-    if train_config is not None:
-        raise UsageError("--train-config needs --repeats or --method predict")
+    if train_config is not None and not settings.has_budget:
+        raise UsageError(
+            "--train-config needs --repeats, --method predict, --max-params or --max-macs"
+        )
+    training = _training_settings(settings, train_config)
     if dry_run:
         console.result(settings.model_dump_json(indent=2))
         return
     from skelnas.nas.search import search as run
 
-    run(cache, out, settings, **options)
+    run(cache, out, settings, training=training, **options)
     console.note(f"done: `skelnas derive {out}` prints the genotype")
 
 
@@ -142,7 +147,7 @@ def _repeat(
     count: int,
     *,
     dry_run: bool,
-    **options: bool,
+    **options: Any,
 ) -> None:
     """Search with several seeds and print how the genotypes compare with random ones."""
     from skelnas.nas.repeats import match_settings, repeat

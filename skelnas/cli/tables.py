@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from skelnas.evaluation.scores import Comparison, Scores
     from skelnas.nas.bench.report import BenchReport
     from skelnas.nas.bench.statistics import Estimate
+    from skelnas.nas.front import Front
     from skelnas.training.genotype_table import GenotypeTable
 
 
@@ -110,6 +111,21 @@ def print_genotypes(table: GenotypeTable) -> None:
     )
     if random:
         console.result(f"random genotypes: mean loss {statistics.fmean(random):.3f}")
+
+
+def print_front(front: Front) -> None:
+    """Print the best genotypes of every cost, beside random ones."""
+    shape = front.shape
+    table = Table(
+        title=f"best genotypes by {front.by}: {shape.layers} layers, {shape.channels} channels, "
+        f"{shape.frames} frames, {shape.joints} joints, {shape.num_classes} classes",
+    )
+    for name in ("parameters", "MACs", "score", "random, 5 %", "median", "95 %"):
+        table.add_column(name, justify="right")
+    for point, random in zip(front.points, front.random, strict=True):
+        scores = [f"{score:.5f}" for score in (point.score, *random)]
+        table.add_row(f"{point.cost.parameters:,}", f"{point.cost.macs:,}", *scores)
+    console.out.print(table)
 
 
 def print_repeats(document: dict[str, Any]) -> None:

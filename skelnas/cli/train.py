@@ -19,7 +19,7 @@ from skelnas.cli.options import (
 )
 from skelnas.config import BaselineName, TrainSettings
 from skelnas.errors import InputError, UsageError
-from skelnas.genotype import MAX_BYTES, Genotype
+from skelnas.genotype import MAX_BYTES, Genotype, read_random
 from skelnas.genotype import load as load_genotype
 from skelnas.runtime import console
 
@@ -51,6 +51,10 @@ def train(
     if dry_run:
         console.result(settings.model_dump_json(indent=2))
         return
+    if settings.has_budget and (drawn := read_random(genotype or "")) is not None:
+        from skelnas.nas.target import draw_for_training
+
+        architecture = draw_for_training(cache, settings, *drawn)
     from skelnas.reporting.model_card import write_card
     from skelnas.training.train import train as run
 

@@ -5,6 +5,7 @@ its authors published, and "ours" a choice of this project.
 """
 
 from skelnas.config.bench import BenchSettings
+from skelnas.config.budget import BudgetSettings
 from skelnas.config.clips import STREAMS, AugmentSettings, ClipSettings
 from skelnas.config.evaluation import EvaluateSettings, ExportFormat, PredictSettings, ScoredPart
 from skelnas.config.machine import (
@@ -27,6 +28,7 @@ __all__ = [
     "AugmentSettings",
     "BaselineName",
     "BenchSettings",
+    "BudgetSettings",
     "ClipSettings",
     "Device",
     "DeviceSettings",

@@ -15,6 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from skelnas.config.budget import BudgetSettings
 from skelnas.config.clips import ClipSettings
 from skelnas.config.machine import BatchSettings, WorkSettings
 from skelnas.config.method import PREDICT, MethodSettings
@@ -46,7 +47,7 @@ OF_BOTH_METHODS = frozenset(
 """Settings of a search that do not depend on its method; the others are those of a gradient."""
 
 
-class SearchSettings(MethodSettings, ClipSettings, WorkSettings, BatchSettings):
+class SearchSettings(MethodSettings, BudgetSettings, ClipSettings, WorkSettings, BatchSettings):
     """Settings of `skelnas search`."""
 
     group = "Search"
@@ -55,6 +56,7 @@ class SearchSettings(MethodSettings, ClipSettings, WorkSettings, BatchSettings):
             *("method", "genotypes", "jobs"),
             *("protocol", "seed", "space", "order", "hold_out", "layers", "channels", "epochs"),
             *("batch_size", "lr", "alpha_lr", "frames", "align", "streams", "device", "precision"),
+            *("max_params", "max_macs"),
         }
     )
     changeable = MethodSettings.changeable | {

@@ -31,8 +31,11 @@ class Settings(BaseModel):
     """Fields that ``--help`` lists, where ``--help-all`` lists all; if empty, there is no such."""
 
     added: ClassVar[frozenset[str]] = frozenset()
-    """Fields that 0.1.0 did not have. At their default they are not written, so that runs of 0.1.0
-    can be resumed and 0.1.0 can read files that do not use them."""
+    """Fields of the class itself that 0.1.0 did not have. At their default they are not written, so
+    that runs of 0.1.0 can be resumed and 0.1.0 can read files that do not use them."""
+
+    as_text: ClassVar[frozenset[str]] = frozenset()
+    """Numbers that can be written with a unit, so that the command line hands them over as text."""
 
     @classmethod
     def default(cls, name: str) -> Any:
@@ -46,7 +49,8 @@ class Settings(BaseModel):
     @model_serializer(mode="wrap")
     def _omit_unused(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialize(self)
-        unused = {name for name in self.added if getattr(self, name) == self.default(name)}
+        added = {name for owner in type(self).__mro__ for name in vars(owner).get("added", ())}
+        unused = {name for name in added if getattr(self, name) == self.default(name)}
         return {name: value for name, value in values.items() if name not in unused}
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from skelnas.config.budget import BudgetSettings
 from skelnas.config.clips import AugmentSettings, ClipSettings
 from skelnas.config.machine import BatchSettings, DeviceSettings, WorkSettings
 
@@ -41,7 +42,7 @@ DEFAULT_RECIPE: Recipe = "strong"
 """Ours; docs/results.md has the ablation."""
 
 
-class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
+class TrainSettings(BudgetSettings, ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
     """Settings of `skelnas train`."""
 
     group = "Training"
@@ -50,7 +51,7 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
         {
             *("recipe", "protocol", "seed", "hold_out", "layers", "channels", "epochs"),
             *("batch_size", "lr", "branches", "frames", "align", "streams", "flip"),
-            *("device", "precision"),
+            *("max_params", "max_macs", "device", "precision"),
         }
     )
 
@@ -150,7 +151,7 @@ class TrainSettings(ClipSettings, AugmentSettings, WorkSettings, BatchSettings):
         """Return the names of the learning settings that deviate from the recipe."""
         free = {"recipe", "protocol", "seed", "hold_out", "select_epoch", "compile"}
         free |= {"layers", "channels", "branches"}
-        for other in (ClipSettings, DeviceSettings, BatchSettings):
+        for other in (BudgetSettings, ClipSettings, DeviceSettings, BatchSettings):
             free |= set(other.model_fields)
         learning = [name for name in type(self).model_fields if name not in free]
         return sorted(name for name in learning if getattr(self, name) != self.recipe_value(name))

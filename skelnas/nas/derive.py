@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from skelnas.config import Device
+from skelnas.config import BudgetSettings, Device, TrainSettings
 from skelnas.errors import InputError, UsageError
-from skelnas.genotype import Genotype, choose_cell, choose_epoch, from_alphas, from_dict
+from skelnas.genotype import (
+    Genotype,
+    Scores,
+    choose_cell,
+    choose_epoch,
+    from_dict,
+    from_line,
+    op_weights,
+)
 from skelnas.runtime.console import note
 from skelnas.training.genotype_table import is_by_trainings, read_table
 from skelnas.training.run_dir import ALPHAS, CONFIG, REPEATS, SearchRun, read_config, read_search
+
+Result = TypeVar("Result")
+
+LIMITS = frozenset(BudgetSettings.model_fields)
 
 
 @dataclass(frozen=True)
@@ -20,14 +33,27 @@ class Perturbation:
     """Selection by how much the loss rises when an operation or edge is removed.
 
     Attributes:
-        cache: the search's cache, if it was moved.
         num_clips: maximum number of clips to measure on; 0 for the whole half that drives alpha.
         device: None for that of the search.
     """
 
-    cache: Path | None = None
     num_clips: int = 0
     device: Device | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How a search ranks operations and edges.
+
+    Attributes:
+        primitives: the candidate operations.
+        scores: by kind of cell, of each operation on each edge.
+        edge_scores: by kind of cell, of each edge; None for that of its chosen operation.
+    """
+
+    primitives: tuple[str, ...]
+    scores: Mapping[str, Scores]
+    edge_scores: Mapping[str, Sequence[float]] | None = None
 
 
 def derive(
@@ -37,6 +63,8 @@ def derive(
     keep: int = 2,
     max_skip: int | None = None,
     perturbation: Perturbation | None = None,
+    cache: Path | None = None,
+    training: TrainSettings | None = None,
 ) -> Genotype:
     """Derive a genotype from a search.
 
@@ -49,50 +77,140 @@ def derive(
         max_skip: maximum number of skips in the normal cell; None for no limit. See
             `skelnas.genotype.choose_cell`.
         perturbation: select by perturbing the supernet of the checkpoint instead of by alphas.
+        cache: the cache, if it was moved, or the network is to be trained on another; read only
+            for a perturbation or a budget.
+        training: budget and sizes of the network that will be trained. What it was not given is
+            as the search recorded it, or else the default.
 
     Raises:
         InputError: the folder holds no search, or the search or its cache is broken.
-        UsageError: there are no alphas of that epoch, or the options exclude each other.
+        UsageError: there are no alphas of that epoch, the options exclude each other, or no
+            genotype is within the budget.
         DeviceError: the device is missing.
     """
+    training = training or TrainSettings()
     config = read_config(run)
+    given = (epoch, keep, max_skip, perturbation, cache)
     if config.get("verb") == "repeats":
-        if (epoch, keep, max_skip, perturbation) != (None, 2, None, None):
+        if given != (None, 2, None, None, None) or training.model_fields_set:
             raise UsageError(
                 f"{run}: holds several searches; their picked genotype is fixed",
                 hint=f"to derive with other options, give one of the searches: {run / 'seed-...'}",
             )
         return _picked(run / REPEATS)
     if is_by_trainings(config):
-        if (epoch, keep, max_skip, perturbation) != (None, 2, None, None):
-            raise UsageError(
-                f"{run}: was searched with --method predict, so it has neither alphas nor supernet",
-                hint="leave out --epoch, --keep, --max-skip and --select",
-            )
-        return read_table(run).choice()
+        if given != (None, 2, None, None, None) or not training.model_fields_set <= LIMITS:
+            raise _has_no_alphas(run)
+        if not training.model_fields_set:
+            return read_table(run).choice()
+        from skelnas.nas.rating import choose_within  # needs torch
+
+        return choose_within(read_table(run), config, training)
+    if given == (epoch, 2, None, None, None) and not training.model_fields_set:
+        search = _read_search(run, config)
+        return _genotype(run, search, _choose_epoch(run, search, epoch))
+    in_budget = has_budget(config, training)
+    if training.model_fields_set and not in_budget:
+        option = min(training.model_fields_set).replace("_", "-")
+        raise UsageError(f"--{option} needs --max-params, --max-macs or --front")
+    if cache is not None and perturbation is None and not in_budget:
+        raise UsageError("--cache needs --select perturbation, --max-params, --max-macs or --front")
+    ranking = rank(run, config, epoch=epoch, perturbation=perturbation, cache=cache)
+    if in_budget:
+        from skelnas.nas.budget import choose_genotype  # these need torch
+        from skelnas.nas.target import find_target
+
+        target = find_target(run, config, ranking.primitives, training, cache)
+        return choose_genotype(
+            ranking.scores,
+            target.costs,
+            target.budget,
+            keep=keep,
+            max_skip=max_skip,
+            edge_scores=ranking.edge_scores,
+        )
+    edges = ranking.edge_scores or {}
+    return Genotype(
+        normal=choose_cell(ranking.scores["normal"], keep, max_skip, edges.get("normal")),
+        reduction=choose_cell(ranking.scores["reduction"], keep, None, edges.get("reduction")),
+    )
+
+
+def has_budget(config: Mapping[str, Any], training: TrainSettings) -> bool:
+    """Return whether the search or the options limit the network."""
+    settings = config.get("settings")
+    recorded = settings if isinstance(settings, dict) else {}
+    return training.has_budget or any(recorded.get(name) for name in LIMITS)
+
+
+def rank(
+    run: Path,
+    config: dict[str, Any],
+    *,
+    epoch: int | None = None,
+    perturbation: Perturbation | None = None,
+    cache: Path | None = None,
+) -> Ranking:
+    """Rank the operations and edges of a search by its alphas, or by perturbation.
+
+    Args:
+        run, epoch, perturbation, cache: as for `derive`.
+        config: the run's ``config.json``.
+
+    Raises:
+        InputError, UsageError, DeviceError: as `derive` does.
+    """
+    if is_by_trainings(config):
+        raise _has_no_alphas(run)
+    if perturbation is None:
+        search = _read_search(run, config)
+        primitives = tuple(search.primitives)
+        line = search.lines[_choose_epoch(run, search, epoch)]
+        kinds = ("normal", "reduction")
+        scores = _explaining(
+            run, line, lambda: {kind: op_weights(line[kind], primitives) for kind in kinds}
+        )
+        return Ranking(primitives, scores)
+    if epoch is not None:
+        raise UsageError(
+            "--epoch needs --select alphas: only the last state of the supernet is saved",
+            hint="leave out --epoch or --select perturbation",
+        )
+    _check_verb(run, config)
+    from skelnas.nas.perturbation import measure_losses  # needs torch
+
+    losses = measure_losses(
+        run,
+        config,
+        cache=cache,
+        num_clips=perturbation.num_clips,
+        device=perturbation.device,
+    )
+    return Ranking(
+        primitives=tuple(losses["normal"].ops[0]),
+        scores={kind: increases.ops for kind, increases in losses.items()},
+        edge_scores={kind: increases.edges for kind, increases in losses.items()},
+    )
+
+
+def _has_no_alphas(run: Path) -> UsageError:
+    return UsageError(
+        f"{run}: was searched with --method predict, so it has neither alphas nor supernet",
+        hint="--max-params and --max-macs choose among its genotypes; `skelnas report` shows them",
+    )
+
+
+def _read_search(run: Path, config: dict[str, Any]) -> SearchRun:
+    _check_verb(run, config)
+    return read_search(run, config)
+
+
+def _check_verb(run: Path, config: Mapping[str, Any]) -> None:
     if config.get("verb") != "search":
         raise InputError(
             f"{run}: not a search: its {CONFIG} was written by {config.get('verb')!r}",
             hint="give the folder that `skelnas search --out` wrote",
         )
-    if perturbation is not None:
-        if epoch is not None:
-            raise UsageError(
-                "--epoch needs --select alphas: only the last state of the supernet is saved",
-                hint="leave out --epoch or --select perturbation",
-            )
-        return _perturb(run, config, keep, max_skip, perturbation)
-    search = read_search(run, config)
-    if not search.lines:
-        raise InputError(f"{run / ALPHAS}: no alphas yet", hint="let the search continue")
-    if epoch is None:
-        epoch = _last_epoch(run, search)
-    if epoch not in search.lines:
-        raise UsageError(
-            f"{run}: no alphas of epoch {epoch}",
-            hint=f"it has epochs 0 to {max(search.lines)}",
-        )
-    return _genotype(run, search, epoch, keep, max_skip)
 
 
 def _picked(path: Path) -> Genotype:
@@ -110,30 +228,15 @@ def _picked(path: Path) -> Genotype:
         raise InputError(f"{path}: unexpected content ({error!r})") from None
 
 
-def _perturb(
-    run: Path, config: dict[str, Any], keep: int, max_skip: int | None, options: Perturbation
-) -> Genotype:
-    from skelnas.nas.perturbation import measure_losses  # needs torch
-
-    losses = measure_losses(
-        run,
-        config,
-        cache=options.cache,
-        num_clips=options.num_clips,
-        device=options.device,
-    )
-    normal, reduction = losses["normal"], losses["reduction"]
-    return Genotype(
-        normal=choose_cell(normal.ops, keep, max_skip, normal.edges),
-        reduction=choose_cell(reduction.ops, keep, None, reduction.edges),
-    )
-
-
-def _last_epoch(run: Path, search: SearchRun) -> int:
-    """Return the last epoch, or the last one within ``--stop-skips``."""
+def _choose_epoch(run: Path, search: SearchRun, epoch: int | None) -> int:
+    """Return the epoch, or the last one, or the last one within ``--stop-skips``."""
+    if not search.lines:
+        raise InputError(f"{run / ALPHAS}: no alphas yet", hint="let the search continue")
     last = max(search.lines)
-    if search.stop_skips is None:
-        return last
+    if epoch is not None and epoch not in search.lines:
+        raise UsageError(f"{run}: no alphas of epoch {epoch}", hint=f"it has epochs 0 to {last}")
+    if epoch is not None or search.stop_skips is None:
+        return last if epoch is None else epoch
     genotypes = {epoch: _genotype(run, search, epoch) for epoch in search.lines}
     epoch = choose_epoch(genotypes, search.stop_skips, search.weight_epochs)
     if epoch != last:
@@ -144,13 +247,17 @@ def _last_epoch(run: Path, search: SearchRun) -> int:
     return epoch
 
 
-def _genotype(
-    run: Path, search: SearchRun, epoch: int, keep: int = 2, max_skip: int | None = None
-) -> Genotype:
+def _genotype(run: Path, search: SearchRun, epoch: int) -> Genotype:
     line = search.lines[epoch]
+    return _explaining(run, line, lambda: from_line(line, search.primitives))
+
+
+def _explaining(run: Path, line: Mapping[str, Any], read: Callable[[], Result]) -> Result:
+    """Read a line of alphas; name the file and the epoch where that fails."""
+    where = f"{run / ALPHAS}: epoch {line['epoch']}"
     try:
-        return from_alphas(line["normal"], line["reduction"], search.primitives, keep, max_skip)
+        return read()
     except InputError as error:
-        raise InputError(f"{run / ALPHAS}: epoch {epoch}: {error}", hint=error.hint) from None
+        raise InputError(f"{where}: {error}", hint=error.hint) from None
     except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(f"{run / ALPHAS}: epoch {epoch}: unexpected content ({error!r})") from None
+        raise InputError(f"{where}: unexpected content ({error!r})") from None

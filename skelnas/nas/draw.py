@@ -6,7 +6,6 @@ of a cell are counted by their cost, edge by edge; a draw follows the counts bac
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,33 +17,31 @@ from skelnas.genotype import Cell, Edge, Genotype, random_genotype
 from skelnas.models.complexity import Complexity
 from skelnas.models.cost import KINDS, CostTable, list_nodes
 from skelnas.nas.budget import Budget, choose_genotype
-from skelnas.primitives import candidates
 
 _State = tuple[int, int, int]
 """How many edges the current node has kept, and the parameters and multiply-adds so far."""
 
 
-def draw_genotype(
-    seed: int, costs: CostTable, budget: Budget, space: str = "sar", keep: int = 2
-) -> Genotype:
+def draw_genotype(seed: int, costs: CostTable, budget: Budget, keep: int = 2) -> Genotype:
     """Draw a genotype at random from those within a budget.
 
     It is that of `skelnas.genotype.random_genotype`, if that is within the budget.
 
     Args:
         seed: of the random numbers.
-        costs: of the network that will be trained, for all operations of the space.
+        costs: of the network that will be trained, for the operations to draw from.
         budget: its limits.
-        space: as for `skelnas.primitives.candidates`.
         keep: edges per node.
 
     Raises:
         UsageError: no genotype is within the budget.
     """
-    genotype = random_genotype(seed, space, len(list_nodes(costs.edges["normal"])), keep)
+    edges = costs.edges["normal"]
+    space = ",".join(("none", *edges[0]))
+    genotype = random_genotype(seed, space, len(list_nodes(edges)), keep)
     if budget.allows(costs.total(genotype)):
         return genotype
-    (drawn,) = GenotypeSampler(costs, space, keep).sample(budget, 1, seed)
+    (drawn,) = GenotypeSampler(costs, keep).sample(budget, 1, seed)
     return drawn
 
 
@@ -52,14 +49,13 @@ class GenotypeSampler:
     """Draws genotypes within budgets.
 
     Args:
-        costs, space, keep: as for `draw_genotype`.
+        costs, keep: as for `draw_genotype`.
     """
 
-    def __init__(self, costs: CostTable, space: str = "sar", keep: int = 2) -> None:
+    def __init__(self, costs: CostTable, keep: int = 2) -> None:
         self._costs = costs
         self._keep = keep
-        self._ops = [op for op in candidates(space) if op != "none"]
-        self._cells = [_CellCounts(costs.edges[kind], self._ops, keep) for kind in KINDS]
+        self._cells = [_CellCounts(costs.edges[kind], keep) for kind in KINDS]
 
     def sample(self, budget: Budget, count: int, seed: int) -> list[Genotype]:
         """Draw genotypes from those within a budget.
@@ -71,9 +67,8 @@ class GenotypeSampler:
         fits = self._fits(budget)  # [costs of the normal cell, costs of the reduction cell]
         weights = normal.fractions * (fits @ reduction.fractions)
         if not weights.any():
-            unscored = {
-                kind: [dict.fromkeys(self._ops, 0)] * len(self._costs.edges[kind]) for kind in KINDS
-            }
+            edges = self._costs.edges
+            unscored = {kind: [dict.fromkeys(ops, 0) for ops in edges[kind]] for kind in KINDS}
             choose_genotype(unscored, self._costs, budget, keep=self._keep)  # raises
         generator = random.Random(f"within a budget: {seed}")
         genotypes = []
@@ -88,11 +83,12 @@ class GenotypeSampler:
         """Return which costs of the two cells are within the budget together."""
         normal, reduction = (cell.costs for cell in self._cells)
         rest = self._costs.rest
-        sums = normal[:, None] + reduction + (rest.parameters, rest.macs)  # [n, r, 2]
-        limits = [
-            math.inf if limit is None else limit for limit in (budget.max_params, budget.max_macs)
-        ]
-        fits: NDArray[np.bool_] = np.all(sums <= limits, axis=2)
+        fits = np.ones((len(normal), len(reduction)), dtype=np.bool_)
+        for index, (limit, spent) in enumerate(
+            [(budget.max_params, rest.parameters), (budget.max_macs, rest.macs)]
+        ):
+            if limit is not None:
+                fits &= normal[:, None, index] + reduction[:, index] <= limit - spent
         return fits
 
 
@@ -104,11 +100,9 @@ class _CellCounts:
         fractions: [costs], of all cells.
     """
 
-    def __init__(
-        self, edges: Sequence[Mapping[str, Complexity]], ops: Sequence[str], keep: int
-    ) -> None:
+    def __init__(self, edges: Sequence[Mapping[str, Complexity]], keep: int) -> None:
         self._edges = [
-            [(op, costs[op].parameters, costs[op].macs) for op in ops] for costs in edges
+            [(op, cost.parameters, cost.macs) for op, cost in costs.items()] for costs in edges
         ]
         self._nodes = list_nodes(edges)
         self._keep = keep

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from skelnas.config import BudgetSettings
 from skelnas.genotype import Genotype, Scores, from_dict
 from skelnas.models.cost import CostTable, NetworkShape, list_nodes, make_cost_table
 from skelnas.nas.budget import Budget, choose_genotype, find_front
@@ -40,7 +41,7 @@ class Rater:
 
     def draw(self, seed: int) -> Genotype:
         """Draw a genotype at random."""
-        return draw_genotype(seed, self.costs, self.budget, ",".join(self.primitives))
+        return draw_genotype(seed, self.costs, self.budget)
 
     def maximise(self, scores: Mapping[str, Scores]) -> Genotype:
         """Return the genotype with the highest sum of edge scores."""
@@ -94,6 +95,22 @@ def make_rater(config: Mapping[str, Any]) -> Rater:
     primitives = tuple(config["primitives"])
     budget = Budget(settings.get("max_params"), settings.get("max_macs"))
     return Rater(primitives, make_cost_table(NetworkShape(**sizes), primitives), budget)
+
+
+def choose_within(
+    table: GenotypeTable, config: Mapping[str, Any], limits: BudgetSettings
+) -> Genotype:
+    """Choose for other limits than those of a search by trainings; those that are None stay.
+
+    Raises:
+        UsageError: no genotype is within the limits.
+    """
+    rater = make_rater(config)
+    budget = Budget(
+        limits.max_params or rater.budget.max_params, limits.max_macs or rater.budget.max_macs
+    )
+    chosen = replace(rater, budget=budget).choose(table)
+    return from_dict(chosen.genotype, "the choice")
 
 
 def read_scores(table: GenotypeTable) -> tuple[list[Genotype], Array]:

@@ -14,12 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from skelnas.config import EvaluateSettings, SearchSettings, TrainSettings
+from skelnas.config import BudgetSettings, EvaluateSettings, SearchSettings, TrainSettings
+from skelnas.data.cache import Cache
 from skelnas.errors import InputError, Interrupted
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import random_genotype
 from skelnas.nas.derive import derive
+from skelnas.nas.draw import draw_genotype
 from skelnas.nas.search import search
+from skelnas.nas.target import target_of_search
 from skelnas.runtime import files
 from skelnas.runtime.console import note
 from skelnas.training import run_dir
@@ -47,8 +50,8 @@ def repeat(
     """Search with `count` seeds and compare the results with as many random genotypes.
 
     Seed s makes the run folder ``seed-s`` and the model folders ``searched-s`` and ``random-s``,
-    the latter from the genotype ``random:s`` of the same space. Both are trained with seed s. No
-    search or training sees the held-out clips; the test part is never read.
+    the latter from the genotype ``random:s`` of the same space, within the same budget. Both are
+    trained with seed s. No search or training sees the held-out clips; the test part is never read.
 
     Args:
         cache: a skeleton cache.
@@ -69,6 +72,10 @@ def repeat(
         Interrupted: stopped by a signal; can be resumed.
     """
     settings, training = match_settings(settings, training)
+    target = None
+    if settings.has_budget:
+        with Cache.open(cache) as opened:
+            target = target_of_search(settings, opened, training)
     seeds = range(settings.seed, settings.seed + count)
     config = {
         "verb": "repeats",
@@ -87,8 +94,11 @@ def repeat(
         seeded = {"seed": seed}
         if kind == "searched":
             run = out / f"seed-{seed}"
-            search(cache, run, settings.model_copy(update=seeded), **options(run))
+            seeded_search = settings.model_copy(update=seeded)
+            search(cache, run, seeded_search, training=training, **options(run))
             genotype = derive(run)
+        elif target is not None:
+            genotype = draw_genotype(seed, target.costs, target.budget)
         else:
             genotype = random_genotype(seed, settings.space, settings.nodes)
         model = out / f"{kind}-{seed}"
@@ -120,7 +130,8 @@ def match_settings(
 ) -> tuple[SearchSettings, TrainSettings]:
     """Give searches and trainings the same seed, protocol and hold-out."""
     settings = settings.model_copy(update={"hold_out": settings.hold_out or HOLD_OUT})
-    shared = {name: getattr(settings, name) for name in ("seed", "protocol", "hold_out")}
+    names = ("seed", "protocol", "hold_out", *BudgetSettings.model_fields)
+    shared = {name: getattr(settings, name) for name in names}
     return settings, training.model_copy(update=shared)
 
 

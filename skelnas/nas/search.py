@@ -14,16 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skelnas.config import SearchSettings
+from skelnas.config import SearchSettings, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.data.dataset import Dataset, num_batches, shuffled_batches
 from skelnas.data.splits import HoldOut, halve, note_missing_clips, split_training_part
 from skelnas.engine.choice import EngineChoice
 from skelnas.errors import InputError, UsageError
-from skelnas.genotype import Genotype, count_skips, count_stable, entropy, from_alphas
+from skelnas.genotype import Genotype, count_skips, count_stable, entropy, from_alphas, from_line
 from skelnas.nas.alpha_updates import resolve_alpha_lr
 from skelnas.nas.bilevel import Bilevel
 from skelnas.nas.supernet import Supernet, choose_engine
+from skelnas.nas.target import Target, target_of_search
 from skelnas.primitives import candidates
 from skelnas.runtime import devices, distributed
 from skelnas.runtime.console import note
@@ -89,6 +90,7 @@ def search(
     out: Path,
     settings: SearchSettings,
     *,
+    training: TrainSettings | None = None,
     resume: bool = False,
     force: bool = False,
     tensorboard: bool = False,
@@ -103,13 +105,16 @@ def search(
         cache_path: a skeleton cache.
         out: the run folder.
         settings: see `SearchSettings`.
+        training: sizes of the network that will be trained, for which a budget counts; None for
+            the defaults, with the clips of the search.
         resume: continue the run in the folder; the result is that of an uninterrupted run.
         force: discard the run in the folder.
         tensorboard: also write TensorBoard events.
 
     Raises:
         InputError: the cache is broken, or its training part is too small to split.
-        UsageError: the folder is not empty, in use, or holds another run.
+        UsageError: the folder is not empty, in use, or holds another run; or no genotype is
+            within the budget.
         DeviceError: the device is missing or out of memory.
         Interrupted: stopped by a signal; the run can be resumed.
     """
@@ -124,6 +129,7 @@ def search(
         engine = choose_engine(settings)  # refuses what it cannot do before the folder is made
         with setup.cache as cache:
             clips = load_search_clips(cache, settings, setup.device)
+            target = target_of_search(settings, cache, training) if settings.has_budget else None
         _check_batches(settings, clips)
         steps_per_epoch = num_batches(len(clips.weight_half), settings.batch_size)
         settings = resolve_alpha_lr(settings, steps_per_epoch)
@@ -135,11 +141,12 @@ def search(
             "clips": {"weights": len(clips.weight_half), "alphas": len(clips.alpha_half)},
             "hold_out": clips.hold_out and asdict(clips.hold_out),
             "fingerprint": clips.fingerprint,
+            **(target.record() if target else {}),
         }
         with setup.start(config) as run_dir:
             _announce(settings, clips, engine)
             with explaining_network_too_large("search", setup.device):
-                loop = _Search(run_dir, settings, clips)
+                loop = _Search(run_dir, settings, clips, target)
             loop.run()
 
 
@@ -194,8 +201,10 @@ class _Search(TrainLoop):
         run_dir: RunDir,
         settings: SearchSettings,
         clips: SearchClips,
+        target: Target | None,
     ) -> None:
         self.settings = settings
+        self.target = target
         self.dataset = clips.dataset
         self.halves = (clips.weight_half, clips.alpha_half)
         torch.manual_seed(random_seed(settings.seed, STREAM_INIT))
@@ -225,9 +234,7 @@ class _Search(TrainLoop):
         lines = read_lines(path) if path.exists() else []
         primitives = candidates(self.settings.space)
         try:
-            self.genotypes = [
-                from_alphas(line["normal"], line["reduction"], primitives) for line in lines
-            ]
+            self.genotypes = [from_line(line, primitives) for line in lines]
         except InputError as error:
             raise InputError(f"{path}: {error}", hint="--force starts over") from None
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
@@ -242,6 +249,8 @@ class _Search(TrainLoop):
     def genotype(self) -> Genotype:
         """Derive the genotype of the current alphas."""
         normal, reduction = (alpha.tolist() for alpha in self.bilevel.alphas)
+        if self.target is not None:
+            return self.target.derive(normal, reduction)
         return from_alphas(normal, reduction, candidates(self.settings.space))
 
     def read(self) -> Reading:
@@ -319,6 +328,8 @@ class _Search(TrainLoop):
         }
 
     def _log_alphas(self) -> None:
-        values = {cell: alpha.tolist() for cell, alpha in self.bilevel.supernet.alphas.items()}
-        self.run_dir.log({"epoch": self.epoch, **values}, ALPHAS)
+        line = {cell: alpha.tolist() for cell, alpha in self.bilevel.supernet.alphas.items()}
         self.genotypes.append(self.genotype())
+        if self.target is not None:  # alphas alone do not determine it
+            line["genotype"] = self.genotypes[-1].to_dict()
+        self.run_dir.log({"epoch": self.epoch, **line}, ALPHAS)

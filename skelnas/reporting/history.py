@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.errors import InputError, UsageError, shown
-from skelnas.genotype import Genotype, choose_epoch, entropy, from_alphas, from_dict, softmax
+from skelnas.genotype import Genotype, choose_epoch, entropy, from_dict, from_line, softmax
 from skelnas.training.genotype_table import GenotypeTable, is_by_trainings, read_table
 from skelnas.training.run_dir import (
     ALPHAS,
@@ -125,7 +124,7 @@ def read_history(folder: Path) -> History:
         return History(folder, config, epochs, metrics, [], {}, genotypes)
     search = read_search(folder, config)
     alphas = _check_alphas(folder / ALPHAS, search)
-    genotypes = _derive_genotypes(folder / ALPHAS, alphas, search.primitives)
+    genotypes = _read_genotypes(folder / ALPHAS, search)
     return History(
         folder,
         config,
@@ -176,15 +175,10 @@ def _check_alphas(path: Path, search: SearchRun) -> dict[int, dict[str, list[lis
     return alphas
 
 
-def _derive_genotypes(
-    path: Path, alphas: dict[int, dict[str, list[list[float]]]], primitives: Sequence[str]
-) -> dict[int, Genotype]:
+def _read_genotypes(path: Path, search: SearchRun) -> dict[int, Genotype]:
     try:
-        return {
-            epoch: from_alphas(line["normal"], line["reduction"], primitives)
-            for epoch, line in alphas.items()
-        }
-    except (IndexError, ValueError, KeyError, UsageError) as error:
+        return {epoch: from_line(line, search.primitives) for epoch, line in search.lines.items()}
+    except (InputError, IndexError, ValueError, KeyError, UsageError) as error:
         raise InputError(f"{path}: no cells can be derived from it ({error!r})") from None
 
 

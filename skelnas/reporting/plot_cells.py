@@ -6,11 +6,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skelnas.errors import UsageError
 from skelnas.genotype import Cell, Genotype
 from skelnas.primitives import PRIMITIVES
 from skelnas.reporting.cell_layout import Box, CellLayout, lay_out, segment
-from skelnas.reporting.plot_style import FAINT, INK, KINDS, NODE, PAPER, drawing, save, stroke
+from skelnas.reporting.plot_style import (
+    FAINT,
+    INK,
+    KINDS,
+    NODE,
+    PAPER,
+    drawing,
+    picture_kind,
+    save,
+    stroke,
+)
 from skelnas.runtime.files import atomic_write
 
 if TYPE_CHECKING:
@@ -44,12 +53,7 @@ def draw_cells(genotype: Genotype, path: Path) -> None:
         UsageError: the suffix is neither.
         SkelnasError: matplotlib is not installed, or `path` cannot be written.
     """
-    suffix = path.suffix.lower().removeprefix(".")
-    if suffix not in ("svg", "png"):
-        raise UsageError(
-            f"{path}: cannot draw a picture of this type",
-            hint="name a file that ends in .svg or .png",
-        )
+    kind = picture_kind(path)
     layouts = {
         "Normal cell": lay_out(genotype.normal),
         "Reduction cell": lay_out(genotype.reduction),
@@ -65,7 +69,7 @@ def draw_cells(genotype: Genotype, path: Path) -> None:
             _draw_layout(axes, layout, (width - layout.width) / 2, top + TITLE_HEIGHT)
             top += TITLE_HEIGHT + layout.height + CELL_GAP
         _draw_legend(axes, genotype, width / 2, height - MARGIN - 5)
-        picture = save(figure, suffix)
+        picture = save(figure, kind)
     atomic_write(path, picture)
 
 

@@ -7,9 +7,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skelnas.errors import SkelnasError
+from skelnas.errors import SkelnasError, UsageError
 from skelnas.primitives import PRIMITIVES
 from skelnas.runtime.console import note
 
@@ -100,6 +101,21 @@ def _noting_missing_glyphs() -> Iterator[None]:
         note("some characters are not in the font: boxes in a .png or .pdf, but not in an .svg")
     for warning in others:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def picture_kind(path: Path) -> str:
+    """Return ``svg`` or ``png``, by the suffix of a file.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("svg", "png"):
+        raise UsageError(
+            f"{path}: cannot draw a picture of this type",
+            hint="name a file that ends in .svg or .png",
+        )
+    return kind
 
 
 def save(figure: Figure, kind: str) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skelnas.errors import SkelnasError
-from skelnas.genotype import from_alphas, softmax
+from skelnas.genotype import from_line, softmax
 from skelnas.training.run_dir import ALPHAS, METRICS, TENSORBOARD, read_lines
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class EventWriter:
                 for op, column in zip(self._primitives, zip(*weights, strict=True), strict=True):
                     # The tag "share" is what earlier event files have.
                     self._writer.add_scalar(f"{cell}_share/{op}", sum(column) / len(column), epoch)
-            genotype = from_alphas(record["normal"], record["reduction"], self._primitives)
+            genotype = from_line(record, self._primitives)
             self._writer.add_text("genotype", f"```\n{genotype.to_json()}```", epoch)
         else:
             for name, value in record.items():

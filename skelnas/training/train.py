@@ -16,7 +16,7 @@ from skelnas.data.splits import HoldOut, note_missing_clips, split_training_part
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype
 from skelnas.models.baselines import find_baseline
-from skelnas.models.complexity import count_normalised
+from skelnas.models.complexity import count_normalised, measure
 from skelnas.runtime import devices, files
 from skelnas.runtime.console import note
 from skelnas.runtime.memory import explaining_network_too_large
@@ -74,8 +74,8 @@ def train(
     Raises:
         InputError: the cache is broken, has no training clips, lacks the bones that the baseline
             needs, or its clips cannot be mirrored though --flip is given.
-        UsageError: the folder is not empty or holds another run; there is no such baseline; or
-            settings contradict each other.
+        UsageError: the folder is not empty or holds another run; there is no such baseline; the
+            network is larger than --max-params or --max-macs; or settings contradict each other.
         DeviceError: the device is missing or out of memory.
         Interrupted: a signal stopped it; the run can be resumed.
     """
@@ -98,6 +98,7 @@ def train(
                 others = cache.load(part.held_out)
                 held_out = Dataset(others, layout, persons, settings, device, settings.store)
             card = _make_card(cache, clips, part.hold_out, dataset.shape, settings, network_fields)
+        _check_budget(settings, card)
         check_normalisation(
             settings, len(dataset), lambda: count_normalised(card.make_network(), card.input_shape)
         )
@@ -120,6 +121,27 @@ def train(
             if run.writes:
                 save_model(out, network, card)
     return TrainedModel(out / MODEL, Model(network.cpu(), card).eval())
+
+
+def _check_budget(settings: TrainSettings, card: ModelCard) -> None:
+    """Check that the network is within --max-params and --max-macs.
+
+    Raises:
+        UsageError: it is larger.
+    """
+    if not settings.has_budget:
+        return
+    cost = measure(card.make_network(), card.input_shape)
+    for name, value, limit in (
+        ("params", cost.parameters, settings.max_params),
+        ("macs", cost.macs, settings.max_macs),
+    ):
+        if limit is not None and value > limit:
+            raise UsageError(
+                f"--max-{name} {limit}: the network has {value}",
+                hint="fewer --channels or --layers make it smaller; `skelnas derive` and "
+                "random:SEED choose genotypes within the limits",
+            )
 
 
 def _check_settings(settings: TrainSettings) -> None:

@@ -96,7 +96,7 @@ def test_protocols_may_take_the_place_of_folds(tiny_cache: Path, tmp_path: Path)
 @pytest.mark.parametrize(("count", "num_strata"), [(24, 6), (10, 2), (3, 1)])
 def test_strata_have_equally_many_genotypes(count: int, num_strata: int) -> None:
     costs = make_cost_table(SHAPE, candidates("sar"))
-    chosen = draw_strata(costs, "sar", count)
+    chosen = draw_strata(costs, count)
     assert len(chosen) == count
     sizes = [costs.total(genotype).parameters for genotype in chosen.values()]
     everybody = sorted(costs.total(random_genotype(seed)).parameters for seed in range(200))
@@ -111,7 +111,7 @@ def test_a_space_that_is_too_small_is_refused() -> None:
     shape = replace(SHAPE, nodes=1)
     costs = make_cost_table(shape, candidates("none,skip_connect"))
     with pytest.raises(UsageError, match="--genotypes 2: only 1 different"):
-        draw_strata(costs, "none,skip_connect", 2)
+        draw_strata(costs, 2)
 
 
 def test_a_report_is_printed_drawn_and_written_as_json(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def bench(
         protocols = _choose_protocols(cache, settings)
         source, num_classes = cache.source, len(cache.classes)
         costs = _tabulate_costs(cache, settings, training)
-    drawn = draw_strata(costs, settings.space, settings.genotypes)
+    drawn = draw_strata(costs, settings.genotypes)
     chosen = {**{f"random:{seed}": genotype for seed, genotype in drawn.items()}, **given}
     trials = [
         Trial(name, genotype, protocol, seed)
@@ -120,15 +120,14 @@ def _tabulate_costs(cache: Cache, settings: BenchSettings, training: TrainSettin
     return make_cost_table(shape, candidates(settings.space))
 
 
-def draw_strata(costs: CostTable, space: str, count: int) -> dict[int, Genotype]:
+def draw_strata(costs: CostTable, count: int) -> dict[int, Genotype]:
     """Draw random genotypes whose parameters spread like those of all.
 
     Many are drawn, sorted by parameters and divided into strata of equal number; of each stratum
     those of the smallest seeds are taken.
 
     Args:
-        costs: of the networks.
-        space: of the operations.
+        costs: of the networks, for all operations of the space.
         count: of genotypes.
 
     Returns:
@@ -140,7 +139,7 @@ def draw_strata(costs: CostTable, space: str, count: int) -> dict[int, Genotype]
     drawn: dict[int, Genotype] = {}
     known = set()
     for seed in range(max(MIN_DRAWN, DRAWN_PER_GENOTYPE * count)):
-        genotype = draw_genotype(seed, costs, UNLIMITED, space)
+        genotype = draw_genotype(seed, costs, UNLIMITED)
         if (identity := identify(genotype)) not in known:
             known.add(identity)
             drawn[seed] = genotype

@@ -1,0 +1,128 @@
+"""Pictures of fronts: the best score at every cost, above that of random genotypes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skelnas.reporting.plot_style import (
+    FAINT,
+    GRID,
+    INK,
+    PALETTE,
+    PAPER,
+    QUIET,
+    drawing,
+    picture_kind,
+    save,
+)
+from skelnas.runtime.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FONT_SIZE = 8.0
+SEARCHED, RANDOM = PALETTE["first"][0], PALETTE["amber"][0]
+
+
+def draw_budget_front(
+    path: Path,
+    costs: Sequence[int],
+    scores: Sequence[float],
+    random: Sequence[Sequence[float]],
+    cost_name: str,
+    limit: int | None = None,
+) -> None:
+    """Draw the best score within each cost, and the range of random genotypes within it.
+
+    The same values always give the same file.
+
+    Args:
+        path: the file to write, ``.svg`` or ``.png``.
+        costs: in ascending order.
+        scores: the best within each cost.
+        random: for each cost, a low, a middle and a high score of random genotypes within it.
+        cost_name: label of the axis.
+        limit: a cost to mark; None for none.
+
+    Raises:
+        UsageError: the suffix is neither.
+        SkelnasError: matplotlib is not installed, or `path` cannot be written.
+    """
+    kind = picture_kind(path)
+    low, middle, high = zip(*random, strict=True)
+    with drawing("a front") as make_figure:
+        figure = make_figure(figsize=(5.4, 3.4), facecolor=PAPER, layout="constrained")
+        axes = figure.add_subplot()
+        axes.fill_between(
+            costs,
+            low,
+            high,
+            step="post",
+            color=RANDOM,
+            alpha=0.18,
+            linewidth=0,
+            label="random, 5 to 95 %",
+        )
+        axes.plot(
+            costs,
+            middle,
+            drawstyle="steps-post",
+            color=RANDOM,
+            linewidth=1.2,
+            dashes=(4, 1.5),
+            label="median",
+        )
+        axes.plot(
+            costs,
+            scores,
+            drawstyle="steps-post",
+            color=SEARCHED,
+            linewidth=1.6,
+            marker="o",
+            markersize=3,
+            label="best within the cost",
+        )
+        if limit is not None and costs[0] <= limit <= costs[-1]:
+            axes.axvline(limit, color=QUIET, linewidth=1, dashes=(1.5, 1.2))
+            axes.annotate(
+                f"limit {limit:,}",
+                (limit, 0.02),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, 0),
+                textcoords="offset points",
+                size=FONT_SIZE,
+                color=QUIET,
+            )
+        axes.set_xlabel(cost_name, size=FONT_SIZE, color=QUIET)
+        axes.set_ylabel("score", size=FONT_SIZE, color=QUIET)
+        _style(axes)
+        picture = save(figure, kind)
+    atomic_write(path, picture)
+
+
+def _style(axes: Axes) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axes.set_facecolor(PAPER)
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.tick_params(labelsize=FONT_SIZE, labelcolor=QUIET, color=FAINT, length=2.5)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=3,
+        frameon=False,
+        fontsize=FONT_SIZE,
+        labelcolor=INK,
+        handlelength=2.2,
+        borderpad=0,
+        borderaxespad=0.6,
+        columnspacing=1.4,
+    )
