@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from skelnas.data.readers import manifest
 from skelnas.data.readers.base import Recording, Source
 from skelnas.data.readers.clip_files import parse_frame, to_poses
 from skelnas.data.readers.ctrgcn import CtrGcn, _open
@@ -240,13 +241,30 @@ def clip_csv(folder: Path) -> Target:
     return _clip(folder, "one.csv", [text.encode() for text in texts])
 
 
+def channels(folder: Path) -> Target:
+    """A clip whose numbers have no names."""
+    table = folder / "clips.csv"
+    table.write_text("path,label,split\none.json,0,train\n")
+    pixels, metres = RNG.uniform(0, 640, (2, 3, 2)), RNG.normal(0, 1, (2, 3, 3))
+    scores = RNG.uniform(0.1, 1, (2, 3, 1))
+    clips = (pixels, metres, np.dstack([pixels, scores]), np.dstack([metres, scores]))
+
+    def read(data: bytes) -> Outcome:
+        (folder / "one.json").write_bytes(data)
+        manifest._find_layout.cache_clear()
+        source = Manifest(table, persons=2)
+        yield source.read(folder / "one.json"), source
+
+    return Target([json.dumps(clip.round(2).tolist()).encode() for clip in clips], read)
+
+
 def frame(folder: Path) -> Target:
     """One line of a stream of frames."""
     one, other = RNG.normal(0, 1, (2, 3, 3)).round(2).tolist()
     contents = (one, [one, other], {"poses": [one], "time": 3}, [[1, None, 2], *one[1:]], None, [])
-    manifest = folder / "clips.csv"
-    manifest.write_text("path,label,split\none.json,0,train\n")
-    source = Manifest(manifest, _joints(folder), persons=2)
+    clips = folder / "clips.csv"
+    clips.write_text("path,label,split\none.json,0,train\n")
+    source = Manifest(clips, _joints(folder), persons=2)
 
     def read(data: bytes) -> Outcome:
         line = data.decode("utf-8", "replace")
@@ -302,9 +320,9 @@ def _joints(folder: Path) -> Path:
 
 
 def _clip(folder: Path, name: str, seeds: list[bytes]) -> Target:
-    manifest = folder / "clips.csv"
-    manifest.write_text(f"path,label,split\n{name},0,train\n")
-    return _one_file(Manifest(manifest, _joints(folder), persons=2), folder / name, seeds)
+    clips = folder / "clips.csv"
+    clips.write_text(f"path,label,split\n{name},0,train\n")
+    return _one_file(Manifest(clips, _joints(folder), persons=2), folder / name, seeds)
 
 
 def _one_file(source: Source, item: Path, seeds: list[bytes]) -> Target:
@@ -340,6 +358,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "npz": npz,
     "json": clip_json,
     "csv": clip_csv,
+    "channels": channels,
     "frame": frame,
     "table": table,
     "joints": joints,

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from skelnas.data.readers.base import CHANNEL_ORDER, MAX_CHANNELS, channel_name
+from skelnas.data.readers.base import CHANNEL_ORDER, MAX_CHANNELS, MAX_COORDINATE, channel_name
 from skelnas.data.readers.files import are_found
 from skelnas.errors import InputError, UsageError
 
@@ -125,7 +125,7 @@ def find_contradiction(numbers: NDArray[np.float64], channels: Sequence[str]) ->
 def check_channels(numbers: NDArray[np.float64], channels: Sequence[str], where: str) -> None:
     """Raise InputError with the place `where` if numbers without names contradict channels."""
     if reason := find_contradiction(numbers, channels):
-        hint = f"if it is, give --channels {','.join(channels)}"
+        hint = f"if these are {', '.join(channels)}, say so by --channels {','.join(channels)}"
         raise InputError(f"{where}: {reason}", hint=hint)
 
 
@@ -149,10 +149,12 @@ def judge_third(joints: NDArray[np.float64]) -> tuple[Kind, str]:
 
 
 def _find_joints(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return some or all of the joints [n, C] that have an x and y, and no unknown number."""
+    """Return some or all of the joints [n, C] that were found, without absurd numbers."""
     joints = numbers.reshape(-1, numbers.shape[-1])
     joints = joints[:: 1 + len(joints) // MAX_JOINTS_JUDGED]
-    return joints[are_found(joints[:, :2], XY) & np.isfinite(joints).all(axis=1)]
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        is_known = (np.abs(joints) <= MAX_COORDINATE).all(axis=1)
+    return joints[are_found(joints[:, :2], XY) & is_known]
 
 
 def _is_common(mask: NDArray[np.bool_]) -> bool:

@@ -95,10 +95,10 @@ def read_poses(
             f"{path}: {persons} persons in {frames} frames, expected 1 to {max_persons} "
             f"persons and a frame{persons_note}"
         )
-    if not clip.channels and not are_channels_given:
-        check_channels(poses, channels or layout.channels, str(path))
     poses = poses[..., order]
     _check_size(poses, str(path))
+    if not clip.channels and not are_channels_given:
+        check_channels(poses, layout.channels, str(path))
     return to_poses(poses, layout.channels, picture)
 
 

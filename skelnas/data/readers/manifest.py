@@ -42,6 +42,7 @@ COLUMNS = ("path", "label", "name", *METADATA, "split")
 PARTS = {"train": Train, "test": Test, "": Unused}
 OFFICIAL = "official"
 """The protocol of a column `split`; a column `split_xsub` defines the protocol `xsub`."""
+EXAMPLES = {3: "x,y,z or --channels x,y,score", 4: "x,y,z,score"}
 MAX_CLIPS_JUDGED = 16
 """To find out what the numbers of a joint are where no name says so."""
 
@@ -443,7 +444,7 @@ def _find_channels(
     if not channels:
         raise InputError(
             f"{root}: nothing says what the {num_channels} numbers of a joint are: {reason}",
-            hint="name them in their order, such as --channels x,y,z or --channels x,y,score",
+            hint=f"name them in their order: --channels {EXAMPLES.get(num_channels, 'x,y,...')}",
         )
     notes.append(f"channels {', '.join(channels)}: {reason} (--channels overrides)")
     return channels
