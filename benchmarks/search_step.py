@@ -78,6 +78,7 @@ class Trial:
             num_classes=60,
             primitives=SPACES[args.space],
             channels=args.channels,
+            joints=args.joints,
             engine=engine.split(",")[0],
         )
         devices.move(supernet, self.device)
