@@ -98,15 +98,10 @@ def derive(
                 hint=f"to derive with other options, give one of the searches: {run / 'seed-...'}",
             )
         return _picked(run / REPEATS)
-    if is_by_trainings(config):
-        if given != (None, 2, None, None, None) or not training.model_fields_set <= LIMITS:
-            raise _has_no_alphas(run)
-        if not training.model_fields_set:
-            return read_table(run).choice()
-        from skelnas.nas.rating import choose_within  # needs torch
-
-        return choose_within(read_table(run), config, training)
     if given == (epoch, 2, None, None, None) and not training.model_fields_set:
+        if is_by_trainings(config):
+            _check_has_no_alphas(run, epoch)
+            return read_table(run).choice()
         search = _read_search(run, config)
         return _genotype(run, search, _choose_epoch(run, search, epoch))
     in_budget = has_budget(config, training)
@@ -115,6 +110,11 @@ def derive(
         raise UsageError(f"--{option} needs --max-params, --max-macs or --front")
     if cache is not None and perturbation is None and not in_budget:
         raise UsageError("--cache needs --select perturbation, --max-params, --max-macs or --front")
+    if is_by_trainings(config):
+        _check_has_no_alphas(run, epoch, perturbation, max_skip, *([keep] if keep != 2 else []))
+        from skelnas.nas.rating import choose_for  # needs torch
+
+        return choose_for(run, config, training, cache)
     ranking = rank(run, config, epoch=epoch, perturbation=perturbation, cache=cache)
     if in_budget:
         from skelnas.nas.budget import choose_genotype  # these need torch
@@ -161,7 +161,11 @@ def rank(
         InputError, UsageError, DeviceError: as `derive` does.
     """
     if is_by_trainings(config):
-        raise _has_no_alphas(run)
+        _check_has_no_alphas(run, epoch, perturbation)
+        from skelnas.nas.rating import learn_from  # needs torch
+
+        found = learn_from(read_table(run), config["primitives"])
+        return Ranking(tuple(config["primitives"]), found.predictor.edge_scores())
     if perturbation is None:
         search = _read_search(run, config)
         primitives = tuple(search.primitives)
@@ -193,11 +197,13 @@ def rank(
     )
 
 
-def _has_no_alphas(run: Path) -> UsageError:
-    return UsageError(
-        f"{run}: was searched with --method predict, so it has neither alphas nor supernet",
-        hint="--max-params and --max-macs choose among its genotypes; `skelnas report` shows them",
-    )
+def _check_has_no_alphas(run: Path, *options: object) -> None:
+    """Refuse options of alphas, if any is given, for a search by trainings."""
+    if any(option is not None for option in options):
+        raise UsageError(
+            f"{run}: was searched with --method predict, so it has neither alphas nor supernet",
+            hint="leave out --epoch, --keep, --max-skip and --select",
+        )
 
 
 def _read_search(run: Path, config: dict[str, Any]) -> SearchRun:

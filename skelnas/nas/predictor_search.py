@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skelnas.config import SearchSettings, TrainSettings
@@ -17,12 +17,11 @@ from skelnas.data.cache import Cache
 from skelnas.data.splits import name_folds
 from skelnas.errors import Diverged, UsageError
 from skelnas.genotype import Genotype
-from skelnas.models.cost import NetworkShape
 from skelnas.nas.proposals import Proposals
-from skelnas.nas.rating import Rater, make_rater, read_scores
+from skelnas.nas.rating import Rater, read_scores
+from skelnas.nas.target import target_of_search
 from skelnas.nas.trial_rows import Row, Trial
 from skelnas.nas.trials import SETTINGS_OF_TRIAL, Trials, open_trials
-from skelnas.primitives import candidates
 from skelnas.runtime import devices
 from skelnas.runtime.console import note
 from skelnas.runtime.files import atomic_write
@@ -70,21 +69,18 @@ def predictor_search(
         protocol = cache.choose_protocol(settings.protocol)
         settings = settings.model_copy(update={"protocol": protocol})
         folds = name_folds(cache, protocol, settings.folds, settings.folds_by)
-        network = NetworkShape.of(
-            training, cache.layout, cache.max_persons, len(cache.classes), settings.nodes
-        )
+        target = target_of_search(settings, cache, training)
         config = {
             "verb": "search",
             "settings": settings.fixed(),
+            **target.record(),
             "training": {k: v for k, v in training.fixed().items() if k not in SETTINGS_OF_TRIAL},
-            "primitives": list(candidates(settings.space)),
+            "primitives": list(target.primitives),
             "classes": cache.classes,
-            "network": asdict(network),
             "cache": str(cache_path.resolve()),
         }
-    rater = make_rater(config)
     with run_dir.start(out, config, resume=resume, force=force):
-        search = _Search(cache_path, out, settings, training, folds, rater)
+        search = _Search(cache_path, out, settings, training, folds, Rater(target))
         return search.run(force=force)
 
 
@@ -166,7 +162,7 @@ class _Search:
         self, genotype: Genotype, number: int, rows: Sequence[Row | None]
     ) -> TrainedGenotype:
         """Return what was found of a genotype in its round."""
-        cost = self.rater.costs.total(genotype)
+        cost = self.rater.target.costs.total(genotype)
         return TrainedGenotype(
             genotype=genotype.to_dict(),
             round=number,

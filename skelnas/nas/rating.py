@@ -3,49 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from skelnas.config import BudgetSettings
+from skelnas.config import TrainSettings
 from skelnas.genotype import Genotype, Scores, from_dict
-from skelnas.models.cost import CostTable, NetworkShape, list_nodes, make_cost_table
-from skelnas.nas.budget import Budget, choose_genotype, find_front
+from skelnas.nas.budget import choose_genotype, find_front
 from skelnas.nas.draw import draw_genotype
 from skelnas.nas.predictor import Array, EdgeSpace
-from skelnas.nas.proposals import identify, learn
-from skelnas.training.genotype_table import GenotypeTable, RatedGenotype
+from skelnas.nas.proposals import Findings, identify, learn
+from skelnas.nas.target import Target, find_target
+from skelnas.training.genotype_table import GenotypeTable, RatedGenotype, read_table
 
 
 @dataclass(frozen=True)
 class Rater:
-    """Rates genotypes of a space within a budget.
+    """Rates genotypes.
 
     Attributes:
-        primitives: ids of the candidate operations.
-        costs: of the networks, for all operations.
-        budget: for the chosen genotype and those that are drawn.
+        target: their space, the network and its budget.
     """
 
-    primitives: tuple[str, ...]
-    costs: CostTable
-    budget: Budget
+    target: Target
 
     @property
     def space(self) -> EdgeSpace:
         """The features of genotypes."""
-        ops = tuple(op for op in self.primitives if op != "none")
-        return EdgeSpace(ops, len(list_nodes(self.costs.edges["normal"])))
+        return EdgeSpace(_without_none(self.target.primitives), self.target.shape.nodes)
 
     def draw(self, seed: int) -> Genotype:
         """Draw a genotype at random."""
-        return draw_genotype(seed, self.costs, self.budget)
+        return draw_genotype(seed, self.target.costs, self.target.budget)
 
     def maximise(self, scores: Mapping[str, Scores]) -> Genotype:
         """Return the genotype with the highest sum of edge scores."""
-        return choose_genotype(scores, self.costs, self.budget)
+        return choose_genotype(scores, self.target.costs, self.target.budget)
 
     def rate(self, table: GenotypeTable) -> GenotypeTable:
         """Fill in what follows from the losses of a table.
@@ -53,9 +49,9 @@ class Rater:
         The choice is among the trained genotypes: the best of all predictions, being the best of
         millions, is too good.
         """
-        found = learn(self.space, *read_scores(table))
+        found = learn_from(table, self.target.primitives)
         values = found.estimates.values
-        front = find_front(found.predictor.edge_scores(), self.costs)
+        front = find_front(found.predictor.edge_scores(), self.target.costs)
         zero = found.predictor.intercept
         return replace(
             table,
@@ -71,7 +67,7 @@ class Rater:
 
         The latter is the exact maximum of the predictor within the budget.
         """
-        found = learn(self.space, *read_scores(table))
+        found = learn_from(table, self.target.primitives)
         best = self.maximise(found.predictor.edge_scores())
         score = float(found.predictor.predict([best])[0])
         number, estimated = found.best_trained(self._allows) or (0, -math.inf)
@@ -81,36 +77,37 @@ class Rater:
         return self._rated(best, score)
 
     def _allows(self, genotype: Genotype) -> bool:
-        return self.budget.allows(self.costs.total(genotype))
+        return self.target.budget.allows(self.target.costs.total(genotype))
 
     def _rated(self, genotype: Genotype, score: float) -> RatedGenotype:
-        cost = self.costs.total(genotype)
+        cost = self.target.costs.total(genotype)
         return RatedGenotype(genotype.to_dict(), cost.parameters, cost.macs, -score)
 
 
-def make_rater(config: Mapping[str, Any]) -> Rater:
-    """Make the rater of a search by trainings from its ``config.json``."""
-    settings = config["settings"]
-    sizes = {**config["network"], "branches": tuple(config["network"]["branches"])}
-    primitives = tuple(config["primitives"])
-    budget = Budget(settings.get("max_params"), settings.get("max_macs"))
-    return Rater(primitives, make_cost_table(NetworkShape(**sizes), primitives), budget)
-
-
-def choose_within(
-    table: GenotypeTable, config: Mapping[str, Any], limits: BudgetSettings
+def choose_for(
+    run: Path, config: Mapping[str, Any], training: TrainSettings, cache: Path | None
 ) -> Genotype:
-    """Choose for other limits than those of a search by trainings; those that are None stay.
+    """Choose for other networks than those of a search by trainings, or for another budget.
+
+    Args:
+        run, config, training, cache: as for `skelnas.nas.target.find_target`.
 
     Raises:
         UsageError: no genotype is within the limits.
     """
-    rater = make_rater(config)
-    budget = Budget(
-        limits.max_params or rater.budget.max_params, limits.max_macs or rater.budget.max_macs
-    )
-    chosen = replace(rater, budget=budget).choose(table)
-    return from_dict(chosen.genotype, "the choice")
+    target = find_target(run, config, tuple(config["primitives"]), training, cache)
+    return from_dict(Rater(target).choose(read_table(run)).genotype, "the choice")
+
+
+def learn_from(table: GenotypeTable, primitives: Sequence[str]) -> Findings:
+    """Learn from the genotypes of a table what operations are worth."""
+    genotypes, scores = read_scores(table)
+    space = EdgeSpace(_without_none(primitives), len(genotypes[0].normal))
+    return learn(space, genotypes, scores)
+
+
+def _without_none(primitives: Sequence[str]) -> tuple[str, ...]:
+    return tuple(op for op in primitives if op != "none")
 
 
 def read_scores(table: GenotypeTable) -> tuple[list[Genotype], Array]:

@@ -90,7 +90,7 @@ class Target:
 def target_of_search(
     settings: SearchSettings, cache: Cache, training: TrainSettings | None
 ) -> Target:
-    """Return the network that the budget of a search is for, after checking that one is within it.
+    """Return the network that a search is for, after checking that one is within the budget.
 
     Args:
         settings: of the search.
@@ -103,12 +103,13 @@ def target_of_search(
     if training is None:
         training = TrainSettings(**settings.model_dump(include=set(ClipSettings.model_fields)))
     target = Target.of(training, cache, settings, candidates(settings.space), settings.nodes)
-    smallest, shape = target.find_smallest(), target.shape
-    note(
-        f"search: budget for networks of {shape.layers} layers, {shape.channels} channels and "
-        f"{shape.frames} frames; the smallest within it has {smallest.parameters:,} parameters and "
-        f"{smallest.macs:,} MACs"
-    )
+    if settings.has_budget:
+        smallest, shape = target.find_smallest(), target.shape
+        note(
+            f"search: budget for networks of {shape.layers} layers, {shape.channels} channels and "
+            f"{shape.frames} frames; the smallest within it has {smallest.parameters:,} parameters "
+            f"and {smallest.macs:,} MACs"
+        )
     return target
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,13 +19,17 @@ from skelnas.data.cache import Cache
 from skelnas.data.readers.base import Train
 from skelnas.errors import Diverged, InputError, Interrupted, UsageError
 from skelnas.evaluation.evaluate import evaluate
-from skelnas.genotype import Genotype, from_dict, load
+from skelnas.genotype import Edge, Genotype, from_dict, load
 from skelnas.nas import trials as trials_module
-from skelnas.nas.derive import derive
+from skelnas.nas.derive import Perturbation, derive
+from skelnas.nas.front import derive_front
 from skelnas.nas.predictor_search import predictor_search
 from skelnas.nas.proposals import identify
+from skelnas.nas.rating import learn_from
 from skelnas.nas.search import search
+from skelnas.nas.target import find_target
 from skelnas.nas.trial_rows import Row, Trial, write_row
+from skelnas.primitives import candidates
 from skelnas.reporting.report import report
 from skelnas.training import run_dir
 from skelnas.training.genotype_table import GenotypeTable, read_table
@@ -136,8 +141,11 @@ def test_the_genotype_can_be_derived_and_trained(whole: Path, table: GenotypeTab
     chosen = load(str(whole / run_dir.CHOSEN))
     assert derive(whole) == chosen
     assert chosen.to_dict() == table.genotypes[table.chosen].genotype
-    with pytest.raises(UsageError, match="--method predict, so it has neither alphas"):
-        derive(whole, epoch=1)
+    for how in ({"epoch": 1}, {"max_skip": 2}, {"keep": 3}, {"perturbation": Perturbation()}):
+        with pytest.raises(UsageError, match="--method predict, so it has neither alphas"):
+            derive(whole, training=TrainSettings(max_params=10**6), **how)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="--layers needs --max-params"):
+        derive(whole, training=TrainSettings(layers=4))
 
 
 def test_the_front_falls_with_the_cost(table: GenotypeTable) -> None:
@@ -322,3 +330,50 @@ def test_a_report_shows_every_genotype(whole: Path, table: GenotypeTable, tmp_pa
 def test_a_report_can_be_made_before_the_first_round_ends(whole: Path, tmp_path: Path) -> None:
     shutil.copy(whole / run_dir.CONFIG, tmp_path)
     assert "none yet" in report(tmp_path).read_text()
+
+
+def all_genotypes() -> Iterator[Genotype]:
+    """Yield all genotypes of one node, whose edges are in order."""
+    ops = [op for op in candidates("sar") if op != "none"]
+    cells = [((Edge(a, 0), Edge(b, 1)),) for a, b in itertools.product(ops, repeat=2)]
+    return itertools.starmap(Genotype, itertools.product(cells, repeat=2))
+
+
+@pytest.mark.usefixtures("scored")
+def test_the_best_within_another_budget_is_found_exactly(tiny_cache: Path, tmp_path: Path) -> None:
+    limit = 500
+    out, limited = tmp_path / "run", SETTINGS.model_copy(update={"genotypes": 12})
+    table = predictor_search(tiny_cache, out, limited)
+    config = run_dir.read_config(out)
+    target = find_target(out, config, candidates("sar"), TrainSettings(), None)
+    costs = target.costs
+    within = [one for one in all_genotypes() if costs.total(one).parameters <= limit]
+    assert 10 < len(within) < 2000
+    predicted = learn_from(table, candidates("sar")).predictor.predict(within)
+    estimates = {
+        identify(parse(one.genotype)): -estimate
+        for one, estimate in zip(table.genotypes, table.estimates, strict=True)
+        if one.parameters <= limit
+    }
+    best = identify(within[int(predicted.argmax())])
+    known = max(estimates, key=estimates.__getitem__, default=best)
+    expected = known if best in estimates or estimates.get(known, -9) > predicted.max() else best
+    assert identify(derive(out, training=TrainSettings(max_params=limit))) == expected
+    front = derive_front(out)
+    assert front.costs == [one.parameters for one in table.front]
+    assert costs.total(derive(out, training=TrainSettings(max_params=400))).parameters <= 400
+
+
+def test_a_budget_holds_for_every_genotype(
+    tiny_cache: Path, tmp_path: Path, scored: list[Trial]
+) -> None:
+    limited = SETTINGS.model_copy(update={"max_params": 450, "genotypes": 8})
+    table = predictor_search(tiny_cache, tmp_path / "run", limited)
+    assert len(table.genotypes) == 8
+    assert all(one.parameters <= 450 for one in table.genotypes)
+    del scored[:]
+    impossible = limited.model_copy(update={"max_params": 10})
+    with pytest.raises(UsageError, match="--max-params 10: expected 361 or more"):
+        predictor_search(tiny_cache, tmp_path / "none", impossible)
+    assert not scored
+    assert not (tmp_path / "none").exists()
