@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from skelnas.data.readers.archives import is_file
 from skelnas.data.readers.base import (
-    CHANNEL_ORDER,
     MAX_CLASSES,
-    MAX_JOINTS,
     Catalogue,
     ClipTable,
     Layout,
@@ -25,12 +23,9 @@ from skelnas.data.readers.base import (
     Train,
     Unused,
     fold_name,
-    sort_channels,
 )
-from skelnas.data.readers.channels import guess_channels
-from skelnas.data.readers.clip_files import Picture, read_clip, read_poses
-from skelnas.data.readers.clip_tables import ClipArray
-from skelnas.data.readers.layouts import LAYOUTS
+from skelnas.data.readers.clip_files import Picture, read_poses
+from skelnas.data.readers.clip_layout import ClipLayout, find_clip_layout
 from skelnas.data.readers.skeleton_file import Skeleton, find_skeleton
 from skelnas.data.readers.tables import Row, cell_error, check_widths, parse_integer, read_table
 from skelnas.errors import InputError
@@ -42,9 +37,6 @@ COLUMNS = ("path", "label", "name", *METADATA, "split")
 PARTS = {"train": Train, "test": Test, "": Unused}
 OFFICIAL = "official"
 """The protocol of a column `split`; a column `split_xsub` defines the protocol `xsub`."""
-EXAMPLES = {3: "x,y,z or --channels x,y,score", 4: "x,y,z,score"}
-MAX_CLIPS_JUDGED = 16
-"""To find out what the numbers of a joint are where no name says so."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +167,7 @@ class Manifest:
         return self.channels or (skeleton.channels if skeleton else ())
 
     @property
-    def _found(self) -> _Found:
+    def _found(self) -> ClipLayout:
         return _find_layout(self.root, self.joints, self._given_channels)
 
     def _check_protocols(self, table: Table) -> None:
@@ -349,105 +341,11 @@ def _read_part(path: Path, row: Row, name: str, column: int) -> int:
     return PARTS[text.lower()]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What the clips have in common.
-
-    Attributes:
-        layout: joints, bones and channels.
-        channels: those of clips without names, in their order.
-        notes: lines about what no name says.
-    """
-
-    layout: Layout
-    channels: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-
 @cache
-def _find_layout(root: Path, joints_: Path | None, channels: tuple[str, ...]) -> _Found:
-    """Find the joints and channels: as given, or else in the clips.
-
-    Args:
-        root: the table.
-        joints_: name of a layout, or the file of joints.
-        channels: as given, or empty.
-    """
-    skeleton = _find_skeleton(joints_)
-    joints = skeleton.joints if skeleton else ()
-    notes: list[str] = []
-    if not joints or not channels:
-        clips = _read_some(root, len(joints) or None)
-        if not joints:
-            joints = clips[0].joints or _number_joints(clips[0].poses.shape[2], notes)
-        if not channels:
-            channels = _find_channels(root, clips, skeleton, notes)
-    skeleton = skeleton or Skeleton(joints)
-    return _Found(skeleton.make_layout(sort_channels(channels)), channels, tuple(notes))
-
-
-def _read_some(root: Path, num_joints: int | None) -> list[ClipArray]:
-    """Read the first clip that can be read, and a few others of its kind."""
-    paths = list(read_manifest(root).entries)
-    step = -(-len(paths) // MAX_CLIPS_JUDGED)
-    failure = InputError(f"{root}: expected clips with frames and joints, found none")
-    clips: list[ClipArray] = []
-    for number, path in enumerate(paths):
-        if clips and number % step:
-            continue
-        try:
-            clip = read_clip(path, num_joints)
-        except InputError as error:
-            failure = error if number == 0 else failure
-            continue
-        if not clip.poses.size or clip.poses.shape[2] > MAX_JOINTS:
-            continue
-        if not clips:
-            _check_names(path, clip.channels)
-        if not clips or clip.poses.shape[2:] == clips[0].poses.shape[2:]:
-            clips.append(clip)
-        if clips[0].channels:
-            break
-    if not clips:
-        raise failure
-    return clips
-
-
-def _check_names(path: Path, names: tuple[str, ...]) -> None:
-    if names and not {"x", "y"} <= {*names} <= {*CHANNEL_ORDER}:
-        raise InputError(
-            f"{path}: expected the channels x, y and maybe z and score, found {', '.join(names)}",
-            hint="name them all, such as --channels x,y,score",
-        )
-
-
-def _number_joints(count: int, notes: list[str]) -> tuple[str, ...]:
-    names = [name for name, named in LAYOUTS.items() if len(named.layout.joints) == count]
-    if names:
-        notes.append(
-            f"{count} joints without names, bones and sides: if they are those of "
-            f"{' or '.join(names)}, give --joints {names[0]}"
-        )
-    return tuple(f"joint_{joint}" for joint in range(count))
-
-
-def _find_channels(
-    root: Path, clips: list[ClipArray], skeleton: Skeleton | None, notes: list[str]
-) -> tuple[str, ...]:
-    """Return the channels of the header, or else what the numbers of all clips show."""
-    if clips[0].channels:
-        return clips[0].channels
-    usual = skeleton.named.channels if skeleton and skeleton.named else ()
-    num_channels = clips[0].poses.shape[3]
-    numbers = np.concatenate([clip.poses.reshape(-1, num_channels) for clip in clips])
-    channels, reason = guess_channels(numbers, usual)
-    if not channels:
-        raise InputError(
-            f"{root}: nothing says what the {num_channels} numbers of a joint are: {reason}",
-            hint=f"name them in their order: --channels {EXAMPLES.get(num_channels, 'x,y,...')}",
-        )
-    notes.append(f"channels {', '.join(channels)}: {reason} (--channels overrides)")
-    return channels
+def _find_layout(root: Path, joints: Path | None, channels: tuple[str, ...]) -> ClipLayout:
+    return find_clip_layout(
+        root, list(read_manifest(root).entries), _find_skeleton(joints), channels
+    )
 
 
 @cache

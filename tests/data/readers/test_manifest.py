@@ -381,6 +381,14 @@ def test_numbers_unlike_the_named_layout_are_refused(folder):
     assert found.endswith("like z, but the layout has x, y, score")
 
 
+def test_a_header_may_have_other_channels_if_they_are_listed(folder):
+    (folder / "clips" / "a.csv").write_text("hip_time,hip_y,hip_x\n3,2,1\n")
+    clips = table(folder, LINES[0].replace("npy", "csv"))
+    assert "found x, y, time" in message(lambda: Manifest(clips).layout)
+    source = Manifest(clips, channels=("x", "y", "time"))
+    assert read_all(source)[0].poses.tolist() == [[[[1, 2, 3]]]]
+
+
 def test_channels_of_the_command_override_those_of_the_file(folder):
     named = joints(folder, {"joints": [f"j{i}" for i in range(17)], "channels": ["x", "y", "z"]})
     source = own(folder, PIXELS, SCORES, joints=named)
