@@ -241,6 +241,8 @@ def _choose_epoch(run: Path, search: SearchRun, epoch: int | None) -> int:
     last = max(search.lines)
     if epoch is not None and epoch not in search.lines:
         raise UsageError(f"{run}: no alphas of epoch {epoch}", hint=f"it has epochs 0 to {last}")
+    if max(last if epoch is None else epoch, 1) <= search.weight_epochs:
+        note(f"the alphas have not learned yet: w trains alone for {search.weight_epochs} epochs")
     if epoch is not None or search.stop_skips is None:
         return last if epoch is None else epoch
     genotypes = {epoch: _genotype(run, search, epoch) for epoch in search.lines}

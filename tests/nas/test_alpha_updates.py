@@ -307,6 +307,17 @@ def skips(genotype: Genotype) -> int:
     return sum(edge.op == "skip_connect" for node in genotype.normal for edge in node)
 
 
+@pytest.mark.parametrize(("epoch", "is_noted"), [(0, True), (2, True), (3, False), (None, False)])
+def test_deriving_from_alphas_that_have_not_learned_is_noted(
+    weights_first_run: Path, capsys: pytest.CaptureFixture[str], epoch: int | None, is_noted: bool
+) -> None:
+    derive(weights_first_run, epoch=epoch)
+    noted = (
+        "the alphas have not learned yet: w trains alone for 2 epochs" in capsys.readouterr().err
+    )
+    assert noted == is_noted
+
+
 def test_a_report_counts_the_epochs_with_alphas(weights_first_run: Path) -> None:
     history = read_history(weights_first_run)
     assert history.weight_epochs == 2
