@@ -135,7 +135,8 @@ class Trials:
         num_left = self.meter.total - len(self.rows)
         if not minutes or not num_left:
             return ""
-        return f"  about {fmean(minutes) * num_left / self.jobs:.0f} min left"
+        left = round(fmean(minutes) * num_left / self.jobs)
+        return f"  about {left} min left" if left else "  under a minute left"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from skelnas.config import BenchSettings
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import load, random_genotype
 from skelnas.models.cost import NetworkShape, make_cost_table
-from skelnas.nas.bench.report import report, score_by_alphas
+from skelnas.nas.bench.report import report, score_by_search
 from skelnas.nas.bench.run import bench, draw_strata
 from skelnas.nas.bench.table import BenchTable, read_table, write_table
 from skelnas.primitives import candidates
@@ -180,7 +180,7 @@ def test_the_alphas_of_a_search_score_genotypes_by_their_edges(tmp_path: Path) -
     paths[0].write_text(json.dumps(genotype("sep_conv_3x3", "skip_connect")))
     paths[1].write_text(json.dumps(genotype("skip_connect", "sep_conv_3x3")))
     genotypes = [load(str(path)) for path in paths]
-    found = score_by_alphas(tmp_path, genotypes)
+    found = score_by_search(tmp_path, genotypes)
     np.testing.assert_allclose(found, [0.7 + 0.6 + 2 / 3, 0.2 + 0.3 + 2 / 3])
     with pytest.raises(InputError, match="other operations or nodes"):
-        score_by_alphas(tmp_path, [random_genotype(0)])
+        score_by_search(tmp_path, [random_genotype(0)])

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from skelnas.errors import InputError
-from skelnas.genotype import Genotype, softmax
+from skelnas.genotype import Genotype
 from skelnas.nas.bench.replay import Replay, replay, sum_edges
 from skelnas.nas.bench.statistics import Estimate, measure_ranks, measure_spread
 from skelnas.nas.bench.table import Array, BenchTable, Grid
-from skelnas.nas.predictor import KINDS
+from skelnas.nas.derive import rank
 from skelnas.training import run_dir
 
 MIN_GENOTYPES = 4
@@ -91,7 +91,7 @@ def report(table: BenchTable, *, replays: int = 0, runs: Sequence[Path] = ()) ->
             f"with all seeds, expected {MIN_GENOTYPES} or more",
             hint="let `skelnas bench run` finish: the same command with --resume",
         )
-    scores = {run.resolve().name: score_by_alphas(run, random.genotypes()) for run in runs}
+    scores = {run.resolve().name: score_by_search(run, random.genotypes()) for run in runs}
     complete = set(everything.names)
     minutes = [trial.minutes for trial in table.trials if trial.minutes is not None]
     return BenchReport(
@@ -107,29 +107,22 @@ def report(table: BenchTable, *, replays: int = 0, runs: Sequence[Path] = ()) ->
     )
 
 
-def score_by_alphas(run: Path, genotypes: Sequence[Genotype]) -> Array:
-    """Score genotypes by the alphas of a search: the sum of their operations' weights, [G].
+def score_by_search(run: Path, genotypes: Sequence[Genotype]) -> Array:
+    """Score genotypes by a search: the sum of what it ranks their operations by, [G].
+
+    Alphas rank by their weights, a search by trainings by what it predicts.
 
     Raises:
         InputError: the folder holds no search, or one without an operation of the genotypes.
     """
-    search = run_dir.read_search(run, run_dir.read_config(run))
-    if not search.lines:
-        raise InputError(f"{run}: no alphas yet", hint="let the search continue")
-    line = search.lines[max(search.lines)]
+    scores = rank(run, run_dir.read_config(run)).scores
     try:
-        scores = {
-            kind: [dict(zip(search.primitives, softmax(edge), strict=True)) for edge in line[kind]]
-            for kind in KINDS
-        }
         return np.array([sum_edges(genotype, scores) for genotype in genotypes])
     except (KeyError, IndexError) as error:
         raise InputError(
             f"{run}: its search had other operations or nodes than the table: {error}",
             hint="give a search of the same --space and --nodes",
         ) from None
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{run / run_dir.ALPHAS}: unexpected content ({error!r})") from None
 
 
 def _list_scores(grid: Grid) -> list[Score]:
