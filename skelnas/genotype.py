@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skelnas import json_text
 from skelnas.errors import InputError, UsageError
 from skelnas.primitives import PRIMITIVES, SPACES, candidates
 
 MAX_BYTES = 1 << 20
 """Of a genotype's text; the largest have a few thousand."""
+
+MAX_NODES, MAX_EDGES = 100, 10_000
+"""Of a cell. A search has at most as many nodes, each with an edge from every earlier one."""
 
 FORMAT = "skelnas-genotype"
 VERSION = 1
@@ -78,19 +82,13 @@ def parse(text: str, origin: str) -> Genotype:
     if len(text) > MAX_BYTES:
         raise InputError(f"{origin}: not a genotype: more than {MAX_BYTES:,} characters")
     try:
-        document = json.loads(text.removeprefix("\ufeff"))  # byte order mark
-    except (ValueError, RecursionError) as error:  # too long a number, too deep a nesting
-        reason = str(error)
-        if isinstance(error, json.JSONDecodeError):
-            reason = f"line {error.lineno}: {error.msg}"
+        document = json_text.parse(text.removeprefix("\ufeff"))  # byte order mark
+    except ValueError as error:
         raise InputError(
-            f"{origin}: not JSON ({reason})",
+            f"{origin}: not JSON ({error})",
             hint="a genotype is what `skelnas derive RUN` prints",
         ) from None
-    try:
-        return from_dict(document, origin)
-    except RecursionError:
-        raise InputError(f"{origin}: not a genotype: brackets nested too deeply") from None
+    return from_dict(document, origin)
 
 
 def from_dict(document: object, origin: str) -> Genotype:
@@ -118,6 +116,12 @@ def from_dict(document: object, origin: str) -> Genotype:
 def _parse_cell(cell: object, where: str) -> Cell:
     if not isinstance(cell, list) or not cell:
         raise InputError(f"{where}: expected a list of nodes, got {_show(cell)}")
+    num_edges = sum(len(node) for node in cell if isinstance(node, list))
+    if len(cell) > MAX_NODES or num_edges > MAX_EDGES:
+        raise InputError(
+            f"{where}: {len(cell):,} nodes with {num_edges:,} edges, expected at most "
+            f"{MAX_NODES} with {MAX_EDGES:,}"
+        )
     return tuple(
         _parse_node(node, index + NUM_INPUT_NODES, f"{where}, node {index + NUM_INPUT_NODES}")
         for index, node in enumerate(cell)
@@ -221,7 +225,7 @@ def _read_text(path: Path) -> str:
     """
     mode = path.stat().st_mode
     is_file = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-    if not is_file and path.parts[1:2] not in (("dev",), ("proc",)):
+    if not is_file and not re.match(r"/(dev/(stdin|fd)|proc)\b", str(path)):
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
     with path.open("rb") as file:
         return file.read(MAX_BYTES + 1).decode()

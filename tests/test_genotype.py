@@ -65,9 +65,9 @@ def test_json_is_written_readably() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "here: not JSON (line 1: Expecting value)"),
-        ('{"format":\n oops}', "here: not JSON (line 2: Expecting value)"),
-        ("[" * 100_000, "here: not JSON (maximum recursion depth"),
+        ("", "here: not JSON (line 1, column 1: Expecting value)"),
+        ('{"format":\n oops}', "here: not JSON (line 2, column 2: Expecting value)"),
+        ("[" * 100_000, "here: not JSON (brackets nested too deeply"),
         ("1" * 5000, "here: not JSON (Exceeds the limit"),
         ("[]", 'here: not a genotype: expected a JSON object with "format": "skelnas-genotype"'),
         ("{}", "here: not a genotype: expected"),

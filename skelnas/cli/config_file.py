@@ -60,7 +60,7 @@ def read_settings(path: Path, command: str, names: Collection[str]) -> dict[str,
     for name in values:
         if name.replace("-", "_") not in names:
             raise InputError(
-                f"{path}: unknown setting {name!r} for {command}",
+                f"{path}: unknown setting {shown(name)} for {command}",
                 hint=f"`skelnas {command} --help` lists the settings",
             )
     return {name.replace("-", "_"): value for name, value in values.items()}

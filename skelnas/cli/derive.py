@@ -64,9 +64,9 @@ def derive(
     """
     from skelnas.nas.derive import Perturbation
     from skelnas.nas.derive import derive as derive_genotype
-    from skelnas.runtime.files import atomic_write
+    from skelnas.runtime.files import atomic_write, real_path
 
-    if out is not None and plot is not None and out.resolve() == plot.resolve():
+    if out is not None and plot is not None and real_path(out) == real_path(plot):
         raise UsageError(
             f"{out}: cannot hold both the genotype and its drawing",
             hint="name two files, such as --out cells.json --plot cells.svg",

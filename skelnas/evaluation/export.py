@@ -121,7 +121,7 @@ def _check_out(out: Path, source: Path) -> None:
         raise UsageError(f"{out}: is a folder, expected a file", hint="name a file in it")
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent}", hint="make it first")
-    if out.resolve() == source.resolve():
+    if files.real_path(out) == files.real_path(source):
         raise UsageError(f"{out}: is the model itself", hint="choose another --out")
 
 

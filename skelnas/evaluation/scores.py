@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -24,6 +22,8 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from skelnas.config import ScoredPart
+from skelnas.data.readers.archives import Archive
+from skelnas.data.readers.npy import read_npy
 from skelnas.errors import InputError, UsageError, shown
 from skelnas.runtime import files, tensor_files
 from skelnas.runtime.console import note
@@ -32,6 +32,9 @@ from skelnas.training.metrics import Metrics, measure
 METADATA_KEY = "skelnas-scores"
 VERSION = 1
 SUFFIXES = (".npz", ".safetensors")
+
+MAX_ARRAY_BYTES = 1 << 30
+"""Of an array in an ``.npz``."""
 
 
 @dataclass(frozen=True)
@@ -291,8 +294,7 @@ def read_scores(path: Path) -> Scores:
         )
     try:
         if path.suffix.lower() == ".npz":
-            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                values = {name: file[name] for name in file.files}
+            values = _read_arrays(path)
             logits, labels = values.pop("logits"), values.pop("labels")
             info = {name: value.tolist() for name, value in values.items()}
         else:
@@ -302,11 +304,8 @@ def read_scores(path: Path) -> Scores:
             raise ValueError(f"not of version {VERSION}")
         scores = Scores(TypeAdapter(ScoresInfo).validate_python(info), logits, labels)
         _check(scores)
-    except (
-        *(SafetensorError, zipfile.BadZipFile, zlib.error, OSError, EOFError),
-        *(KeyError, TypeError, AttributeError, ValueError, MemoryError),
-    ) as error:
-        reason = "; ".join(str(error).splitlines()[:3])
+    except (InputError, OSError, LookupError, TypeError, AttributeError, ValueError) as error:
+        reason = "; ".join(str(error).splitlines()[:3]).removeprefix(f"{path}: ")
         raise InputError(
             f"{path}: not a readable file of scores ({reason})",
             hint="`skelnas evaluate --scores FILE` writes one",
@@ -314,6 +313,21 @@ def read_scores(path: Path) -> Scores:
     for text in scores.info.mismatches:
         note(f"{path}: scores of clips that did not fit the model: {text}")
     return scores
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read all arrays of an ``.npz``, none of which is larger than the file can hold.
+
+    Raises:
+        InputError: the archive or an array is damaged.
+    """
+    archive = Archive(path)
+    arrays = {}
+    for member in archive.members:
+        data = archive.read(member, MAX_ARRAY_BYTES)
+        array = read_npy(data, member, allow_text=True)
+        arrays[member.removesuffix(".npy")] = array.copy()  # PyTorch takes none that is read-only
+    return arrays
 
 
 def _check(scores: Scores) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from skelnas.config import BudgetSettings, Device, TrainSettings
-from skelnas.errors import InputError, UsageError
+from skelnas.errors import InputError, UsageError, shown
 from skelnas.genotype import (
     Genotype,
     Scores,
@@ -20,6 +19,7 @@ from skelnas.genotype import (
     op_weights,
 )
 from skelnas.runtime.console import note
+from skelnas.runtime.files import read_object
 from skelnas.training.genotype_table import is_by_trainings, read_table
 from skelnas.training.run_dir import ALPHAS, CONFIG, REPEATS, SearchRun, read_config, read_search
 
@@ -222,13 +222,16 @@ def _check_verb(run: Path, config: Mapping[str, Any]) -> None:
 def _picked(path: Path) -> Genotype:
     """Return the genotype picked by `skelnas search --repeats`."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        document = read_object(path) if path.exists() else {}
         if not document.get("summary"):
             raise InputError(
                 f"{path.parent}: no genotype has been picked yet",
                 hint="resume the search: the same command with --resume",
             )
-        model = read_config(path.parent / document["summary"]["picked"])
+        picked = document["summary"]["picked"]
+        if picked != Path(picked).name or not picked.isprintable():
+            raise ValueError(f"picked is {shown(picked)}, expected the name of a model folder")
+        model = read_config(path.parent / picked)
         return from_dict(model["model"]["genotype"], str(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: unexpected content ({error!r})") from None

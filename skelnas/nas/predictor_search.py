@@ -24,7 +24,7 @@ from skelnas.nas.trial_rows import Row, Trial
 from skelnas.nas.trials import SETTINGS_OF_TRIAL, Trials, open_trials
 from skelnas.runtime import devices
 from skelnas.runtime.console import note
-from skelnas.runtime.files import atomic_write
+from skelnas.runtime.files import atomic_write, real_path
 from skelnas.training import run_dir
 from skelnas.training.genotype_table import GenotypeTable, TrainedGenotype, write_table
 
@@ -77,7 +77,7 @@ def predictor_search(
             "training": {k: v for k, v in training.fixed().items() if k not in SETTINGS_OF_TRIAL},
             "primitives": list(target.primitives),
             "classes": cache.classes,
-            "cache": str(cache_path.resolve()),
+            "cache": str(real_path(cache_path)),
         }
     with run_dir.start(out, config, resume=resume, force=force):
         search = _Search(cache_path, out, settings, training, folds, Rater(target))

@@ -7,7 +7,6 @@ part, so that a search can be judged and a genotype picked without the test part
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +78,7 @@ def repeat(
     seeds = range(settings.seed, settings.seed + count)
     config = {
         "verb": "repeats",
-        "cache": str(cache.resolve()),
+        "cache": str(files.real_path(cache)),
         "settings": settings.fixed(),
         "training": training.fixed(),
     }
@@ -165,7 +164,7 @@ def _read(out: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        networks = json.loads(path.read_text(encoding="utf-8"))["networks"]
+        networks = files.read_object(path)["networks"]
         for network in networks:
             if not math.isfinite(network["top1"]) or not isinstance(network["fingerprint"], str):
                 raise ValueError(f"top1 or fingerprint of {network['name']}")
@@ -183,7 +182,7 @@ def _write(
     """Write ``repeats.json``, with a summary once all `seeds` are scored."""
     if len({network["fingerprint"] for network in networks.values()}) > 1:
         raise InputError(
-            "the cache changed: the networks so far were trained on other clips",
+            f"{out}: the cache changed: the networks so far were trained on other clips",
             hint="--force starts again, with all of them on the same clips",
         )
     summary: dict[str, Any] = {}

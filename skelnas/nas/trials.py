@@ -22,6 +22,7 @@ from skelnas.data.splits import note_missing_clips, split_training_part
 from skelnas.errors import Diverged, Interrupted
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.nas.trial_rows import ROW, Row, Trial, check_same_clips, read_row, write_row
+from skelnas.runtime import files
 from skelnas.runtime.console import Meter, progress
 from skelnas.runtime.workers import run_all
 from skelnas.training import run_dir
@@ -166,7 +167,7 @@ def open_trials(
     settings = _prepare(cache_path, protocols, settings)
     config = {
         "verb": "trials",
-        "cache": str(cache_path.resolve()),
+        "cache": str(files.real_path(cache_path)),
         "settings": {k: v for k, v in settings.fixed().items() if k not in SETTINGS_OF_TRIAL},
     }
     with run_dir.start(folder, config, resume=resume, force=force):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from skelnas.genotype import count_skips, count_stable
 from skelnas.reporting.history import CELLS, History
+from skelnas.runtime.files import real_path
 from skelnas.training.genotype_table import GenotypeTable
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ Facts = list[tuple[str, str]]
 def heading(history: History) -> str:
     """Return the title of a report."""
     kind = {"search": "Search", "train": "Training"}[history.verb]
-    return f"{kind} {history.folder.resolve().name}"
+    return f"{kind} {real_path(history.folder).name}"
 
 
 def run_facts(history: History) -> Facts:

@@ -139,7 +139,7 @@ def read_history(folder: Path) -> History:
 
 def _read_metrics(path: Path) -> tuple[list[int], dict[str, list[float]]]:
     lines = read_lines(path) if path.exists() else []
-    epochs = dict(sorted((line["epoch"], line) for line in lines))
+    epochs = {line["epoch"]: line for line in lines}
     names = dict.fromkeys(name for line in epochs.values() for name in line if name != "epoch")
     columns = {name: [_to_float(line.get(name)) for line in epochs.values()] for name in names}
     metrics = {name: column for name, column in columns.items() if any(map(math.isfinite, column))}

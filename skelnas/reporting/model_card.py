@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from skelnas import json_text
 from skelnas.errors import InputError, SkelnasError, UsageError
 from skelnas.evaluation.scores import Scores
 from skelnas.genotype import Genotype, from_dict
@@ -122,7 +123,12 @@ def add_results(folder: Path, scores: Scores, source: str = "") -> None:
 def _read(folder: Path) -> str:
     """Return the README of a folder, or an empty text."""
     readme = folder / README
-    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+    if not readme.exists():
+        return ""
+    try:
+        return files.read_text(readme)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{readme}: cannot be read as text ({error})") from None
 
 
 def _is_foreign(text: str) -> bool:
@@ -149,7 +155,7 @@ def _parse_index(text: str) -> Any:
     """Return the ``model-index`` of a card, or None if it is missing or damaged."""
     found = _INDEX.search(text)
     try:
-        index = json.loads(found[1]) if found else []
+        index = json_text.parse(found[1]) if found else []
         _table(index[0]["results"])
     except (ValueError, TypeError, LookupError):
         return None
@@ -194,7 +200,7 @@ def _table(results: list[dict[str, Any]]) -> str:
 
 def _make_text(folder: Path, model: Model) -> str:
     """Return a card without results, and draw the cells that it shows."""
-    card, name = model.card, folder.resolve().name
+    card, name = model.card, files.real_path(folder).name
     tags = ["skeleton-based-action-recognition", "action-recognition"]
     genotype = None
     if card.genotype is not None:

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from skelnas import json_text
 from skelnas._version import __version__
 from skelnas.errors import InputError, SkelnasError
 from skelnas.runtime.console import note
@@ -49,7 +50,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     Raises:
         SkelnasError: the file cannot be written; the old content, if any, is intact.
     """
-    target = path.resolve()
+    target = real_path(path)
     content = data.encode(errors="backslashreplace") if isinstance(data, str) else data
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -105,6 +106,11 @@ def list_parts(folder: Path, name: str | None = None) -> list[Path]:
     return [path for path in folder.glob(pattern) if is_ours(path.name) and path.is_file()]
 
 
+def real_path(path: Path) -> Path:
+    """Follow all links; unlike `Path.resolve`, take one that leads to itself as it is."""
+    return Path(os.path.realpath(path))
+
+
 def check_is_regular(path: Path) -> None:
     """Refuse a pipe or a device, which may have no end, before it is opened.
 
@@ -142,10 +148,7 @@ def read_object(path: Path) -> dict[str, Any]:
         InputError: it is a pipe or a device.
         ValueError: it is not a JSON object, or too large.
     """
-    try:
-        document = json.loads(read_text(path))
-    except RecursionError:
-        raise ValueError("brackets nested too deeply") from None
+    document = json_text.parse(read_text(path))
     if not isinstance(document, dict):
         raise ValueError("expected a JSON object")
     return document

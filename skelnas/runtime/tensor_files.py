@@ -12,7 +12,14 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, uint8
 
+from skelnas import json_text
 from skelnas.runtime import files
+
+MAX_TENSORS = 100_000
+"""A name takes twenty times as much memory as it does in a file."""
+
+MAX_REASON_CHARS = 200
+"""Of what safetensors says is wrong, which may quote much of the file."""
 
 
 def to_bytes(tensors: Mapping[str, Tensor], key: str, facts: Mapping[str, Any]) -> bytes:
@@ -41,17 +48,17 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
             if key not in metadata:
                 raise ValueError(f"its metadata has no {key!r} entry")
-            facts = json.loads(metadata[key])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            facts = json_text.parse(metadata[key])
+            if len(names := list(file.keys())) > MAX_TENSORS:
+                raise ValueError(f"{len(names):,} tensors, expected at most {MAX_TENSORS:,}")
+            tensors = {name: file.get_tensor(name) for name in names}
         # Without a checksum, the tensors need not be read.
         is_sealed = isinstance(facts, dict) and files.CHECKSUM in facts
         return tensors, files.unseal(facts, _checksum(tensors) if is_sealed else 0)
     except OSError as error:
         raise ValueError(error.strerror or error) from None
     except safetensors.SafetensorError as error:
-        raise ValueError(error) from None
-    except RecursionError:
-        raise ValueError("its metadata is nested too deeply") from None
+        raise ValueError(" ".join(str(error).split())[:MAX_REASON_CHARS]) from None
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:

@@ -56,7 +56,9 @@ class BestEpoch:
         """
         if not tensors:
             return
-        self._scores = tensors[SCORES]
+        self._scores = tensors[SCORES].to(torch.float64)
+        if self._scores.shape != (3,) or not self._scores.isfinite().all() or self.epoch < 1:
+            raise ValueError(f"best/{SCORES} are not an epoch, its top-1 and its loss")
         for name, value in self.network.state_dict().items():
             if tensors[name].shape != value.shape:
                 raise ValueError(f"best/{name} has the shape {list(tensors[name].shape)}")

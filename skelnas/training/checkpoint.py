@@ -22,6 +22,9 @@ from skelnas.runtime.files import atomic_write
 POSITION = ("epoch", "step", "count")
 """Fields of the position in a run."""
 
+MAX_POSITION = 2**53
+"""Larger numbers are not exact in every language that reads JSON."""
+
 METADATA_KEY = "place"
 """Of the position; the name is part of the file format."""
 
@@ -39,9 +42,10 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
     """
     try:
         tensors, position = tensor_files.read(path, METADATA_KEY)
-        for name in POSITION:
-            number = position.get(name)
-            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        if set(position) != set(POSITION):
+            raise ValueError(f"its position in the run has {shown(sorted(position))}")
+        for name, number in position.items():
+            if type(number) is not int or not 0 <= number <= MAX_POSITION:
                 raise ValueError(f"{name} of its position in the run is {shown(number)}")
     except ValueError as error:
         raise InputError(

@@ -85,11 +85,7 @@ class GenotypeTable:
     front: list[RatedGenotype] = field(default_factory=list)
 
     def choice(self) -> Genotype:
-        """Return the chosen genotype.
-
-        Raises:
-            InputError: it is damaged.
-        """
+        """Return the chosen genotype."""
         return from_dict(self.genotypes[self.chosen].genotype, f"{TABLE}: chosen")
 
 
@@ -124,7 +120,9 @@ def read_table(folder: Path) -> GenotypeTable:
     """
     path = folder / TABLE
     try:
-        return TypeAdapter(GenotypeTable).validate_python(files.unseal(files.read_object(path)))
+        document = files.unseal(files.read_object(path))
+        table = TypeAdapter(GenotypeTable).validate_python(document)
+        _check(table, path)
     except FileNotFoundError:
         raise InputError(
             f"{path}: no genotypes yet",
@@ -136,3 +134,19 @@ def read_table(folder: Path) -> GenotypeTable:
             f"{path}: is not the table of a search ({reason})",
             hint="delete it, and --resume writes it again",
         ) from None
+    return table
+
+
+def _check(table: GenotypeTable, path: Path) -> None:
+    """Check that the parts of a table that was read fit each other; raises ValueError."""
+    count = len(table.genotypes)
+    if not 0 <= table.chosen < count or len(table.estimates) != count or not table.front:
+        raise ValueError(
+            f"{count} genotypes, of which number {table.chosen} is chosen, with "
+            f"{len(table.estimates)} estimates and {len(table.front)} on the front"
+        )
+    for trained in table.genotypes:
+        if not len(trained.losses) == len(trained.top1) == len(table.folds) > 0:
+            raise ValueError(f"scores of a genotype on other than {len(table.folds)} folds")
+    for genotype in [one.genotype for one in table.genotypes + table.front]:
+        from_dict(genotype, str(path))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
+from skelnas import json_text
 from skelnas._version import __version__
 from skelnas.config import count_weight_epochs
 from skelnas.errors import InputError, SkelnasError, UsageError, shown
@@ -238,10 +239,14 @@ def _compare(old: dict[str, Any], new: Mapping[str, Any], folder: Path, hint: st
             )
         elif old.get(key) != new[key]:
             raise UsageError(
-                f"{folder}: was started with {key} = {shown(old.get(key))}, "
+                f"{folder}: was started with {_printable(key)} = {shown(old.get(key))}, "
                 f"now it is {shown(new[key])}",
                 hint=hint,
             )
+
+
+def _printable(key: str) -> str:
+    return key if key.isprintable() else shown(key)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -271,7 +276,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read a file with one JSON object per epoch; a last line cut off by a kill is skipped.
 
     Raises:
-        InputError: the file is missing or damaged, or a line is not an object with an epoch.
+        InputError: the file is missing or damaged, a line is not an object with an epoch, or
+            epochs are not in order.
     """
     try:
         text = files.read_text(path)
@@ -281,16 +287,20 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: is not text") from None
     except ValueError as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    records = []
+    records: list[dict[str, Any]] = []
     *lines, last = text.split("\n")
     for number, line in enumerate([*lines, *([last] if _is_whole(last) else [])], start=1):
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # also too long a number, too deep a nesting
-            raise InputError(f"{path}, line {number}: is not JSON") from None
+            record = json_text.parse(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: is not JSON ({error})") from None
         epoch = record.get("epoch") if isinstance(record, dict) else None
         if isinstance(epoch, bool) or not isinstance(epoch, int):
             raise InputError(f"{path}, line {number}: expected an object with an epoch")
+        if records and epoch <= records[-1]["epoch"]:
+            raise InputError(
+                f"{path}, line {number}: epoch {shown(epoch)} after epoch {records[-1]['epoch']}"
+            )
         try:
             records.append(files.unseal(record))
         except ValueError as error:
@@ -343,12 +353,13 @@ def read_search(folder: Path, config: dict[str, Any]) -> SearchRun:
     weight_epochs = _count_weight_epochs(folder / CONFIG, settings)
     path = folder / ALPHAS
     lines = {line["epoch"]: line for line in _read_lines_if_any(path)}
-    if not lines and _read_lines_if_any(folder / METRICS):
+    done = [line["epoch"] for line in _read_lines_if_any(folder / METRICS)]
+    if done and done[-1] not in lines:  # alphas are logged first
         raise InputError(
-            f"{path}: is missing or empty, though epochs were done",
+            f"{path}: is missing or cut short: it lacks epoch {done[-1]}, which was done",
             hint="restore it; --select perturbation derives from the checkpoint, without it",
         )
-    return SearchRun(primitives, stop_skips, weight_epochs, dict(sorted(lines.items())))
+    return SearchRun(primitives, stop_skips, weight_epochs, lines)
 
 
 def _count_weight_epochs(path: Path, settings: Any) -> int:

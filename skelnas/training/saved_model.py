@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -32,6 +33,12 @@ from skelnas.training.run_dir import MODEL
 
 METADATA_KEY = "skelnas"
 VERSION = 1
+
+MAX_EDGES = 100_000
+"""Of all cells together, unless there are as many tensors: an identity has none."""
+
+MAX_INPUT_NUMBERS = 1 << 28
+"""Of a clip: a gigabyte."""
 
 CELL_FIELDS = ("genotype", "channels", "layers")
 """Card fields of a network of cells; a baseline has none of them."""
@@ -119,6 +126,8 @@ class ModelCard:
             not self.joints or self.input_shape[2] % len(self.joints)
         ):
             raise ValueError("the input has joints of incomplete persons")
+        if math.prod(self.input_shape) > MAX_INPUT_NUMBERS:
+            raise ValueError(f"an input of {math.prod(self.input_shape):,} numbers")
         if self.layout is not None:
             self._check_layout(self.layout)
         if self.branches and (self.layout is None or "," not in self.make_clip_settings().streams):
@@ -272,9 +281,12 @@ def _build_network(card: ModelCard, tensors: dict[str, Tensor]) -> AnyNetwork:
     """
     if card.baseline is None:
         genotype = from_dict(card.genotype, "the model's genotype")
-        num_nodes = len(genotype.normal) + len(genotype.reduction)
-        if (card.layers or 0) > len(tensors) or num_nodes > len(tensors):
-            raise ValueError(f"{card.layers} layers, {num_nodes} nodes, but {len(tensors)} tensors")
+        layers = card.layers or 0
+        num_edges = layers * max(
+            sum(map(len, cell)) for cell in (genotype.normal, genotype.reduction)
+        )
+        if layers > len(tensors) or num_edges > max(MAX_EDGES, len(tensors)):
+            raise ValueError(f"{layers} layers, {num_edges:,} edges, but {len(tensors)} tensors")
     elif card.bones and len(card.joints) ** 2 > sum(map(Tensor.numel, tensors.values())):
         raise ValueError(f"{len(card.joints)} joints, but fewer weights than pairs of joints")
     for name, tensor in tensors.items():
@@ -282,5 +294,8 @@ def _build_network(card: ModelCard, tensors: dict[str, Tensor]) -> AnyNetwork:
             raise ValueError(f"{name} has numbers that are not finite")
     with torch.device("meta"):  # shapes without memory
         network = card.make_network()
+    for name, parameter in network.state_dict().items():
+        if name in tensors and tensors[name].dtype != parameter.dtype:
+            raise ValueError(f"{name} is {tensors[name].dtype}, expected {parameter.dtype}")
     network.load_state_dict(tensors, assign=True)
     return network

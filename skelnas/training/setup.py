@@ -17,6 +17,7 @@ from skelnas.data.cache import Cache
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import UsageError
 from skelnas.runtime import devices, distributed
+from skelnas.runtime.files import real_path
 from skelnas.training import run_dir
 from skelnas.training.run_dir import Mirror, RunDir
 
@@ -60,7 +61,7 @@ class Setup(Generic[AnySettings]):
         config = {**config, "ranks": ranks}
         encoded = json.dumps(config).encode()
         distributed.check_same([torch.tensor(list(encoded))], "at the start")
-        config["cache"] = str(self.cache.path.resolve())  # may differ from machine to machine
+        config["cache"] = str(real_path(self.cache.path))  # may differ from machine to machine
         start = partial(
             run_dir.start,
             self.out,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skelnas.config import TrainSettings
 from skelnas.data.dataset import Batch, Dataset, num_batches, shuffled_batches
+from skelnas.errors import InputError
 from skelnas.models.baselines import Baseline
 from skelnas.models.branches import AnyNetwork, parts
 from skelnas.models.complexity import measure
@@ -26,7 +27,7 @@ from skelnas.training.best_epoch import BestEpoch
 from skelnas.training.checkpoint import OptimizerState, State
 from skelnas.training.inference import score
 from skelnas.training.loop import Item, TrainLoop, descend
-from skelnas.training.run_dir import RunDir
+from skelnas.training.run_dir import CHECKPOINT, RunDir
 from skelnas.training.saved_model import ModelCard
 
 STREAM_INIT, STREAM_ORDER, STREAM_DROP, STREAM_AUGMENT = range(4)
@@ -104,6 +105,15 @@ class Trainer(TrainLoop):
             f"{complexity.parameters:,} parameters, "
             f"{complexity.macs / 1e6:,.1f} million MACs a clip, on {self.dataset.device}"
         )
+
+    def restore(self) -> None:
+        """Restore the checkpoint, of which the best epoch so far is a part."""
+        super().restore()
+        if self.best is not None and self.epoch and not self.best.tensors():
+            raise InputError(
+                f"{self.run_dir.folder / CHECKPOINT}: lacks the best of {self.epoch} epochs",
+                hint="--force starts over",
+            )
 
     def plan_epoch(self) -> Iterator[tuple[Tensor]]:
         """Yield the clips of each step."""

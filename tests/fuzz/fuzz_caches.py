@@ -15,49 +15,24 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import resource
-import signal
 import sys
 import tempfile
-import time
 import traceback
-import warnings
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
+import children
 import numpy as np
 from cache_changes import make_input, make_seeds
+from children import Tally
 
 from skelnas.data.cache import Cache
 from skelnas.data.inspect import find_damage, inspect
 from skelnas.data.readers.base import find_layout_problem
-from skelnas.errors import InputError
-
-SECONDS = 5
-"""CPU time of one input, in whole seconds."""
-
-MEMORY_BYTES = 1 << 30
-"""Beyond what the process has at the start."""
 
 BATCH = 200
 """Inputs of one child process."""
-
-MAX_MESSAGE_CHARS = 2000
-IN_MEMORY = next((folder for folder in ("/dev/shm",) if Path(folder).is_dir()), None)
-
-
-@dataclass
-class Tally:
-    """The outcome: each input was accepted, refused or is a finding (its number, what happened)."""
-
-    inputs: int = 0
-    accepted: int = 0
-    refused: int = 0
-    seconds: float = 0.0
-    findings: list[tuple[int, str]] = field(default_factory=list)
 
 
 class Fuzzer:
@@ -81,60 +56,15 @@ class Fuzzer:
     def judge(self, number: int) -> str:
         """Return `accepted`, `refused` or a description of the finding."""
         path, seed, must_refuse = self.make(number)
-        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
         try:
             digest = _digest(path)
-        except InputError as error:
-            message = str(error)
-            is_valid = "\n" not in message and len(message) < MAX_MESSAGE_CHARS
-            return "refused" if is_valid else f"an invalid message: {message[:300]!r}"
-        except BaseException as error:
-            return f"{type(error).__name__}: {str(error)[:300]}"
-        finally:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        except Exception as error:
+            return children.verdict_on(error)
         if must_refuse:
             return "accepted, though it must be refused"
         if seed != self._seeds[-1] and digest not in self._digests.values():
             return "read differently in spite of its checksums"
-        return "accepted"
-
-    def batch(self, first: int, last: int) -> Iterator[tuple[int, str]]:
-        """Judge inputs in a child process and yield their verdicts; start again after a crash."""
-        while first < last:
-            for number, verdict in self._run_child(first, last):
-                yield number, verdict
-                first = number + 1
-
-    def _run_child(self, first: int, last: int) -> Iterator[tuple[int, str]]:
-        reading, writing = os.pipe()
-        child = os.fork()
-        if not child:
-            try:
-                os.close(reading)
-                self._judge_all(first, last, writing)
-            finally:
-                os._exit(0)
-        os.close(writing)
-        number = first
-        with os.fdopen(reading) as verdicts:
-            for line in verdicts:
-                yield number, json.loads(line)
-                number += 1
-        _, status = os.waitpid(child, 0)
-        if number < last:
-            number_of_signal = os.WTERMSIG(status)
-            name = signal.Signals(number_of_signal).name if number_of_signal else "no signal"
-            yield number, f"the process ended: {name}"
-
-    def _judge_all(self, first: int, last: int, pipe: int) -> None:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + MEMORY_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
-        warnings.simplefilter("error")
-        for number in range(first, last):
-            os.write(pipe, (json.dumps(self.judge(number)) + "\n").encode())
+        return children.ACCEPTED
 
 
 def _digest(path: Path) -> str:
@@ -164,25 +94,18 @@ def _digest(path: Path) -> str:
 
 def run(*, count: int, seed: int = 0, seconds: float = 1e9, keep: Path | None = None) -> Tally:
     """Fuzz with `count` inputs, or fewer if the time runs out."""
-    tally = Tally()
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
+    with tempfile.TemporaryDirectory(dir=children.IN_MEMORY) as folder:
         fuzzer = Fuzzer(Path(folder), seed)
-        for first in range(0, count, BATCH):
-            verdicts = list(fuzzer.batch(first, min(first + BATCH, count)))
-            tally.inputs += len(verdicts)
-            tally.accepted += sum(verdict == "accepted" for _, verdict in verdicts)
-            tally.refused += sum(verdict == "refused" for _, verdict in verdicts)
-            findings = [entry for entry in verdicts if entry[1] not in ("accepted", "refused")]
-            tally.findings += findings
-            for number, _ in findings if keep else []:
+
+        def keep_input(number: int) -> None:
+            if keep is not None:
                 keep.mkdir(parents=True, exist_ok=True)
                 path, _, _ = fuzzer.make(number)
                 (keep / f"cache-{seed}-{number}.h5").write_bytes(path.read_bytes())
-            if time.perf_counter() - began > seconds:
-                break
-    tally.seconds = time.perf_counter() - began
-    return tally
+
+        return children.run(
+            fuzzer.judge, count=count, batch=BATCH, seconds=seconds, keep=keep_input
+        )
 
 
 def main() -> int:

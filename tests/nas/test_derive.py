@@ -66,10 +66,14 @@ def test_missing_alphas_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"alphas\.jsonl: no alphas yet") as caught:
         derive(write_run(tmp_path, []))
     assert caught.value.hint == "let the search continue"
-    with pytest.raises(InputError, match=r"alphas\.jsonl: is missing or empty, though epochs"):
+    with pytest.raises(
+        InputError, match=r"alphas\.jsonl: is missing or cut short: it lacks epoch 3"
+    ):
         derive(write_run(tmp_path, [], done=3))
     (tmp_path / ALPHAS).unlink()
-    with pytest.raises(InputError, match=r"alphas\.jsonl: is missing or empty, though epochs"):
+    with pytest.raises(
+        InputError, match=r"alphas\.jsonl: is missing or cut short: it lacks epoch 3"
+    ):
         derive(tmp_path)
 
 

@@ -255,14 +255,22 @@ def test_alphas_may_lack_the_start(copy: Path) -> None:
 
 
 def test_a_truncated_last_line_is_ignored(copy: Path) -> None:
+    (copy / run_dir.ALPHAS).unlink()
+    cut(copy, 4, 0)
     with (copy / run_dir.METRICS).open("a") as lines:
         lines.write('{"epoch": 5, "tr')
     assert read_history(copy).epochs == [1, 2, 3, 4]
 
 
 def test_curves_have_gaps_where_epochs_lack_a_metric(copy: Path) -> None:
-    with (copy / run_dir.METRICS).open("a") as lines:
-        lines.write('{"epoch": 5, "held_out_top1": 0.25, "note": "by hand"}\n')
+    alphas = json.loads((copy / run_dir.ALPHAS).read_text().splitlines()[-1])
+    del alphas["checksum"]
+    for name, line in (
+        (run_dir.ALPHAS, {**alphas, "epoch": 5}),
+        (run_dir.METRICS, {"epoch": 5, "held_out_top1": 0.25, "note": "by hand"}),
+    ):
+        with (copy / name).open("a") as lines:
+            lines.write(json.dumps(line) + "\n")
     history = read_history(copy)
     assert np.isnan(history.metrics["held_out_top1"][:4]).all()
     assert history.metrics["held_out_top1"][4] == 0.25
@@ -273,7 +281,7 @@ def test_curves_have_gaps_where_epochs_lack_a_metric(copy: Path) -> None:
 
 
 def test_names_are_escaped(copy: Path, tmp_path: Path) -> None:
-    folder = cut(copy, 1, 1).rename(tmp_path / "<script>$x$&amp;")
+    folder = cut(copy, 1, 2).rename(tmp_path / "<script>$x$&amp;")
     config = json.loads((folder / run_dir.CONFIG).read_text())
     config["settings"]["protocol"] = "<b>$\\frac$"
     (folder / run_dir.CONFIG).write_text(json.dumps(config))
@@ -302,6 +310,8 @@ def test_broken_folders_are_refused(
     copy: Path, file: str, content: str | bytes, message: str
 ) -> None:
     data = content if isinstance(content, bytes) else content.encode()
+    if file == run_dir.ALPHAS:
+        (copy / run_dir.METRICS).unlink()
     (copy / file).write_bytes(data)
     with pytest.raises(InputError, match=message) as caught:
         report(copy)
@@ -319,6 +329,7 @@ def test_broken_folders_are_refused(
 )
 def test_malformed_alphas_are_refused(copy: Path, edges: list[list[float]], message: str) -> None:
     line = {"epoch": 0, "normal": edges, "reduction": edges}
+    (copy / run_dir.METRICS).unlink()
     (copy / run_dir.ALPHAS).write_text(json.dumps(line) + "\n")
     with pytest.raises(InputError, match=message):
         report(copy)

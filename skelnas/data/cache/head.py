@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from skelnas import json_text
 from skelnas.data.cache.hdf5 import Hdf5Reader
 from skelnas.data.cache.storage import (
     CHECKSUM,
@@ -203,13 +204,10 @@ def _read_pairs(file: Hdf5Reader, group: str) -> list[tuple[str, str]]:
 
 def _parse_rule(text: str) -> dict[str, Any]:
     try:
-        rule = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        rule = json_text.parse(text)
+        json.dumps(rule, allow_nan=False)
+    except ValueError as error:
         raise ValueError(f"attribute rule: expected JSON: {error}") from None
     if not isinstance(rule, dict):
         raise ValueError("attribute rule: expected a JSON object")
     return rule
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} instead of a finite number")

@@ -8,7 +8,6 @@ Shapes: M persons, T frames, V joints, C channels.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skelnas import json_text
 from skelnas.data.readers.archives import Archive
 from skelnas.data.readers.base import (
     MAX_COORDINATE,
@@ -180,8 +180,8 @@ def parse_frame(
         InputError: the line is not such a frame.
     """
     try:
-        value = json.loads(line.removeprefix("\ufeff"))
-    except (ValueError, RecursionError):  # also numbers too long, and lists nested too deeply
+        value = json_text.parse(line.removeprefix("\ufeff"), is_strict=False)
+    except ValueError:
         found = shown(line.strip())
         raise InputError(f"{where}: expected a frame as JSON, found {found}") from None
     if isinstance(value, dict):

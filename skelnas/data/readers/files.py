@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from math import prod
@@ -17,9 +15,10 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skelnas import json_text
 from skelnas.data.readers import archives
 from skelnas.data.readers.base import channel_name, num_coordinates
-from skelnas.errors import InputError, shown
+from skelnas.errors import InputError
 from skelnas.runtime.files import check_is_regular
 
 MAX_BYTES = 64 << 20
@@ -101,36 +100,22 @@ def read_json(path: Path, limit: int = MAX_BYTES, *, unique_keys: bool = False) 
     Args:
         path: the file.
         limit: maximum size in bytes.
-        unique_keys: whether to refuse an object with the same key twice, of which the last counts;
-            it takes half as long again.
+        unique_keys: whether to refuse an object with the same key twice, see `json_text.parse`.
 
     Raises:
         InputError: names the line with the syntax error, or the key.
     """
-
-    def check_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) != len(pairs):
-            (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-            raise InputError(f"{path}: the key {shown(key)} occurs twice in an object")
-        return value
-
     data = read_bytes(path, limit)
     num_lists = data.count(b"[") + data.count(b"{")
     if num_lists > MAX_LISTS:
         raise InputError(f"{path}: {num_lists:,} lists and objects, expected at most {MAX_LISTS:,}")
     try:
-        return json.loads(data, object_pairs_hook=check_keys if unique_keys else None)
-    except json.JSONDecodeError as error:
-        reason = f"line {error.lineno}, column {error.colno}: expected JSON: {error.msg}"
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        reason = f"line {line}: expected JSON in UTF-8, found the byte {data[error.start]:#04x}"
-    except RecursionError:
-        reason = "expected JSON of a few levels, found brackets nested too deeply"
-    except ValueError as error:  # an integer with thousands of digits
-        reason = f"expected JSON: {error}"
-    raise InputError(f"{path}: {reason}", hint="the file may be truncated: copy or unpack it again")
+        return json_text.parse(data, is_strict=unique_keys)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: expected JSON: {error}",
+            hint="the file may be truncated: copy or unpack it again",
+        ) from None
 
 
 def as_array(lists: Any) -> NDArray[np.float64] | None:

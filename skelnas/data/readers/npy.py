@@ -28,17 +28,18 @@ _HEADER_READERS = {
 }
 
 
-def read_npy(data: bytes, where: str) -> NDArray[Any]:
+def read_npy(data: bytes, where: str, *, allow_text: bool = False) -> NDArray[Any]:
     """Read a whole file, without copying its numbers.
 
     Args:
         data: the content of the file.
         where: its name, for error messages.
+        allow_text: whether it may be an array of strings.
 
     Raises:
         InputError: it is no array of numbers, or its size does not fit its header.
     """
-    header = _read_header(data, where)
+    header = _read_header(data, where, allow_text)
     if header.num_bytes != len(data) - header.size:
         raise InputError(
             f"{where}: expected {header.num_bytes:,} bytes for the shape {header.shape}, "
@@ -130,7 +131,7 @@ class _Header:
         return prod(self.shape) * self.dtype.itemsize
 
 
-def _read_header(data: bytes, where: str) -> _Header:
+def _read_header(data: bytes, where: str, allow_text: bool = False) -> _Header:
     """Read the header from the first `MAX_HEADER_BYTES` bytes, or fewer if the file is shorter."""
     file = io.BytesIO(data[:MAX_HEADER_BYTES])
     try:
@@ -147,7 +148,8 @@ def _read_header(data: bytes, where: str) -> _Header:
     except Exception as error:  # a broken header makes NumPy raise nearly anything
         reason = str(error)[:200] if isinstance(error, ValueError) else "it cannot be parsed"
         raise InputError(f"{where}: the .npy header is damaged: {reason}") from None
-    if dtype.kind not in "fiub" or dtype.itemsize > 8:
+    is_text = allow_text and dtype.kind == "U"
+    if not is_text and (dtype.kind not in "fiub" or dtype.itemsize > 8):
         raise InputError(
             f"{where}: expected an array of numbers, found {shown(dtype)}",
             hint="save it with np.save(path, clip.astype(np.float32)); objects may run code",

@@ -70,7 +70,8 @@ def find_skeleton(name_or_path: Path) -> Skeleton:
 
 def read_skeleton(path: Path) -> Skeleton:
     """Read and validate the file. Raises InputError that names the file, the key and the value."""
-    content = _read_toml(path) if path.suffix.lower() == ".toml" else read_json(path, MAX_BYTES)
+    is_toml = path.suffix.lower() == ".toml"
+    content = _read_toml(path) if is_toml else read_json(path, MAX_BYTES, unique_keys=True)
     if not isinstance(content, dict) or not content.get("joints"):
         raise InputError(f"{path}: expected an object with a list of names under 'joints'")
     for key in content:

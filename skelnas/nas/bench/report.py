@@ -15,6 +15,7 @@ from skelnas.nas.bench.replay import Replay, replay, sum_edges
 from skelnas.nas.bench.statistics import Estimate, measure_ranks, measure_spread
 from skelnas.nas.bench.table import Array, BenchTable, Grid
 from skelnas.nas.derive import rank
+from skelnas.runtime.files import real_path
 from skelnas.training import run_dir
 
 MIN_GENOTYPES = 4
@@ -91,7 +92,7 @@ def report(table: BenchTable, *, replays: int = 0, runs: Sequence[Path] = ()) ->
             f"with all seeds, expected {MIN_GENOTYPES} or more",
             hint="let `skelnas bench run` finish: the same command with --resume",
         )
-    scores = {run.resolve().name: score_by_search(run, random.genotypes()) for run in runs}
+    scores = {real_path(run).name: score_by_search(run, random.genotypes()) for run in runs}
     complete = set(everything.names)
     minutes = [trial.minutes for trial in table.trials if trial.minutes is not None]
     return BenchReport(

@@ -299,10 +299,10 @@ def test_clips_that_contradict_the_label_file_are_refused(root):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "line 1, column 1: expected JSON"),
+        (b"", "expected JSON: line 1, column 1: "),
         (b'{"data": [\n{"frame_index"', "line 2, column "),
-        (b'{\n"data": "\xff"}', "line 2: expected JSON in UTF-8, found the byte 0xff"),
-        (b"[" * 100_000, "found brackets nested too deeply"),
+        (b'{\n"data": "\xff"}', "expected JSON: line 2: not UTF-8, found the byte 0xff"),
+        (b"[" * 100_000, "expected JSON: brackets nested too deeply"),
         (b"9" * 5000, "expected JSON: Exceeds the limit"),
         (b"[]", "expected an object with a list of frames"),
     ],

@@ -514,7 +514,7 @@ def test_large_files_of_joints_are_refused_before_they_are_parsed(tmp_path):
 
 
 def test_files_of_joints_that_are_not_json_or_toml_are_refused(tmp_path):
-    assert "line 1, column 1: expected JSON" in message(read_skeleton, joints(tmp_path, "hip"))
+    assert "expected JSON: line 1, column 1" in message(read_skeleton, joints(tmp_path, "hip"))
     assert "expected TOML" in message(read_skeleton, joints(tmp_path, "hip", "joints.toml"))
     assert "expected an object" in message(read_skeleton, joints(tmp_path, "[]"))
 

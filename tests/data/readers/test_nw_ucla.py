@@ -137,7 +137,7 @@ def test_other_bad_files_are_refused(tmp_path):
     path.write_text('{"label": 7}')
     assert "expected an object with the keys 'skeletons' and 'label'" in message(source.read, path)
     path.write_text('{"label": 7,\n "skeletons": [[')
-    assert message(source.read, path).startswith(f"{path}: line 2, column ")
+    assert message(source.read, path).startswith(f"{path}: expected JSON: line 2, column ")
     assert "expected a name such as" in message(source.read, write(tmp_path / "labels.json"))
     assert "cannot be read: No such file" in message(source.read, tmp_path / "a01_s01_e00_v01.json")
 

@@ -1,0 +1,66 @@
+"""JSON from files that may be damaged or hostile: one kind of error, in one line."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from skelnas.errors import shown
+
+MAX_LEVELS = 100
+"""Nested lists and objects; with more, even what prints a value runs out of stack."""
+
+
+def parse(text: str | bytes, *, is_strict: bool = True) -> Any:
+    """Parse JSON.
+
+    Args:
+        text: in UTF-8, if it is bytes.
+        is_strict: refuse a key that an object has twice, of which the last would count, and more
+            than `MAX_LEVELS` levels. It takes half as long again.
+
+    Raises:
+        ValueError: says where it is not JSON, and why.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_to_object if is_strict else None)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = error.object[error.start]
+        raise ValueError(f"line {line}: not UTF-8, found the byte {byte:#04x}") from None
+    except RecursionError:
+        raise ValueError("brackets nested too deeply") from None
+    if is_strict and _has_levels(text) and _is_deeper(value, MAX_LEVELS):
+        raise ValueError("brackets nested too deeply")
+    return value
+
+
+def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {shown(key)} occurs twice in an object")
+    return value
+
+
+def _has_levels(text: str | bytes) -> bool:
+    """Return whether there are brackets enough for too many levels; most text has fewer."""
+    if isinstance(text, bytes):
+        return text.count(b"[") + text.count(b"{") > MAX_LEVELS
+    return text.count("[") + text.count("{") > MAX_LEVELS
+
+
+def _is_deeper(value: Any, num_levels: int) -> bool:
+    level = [value]
+    for _ in range(num_levels):
+        containers = (item for item in level if isinstance(item, list | dict))
+        level = [
+            inner
+            for item in containers
+            for inner in (item.values() if isinstance(item, dict) else item)
+            if isinstance(inner, list | dict)
+        ]
+    return bool(level)
