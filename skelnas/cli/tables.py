@@ -104,7 +104,7 @@ def print_genotypes(table: GenotypeTable) -> None:
             before = loss
     console.out.print(front)
     chosen = table.genotypes[table.chosen]
-    random = [mean for one in table.genotypes if not one.round and (mean := one.mean_loss)]
+    random = table.random_losses()
     console.result(
         f"chosen: genotype {table.chosen + 1}, {chosen.parameters:,} parameters, estimated loss "
         f"{table.estimates[table.chosen]:.3f} ± {table.deviation:.3f}"

@@ -56,7 +56,7 @@ def _table_facts(table: GenotypeTable | None) -> Facts:
     if table is None:
         return [("Genotypes", "none yet")]
     chosen = table.genotypes[table.chosen]
-    random = [loss for one in table.genotypes if not one.round and (loss := one.mean_loss)]
+    random = table.random_losses()
     facts = [
         ("Genotypes", f"{len(table.genotypes)} of {table.planned}, {len(table.folds)} folds"),
         ("Chosen", f"number {table.chosen + 1}, {chosen.parameters:,} parameters"),

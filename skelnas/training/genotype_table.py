@@ -84,6 +84,11 @@ class GenotypeTable:
     chosen: int = 0
     front: list[RatedGenotype] = field(default_factory=list)
 
+    def random_losses(self) -> list[float]:
+        """Return the mean losses of the random genotypes that did not diverge."""
+        losses = [one.mean_loss for one in self.genotypes if not one.round]
+        return [loss for loss in losses if loss is not None]
+
     def choice(self) -> Genotype:
         """Return the chosen genotype."""
         return from_dict(self.genotypes[self.chosen].genotype, f"{TABLE}: chosen")
