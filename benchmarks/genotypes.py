@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,19 +35,24 @@ import torch
 from numpy.typing import NDArray
 
 from skelnas.config import EvaluateSettings, TrainSettings
+from skelnas.data.cache import Cache
 from skelnas.data.prepare import prepare
 from skelnas.data.readers.base import Catalogue, ClipTable, Test, Train
 from skelnas.data.readers.manifest import Manifest
 from skelnas.data.readers.nw_ucla import NwUcla
 from skelnas.evaluation.evaluate import evaluate
-from skelnas.genotype import random_genotype
-from skelnas.models.network import Network
+from skelnas.genotype import Genotype, load, random_genotype
+from skelnas.models.cost import NetworkShape, make_cost_table
+from skelnas.nas.bench.run import draw_strata
+from skelnas.nas.bench.table import BenchTable, GenotypeEntry, TrialEntry, write_table
+from skelnas.primitives import candidates
 from skelnas.runtime.files import atomic_write, versions
+from skelnas.training import run_dir
 from skelnas.training.train import train
 
 FOLDS = {"nw-ucla": ("1to2", "2to1"), "msrc12": ("135to24", "24to135")}
 SEEDS = (0, 1)
-NUM_DRAWN, NUM_STRATA, NUM_PER_STRATUM = 200, 6, 4
+NUM_GENOTYPES = 24
 SETTINGS = {
     "layers": 6,
     "channels": 16,
@@ -59,7 +63,6 @@ SETTINGS = {
     "threads": 1,
 }
 EPOCHS = {"nw-ucla": 30, "msrc12": 15}
-NUM_BOOTSTRAPS = 2000
 
 
 @dataclass(frozen=True)
@@ -103,27 +106,14 @@ def make_source(data: str, raw: Path) -> TwoCameras | FivePersons:
     return FivePersons(raw / "clips.csv", joints=raw / "joints.json")
 
 
-def count_parameters(seed: int) -> int:
-    network = Network(
-        random_genotype(seed),
-        in_channels=3,
-        num_classes=10,
-        channels=SETTINGS["channels"],
-        num_layers=SETTINGS["layers"],
-        normalised_joints=20,
-    )
-    return sum(parameter.numel() for parameter in network.parameters())
+def choose_genotypes() -> dict[int, Genotype]:
+    """Return the genotypes by their seeds.
 
-
-def choose_genotypes() -> dict[int, int]:
-    """Return the seeds of the genotypes and their parameters."""
-    drawn = sorted((count_parameters(seed), seed) for seed in range(NUM_DRAWN))
-    chosen: dict[int, int] = {}
-    bounds = [NUM_DRAWN * stratum // NUM_STRATA for stratum in range(NUM_STRATA + 1)]
-    for first, last in itertools.pairwise(bounds):
-        by_seed = sorted((seed, parameters) for parameters, seed in drawn[first:last])
-        chosen |= dict(by_seed[:NUM_PER_STRATUM])
-    return chosen
+    Strata by the parameters of a network for NW-UCLA: the classifier adds as many to each.
+    """
+    sizes = {name: SETTINGS[name] for name in ("layers", "channels", "frames")}
+    shape = NetworkShape(**sizes, joints=20, num_classes=10, branches=(3,))
+    return draw_strata(make_cost_table(shape, candidates("sar")), "sar", NUM_GENOTYPES)
 
 
 def train_one(
@@ -148,65 +138,27 @@ def train_one(
         }
         atomic_write(result, json.dumps(row))
     row = json.loads(result.read_text())
+    epochs_done = run_dir.read_lines(result.with_suffix("") / run_dir.METRICS)
+    row["train_loss"] = [line["train_loss"] for line in epochs_done]
+    row["minutes"] = round(sum(line["seconds"] for line in epochs_done) / 60, 3)
     return dict(row)
 
 
-def kendall_tau(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    pairs = list(itertools.combinations(range(len(x)), 2))
-    return float(sum(np.sign(x[i] - x[j]) * np.sign(y[i] - y[j]) for i, j in pairs) / len(pairs))
-
-
-def analyse(scores: NDArray[np.float64], parameters: NDArray[np.float64]) -> dict[str, float]:
-    """Split the spread of scores [genotypes, folds, seeds] into its parts.
-
-    A genotype's effect differs between folds; half of that variance is in the mean of two folds,
-    and is taken from the variance between genotypes.
-    """
-    scores = scores - scores.mean(axis=0)  # folds and seeds differ as a whole
-    means = scores.mean(axis=(1, 2))  # [genotypes]
-    between_seeds = (scores[:, :, 0] - scores[:, :, 1]).var() / 2
-    by_fold = scores.mean(axis=2)  # [genotypes, folds]
-    between_folds = ((by_fold[:, 0] - by_fold[:, 1]) ** 2).sum() / 2 / (len(means) - 1)
-    design = np.stack([np.ones(len(means)), np.log2(parameters)], axis=1)
-    line, *_ = np.linalg.lstsq(design, means, rcond=None)
-    rest = ((means - design @ line) ** 2).sum() / (len(means) - 2)
-    return {
-        "sd of seeds": float(np.sqrt(between_seeds)),
-        "sd of genotypes": float(np.sqrt(max(means.var(ddof=1) - between_folds / 2, 0))),
-        "sd of genotypes at equal parameters": float(np.sqrt(max(rest - between_folds / 2, 0))),
-        "change with twice the parameters": float(line[1]),
-        "tau between seeds": kendall_tau(scores[:, :, 0].mean(1), scores[:, :, 1].mean(1)),
-        "tau between folds": kendall_tau(by_fold[:, 0], by_fold[:, 1]),
-        "tau with parameters": kendall_tau(parameters, means),
-    }
-
-
-def summarise(
-    rows: list[dict[str, Any]], folds: tuple[str, ...]
-) -> dict[str, dict[str, list[float]]]:
-    """Return each statistic of top-1 [points] and loss with its 95 % interval over genotypes."""
-    names = list(dict.fromkeys(row["genotype"] for row in rows))
-    table = np.zeros((2, len(names), len(folds), len(SEEDS)))
-    parameters = np.zeros(len(names))
-    for row in rows:
-        index = names.index(row["genotype"])
-        cell = (index, folds.index(row["fold"]), SEEDS.index(row["seed"]))
-        table[:, *cell] = 100 * row["top1"], row["nll"]
-        parameters[index] = row["parameters"]
-    generator = np.random.default_rng(0)
-    drawn = generator.integers(0, len(names), (NUM_BOOTSTRAPS, len(names)))
-    summary = {}
-    for measure, scores in zip(("top1", "nll"), table, strict=True):
-        found = analyse(scores, parameters)
-        again = [analyse(scores[chosen], parameters[chosen]) for chosen in drawn]
-        summary[measure] = {
-            name: [
-                round(value, 3),
-                *np.percentile([other[name] for other in again], [2.5, 97.5]).round(3).tolist(),
-            ]
-            for name, value in found.items()
-        }
-    return summary
+def make_table(data: str, cache: Path, rows: list[dict[str, Any]]) -> BenchTable:
+    """Make the table that `skelnas bench report` reads."""
+    by_name = {row["genotype"]: row for row in rows}
+    genotypes = [
+        GenotypeEntry(name, "random", load(name).to_dict(), row["parameters"], row["macs"])
+        for name, row in by_name.items()
+    ]
+    columns = "genotype", "seed", "top1", "nll", "train_loss", "minutes"
+    trials = [
+        TrialEntry(protocol=row["fold"], **{name: row[name] for name in columns}) for row in rows
+    ]
+    with Cache.open(cache) as opened:
+        num_classes = len(opened.classes)
+    settings = {**SETTINGS, "epochs": EPOCHS[data]}
+    return BenchTable(data, num_classes, settings, versions(), genotypes, trials)
 
 
 def main() -> None:
@@ -222,7 +174,6 @@ def main() -> None:
     cache = options.work / "clips.h5"
     if not cache.exists():
         prepare(make_source(options.data, options.raw), cache, workers=1)
-    # Strata by the parameters of a network for NW-UCLA: the classifier adds as many to each.
     jobs = itertools.product(SEEDS, folds, choose_genotypes())
     with ProcessPoolExecutor(options.jobs) as pool:
         waiting = [
@@ -230,11 +181,7 @@ def main() -> None:
             for seed, fold, genotype in jobs
         ]
         rows = [future.result() for future in waiting]
-    document = {"settings": {**SETTINGS, "epochs": epochs}, "versions": versions(), "rows": rows}
-    atomic_write(
-        options.out, json.dumps({**document, "summary": summarise(rows, folds)}, indent=1) + "\n"
-    )
-    json.dump(summarise(rows, folds), sys.stdout, indent=1)
+    write_table(options.out, make_table(options.data, cache, rows))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 from test_bench_statistics import make_table
 from test_cli import run
 
@@ -18,6 +19,7 @@ from skelnas.genotype import load, random_genotype
 from skelnas.models.cost import NetworkShape, make_cost_table
 from skelnas.nas.bench.report import report, score_by_search
 from skelnas.nas.bench.run import bench, draw_strata
+from skelnas.nas.bench.statistics import Estimate
 from skelnas.nas.bench.table import BenchTable, read_table, write_table
 from skelnas.primitives import candidates
 
@@ -184,3 +186,41 @@ def test_the_alphas_of_a_search_score_genotypes_by_their_edges(tmp_path: Path) -
     np.testing.assert_allclose(found, [0.7 + 0.6 + 2 / 3, 0.2 + 0.3 + 2 / 3])
     with pytest.raises(InputError, match="other operations or nodes"):
         score_by_search(tmp_path, [random_genotype(0)])
+
+
+def test_the_published_figures_are_those_of_the_published_table() -> None:
+    root = Path(__file__).parents[2]
+    found = report(read_table(root / "benchmarks" / "results" / "genotypes_nw_ucla.json"))
+    page = (root / "docs" / "results.md").read_text(encoding="utf-8")
+    section = page.partition("## Do genotypes differ?")[2].partition("\n## ")[0]
+
+    def shown(estimate: Estimate, digits: int) -> str:
+        numbers = estimate.value, estimate.low, estimate.high
+        value, low, high = (f"{number:.{digits}f}" for number in numbers)
+        return f"{value} [{low}, {high}]"
+
+    for name in ("sd_seeds", "sd_genotypes", "sd_equal_parameters"):
+        top1, loss = (found.spread[measure][name] for measure in ("top1", "nll"))
+        assert f"| {shown(top1, 2)} | {shown(loss, 3)} |" in section, name
+    assert f"{shown(found.spread['top1']['per_doubling'], 2)} points" in section
+    for name in ("seed", "fold", "loss_seed", "loss_fold", "loss", "parameters"):
+        assert f"| {shown(found.ranks[name], 2)} |" in section, name
+
+
+def test_the_schema_is_that_of_the_table(whole: tuple[Path, BenchTable]) -> None:
+    path = Path(__file__).parents[2] / "docs" / "bench.schema.json"
+    schema = json.loads(path.read_text(encoding="utf-8"))
+    document = json.loads((whole[0] / "table.json").read_text())
+    for part, of_schema in (
+        (document, schema),
+        (document["genotypes"][0], schema["$defs"]["GenotypeEntry"]),
+        (document["trials"][0], schema["$defs"]["TrialEntry"]),
+    ):
+        assert part.keys() == of_schema["properties"].keys()
+        assert set(of_schema["required"]) <= part.keys()
+        assert of_schema["additionalProperties"] is False
+    made = TypeAdapter(BenchTable).json_schema()
+    for name, entry in made["$defs"].items():
+        for key, value in entry["properties"].items():
+            value = {k: v for k, v in value.items() if k != "title"}
+            assert schema["$defs"][name]["properties"][key] == value
