@@ -45,6 +45,7 @@ from skelnas.genotype import Genotype, load, random_genotype
 from skelnas.models.cost import NetworkShape, make_cost_table
 from skelnas.nas.bench.run import draw_strata
 from skelnas.nas.bench.table import BenchTable, GenotypeEntry, TrialEntry, write_table
+from skelnas.nas.budget import UNLIMITED
 from skelnas.primitives import candidates
 from skelnas.runtime.files import atomic_write, versions
 from skelnas.training import run_dir
@@ -113,7 +114,7 @@ def choose_genotypes() -> dict[int, Genotype]:
     """
     sizes = {name: SETTINGS[name] for name in ("layers", "channels", "frames")}
     shape = NetworkShape(**sizes, joints=20, num_classes=10, branches=(3,))
-    return draw_strata(make_cost_table(shape, candidates("sar")), "sar", NUM_GENOTYPES)
+    return draw_strata(make_cost_table(shape, candidates("sar")), UNLIMITED, NUM_GENOTYPES)
 
 
 def train_one(

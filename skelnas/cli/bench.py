@@ -91,10 +91,11 @@ def bench_report(
     """
     from skelnas.nas.bench.report import report
     from skelnas.nas.bench.table import read_table
-    from skelnas.reporting.plot_bench import Point, check_suffix, draw_bench
+    from skelnas.reporting.plot_bench import Point, draw_bench
+    from skelnas.reporting.plot_style import picture_kind
 
     if plot is not None:
-        check_suffix(plot)
+        picture_kind(plot)  # before what takes long
     found = report(read_table(table), replays=replays, runs=run or [])
     if plot is not None:
         points = [

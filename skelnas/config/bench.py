@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from skelnas.config.budget import BudgetSettings
 from skelnas.config.method import FoldsBy
 from skelnas.config.train import SHORT_EPOCHS, TrainSettings
 from skelnas.primitives import SPACES, candidates
@@ -47,4 +48,5 @@ class BenchSettings(TrainSettings):
     def of_trainings(self) -> TrainSettings:
         """Return the settings of the trainings, but for protocol and seed."""
         given = self.model_fields_set & TrainSettings.model_fields.keys()
-        return TrainSettings(**self.overrides | self.model_dump(include=given - SET_BY_BENCH))
+        given -= SET_BY_BENCH | BudgetSettings.model_fields.keys()  # genotypes may be given, too
+        return TrainSettings(**self.overrides | self.model_dump(include=given))

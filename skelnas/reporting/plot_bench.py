@@ -7,14 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skelnas.errors import UsageError
-from skelnas.reporting.plot_style import FAINT, GRID, INK, PALETTE, PAPER, QUIET, drawing, save
+from skelnas.reporting.plot_style import (
+    FAINT,
+    GRID,
+    INK,
+    PALETTE,
+    PAPER,
+    QUIET,
+    drawing,
+    picture_kind,
+    save,
+)
 from skelnas.runtime.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SUFFIXES = (".svg", ".png", ".pdf")
 FONT_SIZE = 8.0
 COLOURS = {"random": PALETTE["amber"][0], "given": PALETTE["first"][0]}
 
@@ -43,33 +51,23 @@ def draw_bench(points: Sequence[Point], path: Path) -> None:
 
     Args:
         points: in ascending order of parameters.
-        path: the file to write, with one of `SUFFIXES`.
+        path: the file to write, ``.svg`` or ``.png``.
 
     Raises:
-        UsageError: it has another suffix.
+        UsageError: the suffix is neither.
         SkelnasError: matplotlib is not installed, or `path` cannot be written.
     """
-    check_suffix(path)
+    kind = picture_kind(path)
     with drawing("a benchmark") as make_figure:
         figure = make_figure(figsize=(5.4, 3.6), facecolor=PAPER, layout="constrained")
         axes = figure.add_subplot()
-        for kind, colour in COLOURS.items():
-            of_kind = [point for point in points if point.kind == kind]
+        for name, colour in COLOURS.items():
+            of_kind = [point for point in points if point.kind == name]
             if of_kind:
-                _draw_kind(axes, of_kind, kind, colour)
+                _draw_kind(axes, of_kind, name, colour)
         _style(axes)
-        picture = save(figure, path.suffix[1:])
+        picture = save(figure, kind)
     atomic_write(path, picture)
-
-
-def check_suffix(path: Path) -> None:
-    """Check that a picture can be written to a path.
-
-    Raises:
-        UsageError: it has none of `SUFFIXES`.
-    """
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"--plot {path}: expected a name that ends with {', '.join(SUFFIXES)}")
 
 
 def _draw_kind(axes: Axes, points: Sequence[Point], kind: str, colour: str) -> None:

@@ -21,6 +21,7 @@ from skelnas.nas.bench.report import report, score_by_search
 from skelnas.nas.bench.run import bench, draw_strata
 from skelnas.nas.bench.statistics import Estimate
 from skelnas.nas.bench.table import BenchTable, read_table, write_table
+from skelnas.nas.budget import UNLIMITED, Budget
 from skelnas.primitives import candidates
 
 SETTINGS = {
@@ -98,7 +99,7 @@ def test_protocols_may_take_the_place_of_folds(tiny_cache: Path, tmp_path: Path)
 @pytest.mark.parametrize(("count", "num_strata"), [(24, 6), (10, 2), (3, 1)])
 def test_strata_have_equally_many_genotypes(count: int, num_strata: int) -> None:
     costs = make_cost_table(SHAPE, candidates("sar"))
-    chosen = draw_strata(costs, count)
+    chosen = draw_strata(costs, UNLIMITED, count)
     assert len(chosen) == count
     sizes = [costs.total(genotype).parameters for genotype in chosen.values()]
     everybody = sorted(costs.total(random_genotype(seed)).parameters for seed in range(200))
@@ -109,11 +110,22 @@ def test_strata_have_equally_many_genotypes(count: int, num_strata: int) -> None
     assert all(genotype == random_genotype(seed) for seed, genotype in chosen.items())
 
 
+def test_all_genotypes_are_within_a_budget() -> None:
+    costs = make_cost_table(SHAPE, candidates("sar"))
+    chosen = draw_strata(costs, Budget(max_params=150_000), 8)
+    sizes = [costs.total(genotype).parameters for genotype in chosen.values()]
+    assert len(sizes) == 8
+    assert max(sizes) <= 150_000
+    settings = BenchSettings(max_params=150_000, epochs=3)
+    assert settings.of_trainings().model_fields_set.isdisjoint({"max_params", "seed"})
+    assert settings.of_trainings().epochs == 3
+
+
 def test_a_space_that_is_too_small_is_refused() -> None:
     shape = replace(SHAPE, nodes=1)
     costs = make_cost_table(shape, candidates("none,skip_connect"))
     with pytest.raises(UsageError, match="--genotypes 2: only 1 different"):
-        draw_strata(costs, 2)
+        draw_strata(costs, UNLIMITED, 2)
 
 
 def test_a_report_is_printed_drawn_and_written_as_json(tmp_path: Path) -> None:

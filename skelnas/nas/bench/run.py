@@ -6,16 +6,17 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from skelnas.config import BenchSettings, TrainSettings
+from skelnas.config import BenchSettings
 from skelnas.data.cache import Cache
 from skelnas.data.splits import name_folds
 from skelnas.errors import UsageError
 from skelnas.genotype import Genotype
-from skelnas.models.cost import CostTable, NetworkShape, make_cost_table
+from skelnas.models.cost import CostTable
 from skelnas.nas.bench.table import TABLE, BenchTable, GenotypeEntry, TrialEntry, write_table
-from skelnas.nas.budget import UNLIMITED
+from skelnas.nas.budget import Budget
 from skelnas.nas.draw import draw_genotype
 from skelnas.nas.proposals import identify
+from skelnas.nas.target import Target
 from skelnas.nas.trial_rows import Row, Trial
 from skelnas.nas.trials import SETTINGS_OF_TRIAL, open_trials
 from skelnas.primitives import candidates
@@ -67,9 +68,10 @@ def bench(
     with Cache.open(cache_path) as cache:
         protocols = _choose_protocols(cache, settings)
         source, num_classes = cache.source, len(cache.classes)
-        costs = _tabulate_costs(cache, settings, training)
-    drawn = draw_strata(costs, settings.genotypes)
-    chosen = {**{f"random:{seed}": genotype for seed, genotype in drawn.items()}, **given}
+        target = Target.of(training, cache, settings, candidates(settings.space), settings.nodes)
+    drawn = draw_strata(target.costs, target.budget, settings.genotypes)
+    suffix = "" if settings.space == "sar" else f":{settings.space}"
+    chosen = {**{f"random:{seed}{suffix}": genotype for seed, genotype in drawn.items()}, **given}
     trials = [
         Trial(name, genotype, protocol, seed)
         for seed, protocol in itertools.product(range(settings.seeds), protocols)
@@ -113,14 +115,7 @@ def _choose_protocols(cache: Cache, settings: BenchSettings) -> list[str]:
     return name_folds(cache, protocol, settings.folds, settings.folds_by)
 
 
-def _tabulate_costs(cache: Cache, settings: BenchSettings, training: TrainSettings) -> CostTable:
-    shape = NetworkShape.of(
-        training, cache.layout, cache.max_persons, len(cache.classes), settings.nodes
-    )
-    return make_cost_table(shape, candidates(settings.space))
-
-
-def draw_strata(costs: CostTable, count: int) -> dict[int, Genotype]:
+def draw_strata(costs: CostTable, budget: Budget, count: int) -> dict[int, Genotype]:
     """Draw random genotypes whose parameters spread like those of all.
 
     Many are drawn, sorted by parameters and divided into strata of equal number; of each stratum
@@ -128,6 +123,7 @@ def draw_strata(costs: CostTable, count: int) -> dict[int, Genotype]:
 
     Args:
         costs: of the networks, for all operations of the space.
+        budget: that all are within.
         count: of genotypes.
 
     Returns:
@@ -139,7 +135,7 @@ def draw_strata(costs: CostTable, count: int) -> dict[int, Genotype]:
     drawn: dict[int, Genotype] = {}
     known = set()
     for seed in range(max(MIN_DRAWN, DRAWN_PER_GENOTYPE * count)):
-        genotype = draw_genotype(seed, costs, UNLIMITED)
+        genotype = draw_genotype(seed, costs, budget)
         if (identity := identify(genotype)) not in known:
             known.add(identity)
             drawn[seed] = genotype
