@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -81,7 +82,7 @@ def standard_name(joint: str) -> str:
 
 def split_words(name: str) -> list[str]:
     """Split a name into its words, in lower case."""
-    return [word.lower() for word in _WORD.findall(name)]
+    return [word.lower() for word in _WORD.findall(unicodedata.normalize("NFC", name))]
 
 
 def _read(name: str) -> dict[_Sided, bool]:

@@ -79,6 +79,7 @@ def test_names_without_sides_are_refused(joints: str) -> None:
         "hand_left_tip HandTipLeft left_hand_tip HAND_TIP_LEFT",
         "spine_base SpineBase SPINE_BASE spine-base",
         "head Head HEAD",
+        "t\u00eate te\u0302te T\u00cate T\u00caTE TE\u0302TE",
     ],
 )
 def test_spellings_of_a_joint_have_one_standard_name(spellings: str) -> None:

@@ -10,6 +10,7 @@ import io
 import json
 import pickle
 import random
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -138,7 +139,15 @@ def nfd_capitals(name: str) -> str:
     return unicodedata.normalize("NFD", name.upper())
 
 
-SPELLINGS = (str, str.upper, str.title, nfc, nfd, nfd_capitals)
+def side_last(name: str) -> str:
+    return re.sub(r"^(left|right)_(hand|foot)", r"\2_\1", name)
+
+
+def side_letter(name: str) -> str:
+    return re.sub(r"^([lr])(eft|ight)_(hand|foot)", lambda m: f"{m[1].upper()}{m[3].title()}", name)
+
+
+SPELLINGS = (str, str.upper, str.title, nfc, nfd, nfd_capitals, side_last, side_letter)
 SCORE_NAMES = ("score", "confidence", "visibility", "conf", "c", "s", "v", "vis", "likelihood")
 
 
