@@ -79,6 +79,10 @@ def bench_report(
         list[Path] | None,
         typer.Option(metavar="RUN", help="Also rank by this search; may be repeated."),
     ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="TABLE", help="Also rank by this table; may be repeated."),
+    ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(help="Draw the genotypes, .svg or .png (extra: plot)."),
@@ -96,7 +100,7 @@ def bench_report(
 
     if plot is not None:
         picture_kind(plot)  # before what takes long
-    found = report(read_table(table), replays=replays, runs=run or [])
+    found = report(read_table(table), replays=replays, runs=run or [], others=against or [])
     if plot is not None:
         points = [
             Point(one.kind, one.parameters, one.top1, one.error, one.on_front)

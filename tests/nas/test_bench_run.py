@@ -200,6 +200,17 @@ def test_the_alphas_of_a_search_score_genotypes_by_their_edges(tmp_path: Path) -
         score_by_search(tmp_path, [random_genotype(0)])
 
 
+def test_another_table_of_the_same_genotypes_ranks_them(tmp_path: Path) -> None:
+    top1 = np.random.default_rng(2).uniform(size=(6, 2, 2))
+    short = make_table(top1)
+    write_table(tmp_path / "short.json", replace(short, genotypes=short.genotypes[::-1]))
+    write_table(tmp_path / "fewer.json", make_table(top1[:5]))
+    found = report(make_table(top1), others=[tmp_path / "short.json"])
+    assert found.ranks[str(tmp_path / "short.json")].value == 1
+    with pytest.raises(InputError, match=r"fewer.json: lacks 1 of the 6 random genotypes"):
+        report(make_table(top1), others=[tmp_path / "fewer.json"])
+
+
 def test_the_published_figures_are_those_of_the_published_table() -> None:
     root = Path(__file__).parents[2]
     found = report(read_table(root / "benchmarks" / "results" / "genotypes_nw_ucla.json"))

@@ -32,8 +32,8 @@ from skelnas.nas.bench.table import (
 def make_table(
     top1: Array, nll: Array | None = None, train_loss: Array | None = None
 ) -> BenchTable:
-    """Make a table of scores [genotypes, protocols, seeds]; losses are minus top-1 by default."""
-    nll = -top1 if nll is None else nll
+    """Make a table of scores [genotypes, protocols, seeds]; by default losses are 1 - top-1."""
+    nll = 1 - top1 if nll is None else nll
     genotypes = [
         GenotypeEntry(f"random:{g}", "random", random_genotype(g).to_dict(), 1000 * (g + 1), 5)
         for g in range(len(top1))
@@ -130,7 +130,7 @@ def test_a_training_is_not_compared_with_itself() -> None:
     generator = np.random.default_rng(5)
     top1 = generator.uniform(size=(40, 2, 2))
     # Seeds share nothing. The training losses of a seed follow its own top-1 exactly.
-    train_loss = np.stack([-top1.mean(1, keepdims=True).repeat(2, 1)] * 4, axis=-1)
+    train_loss = np.stack([1 - top1.mean(1, keepdims=True).repeat(2, 1)] * 4, axis=-1)
     ranks = measure_ranks(make_table(top1, train_loss=train_loss).grid(), {"luck": top1[:, 0, 0]})
     for name in ("seed", "train_loss_25", "train_loss_100"):
         assert ranks[name].low < 0 < ranks[name].high
@@ -207,6 +207,10 @@ def test_a_damaged_table_is_named(tmp_path: Path, old: str, new: str, message: s
         ('"top1": 0.5', '"top1": NaN', "top1"),
         ('"version": 1', '"version": 2', "version 2, expected 1"),
         ('"format": "skelnas-bench"', '"format": "other"', 'expected "format": "skelnas-bench"'),
+        ('"top1": 0.5', '"top1": 1e400', "top1"),
+        ('"nll": 0.5', '"nll": -1', "nll"),
+        ('"parameters": 1000', '"parameters": 0', "parameters"),
+        ('"parameters": 1000', f'"parameters": 1{"0" * 400}', "parameters"),
         ('"kind": "random"', '"kind": "found"', "kind"),
     ],
 )

@@ -120,6 +120,8 @@ def _predict(view: View, trainings: int) -> int:
         return view.genotypes[best]
 
     count = min(trainings // view.losses.shape[1], len(by_identity))
+    if count < 2:  # nothing to learn from
+        return int(view.pool[0])
     seed = int(view.generator.integers(1 << 31))
     proposals = Proposals(view.space, count, seed, draw, maximise)
     trained: list[int] = []

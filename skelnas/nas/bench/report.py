@@ -13,9 +13,9 @@ from skelnas.errors import InputError
 from skelnas.genotype import Genotype
 from skelnas.nas.bench.replay import Replay, replay, sum_edges
 from skelnas.nas.bench.statistics import Estimate, measure_ranks, measure_spread
-from skelnas.nas.bench.table import Array, BenchTable, Grid
+from skelnas.nas.bench.table import Array, BenchTable, Grid, read_table
 from skelnas.nas.derive import rank
-from skelnas.runtime.files import real_path
+from skelnas.nas.proposals import identify
 from skelnas.training import run_dir
 
 MIN_GENOTYPES = 4
@@ -73,16 +73,24 @@ class BenchReport:
         return asdict(self)
 
 
-def report(table: BenchTable, *, replays: int = 0, runs: Sequence[Path] = ()) -> BenchReport:
+def report(
+    table: BenchTable,
+    *,
+    replays: int = 0,
+    runs: Sequence[Path] = (),
+    others: Sequence[Path] = (),
+) -> BenchReport:
     """Report on a table.
 
     Args:
         table: of a benchmark.
         replays: of each method and number of trainings; 0 for none.
-        runs: run folders of searches, whose alphas are tested as scores of the genotypes.
+        runs: run folders of searches, whose ranking is compared with the table's.
+        others: other tables of the same genotypes, such as with shorter trainings, likewise.
 
     Raises:
-        InputError: the table has too few genotypes, or a search other operations than these.
+        InputError: the table has too few genotypes, a search other operations than these, or
+            another table not all of them.
         UsageError: the table is too small for replays.
     """
     everything, random = table.grid(), table.grid(["random"])
@@ -92,7 +100,9 @@ def report(table: BenchTable, *, replays: int = 0, runs: Sequence[Path] = ()) ->
             f"with all seeds, expected {MIN_GENOTYPES} or more",
             hint="let `skelnas bench run` finish: the same command with --resume",
         )
-    scores = {real_path(run).name: score_by_search(run, random.genotypes()) for run in runs}
+    genotypes = random.genotypes()
+    scores = {str(run): score_by_search(run, genotypes) for run in runs}
+    scores |= {str(other): score_by_table(other, genotypes) for other in others}
     complete = set(everything.names)
     minutes = [trial.minutes for trial in table.trials if trial.minutes is not None]
     return BenchReport(
@@ -124,6 +134,23 @@ def score_by_search(run: Path, genotypes: Sequence[Genotype]) -> Array:
             f"{run}: its search had other operations or nodes than the table: {error}",
             hint="give a search of the same --space and --nodes",
         ) from None
+
+
+def score_by_table(path: Path, genotypes: Sequence[Genotype]) -> Array:
+    """Score genotypes by another table: the negative held-out loss there, [G].
+
+    Raises:
+        InputError: it lacks some of them.
+    """
+    grid = read_table(path).grid()
+    losses = dict(zip(map(identify, grid.genotypes()), grid.nll.mean((1, 2)), strict=True))
+    missing = sum(identify(genotype) not in losses for genotype in genotypes)
+    if missing:
+        raise InputError(
+            f"{path}: lacks {missing} of the {len(genotypes)} random genotypes of the table",
+            hint="`skelnas bench run` with the same --genotypes, --space and sizes trains the same",
+        )
+    return np.array([-losses[identify(genotype)] for genotype in genotypes])
 
 
 def _list_scores(grid: Grid) -> list[Score]:

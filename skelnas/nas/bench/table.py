@@ -26,7 +26,9 @@ VERSION = 1
 TABLE = "table.json"
 
 Array = NDArray[np.float64]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Size = Annotated[int, Field(ge=1, le=10**15)]
+Loss = Annotated[float, Field(ge=0, le=10**6)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -46,7 +48,7 @@ class GenotypeEntry:
     name: str
     kind: Literal["random", "given"]
     genotype: dict[str, Any]
-    parameters: Count
+    parameters: Size
     macs: Count
 
 
@@ -71,10 +73,10 @@ class TrialEntry:
     protocol: str
     seed: Count
     top1: Fraction
-    nll: float
+    nll: Loss
     clips: Count | None = None
-    train_loss: list[float] | None = None
-    minutes: float | None = None
+    train_loss: list[Loss] | None = None
+    minutes: Annotated[float, Field(ge=0)] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class BenchTable:
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     source: str
-    classes: Annotated[int, Field(ge=1)]
+    classes: Size
     settings: dict[str, Any]
     versions: dict[str, str]
     genotypes: list[GenotypeEntry]
