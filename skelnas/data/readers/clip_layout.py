@@ -10,17 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skelnas.data.readers.base import CHANNEL_ORDER, MAX_JOINTS, Layout, sort_channels
 from skelnas.data.readers.channels import guess_channels
 from skelnas.data.readers.clip_files import read_clip
 from skelnas.data.readers.clip_tables import ClipArray
+from skelnas.data.readers.files import are_found
 from skelnas.data.readers.layouts import LAYOUTS
 from skelnas.data.readers.skeleton_file import Skeleton
 from skelnas.errors import InputError
 
 MAX_CLIPS_JUDGED = 16
 """To find out what the numbers of a joint are where no name says so."""
+
+MAX_BONE_RATIO = 2.0
+"""Longer bones than another layout's of as many joints mean that joints are in another order."""
+MAX_FRAMES_JUDGED = 1000
 
 EXAMPLES = {3: "x,y,z or --channels x,y,score", 4: "x,y,z,score"}
 """Of names, by how many there are."""
@@ -56,16 +62,18 @@ def find_clip_layout(
         InputError: no clip can be read, or it stays open what the numbers of a joint are.
     """
     notes: list[str] = []
-    if not skeleton or not channels:
+    if not skeleton or not channels or skeleton.named:
         clips = _read_some(root, paths, len(skeleton.joints) if skeleton else None)
         path, first = next(iter(clips.items()))
         if not skeleton:
-            skeleton = Skeleton(first.joints or _number_joints(first.poses.shape[2], notes))
+            skeleton = Skeleton(first.joints or _number_joints(first, notes))
         if not channels and first.channels:
             channels = first.channels
             _check_names(path, channels)
         elif not channels:
             channels = _judge(root, list(clips.values()), skeleton, notes)
+        if skeleton.named and not first.joints:
+            _doubt(skeleton.named, list(clips.values()), channels, notes)
     return ClipLayout(skeleton.make_layout(sort_channels(channels)), channels, tuple(notes))
 
 
@@ -124,11 +132,61 @@ def _judge(
     return channels
 
 
-def _number_joints(count: int, notes: list[str]) -> tuple[str, ...]:
-    names = [name for name, named in LAYOUTS.items() if len(named.layout.joints) == count]
+def _number_joints(clip: ClipArray, notes: list[str]) -> tuple[str, ...]:
+    """Return numbered names, and note the layouts that the joints may be those of."""
+    lengths = _find_bone_lengths([clip], ("x", "y"))
+    names = [name for name in lengths if lengths[name] <= MAX_BONE_RATIO * min(lengths.values())]
+    count = clip.poses.shape[2]
     if names:
         notes.append(
             f"{count} joints without names, bones and sides: if they are those of "
             f"{' or '.join(names)}, give --joints {names[0]}"
         )
     return tuple(f"joint_{joint}" for joint in range(count))
+
+
+def _doubt(
+    layout: Layout, clips: list[ClipArray], channels: tuple[str, ...], notes: list[str]
+) -> None:
+    """Note another layout of as many joints if its bones would be much shorter."""
+    lengths = _find_bone_lengths(clips, channels)
+    shortest = min(lengths, key=lengths.__getitem__)
+    (given,) = (lengths[name] for name in lengths if LAYOUTS[name].layout == layout)
+    if given > MAX_BONE_RATIO * lengths[shortest]:
+        notes.append(
+            f"are these joints in another order? With --joints {shortest}, bones would be "
+            f"{given / lengths[shortest]:.1f} times shorter"
+        )
+
+
+def _find_bone_lengths(clips: list[ClipArray], channels: tuple[str, ...]) -> dict[str, float]:
+    """Return the mean length of the bones of every layout with as many joints as the clips.
+
+    Args:
+        clips: of the same shape.
+        channels: the first of each joint's numbers, in their order.
+    """
+    axes = [channels.index(name) for name in CHANNEL_ORDER[:3] if name in channels]
+    frames = np.concatenate([np.concatenate([*clip.poses]) for clip in clips])  # [n, V, C]
+    frames = frames[:: 1 + len(frames) // MAX_FRAMES_JUDGED, :, : len(channels)]
+    points = np.where(are_found(frames, channels)[..., None], frames, np.nan)[..., axes]
+    return {
+        name: mean_bone_length(points, layout.bones)
+        for name, (layout, _) in LAYOUTS.items()
+        if len(layout.joints) == points.shape[1]
+    }
+
+
+def mean_bone_length(points: NDArray[np.float64], bones: tuple[tuple[int, int], ...]) -> float:
+    """Return the mean length of bones, which is large where joints are in another order.
+
+    It is 0 if none is known.
+
+    Args:
+        points: [n, V, D], NaN where a joint was not found.
+        bones: pairs of joints.
+    """
+    ends = points[:, np.reshape(bones, (-1, 2))]  # [n, bones, 2, D]
+    lengths = np.linalg.norm(ends[:, :, 0] - ends[:, :, 1], axis=-1)  # [n, bones]
+    known = lengths[np.isfinite(lengths)]
+    return float(known.mean()) if len(known) else 0.0

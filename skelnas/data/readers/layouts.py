@@ -41,6 +41,14 @@ BODY_19 = """
     eye_right:nose eye_left:nose ear_right:eye_right ear_left:eye_left
 """
 
+BODY_19B = """
+    nose:neck eye_left:nose eye_right:nose ear_left:eye_left ear_right:eye_right
+    shoulder_left:neck shoulder_right:neck elbow_left:shoulder_left elbow_right:shoulder_right
+    wrist_left:elbow_left wrist_right:elbow_right hip_left:shoulder_left hip_right:shoulder_right
+    knee_left:hip_left knee_right:hip_right ankle_left:knee_left ankle_right:knee_right
+    neck head:neck
+"""
+
 FEET_6 = """
     big_toe_left:ankle_left small_toe_left:big_toe_left heel_left:ankle_left
     big_toe_right:ankle_right small_toe_right:big_toe_right heel_right:ankle_right
@@ -220,6 +228,7 @@ LAYOUTS = {
     "halpe26": _make(HALPE_26, IN_2D, "Halpe: AlphaPose, RTMPose", "hip"),
     "openpose18": _make(BODY_18, IN_2D, "OpenPose COCO, Kinetics", "neck"),
     "openpose25": _make(BODY_19 + FEET_6, IN_2D, "OpenPose BODY_25", "hip_mid"),
+    "openpose25b": _make(BODY_19B + FEET_6, IN_2D, "OpenPose BODY_25B", "neck"),
     "openpose67": _make(BODY_19 + FEET_6 + _HANDS, IN_2D, "OpenPose BODY_25 and hands", "hip_mid"),
     "mpii16": _make(MPII_16, IN_2D, "MPII", "pelvis"),
     "penn13": _make(PENN_13, IN_2D, "Penn Action"),

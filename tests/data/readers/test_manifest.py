@@ -10,12 +10,14 @@ import pytest
 from skelnas.cli.prepare import parse_numbers
 from skelnas.data.cache import Cache
 from skelnas.data.prepare import prepare
+from skelnas.data.readers import manifest
 from skelnas.data.readers.base import ClipTable, Test, Train, Unused, check_recording
-from skelnas.data.readers.layouts import find_layout
+from skelnas.data.readers.layouts import LAYOUTS, find_layout
 from skelnas.data.readers.manifest import Manifest, read_manifest
 from skelnas.data.readers.skeleton_file import Skeleton, read_skeleton
 from skelnas.data.readers.unlabelled import Origin, read_unlabelled
 from skelnas.errors import InputError, UsageError
+from skelnas.reporting.plot_layout import place
 
 HEADER = "path,label,subject,camera,split"
 
@@ -33,6 +35,7 @@ def table(folder, *lines, header=HEADER, name="clips.csv"):
     path = folder / name
     path.write_text("\n".join([header, *lines]) + "\n")
     read_manifest.cache_clear()
+    manifest._find_layout.cache_clear()
     return path
 
 
@@ -447,6 +450,35 @@ def test_the_names_of_a_layout_match_any_usual_spelling_in_a_header(folder):
     np.testing.assert_array_equal(
         recording.poses[0, 0], np.arange(1, 35).reshape(17, 2)[::-1].astype(np.float32)
     )
+
+
+def standing(name, count=6):
+    """Return frames [T, V, 2] of a body that stands, moves a little and is seen in pixels."""
+    points = np.array([place(joint) for joint in find_layout(name).joints])
+    noise = np.random.default_rng(0).normal(0, 2, (count, *points.shape))
+    return 300 + 100 * (np.array([1, -1]) * points + noise) / 60
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_joints_in_the_order_of_another_layout_are_noted(folder, capsys, name):
+    layout = find_layout(name)
+    for other in [key for key in LAYOUTS if len(find_layout(key).joints) == len(layout.joints)]:
+        source = own(folder, standing(name), joints=Path(other), channels=("x", "y"))
+        assert source.catalogue().items
+        err = capsys.readouterr().err
+        if other in (name, "h36m17"):  # of COCO, whose bones between these joints are as short
+            assert "another order" not in err
+        else:
+            assert f"With --joints {name}, bones would be " in err
+
+
+def test_joints_of_an_unlikely_layout_are_not_proposed(folder, capsys):
+    own(folder, standing("openpose25b")).catalogue()
+    assert "those of openpose25b, give --joints openpose25b" in capsys.readouterr().err
+    own(folder, standing("coco17")[:, :16]).catalogue()
+    assert "--joints mpii16" in capsys.readouterr().err
+    own(folder, 0 * standing("openpose25") - 1).catalogue()
+    assert "openpose25 or openpose25b or kinect-v2" in capsys.readouterr().err
 
 
 def test_joints_without_names_are_told(folder, capsys):
