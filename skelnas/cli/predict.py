@@ -26,7 +26,7 @@ def predict(
     recordings: Annotated[
         list[Path],
         typer.Argument(
-            help=".skeleton, .json, .npy, .npz or .csv; - is stdin.",
+            help=".skeleton, .json, .npy, .npz, .csv, .pkl; - is stdin.",
             show_default=False,
         ),
     ],

@@ -95,16 +95,24 @@ def prepare_nw_ucla(
 def prepare_pyskl(
     file: Annotated[Path, typer.Argument(help="The .pkl file.", show_default=False)],
     out: OutArgument,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="A second .pkl file: the clips for testing."),
+    ] = None,
+    poses: Annotated[
+        Path | None,
+        typer.Option(help="Folder of poses, a file per clip; default: beside."),
+    ] = None,
     *,
     options: PrepareOptions,
 ) -> None:
     """PYSKL and MMAction2: a .pkl of 2-D or 3-D poses.
 
-    Example: skelnas prepare pyskl ntu60_hrnet.pkl ntu60-2d.h5
+    Example: skelnas prepare pyskl train.pkl own.h5 --test val.pkl
     """
     from skelnas.data.readers.pyskl import Pyskl
 
-    run_prepare(Pyskl(file), out, options)
+    run_prepare(Pyskl(file, test, poses), out, options)
 
 
 @prepare.command("ctrgcn", cls=Command)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from skelnas.data.readers import manifest
+from skelnas.data.readers.annotations import read_annotations
 from skelnas.data.readers.base import Recording, Source
 from skelnas.data.readers.clip_files import parse_frame, to_poses
 from skelnas.data.readers.ctrgcn import CtrGcn, _open
@@ -29,7 +30,7 @@ from skelnas.data.readers.npy import read_npy
 from skelnas.data.readers.ntu import Ntu
 from skelnas.data.readers.ntu_file import parse, parse_by_line
 from skelnas.data.readers.nw_ucla import NwUcla
-from skelnas.data.readers.pyskl import Pyskl, read_annotations
+from skelnas.data.readers.pyskl import Pyskl, find_single
 from skelnas.data.readers.skeleton_file import read_skeleton
 from skelnas.errors import InputError
 
@@ -151,6 +152,12 @@ def pyskl(folder: Path) -> Target:
         for clip in (flat, deep, bare)
         for protocol in (2, 4, 5)
     ]
+    grouped = {
+        "frame_inds": np.int16([3, 3, 5]),
+        "img_shape": (9, 9),
+        "keypoint": np.ones((3, 17, 3)),
+    }
+    seeds += [pickle.dumps(content, 4) for content in (grouped, [bare])]
     path = folder / "clips.pkl"
 
     def read(data: bytes) -> Outcome:
@@ -158,6 +165,10 @@ def pyskl(folder: Path) -> Target:
         path.write_bytes(data)
         read_annotations.cache_clear()
         source = Pyskl(path)
+        if not read_annotations(path).protocols:
+            poses = source.poses(find_single(path)[1])
+            yield Recording("one", 0, *poses), source
+            return
         for item in source.catalogue().items:
             yield source.read(item), source
 

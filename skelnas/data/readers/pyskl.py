@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import mmap
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -14,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.data.readers import ntu_facts
+from skelnas.data.readers.annotations import Annotations, read_annotations
 from skelnas.data.readers.base import (
     MAX_CLASSES,
     Catalogue,
     ClipTable,
     Layout,
+    Poses,
     Recording,
-    Test,
-    Train,
     Unused,
 )
+from skelnas.data.readers.detections import group_by_frame, list_pose_files, read_detections
 from skelnas.data.readers.files import as_joints
 from skelnas.data.readers.layouts import find_layout
-from skelnas.data.readers.pickles import Array, PickleError, load
+from skelnas.data.readers.pickles import Array, PickleError
 from skelnas.errors import InputError, shown
-from skelnas.runtime.files import check_is_regular
 
 MAX_PERSONS = 2
 COCO = find_layout("coco17")
@@ -36,19 +33,24 @@ LAYOUTS: dict[tuple[int, ...], Layout] = {(17, 2): COCO, (25, 3): ntu_facts.LAYO
 """Layout for each number of joints and of coordinates in the file."""
 MAX_FRACTION = 2
 """Without the size of the picture, larger coordinates must be pixels, not fractions of it."""
-SPLITS = {"train": Train, "val": Test, "test": Test}
-_SPLIT_NAME = re.compile(r"(?:^|[_-])(train|val|test)(?=$|[_\-\d])")
+MAX_SEARCHED = 1000
+"""Annotations to search for one whose joints are known."""
 
 
 @dataclass(frozen=True)
 class Pyskl:
-    """A pickle, whose splits are the protocols.
+    """A pickle, whose splits are the protocols, or one for training and one for testing.
 
     Attributes:
         root: the file.
+        test: the file with the clips for testing, if `root` has no splits.
+        poses_folder: folder of the files that hold the poses of a clip each, if `root` does not.
     """
 
     root: Path
+    # Not in the representation, by which runs of version 0.1.0 are resumed.
+    test: Path | None = field(default=None, repr=False)
+    poses_folder: Path | None = field(default=None, repr=False)
 
     name = "pyskl"
     max_persons = MAX_PERSONS
@@ -56,13 +58,27 @@ class Pyskl:
     @property
     def layout(self) -> Layout:
         """The layout that fits the first annotation with a familiar number of joints."""
-        for annotation in read_annotations(self.root).clips.values():
+        annotations = self._annotations.clips.values()
+        shape = None
+        for annotation in islice(annotations, MAX_SEARCHED):
             keypoint = annotation.get("keypoint")
-            if isinstance(keypoint, Array) and keypoint.shape[2:] in LAYOUTS:
-                return LAYOUTS[keypoint.shape[2:]]
+            if isinstance(keypoint, Array):
+                shape = keypoint.shape
+                if shape[2:] in LAYOUTS:
+                    return LAYOUTS[shape[2:]]
+            if _has_detections(annotation) or self._find_poses(annotation):
+                return COCO
+        if shape is None:
+            first = next(iter(annotations))
+            file = list_pose_files(first, self._folder)[0]
+            raise InputError(
+                f"{self.root}: expected 'keypoint' in the annotations, or a file of poses for "
+                f"each, such as {file}; found neither",
+                hint="give the folder of these files: --poses DIR",
+            )
         expected = ", ".join(f"{joints} in {axes}-D" for joints, axes in LAYOUTS)
         raise InputError(
-            f"{self.root}: expected 'keypoint' with as many joints as {expected}",
+            f"{self.root}: expected 'keypoint' with as many joints as {expected}, found {shape}",
             hint="for other joints write .npy files and a table: `skelnas prepare manifest`",
         )
 
@@ -84,7 +100,7 @@ class Pyskl:
 
     def classes(self, labels: NDArray[np.int32]) -> list[str]:
         """Return NTU's class names if all names and labels are NTU's, else ``class 0``, ..."""
-        annotations = read_annotations(self.root).clips.values()
+        annotations = self._annotations.clips.values()
         if all(map(_has_ntu_label, annotations)) and labels.max() < ntu_facts.NUM_CLASSES:
             return ntu_facts.class_names(labels)
         return [f"class {label}" for label in range(int(labels.max()) + 1)]
@@ -93,10 +109,21 @@ class Pyskl:
         """List the clips in the order of the file.
 
         Raises:
-            InputError: the file is not such a pickle, or asks for more than data.
+            InputError: a file is not such a pickle, asks for more than data, or nothing says what
+                is for testing.
         """
-        annotations = read_annotations(self.root)
-        return Catalogue(list(annotations.clips), annotations.skipped)
+        annotations = self._annotations
+        if not annotations.protocols:
+            raise InputError(
+                f"{self.root}: nothing says which of its {len(annotations.clips)} annotations are "
+                "for training and which for testing: it has no 'split'",
+                hint="give a second file with the clips for testing: --test val.pkl",
+            )
+        return Catalogue(
+            list(annotations.clips),
+            annotations.skipped,
+            side_files=[self.test] if self.test else [],
+        )
 
     def read(self, item: Path) -> Recording:
         """Read one clip.
@@ -104,15 +131,27 @@ class Pyskl:
         Raises:
             InputError: its annotation is malformed or shows nobody.
         """
-        annotation = read_annotations(self.root).clips[item]
+        annotation = self._annotations.clips[item]
         name, label = annotation["frame_dir"], annotation.get("label")
         if not _is_integer(label, 0, MAX_CLASSES):
             raise InputError(
                 f"{item}: expected 'label' to be 0 to {MAX_CLASSES - 1}, found {shown(label)}"
             )
+        poses, present = self.poses(item)
+        numbers = ntu_facts.parse_name(name)
+        metadata = (numbers.subject, numbers.camera, numbers.setup) if numbers else (-1, -1, -1)
+        return Recording(name, label, poses, present, *metadata)
+
+    def poses(self, item: Path) -> Poses:
+        """Read the two most confident persons of a clip, whatever its label.
+
+        Raises:
+            InputError: its annotation is malformed or shows nobody.
+        """
+        annotation = self._annotations.clips[item]
         layout = self.layout
         try:
-            poses = _read_poses(annotation, layout, item)
+            poses = _read_poses(self._with_poses(annotation, item), layout, item)
         except PickleError as error:
             raise InputError(f"{item}: {error}") from None
         visible = np.flatnonzero(poses.any(axis=(1, 2, 3)))
@@ -123,134 +162,72 @@ class Pyskl:
             visible = visible[np.argsort(-confidence, kind="stable")]
         poses = poses[visible[:MAX_PERSONS]]
         present: NDArray[np.bool_] = np.any(poses, axis=(2, 3))
-        numbers = ntu_facts.parse_name(name)
-        metadata = (numbers.subject, numbers.camera, numbers.setup) if numbers else (-1, -1, -1)
-        return Recording(name, label, poses, present, *metadata)
+        return poses, present
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
         """Return the protocols of the file."""
         return {
             protocol: np.array([parts.get(name, Unused) for name in clips.names], np.int8)
-            for protocol, parts in read_annotations(self.root).protocols.items()
+            for protocol, parts in self._annotations.protocols.items()
         }
 
+    @property
+    def _annotations(self) -> Annotations:
+        return read_annotations(self.root, self.test)
 
-@dataclass(frozen=True)
-class Annotations:
-    """The content of a pickle, without the numbers of its arrays.
+    @property
+    def _folder(self) -> Path:
+        return self.poses_folder or self.root.parent
 
-    Attributes:
-        clips: item to annotation, in the order of the file.
-        protocols: protocol to clip name to the part that the clip belongs to.
-        skipped: (what, reason) of everything unusable.
-    """
+    def _find_poses(self, annotation: dict[str, Any]) -> Path | None:
+        """Return the file with the poses of a clip, if there is one."""
+        files = list_pose_files(annotation, self._folder)
+        return next((file for file in files if file.is_file() and file != self.root), None)
 
-    clips: dict[Path, dict[str, Any]]
-    protocols: dict[str, dict[str, int]]
-    skipped: list[tuple[str, str]]
+    def _with_poses(self, annotation: dict[str, Any], item: Path) -> dict[str, Any]:
+        """Return an annotation with its poses by person, which may come from another file."""
+        if annotation.get("keypoint") is None and annotation.get("frame_inds") is not None:
+            file = self._find_poses(annotation)
+            if file is None:
+                first = list_pose_files(annotation, self._folder)[0]
+                raise InputError(f"{item}: no 'keypoint', and no file with its poses, as {first}")
+            detections = read_detections(file)
+        elif _has_detections(annotation):
+            detections = _read_array(annotation, "keypoint", item)
+        else:
+            return annotation
+        frames = _read_array(annotation, "frame_inds", item)
+        keypoint, score = group_by_frame(detections, frames, str(item))
+        return {**annotation, "keypoint": keypoint, "keypoint_score": score, "total_frames": None}
 
 
-@cache
-def read_annotations(path: Path) -> Annotations:
-    """Map a file into memory and read all of it but the arrays, once.
+def find_single(path: Path) -> tuple[Path, Path]:
+    """Return a pickle, and its only item or the one that the path names: ``clips.pkl/NAME``.
 
     Raises:
-        InputError: it is not a pickle, asks for more than data, or has another structure.
+        InputError: there is no such pickle, or it holds several clips and the path names none.
     """
-    content = _load(path)
-    if not isinstance(content, dict) or not {"split", "annotations"} <= content.keys():
-        raise InputError(f"{path}: expected a dictionary with the keys 'split' and 'annotations'")
-    annotations, split = content["annotations"], content["split"]
-    if not isinstance(annotations, list) or not isinstance(split, dict):
-        raise InputError(f"{path}: expected a list of 'annotations' and a dictionary 'split'")
-    clips: dict[Path, dict[str, Any]] = {}
-    skipped: list[tuple[str, str]] = []
-    for number, annotation in enumerate(annotations, start=1):
-        name = annotation.get("frame_dir") if isinstance(annotation, dict) else None
-        if not isinstance(name, str) or not name or not name.isprintable():
-            skipped.append((f"annotation {number}", "it has no name under 'frame_dir'"))
-        elif (item := path / name.lstrip("/")) in clips:
-            skipped.append((f"annotation {number}", f"a second one named {name}"))
-        else:
-            clips[item] = annotation
-    if not clips:
-        raise InputError(f"{path}: expected annotations with a 'frame_dir', found none")
-    names = {annotation["frame_dir"] for annotation in clips.values()}
-    protocols = _read_protocols(path, split, names, skipped)
-    return Annotations(clips, protocols, skipped)
-
-
-def _load(path: Path) -> Any:
-    check_is_regular(path)
-    try:
-        with path.open("rb") as file:
-            return load(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:  # an empty file cannot be mapped
-        reason = str(error) if isinstance(error, PickleError) else "it is empty"
-        raise InputError(
-            f"{path}: expected a pickle of PYSKL: {reason}",
-            hint="a pickle can run code when Python loads it; this one was not loaded",
-        ) from None
-
-
-def _read_protocols(
-    path: Path, split: Mapping[Any, Any], names: set[str], skipped: list[tuple[str, str]]
-) -> dict[str, dict[str, int]]:
-    """Return the part of every clip in each protocol; append what is unusable to `skipped`."""
-    protocols: dict[str, dict[str, int]] = {}
-    for protocol, split_names in _pair_splits(split, skipped).items():
-        if "test" in split_names and "val" in split_names:
-            skipped.append((f"split {split_names.pop('val')}", f"{protocol} has a test part"))
-        if "train" not in split_names or len(split_names) != 2:
-            skipped.append(
-                (f"split {', '.join(split_names.values())}", "its other half is missing")
-            )
-            continue
-        parts: dict[str, int] = {}
-        for kind, name in split_names.items():
-            members = split[name]
-            is_sequence = isinstance(members, list | tuple)
-            if not is_sequence or not all(isinstance(member, str) for member in members):
-                raise InputError(f"{path}: expected split {name!r:.80} to be a list of names")
-            if num_repeated := len(members) - len(set(members)):
-                skipped.append((f"split {name}", f"{num_repeated} of its entries are repeated"))
-            for member in members:
-                if parts.setdefault(member, SPLITS[kind]) != SPLITS[kind]:
-                    raise InputError(
-                        f"{path}: clip {member!r:.80} is in both parts of {protocol!r:.80}"
-                    )
-        if num_unknown := len(parts.keys() - names):
-            skipped.append((f"split {protocol}", f"{num_unknown} of its clips have no annotation"))
-        protocols[protocol] = parts
-    if not protocols:
-        raise InputError(f"{path}: expected splits such as xsub_train and xsub_val, found none")
-    return protocols
-
-
-def _pair_splits(
-    split: Mapping[Any, Any], skipped: list[tuple[str, str]]
-) -> dict[str, dict[str, str]]:
-    """Group splits by protocol: xsub_train and xsub_val make xsub, train and test make official."""
-    pairs: dict[str, dict[str, str]] = {}
-    for name in split:
-        match = _SPLIT_NAME.search(name) if isinstance(name, str) else None
-        if match is None:
-            skipped.append((f"split {name}", "its name has no train, val or test"))
-            continue
-        rest = (name[: match.start()] + name[match.end() :]).strip("_-").replace("/", "_")
-        protocol = f"split{rest}" if rest.isdigit() else rest or "official"
-        first = pairs.setdefault(protocol, {}).setdefault(match[1], name)
-        if first != name:
-            skipped.append((f"split {name}", f"{first} is that part of {protocol}, too"))
-    return pairs
+    file = next((outer for outer in (path, *path.parents) if outer.is_file()), path)
+    items = read_annotations(file).clips
+    if path in items or (path == file and len(items) == 1):
+        return file, path if path in items else next(iter(items))
+    found = f"{len(items):,} annotations" if path == file else "no annotation of this name"
+    raise InputError(
+        f"{path}: expected a single annotation, found {found}",
+        hint=f"name one of them, such as {next(iter(items))}",
+    )
 
 
 def _has_ntu_label(annotation: dict[str, Any]) -> bool:
     """Whether the label, if there is one, is that of the action in the clip's name."""
     numbers, label = ntu_facts.parse_name(annotation["frame_dir"]), annotation.get("label")
     return numbers is not None and label in (None, numbers.action - 1)
+
+
+def _has_detections(annotation: dict[str, Any]) -> bool:
+    """Whether the poses are in the annotation, but not by person."""
+    keypoint, frames = annotation.get("keypoint"), annotation.get("frame_inds")
+    return isinstance(keypoint, Array) and isinstance(frames, Array) and len(keypoint.shape) == 3
 
 
 def _is_scored(layout: Layout) -> bool:
@@ -288,6 +265,8 @@ def _read_poses(annotation: dict[str, Any], layout: Layout, item: Path) -> NDArr
 
 def _read_array(annotation: dict[str, Any], key: str, item: Path) -> NDArray[Any]:
     array = annotation.get(key)
+    if isinstance(array, np.ndarray):
+        return array
     if not isinstance(array, Array):
         raise InputError(f"{item}: expected an array under {key!r}, found {shown(array)}")
     return array.read()

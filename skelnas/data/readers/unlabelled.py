@@ -13,6 +13,7 @@ from skelnas.data.readers.clip_files import ENDINGS, Picture, read_poses
 from skelnas.data.readers.kinetics import Kinetics
 from skelnas.data.readers.ntu import Ntu
 from skelnas.data.readers.nw_ucla import NwUcla
+from skelnas.data.readers.pyskl import Pyskl, find_single
 from skelnas.errors import InputError, shown
 
 LAYOUTS = {
@@ -23,7 +24,13 @@ LAYOUTS = {
 }
 """The layout of each source whose clips always have the same joints."""
 
-RAW = {"ntu": ".skeleton", "synthetic": ".skeleton", "nw-ucla": ".json", "kinetics": ".json"}
+RAW = {
+    "ntu": ".skeleton",
+    "synthetic": ".skeleton",
+    "nw-ucla": ".json",
+    "kinetics": ".json",
+    "pyskl": ".pkl",
+}
 """Sources with raw files, and their extension; the other sources read arrays."""
 
 NO_LABEL = 0
@@ -88,6 +95,9 @@ def read_unlabelled(path: Path, origin: Origin) -> Recording:
 def _read(path: Path, origin: Origin) -> Poses:
     ending = path.suffix.lower()
     raw_ending = RAW.get(origin.source)
+    if origin.source == "pyskl" and any(outer.suffix == ".pkl" for outer in (path, *path.parents)):
+        file, item = find_single(path)
+        return Pyskl(file).poses(item)
     if ending == raw_ending:
         if ending == ".skeleton":
             body_rule = _choose_rule(origin, "body_rule", get_args(BodyRule))

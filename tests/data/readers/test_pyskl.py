@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from skelnas.cli.prepare_common import PrepareOptions, run_prepare
 from skelnas.data.cache import Cache
 from skelnas.data.prepare import prepare
+from skelnas.data.readers.annotations import read_annotations
 from skelnas.data.readers.base import ClipTable, Test, Train, Unused, check_recording
+from skelnas.data.readers.detections import group_by_frame
 from skelnas.data.readers.ntu_facts import LAYOUT as KINECT
-from skelnas.data.readers.pyskl import COCO, Pyskl, read_annotations
+from skelnas.data.readers.pyskl import COCO, Pyskl
+from skelnas.data.readers.unlabelled import Origin, read_unlabelled
 from skelnas.errors import InputError
 
 NAMES = ("S001C002P003R001A010", "S002C001P008R001A060", "S003C003P001R002A001")
@@ -255,7 +258,12 @@ def test_bad_annotations_are_refused_by_name(tmp_path, changes, expected):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ([], "expected a dictionary with the keys 'split' and 'annotations'"),
+        ([], "expected annotations with a 'frame_dir', found none"),
+        (7, "expected a dictionary with the keys 'split' and 'annotations', a list of annotations"),
+        ({"clips": 1}, "expected a dictionary with the keys 'split' and 'annotations', a list"),
+        ([flat("a")], "nothing says which of its 1 annotations are for training"),
+        ({"annotations": [flat("a")]}, "nothing says which of its 1 annotations are for training"),
+        ({"split": {"train": ["a"]}, "annotations": [flat("a")]}, "expected splits such as xsub_"),
         ({"split": {}, "annotations": {}}, "expected a list of 'annotations' and a dictionary"),
         ({"split": {}, "annotations": []}, "expected annotations with a 'frame_dir', found none"),
         ({"split": {}, "annotations": [flat("a")]}, "expected splits such as xsub_train and"),
@@ -293,6 +301,113 @@ def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "clips.pkl")
     found = message(Pyskl(tmp_path / "clips.pkl").catalogue)
     assert found.endswith("clips.pkl: expected a file, found a device or a pipe")
+
+
+# Lists, two files, and poses in files of their own
+
+
+def write_pickle(path, content):
+    path.write_bytes(pickle.dumps(content))
+    read_annotations.cache_clear()
+    return path
+
+
+def test_two_lists_are_the_parts_of_a_protocol(tmp_path):
+    train = write_pickle(tmp_path / "train.pkl", [flat("a"), flat("b", 1), flat("a")])
+    test = write_pickle(tmp_path / "val.pkl", {"split": {}, "annotations": [flat("c")]})
+    source = Pyskl(train, test)
+    assert [recording.name for recording in read_all(source)] == ["a", "b", "c"]
+    assert source.catalogue().skipped == [("train.pkl: annotation 3", "a second one named a")]
+    report = prepare(source, tmp_path / "cache.h5", workers=1)
+    assert report.splits == {"official": (2, 1)}
+    found = message(Pyskl(train, write_pickle(tmp_path / "other.pkl", [flat("b")])).catalogue)
+    assert found == f"{tmp_path / 'other.pkl'}: clip 'b' is also in {train}"
+    whole = write(tmp_path, [flat("d")], {"train": ["d"], "val": ["a"]})
+    assert "says itself which clips are for testing" in message(Pyskl(whole, test).catalogue)
+
+
+def test_a_single_annotation_is_a_recording(tmp_path):
+    origin = Origin("pyskl", COCO, 2, {})
+    clip = flat("a")
+    (expected,) = read_all(Pyskl(write(tmp_path, [clip])))
+    single = write_pickle(tmp_path / "one.pkl", clip)
+    several = write_pickle(tmp_path / "list.pkl", [flat("b"), clip])
+    del clip["frame_dir"], clip["label"]
+    nameless = write_pickle(tmp_path / "nameless.pkl", clip)
+    for path in (single, several / "a", nameless):
+        np.testing.assert_array_equal(read_unlabelled(path, origin).poses, expected.poses)
+    assert "expected a single annotation, found 2" in message(read_unlabelled, several, origin)
+    assert "found no annotation of this" in message(read_unlabelled, several / "c", origin)
+
+
+def detections(name, frames, joints, **changes):
+    """An annotation of MMAction2's Kinetics, and the joints of its detections [D, 17, 3]."""
+    facts = {"frame_dir": name, "label": 3, "img_shape": (320, 640), "total_frames": 300}
+    return {**facts, "frame_inds": np.int16(frames), "valid": {0.5: 2}, **changes}, joints
+
+
+@pytest.mark.parametrize("file", ["a.pkl", "a.npy", "sub/b.pkl"])
+def test_poses_in_files_of_their_own(tmp_path, file):
+    joints = np.random.default_rng(0).uniform(1, 300, (4, 17, 3)).astype(np.float16)
+    joints[..., 2] = [[0.5], [0.75], [1], [0.25]]
+    clip, joints = detections("a", [7, 7, 9, 10], joints)
+    poses = tmp_path / "poses"
+    (poses / "sub").mkdir(parents=True)
+    if file == "sub/b.pkl":
+        clip["raw_file"] = f"/../{file}"
+    if file.endswith("npy"):
+        np.save(poses / file, joints)
+    else:
+        write_pickle(poses / file, joints)
+    split = {"train": ["a"], "val": ["b"]}
+    path = write(tmp_path, [clip, detections("b", [1], joints[:1])[0]], split)
+    source = Pyskl(path, poses_folder=poses)
+    recording = source.read(path / "a")
+    assert source.layout == COCO
+    assert recording.present.tolist() == [[True, False, True, True], [True, False, False, False]]
+    expected = joints.astype(float) / [640, 320, 1] - [0.5, 0.5, 0]
+    np.testing.assert_array_equal(recording.poses[0, [0, 2, 3]], np.float32(expected[[0, 2, 3]]))
+    np.testing.assert_array_equal(recording.poses[1, 0], np.float32(expected[1]))
+    assert f"no 'keypoint', and no file with its poses, as {poses / 'b.pkl'}" in message(
+        source.read, path / "b"
+    )
+    assert "or a file of poses for each, such as" in message(lambda: Pyskl(path).layout)
+
+
+@pytest.mark.parametrize(
+    ("frames", "shape", "expected"),
+    [
+        ([1, 2], (3, 17, 3), "(3, 17, 3) of float64 for (2,) 'frame_inds'"),
+        ([1, 2], (2, 17, 4), "(2, 17, 4) of float64"),
+        ([], (0, 17, 3), "(0, 17, 3) of float64 for (0,)"),
+        ([-1, 2], (2, 17, 3), "'frame_inds' from -1 to 2"),
+        ([0, 2**30], (2, 17, 3), "1 persons in 1,073,741,825 frames of 17 joints"),
+    ],
+)
+def test_detections_that_fit_no_frames_are_refused(tmp_path, frames, shape, expected):
+    clip, joints = detections("a", [], np.ones(shape), frame_inds=np.array(frames, np.int64))
+    path = write(tmp_path, [{**clip, "keypoint": joints}], {"train": ["a"], "val": ["b"]})
+    assert expected in message(Pyskl(path).read, path / "a")
+
+
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.integers(2, 3))
+def test_detections_are_grouped_as_one_by_one(frames, channels):
+    joints = np.random.default_rng(1).uniform(1, 9, (len(frames), 5, channels))
+    keypoint, score = group_by_frame(joints, np.array(frames), "clip")
+    slots = {frame: [joints[i] for i, f in enumerate(frames) if f == frame] for frame in frames}
+    assert keypoint.shape[:2] == (
+        max(map(len, slots.values())),
+        max(frames) - min(frames) + 1,
+    )
+    for person, frame in np.ndindex(keypoint.shape[:2]):
+        persons = slots.get(frame + min(frames), [])
+        pose = persons[person] if person < len(persons) else np.zeros((5, 3))
+        np.testing.assert_array_equal(keypoint[person, frame], pose[:, :2])
+        expected = pose[:, 2] if pose.shape[1] == 3 else np.ones(5)
+        np.testing.assert_array_equal(score[person, frame], expected)
 
 
 class Malicious:
