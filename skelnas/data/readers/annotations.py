@@ -163,9 +163,9 @@ def _read_protocols(
             skipped.append((f"split {protocol}", f"{num_unknown} of its clips have no annotation"))
         protocols[protocol] = parts
     if not protocols:
-        names = ", ".join(map(repr, list(split)[:4])) or "none"
+        found = ", ".join(map(repr, list(split)[:4])) or "none"
         raise InputError(
-            f"{path}: expected splits such as xsub_train and xsub_val, found {names:.80}",
+            f"{path}: expected splits such as xsub_train and xsub_val, found {found:.80}",
             hint="give a second file with the clips for testing: --test val.pkl",
         )
     return protocols
