@@ -9,7 +9,7 @@ Shapes: C numbers of a joint.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,7 @@ def parse_option(text: str) -> tuple[str, ...]:
         raise UsageError(f"--channels {text[:80]}: {error}", hint=hint) from None
 
 
-def guess_channels(numbers: NDArray[np.float64], usual: Sequence[str] = ()) -> Guess:
+def guess_channels(numbers: NDArray[Any], usual: Sequence[str] = ()) -> Guess:
     """Return what the numbers of joints are.
 
     Args:
@@ -101,7 +101,7 @@ def guess_channels(numbers: NDArray[np.float64], usual: Sequence[str] = ()) -> G
     return Guess(judged, reason)
 
 
-def find_contradiction(numbers: NDArray[np.float64], channels: Sequence[str]) -> str | None:
+def find_contradiction(numbers: NDArray[Any], channels: Sequence[str]) -> str | None:
     """Return why numbers without names cannot be these channels, or None if they may be.
 
     Args:
@@ -122,10 +122,20 @@ def find_contradiction(numbers: NDArray[np.float64], channels: Sequence[str]) ->
     return None
 
 
-def check_channels(numbers: NDArray[np.float64], channels: Sequence[str], where: str) -> None:
-    """Raise InputError with the place `where` if numbers without names contradict channels."""
+def check_channels(
+    numbers: NDArray[Any], channels: Sequence[str], where: str, hint: str | None = None
+) -> None:
+    """Raise InputError if numbers [..., C] without names contradict channels.
+
+    Args:
+        numbers: as in the file.
+        channels: names of the C numbers, in their order.
+        where: the place, for the message.
+        hint: what to do; by default, to give ``--channels``.
+    """
     if reason := find_contradiction(numbers, channels):
-        hint = f"if these are {', '.join(channels)}, say so by --channels {','.join(channels)}"
+        names = ",".join(channels)
+        hint = hint or f"if these are {', '.join(channels)}, say so by --channels {names}"
         raise InputError(f"{where}: {reason}", hint=hint)
 
 
@@ -148,13 +158,13 @@ def judge_third(joints: NDArray[np.float64]) -> tuple[Kind, str]:
     return "score" if are_pixels and _are_scores(third) else "open", reason
 
 
-def _find_joints(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+def _find_joints(numbers: NDArray[Any]) -> NDArray[np.float64]:
     """Return some or all of the joints [n, C] that were found, without absurd numbers."""
     joints = numbers.reshape(-1, numbers.shape[-1])
-    joints = joints[:: 1 + len(joints) // MAX_JOINTS_JUDGED]
     with np.errstate(invalid="ignore"):  # a signalling NaN
-        is_known = (np.abs(joints) <= MAX_COORDINATE).all(axis=1)
-    return joints[are_found(joints[:, :2], XY) & is_known]
+        some: NDArray[np.float64] = joints[:: 1 + len(joints) // MAX_JOINTS_JUDGED].astype(float)
+        is_known = (np.abs(some) <= MAX_COORDINATE).all(axis=1)
+    return some[are_found(some[:, :2], XY) & is_known]
 
 
 def _is_common(mask: NDArray[np.bool_]) -> bool:

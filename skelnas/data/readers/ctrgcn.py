@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from skelnas.data.readers import ntu_facts
 from skelnas.data.readers.archives import Archive
 from skelnas.data.readers.base import MAX_CLASSES, Catalogue, ClipTable, Recording, Test, Train
+from skelnas.data.readers.channels import check_channels
 from skelnas.data.readers.files import as_joints, packaged_names
 from skelnas.data.readers.npy import Rows, read_npy
 from skelnas.errors import InputError
@@ -84,7 +85,10 @@ class CtrGcn:
         if label < 0:
             raise InputError(f"{item}: expected a single 1 in row {index} of y_{part}")
         flat = file.rows[part].read(index)
-        poses = as_joints(flat.reshape(len(flat), *CLIP_SHAPE).swapaxes(0, 1))
+        numbers = flat.reshape(len(flat), *CLIP_SHAPE).swapaxes(0, 1)  # [M, T, V, C]
+        hint = "for other joints write .npy files and a table: `skelnas prepare manifest`"
+        check_channels(numbers, self.layout.channels, str(item), hint)
+        poses = as_joints(numbers)
         present: NDArray[np.bool_] = np.any(poses, axis=(2, 3))
         frames = np.flatnonzero(present.any(axis=0))
         if not len(frames):

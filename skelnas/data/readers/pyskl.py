@@ -21,6 +21,7 @@ from skelnas.data.readers.base import (
     Recording,
     Unused,
 )
+from skelnas.data.readers.channels import check_channels
 from skelnas.data.readers.detections import group_by_frame, list_pose_files, read_detections
 from skelnas.data.readers.files import as_joints
 from skelnas.data.readers.layouts import find_layout
@@ -251,6 +252,8 @@ def _read_poses(annotation: dict[str, Any], layout: Layout, item: Path) -> NDArr
     if keypoint.dtype == np.bool_:
         raise InputError(f"{item}: expected numbers under 'keypoint', found truth values")
     if not _is_scored(layout):
+        hint = "for other joints write .npy files and a table: `skelnas prepare manifest`"
+        check_channels(keypoint, layout.channels, f"{item}: 'keypoint'", hint)
         return as_joints(keypoint)
     score = np.ones(keypoint.shape[:3])
     if annotation.get("keypoint_score") is not None:

@@ -67,6 +67,16 @@ def test_padding_is_cut_off(save):
         assert (recording.label, recording.subject) == (index, -1)
 
 
+def test_pixels_with_scores_are_refused(save):
+    x = clips(8).reshape(8, FRAMES, 2, 25, 3)
+    x[2, ..., :2] *= 1000
+    x[2, ..., 2] = np.abs(x[2, ..., 2]) / 10
+    source = CtrGcn(save(x_train=x.reshape(8, FRAMES, 150)))
+    items = source.catalogue().items
+    assert "like a score and not z" in message(source.read, items[2])
+    assert source.read(items[3]).poses.any()
+
+
 def test_absent_frames_and_numbers_that_are_not_finite(save):
     x = clips(2).reshape(2, FRAMES, 2, 25, 3)
     x[1] = 1

@@ -93,6 +93,14 @@ def test_3d_poses_are_unchanged(tmp_path):
     assert (second.name, second.subject) == ("own-1", -1)
 
 
+def test_pixels_with_scores_are_not_taken_for_3d_poses(tmp_path):
+    scored = np.random.default_rng(0).uniform(0.1, 1, (1, 4, 25, 3))
+    scored[..., :2] *= 640
+    source = Pyskl(write(tmp_path, [deep(NAMES[0], keypoint=scored)]))
+    (item,) = source.catalogue().items
+    assert "like a score and not z" in message(source.read, item)
+
+
 def test_the_two_most_confident_persons_are_chosen(tmp_path):
     clip = flat("a", persons=4)
     clip["keypoint_score"][:] = np.float16([0, 0.25, 0.75, 0.5])[:, None, None]
