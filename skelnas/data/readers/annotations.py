@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from skelnas.data.readers.base import Test, Train
-from skelnas.data.readers.pickles import PickleError, load
+from skelnas.data.readers.pickles import Array, PickleError, load
 from skelnas.errors import InputError
 from skelnas.runtime.files import check_is_regular
 
+MAX_SHARING = 4
+"""Size of all clips' arrays relative to the file: clips may have the same array of scores."""
+FREE_BYTES = 64 << 20
+"""Arrays may have this size in any file."""
 SPLITS = {"train": Train, "val": Test, "test": Test}
 OFFICIAL = "official"
 """The protocol of splits called train and val or test, and of two files."""
@@ -91,7 +95,20 @@ def _read_file(
             clips[item] = annotation
     if not clips:
         raise InputError(f"{path}: expected annotations with a 'frame_dir', found none")
+    _check_size(path, clips.values())
     return clips, split
+
+
+def _check_size(path: Path, annotations: Iterable[dict[str, Any]]) -> None:
+    """Refuse clips that share arrays, by which a small file could make a cache of any size."""
+    arrays = (one.get(key) for one in annotations for key in ("keypoint", "keypoint_score"))
+    num_bytes = sum(array.num_bytes for array in arrays if isinstance(array, Array))
+    file_bytes = path.stat().st_size
+    if num_bytes > max(FREE_BYTES, MAX_SHARING * file_bytes):
+        raise InputError(
+            f"{path}: clips of {num_bytes:,} bytes in a file of {file_bytes:,}: too many have the "
+            "same array"
+        )
 
 
 def _find_annotations(path: Path, content: Any) -> tuple[list[Any], dict[Any, Any] | None]:

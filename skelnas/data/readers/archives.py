@@ -58,6 +58,12 @@ class Archive:
                 f"{path}: expected a zip archive: {_short(error)}",
                 hint="it may be truncated: copy it again, or unpack it and name the folder",
             ) from None
+        packed = sum(member.compress_size for member in self._file.infolist())
+        if packed > (size := path.stat().st_size if data is None else len(data)):
+            raise InputError(
+                f"{path}: its files take {packed:,} bytes, more than the archive's {size:,}: they "
+                "overlap, which looks like a zip bomb"
+            )
         self.members: dict[str, zipfile.ZipInfo] = {}
         self.paths: list[str] = []
         for member in self._file.infolist():

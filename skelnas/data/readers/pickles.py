@@ -83,6 +83,12 @@ class Array:
     def __repr__(self) -> str:
         return f"an array {self.shape}"
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the numbers in the file; several arrays may have the same."""
+        data = self.data.text if isinstance(self.data, _LatinText) else self.data
+        return len(data or b"")
+
     def read(self) -> NDArray[Any]:
         """Return the array. Raises PickleError if the file does not hold all its numbers."""
         if self.kind is None or self.data is None:

@@ -1,5 +1,6 @@
 """Zip archives are read like folders, and bad ones are refused."""
 
+import copy
 import json
 import os
 import shutil
@@ -123,6 +124,21 @@ def test_zip_bombs_are_refused_before_reading(tmp_path, monkeypatch):
     assert f"expected at most {MAX_RATIO} times as many: it looks like a zip bomb" in found
     assert message(read_bytes, root / "1.txt", 1000).endswith(
         "3,145,728 bytes when unpacked, expected at most 1,000"
+    )
+
+
+def test_archives_whose_files_overlap_are_refused(tmp_path):
+    root = tmp_path / "a.zip"
+    with zipfile.ZipFile(root, "w") as archive:
+        archive.writestr("1.txt", bytes(1000))
+        for number in range(2, 4):
+            member = copy.copy(archive.getinfo("1.txt"))
+            member.filename = f"{number}.txt"
+            archive.filelist.append(member)
+    size = root.stat().st_size
+    assert message(read_bytes, root / "1.txt") == (
+        f"{root}: its files take 3,000 bytes, more than the archive's {size:,}: they overlap, "
+        "which looks like a zip bomb"
     )
 
 

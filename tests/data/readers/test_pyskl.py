@@ -291,6 +291,17 @@ def test_other_pickles_are_refused(tmp_path, content, expected):
     assert message(Pyskl(path).catalogue).startswith(f"{path}: {expected}")
 
 
+def test_clips_may_share_scores_but_not_all_of_a_large_array(tmp_path):
+    score = np.ones((1, 4, 17), np.float16)
+    path = write(tmp_path, [flat(name, keypoint_score=score) for name in NAMES])
+    assert len(read_all(Pyskl(path))) == 3
+    keypoint = np.ones((1, 20_000, 17, 2), np.float16)
+    path = write(tmp_path, [flat(f"{number}", keypoint=keypoint) for number in range(100)])
+    found = message(Pyskl(path).catalogue)
+    assert found.startswith(f"{path}: clips of 136,")
+    assert found.endswith("have the same array")
+
+
 def test_unknown_joints_are_refused(tmp_path):
     source = Pyskl(write(tmp_path, [flat("a", keypoint=np.ones((1, 4, 9, 2)))]))
     assert "as many joints as 17 in 2-D, 25 in 3-D" in message(lambda: source.layout)
