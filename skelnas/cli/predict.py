@@ -26,7 +26,7 @@ def predict(
     recordings: Annotated[
         list[Path],
         typer.Argument(
-            help=".skeleton, .json, .npy, .npz, .csv, .pkl; - is stdin.",
+            help="Files as in the training, or arrays; - is stdin.",
             show_default=False,
         ),
     ],

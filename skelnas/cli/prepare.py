@@ -147,6 +147,13 @@ def prepare_manifest(
     picture: Annotated[
         str, typer.Option(help="Width x height to divide by, such as 1920x1080.")
     ] = "",
+    delimiter: Annotated[
+        Literal["", "comma", "semicolon", "tab", "blank"],
+        typer.Option(help="What divides numbers in text; found by default."),
+    ] = "",
+    skip_columns: Annotated[
+        int, typer.Option(min=0, max=1000, help="Columns before the joints in text.")
+    ] = 0,
     persons: Annotated[
         int, typer.Option(min=1, max=16, help="Maximum number of persons per clip.")
     ] = 1,
@@ -159,11 +166,12 @@ def prepare_manifest(
     *,
     options: PrepareOptions,
 ) -> None:
-    """Your recordings: a CSV of .npy, .npz, .json or .csv clips.
+    """Your recordings: a table of clips, arrays or text.
 
     Example: skelnas prepare manifest clips.csv own.h5 --joints coco17 --test-subjects 3,5
     """
     from skelnas.data.readers.channels import parse_option
+    from skelnas.data.readers.clip_tables import TextFormat
     from skelnas.data.readers.manifest import Manifest
 
     source = Manifest(
@@ -171,6 +179,7 @@ def prepare_manifest(
         joints=joints,
         channels=parse_option(channels),
         picture=parse_picture(picture),
+        text_format=TextFormat(delimiter, skip_columns),
         persons=persons,
         test_subjects=parse_numbers(test_subjects, "--test-subjects"),
         test_cameras=parse_numbers(test_cameras, "--test-cameras"),

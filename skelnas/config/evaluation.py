@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from skelnas.config.machine import DeviceSettings, WorkSettings
 
 ScoredPart = Literal["test", "held-out"]
+Delimiter = Literal["", "comma", "semicolon", "tab", "blank"]
 ExportFormat = Literal["onnx", "torchscript", "safetensors-fused"]
 
 
@@ -51,6 +52,10 @@ class PredictSettings(DeviceSettings):
     group = "Prediction"
 
     channels: str = Field("", description="Numbers of a joint in arrays, such as x,y,score.")
+    delimiter: Delimiter = Field("", description="What divides numbers in text; found by default.")
+    skip_columns: int | None = Field(
+        None, ge=0, le=1_000, description="Columns before the joints in text; as trained."
+    )
     top: int = Field(5, ge=1, description="Classes to print, most probable first.")
     batch_size: int = Field(64, ge=1, description="Recordings per batch; only affects rounding.")
     window: int = Field(

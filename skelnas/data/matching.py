@@ -20,7 +20,12 @@ from skelnas.data.readers.base import Layout, channel_name, fold_name, num_coord
 from skelnas.data.readers.clip_files import find_joint_order, find_order
 from skelnas.data.readers.unlabelled import Origin
 
-OTHER_KEYS = frozenset({"test_subjects", "test_cameras", "seed", "keep_missing", "channels"})
+OTHER_KEYS = frozenset(
+    (
+        *("test_subjects", "test_cameras", "seed", "keep_missing"),
+        *("channels", "delimiter", "skip_columns"),
+    )
+)
 """Keys of a rule that do not change coordinates: they select clips, or say what files look like."""
 
 WORDED_KEYS = frozenset({"coordinates", "frames"})

@@ -191,7 +191,12 @@ class _Predictor:
 
     def __init__(self, model: Model, settings: PredictSettings) -> None:
         channels = parse_option(settings.channels)
-        self.origin = replace(model.card.find_origin(), given_channels=channels)
+        self.origin = replace(
+            model.card.find_origin(),
+            given_channels=channels,
+            given_delimiter=settings.delimiter,
+            given_skip_columns=settings.skip_columns,
+        )
         self._model = model
         self._device = devices.choose(settings)
         self._precision = devices.resolve_precision(settings, self._device).precision

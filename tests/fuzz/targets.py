@@ -23,6 +23,7 @@ from skelnas.data.readers import manifest
 from skelnas.data.readers.annotations import read_annotations
 from skelnas.data.readers.base import Recording, Source
 from skelnas.data.readers.clip_files import parse_frame, to_poses
+from skelnas.data.readers.clip_tables import TextFormat
 from skelnas.data.readers.ctrgcn import CtrGcn, _open
 from skelnas.data.readers.kinetics import Kinetics
 from skelnas.data.readers.manifest import Manifest, read_manifest
@@ -252,6 +253,21 @@ def clip_csv(folder: Path) -> Target:
     return _clip(folder, "one.csv", [text.encode() for text in texts])
 
 
+def clip_text(folder: Path) -> Target:
+    """Clips of a manifest as `.txt`, after a column that is left out."""
+    row = "0.5 1 -2 3e0 nan 1 2 3 4"
+    texts = (
+        f"7 {row}\n8 {row}\n",
+        f"0.1 \t{row}\r\n0.2  {row}\r\n",
+        f"time;{';'.join(f'joint_{n // 3}_{axis}' for n, axis in enumerate('xyz' * 3))}\n1;"
+        + row.replace(" ", ";"),
+    )
+    clips = folder / "clips.csv"
+    clips.write_text("path,label,split\none.txt,0,train\n")
+    source = Manifest(clips, _joints(folder), text_format=TextFormat(skip_columns=1))
+    return _one_file(source, folder / "one.txt", [text.encode() for text in texts])
+
+
 def channels(folder: Path) -> Target:
     """A clip whose numbers have no names."""
     table = folder / "clips.csv"
@@ -369,6 +385,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "npz": npz,
     "json": clip_json,
     "csv": clip_csv,
+    "text": clip_text,
     "channels": channels,
     "frame": frame,
     "table": table,

@@ -1,7 +1,7 @@
-"""Read one clip from a file, `.npy`, `.npz`, `.json` or `.csv`, or one frame from a line of JSON.
+"""Read one clip from a file, an array or a table, or one frame from a line of JSON.
 
-An array has the axes [T, V, C] or [M, T, V, C]; `clip_tables` describes a CSV. An unknown number is
-NaN, in JSON also null, as is a joint, a person or a frame of which all is unknown.
+An array has the axes [T, V, C] or [M, T, V, C]; `clip_tables` describes tables. An unknown number
+is NaN, in JSON also null, as is a joint, a person or a frame of which all is unknown.
 
 Shapes: M persons, T frames, V joints, C channels.
 """
@@ -25,7 +25,7 @@ from skelnas.data.readers.base import (
     fold_name,
 )
 from skelnas.data.readers.channels import check_channels
-from skelnas.data.readers.clip_tables import ClipArray, read_clip_table
+from skelnas.data.readers.clip_tables import ANY_TEXT, ClipArray, TextFormat, read_clip_table
 from skelnas.data.readers.files import (
     MAX_BYTES,
     are_found,
@@ -38,7 +38,8 @@ from skelnas.data.readers.npy import read_npy
 from skelnas.data.sides import standard_name
 from skelnas.errors import InputError, shown
 
-ENDINGS = (".npy", ".npz", ".json", ".csv")
+TEXT_ENDINGS = (".csv", ".txt", ".tsv")
+ENDINGS = (".npy", ".npz", ".json", *TEXT_ENDINGS)
 MAX_MEMBERS = 1000
 """Files in an .npz: each takes ten times as much memory as in the archive."""
 KEY = "poses"
@@ -56,6 +57,7 @@ def read_poses(
     channels: tuple[str, ...] = (),
     *,
     are_channels_given: bool = False,
+    text_format: TextFormat = ANY_TEXT,
     joints_note: str = "",
     persons_note: str = "",
 ) -> Poses:
@@ -68,13 +70,14 @@ def read_poses(
         picture: see `Picture`.
         channels: those of a file without names, in its order; by default the layout's.
         are_channels_given: whether the user named them, so that they are not doubted.
+        text_format: what the user says of text.
         joints_note, persons_note: ends of the messages about a wrong number of joints or persons;
             say where the expected number comes from.
 
     Raises:
         InputError: the file is malformed, or has other joints or too many persons.
     """
-    clip = read_clip(path, len(layout.joints))
+    clip = read_clip(path, len(layout.joints), text_format)
     poses, joints = clip.poses, clip.joints
     if joints:
         order = find_joint_order(joints, layout.joints)
@@ -204,19 +207,22 @@ def parse_frame(
     return frame[..., _order_channels(channels or layout.channels, layout, where)]
 
 
-def read_clip(path: Path, num_joints: int | None = None) -> ClipArray:
+def read_clip(
+    path: Path, num_joints: int | None = None, text_format: TextFormat = ANY_TEXT
+) -> ClipArray:
     """Read a clip.
 
     Args:
         path: the file; its extension determines the format.
         num_joints: V, which a table without a header needs.
+        text_format: what the user says of text.
 
     Raises:
         InputError: names the file, the line or array, what was expected and what was found.
     """
     ending = path.suffix.lower()
-    if ending == ".csv":
-        return read_clip_table(path, num_joints)
+    if ending in TEXT_ENDINGS:
+        return read_clip_table(path, num_joints, text_format)
     if ending == ".npy":
         array = read_npy(read_bytes(path), str(path))
     elif ending == ".npz":
@@ -224,7 +230,10 @@ def read_clip(path: Path, num_joints: int | None = None) -> ClipArray:
     elif ending == ".json":
         array = _read_json(path)
     else:
-        raise InputError(f"{path}: expected a file that ends in {', '.join(ENDINGS)}")
+        raise InputError(
+            f"{path}: expected a file that ends in {', '.join(ENDINGS)}",
+            hint="rename text with numbers in rows to .txt",
+        )
     if array.dtype.kind == "b":
         raise InputError(f"{path}: expected an array of numbers, found truth values")
     if array.ndim not in (3, 4):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skelnas.data.readers.base import CHANNEL_ORDER, MAX_JOINTS, Layout, sort_channels
 from skelnas.data.readers.channels import guess_channels
 from skelnas.data.readers.clip_files import read_clip
-from skelnas.data.readers.clip_tables import ClipArray
+from skelnas.data.readers.clip_tables import ANY_TEXT, ClipArray, TextFormat
 from skelnas.data.readers.files import are_found
 from skelnas.data.readers.layouts import LAYOUTS
 from skelnas.data.readers.skeleton_file import Skeleton
@@ -48,7 +48,11 @@ class ClipLayout:
 
 
 def find_clip_layout(
-    root: Path, paths: Sequence[Path], skeleton: Skeleton | None, channels: tuple[str, ...]
+    root: Path,
+    paths: Sequence[Path],
+    skeleton: Skeleton | None,
+    channels: tuple[str, ...],
+    text_format: TextFormat = ANY_TEXT,
 ) -> ClipLayout:
     """Find the joints and channels: as given, or else in the clips.
 
@@ -57,13 +61,14 @@ def find_clip_layout(
         paths: the clips.
         skeleton: the joints as given.
         channels: as given for clips without names, in their order; or empty.
+        text_format: what the user says of clips in text.
 
     Raises:
         InputError: no clip can be read, or it stays open what the numbers of a joint are.
     """
     notes: list[str] = []
     if not skeleton or not channels or skeleton.named:
-        clips = _read_some(root, paths, len(skeleton.joints) if skeleton else None)
+        clips = _read_some(root, paths, len(skeleton.joints) if skeleton else None, text_format)
         path, first = next(iter(clips.items()))
         if not skeleton:
             skeleton = Skeleton(first.joints or _number_joints(first, notes))
@@ -77,7 +82,9 @@ def find_clip_layout(
     return ClipLayout(skeleton.make_layout(sort_channels(channels)), channels, tuple(notes))
 
 
-def _read_some(root: Path, paths: Sequence[Path], num_joints: int | None) -> dict[Path, ClipArray]:
+def _read_some(
+    root: Path, paths: Sequence[Path], num_joints: int | None, text_format: TextFormat
+) -> dict[Path, ClipArray]:
     """Read the first clip that can be read and, if it has no names, a few of the same shape."""
     step = -(-len(paths) // MAX_CLIPS_JUDGED)
     failure = InputError(f"{root}: expected clips with frames and joints, found none")
@@ -87,7 +94,7 @@ def _read_some(root: Path, paths: Sequence[Path], num_joints: int | None) -> dic
         if clips and number % step:
             continue
         try:
-            clip = read_clip(path, num_joints)
+            clip = read_clip(path, num_joints, text_format)
         except InputError as error:
             failure = error if number == 0 else failure
             continue

@@ -6,6 +6,7 @@ others are named joint_channel, in any order. A row of empty cells is a frame wi
 
 Without names each row is a frame of one person: all channels of the first joint, then of the
 second, and so on. A first row that only counts its columns, as pandas writes it, is no frame.
+Where rows are too short for that, each is one joint, and as many as there are joints a frame.
 
 Shapes: M persons, T frames, V joints, C channels, R rows, W columns.
 """
@@ -14,10 +15,11 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from itertools import chain, dropwhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +40,35 @@ MAX_NUMBERS = 1 << 25
 """Numbers in a clip, including those of frames missing from a table."""
 MAX_ABSENT_FRAMES = 100_000
 """Frames that may be missing from a table, or ten times its rows if that is more."""
+MAX_CHANNELS_IN_ROW = 4
+"""Numbers of a row that may be a single joint."""
+MAX_SPARE = 3
+"""Columns beyond a multiple of the joints that may stand before them."""
 MIN_COUNTED = 4
 """Columns from which on a row that counts 0, 1, 2, ... cannot be a frame."""
 _INDEX = re.compile(r"|index|unnamed: \d+(\.\d+)?")
 """Names that pandas gives to a column of row numbers."""
 _MANGLED = re.compile(r"(\d+)(?:\.(\d+))?")
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """What the user says of clips in text.
+
+    Attributes:
+        delimiter: what divides cells, see `tables.DELIMITERS`; by default it is found.
+        skip_columns: columns before those of the joints, such as a frame number or a time.
+    """
+
+    delimiter: str = ""
+    skip_columns: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is said, as plain containers."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+
+ANY_TEXT = TextFormat()
 
 
 @dataclass(frozen=True)
@@ -66,6 +92,7 @@ class _Columns:
     Attributes:
         frame, person: indices of these columns; None if there are none.
         indices: those of row numbers.
+        num_skipped: columns of the file before the first.
         joints, channels: their names; empty without a header of names.
         numbers: the columns of all channels of the first joint, then of the second, ...
     """
@@ -73,37 +100,44 @@ class _Columns:
     frame: int | None = None
     person: int | None = None
     indices: list[int] = field(default_factory=list)
+    num_skipped: int = 0
     joints: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     numbers: list[int] = field(default_factory=list)
 
 
-def read_clip_table(path: Path, num_joints: int | None) -> ClipArray:
+def read_clip_table(
+    path: Path, num_joints: int | None, text_format: TextFormat = ANY_TEXT
+) -> ClipArray:
     """Read a clip.
 
     Args:
         path: the file.
         num_joints: V, which a table without names needs.
+        text_format: what the user says of the file.
 
     Raises:
         InputError: names the file, the line, the column, what was expected and what was found.
     """
-    rows = read_rows(path)
+    skip = text_format.skip_columns
+    rows = _skip_columns(
+        path, read_rows(path, delimiter=text_format.delimiter, are_blanks_possible=True), skip
+    )
     first = next(rows, None)
     if first is None:
         raise InputError(f"{path}: expected a table, found an empty file")
     if parse_numbers(first.cells) is None:  # NumPy writes headers as comments
         first.cells[0] = first.cells[0].removeprefix("#").strip()
     if parse_numbers(first.cells) is None:
-        columns = _find_columns(path, first)
+        columns = _find_columns(path, first, skip)
         lines, table = _read_numbers(path, rows, first.cells, columns)
     else:
-        names = [str(column) for column in range(1, len(first.cells) + 1)]
-        columns = _Columns(numbers=list(range(len(names))))
+        names = [str(column) for column in range(1 + skip, len(first.cells) + 1 + skip)]
+        columns = _Columns(num_skipped=skip, numbers=list(range(len(names))))
         lines, table = _read_numbers(path, chain([first], rows), names, columns)
         if _is_header(path, first, table):
             lines, table = lines[1:], table[1:]
-            columns = _numbered_columns(first)
+            columns = _numbered_columns(first, skip)
     if not len(table):
         raise InputError(f"{path}: line {first.line}: expected rows below the header, found none")
     _check_indices(path, lines, table, columns)
@@ -114,13 +148,46 @@ def read_clip_table(path: Path, num_joints: int | None) -> ClipArray:
             hint="or name the joints, in the order of the columns, with --joints",
         )
     num_joints = len(columns.joints) or num_joints or 1
-    if len(columns.numbers) % num_joints or not columns.numbers:
-        raise InputError(
-            f"{path}: line {first.line}: {len(columns.numbers)} columns, "
-            f"expected a multiple of the {num_joints} joints"
-        )
+    num_columns = len(columns.numbers)
+    if columns.frame is None and 2 <= num_columns < min(num_joints, MAX_CHANNELS_IN_ROW + 1):
+        poses = _join_rows(path, poses[0], num_joints)
+    elif num_columns % num_joints or not num_columns:
+        raise _count_error(f"{path}: line {first.line}", num_columns, num_joints, skip)
     shape = (*poses.shape[:2], num_joints, -1)
     return ClipArray(poses.reshape(shape), columns.joints, columns.channels)
+
+
+def _skip_columns(path: Path, rows: Iterable[Row], count: int) -> Iterator[Row]:
+    """Yield the rows without their first cells."""
+    for row in rows:
+        if len(row.cells) <= count:
+            raise InputError(
+                f"{path}: line {row.line}: {len(row.cells)} cells, expected more than the {count} "
+                "that --skip-columns leaves out"
+            )
+        yield row._replace(cells=row.cells[count:]) if count else row
+
+
+def _join_rows(path: Path, rows: NDArray[np.float64], num_joints: int) -> NDArray[np.float64]:
+    """Join rows of a joint each, [T * V, C], to frames [1, T, V * C]."""
+    if len(rows) % num_joints:
+        raise InputError(
+            f"{path}: {len(rows)} rows of {rows.shape[1]} numbers, expected a row per frame, or "
+            f"one per joint and then a multiple of the {num_joints} joints"
+        )
+    return rows.reshape(1, -1, num_joints * rows.shape[1])
+
+
+def _count_error(where: str, num_columns: int, num_joints: int, skip: int) -> InputError:
+    """Create the error about a number of columns that does not fit the joints."""
+    spare = num_columns % num_joints
+    hint = None
+    if num_columns > num_joints and spare <= MAX_SPARE:
+        what = "the first is a frame number or a time" if spare == 1 else "the first are no joints"
+        hint = f"if {what}, give --skip-columns {skip + spare}"
+    return InputError(
+        f"{where}: {num_columns} columns, expected a multiple of the {num_joints} joints", hint=hint
+    )
 
 
 def _read_numbers(
@@ -149,7 +216,7 @@ def _read_numbers(
 # Headers
 
 
-def _find_columns(path: Path, header: Row) -> _Columns:
+def _find_columns(path: Path, header: Row, skip: int) -> _Columns:
     """Find the columns under a header of names, or of numbers besides `frame` or `person`."""
     where = f"{path}: line {header.line}"
     special: dict[str, int] = {}
@@ -157,7 +224,7 @@ def _find_columns(path: Path, header: Row) -> _Columns:
     others: list[int] = []
     for column, name in enumerate(map(fold_name, header.cells)):
         if name in special:
-            raise InputError(f"{where}, column {column + 1}: a second column {name!r}")
+            raise InputError(f"{where}, column {column + 1 + skip}: a second column {name!r}")
         if name in ("frame", "person"):
             special[name] = column
         else:
@@ -166,13 +233,13 @@ def _find_columns(path: Path, header: Row) -> _Columns:
     if person is not None and frame is None:
         raise InputError(f"{where}: expected a column frame along with person")
     if others and all(header.cells[column].isdecimal() for column in others):
-        return _Columns(frame, person, indices, numbers=others)
-    joints, channels, numbers = _find_joints(where, header, others)
-    return _Columns(frame, person, indices, joints, channels, numbers)
+        return _Columns(frame, person, indices, skip, numbers=others)
+    joints, channels, numbers = _find_joints(where, header, others, skip)
+    return _Columns(frame, person, indices, skip, joints, channels, numbers)
 
 
 def _find_joints(
-    where: str, header: Row, others: list[int]
+    where: str, header: Row, others: list[int], skip: int
 ) -> tuple[tuple[str, ...], tuple[str, ...], list[int]]:
     """Return joints, channels, and the column of every channel, joint by joint."""
     columns: dict[tuple[str, str], int] = {}
@@ -182,12 +249,13 @@ def _find_joints(
         joint, _, channel = name.rpartition("_")
         if not joint or not channel or len(name) > MAX_NAME_CHARS:
             raise InputError(
-                f"{where}, column {column + 1}: expected frame, person or a joint and its channel, "
-                f"such as hip_x, found {name[:40]!r}"
+                f"{where}, column {column + 1 + skip}: expected frame, person or a joint and its "
+                f"channel, such as hip_x, found {name[:40]!r}",
+                hint="is that a row? --delimiter says what divides it" if " " in name else None,
             )
         key = (fold_name(joint), channel_name(channel))
         if key in columns:
-            raise InputError(f"{where}, column {column + 1}: a second column {name[:40]!r}")
+            raise InputError(f"{where}, column {column + 1 + skip}: a second column {name[:40]!r}")
         columns[key] = column
         joints.setdefault(key[0], joint)
     if not joints:
@@ -201,11 +269,11 @@ def _find_joints(
     return tuple(joints.values()), channels, numbers
 
 
-def _numbered_columns(header: Row) -> _Columns:
+def _numbered_columns(header: Row, skip: int) -> _Columns:
     """Return the columns under a header of numbers: row numbers where it is empty."""
     empty = [column for column, cell in enumerate(header.cells) if not cell]
     numbers = [column for column, cell in enumerate(header.cells) if cell]
-    return _Columns(indices=empty, numbers=numbers)
+    return _Columns(indices=empty, num_skipped=skip, numbers=numbers)
 
 
 def _is_header(path: Path, first: Row, table: NDArray[np.float64]) -> bool:
@@ -296,8 +364,8 @@ def _check_indices(
         if not np.isfinite(numbers[0]) or len(steps):
             row = int(steps[0]) + 1 if len(steps) else 0
             raise InputError(
-                f"{path}: line {lines[row]}, column {column + 1}: expected row numbers without "
-                f"gaps, found {numbers[row]:g}",
+                f"{path}: line {lines[row]}, column {column + 1 + columns.num_skipped}: expected "
+                f"row numbers without gaps, found {numbers[row]:g}",
                 hint="name the column frame if it counts frames; if not, remove it",
             )
 

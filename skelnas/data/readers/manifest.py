@@ -26,6 +26,7 @@ from skelnas.data.readers.base import (
 )
 from skelnas.data.readers.clip_files import Picture, read_poses
 from skelnas.data.readers.clip_layout import ClipLayout, find_clip_layout
+from skelnas.data.readers.clip_tables import ANY_TEXT, TextFormat
 from skelnas.data.readers.skeleton_file import Skeleton, find_skeleton
 from skelnas.data.readers.tables import Row, cell_error, check_widths, parse_integer, read_table
 from skelnas.errors import InputError
@@ -53,6 +54,7 @@ class Manifest:
         channels: standard names of the numbers of a joint in clips without names, in their order;
             by default those of `joints`, or what the numbers show.
         picture: width and height to divide x and y by; by default those of `joints`.
+        text_format: what the user says of clips in text.
     """
 
     root: Path
@@ -63,6 +65,7 @@ class Manifest:
     # Not in the representation, by which runs of version 0.1.0 are resumed; `rule` has both.
     channels: tuple[str, ...] = field(default=(), repr=False)
     picture: Picture = field(default=None, repr=False)
+    text_format: TextFormat = field(default=ANY_TEXT, repr=False)
 
     name = "manifest"
 
@@ -87,6 +90,7 @@ class Manifest:
             "coordinates": f"{changed}; a joint that is not {state} is zero",
             **({"picture": list(picture)} if picture else {}),
             **({"channels": list(channels)} if channels != self.layout.channels else {}),
+            **self.text_format.to_dict(),
             "test_subjects": list(self.test_subjects),
             "test_cameras": list(self.test_cameras),
         }
@@ -122,6 +126,7 @@ class Manifest:
             self._picture,
             self._channels,
             are_channels_given=bool(self._given_channels),
+            text_format=self.text_format,
             joints_note=" as --joints says" if self.joints else " as in the first clip",
             persons_note="; see --persons",
         )
@@ -168,7 +173,7 @@ class Manifest:
 
     @property
     def _found(self) -> ClipLayout:
-        return _find_layout(self.root, self.joints, self._given_channels)
+        return _find_layout(self.root, self.joints, self._given_channels, self.text_format)
 
     def _check_protocols(self, table: Table) -> None:
         subjects, cameras, _ = zip(
@@ -342,10 +347,11 @@ def _read_part(path: Path, row: Row, name: str, column: int) -> int:
 
 
 @cache
-def _find_layout(root: Path, joints: Path | None, channels: tuple[str, ...]) -> ClipLayout:
-    return find_clip_layout(
-        root, list(read_manifest(root).entries), _find_skeleton(joints), channels
-    )
+def _find_layout(
+    root: Path, joints: Path | None, channels: tuple[str, ...], text_format: TextFormat
+) -> ClipLayout:
+    paths = list(read_manifest(root).entries)
+    return find_clip_layout(root, paths, _find_skeleton(joints), channels, text_format)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Read CSV tables as people and spreadsheets write them, with the line number of every row."""
+"""Read tables of text as people and spreadsheets write them, with the line number of every row."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from typing import NamedTuple
 from skelnas.data.readers.files import read_bytes
 from skelnas.errors import InputError
 
-DELIMITERS = (",", ";", "\t")
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "blank": " "}
+"""What may divide cells, by name; blanks are any number of blanks and tabs."""
 MAX_CELL_CHARS = 1000
 MAX_COLUMNS = 65_536
 MAX_LINES = 1 << 21
 """Twenty hours of frames."""
 UNKNOWN = frozenset(("", "nan", "-nan", "+nan", "na", "n/a", "#n/a", "<na>", "null", "none"))
 """How cells without a number are written, in small letters."""
+_BLANKS = re.compile(r"[ \t]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -47,10 +49,21 @@ def read_table(path: Path, max_lines: int) -> list[Row]:
     return rows
 
 
-def read_rows(path: Path, max_lines: int = MAX_LINES) -> Iterator[Row]:
+def read_rows(
+    path: Path,
+    max_lines: int = MAX_LINES,
+    delimiter: str = "",
+    *,
+    are_blanks_possible: bool = False,
+) -> Iterator[Row]:
     """Read the rows one by one, also those of empty cells; blank lines are no rows.
 
-    The delimiter is a comma, semicolon or tab, whichever the first line has most of.
+    Args:
+        path: the file.
+        max_lines: maximum number of lines.
+        delimiter: one of `DELIMITERS`; by default the comma, semicolon or tab, whichever the first
+            line has most of.
+        are_blanks_possible: whether blanks divide the cells if the first line has none of those.
 
     Raises:
         InputError: names the file, the line and what is wrong.
@@ -62,19 +75,42 @@ def read_rows(path: Path, max_lines: int = MAX_LINES) -> Iterator[Row]:
         raise InputError(f"{path}: {num_lines:,} lines, expected at most {max_lines:,}")
     _check_encoding(path, data)
     first = data.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")[0]
-    delimiter = max(DELIMITERS, key=lambda delimiter: first.count(delimiter.encode()))
+    divider = DELIMITERS[delimiter] if delimiter else _find_divider(first, are_blanks_possible)
     lines = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
-    reader = csv.reader(_narrow(path, lines, delimiter), delimiter=delimiter, strict=True)
     after_blank = False
+    for line, cells in _split(path, lines, divider):
+        if not cells or (len(cells) == 1 and cells[0].isspace()):
+            after_blank = True
+            continue
+        stripped = [cell.strip() for cell in cells]
+        _check_cells(path, line, stripped)
+        yield Row(line, stripped, after_blank)
+        after_blank = False
+
+
+def _find_divider(first: bytes, are_blanks_possible: bool) -> str:
+    counts = {divider: first.count(divider.encode()) for divider in (",", ";", "\t")}
+    if are_blanks_possible and not counts[","] + counts[";"] and b" " in first.strip():
+        cells = first.decode("utf-8", "replace").split()
+        if not counts["\t"] or (
+            any(b" " in cell.strip() for cell in first.split(b"\t")) and parse_numbers(cells)
+        ):
+            return " "  # or blanks and tabs among numbers
+    return max(counts, key=counts.__getitem__)
+
+
+def _split(path: Path, lines: Iterable[str], divider: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row with the line on which it ends; quotes have no meaning among blanks."""
+    if divider == " ":
+        for number, line in enumerate(_narrow(path, lines, divider), start=1):
+            # NumPy writes headers as comments.
+            text = line.removeprefix("#") if number == 1 else line
+            yield number, [cell for cell in _BLANKS.split(text.strip("\r\n")) if cell]
+        return
+    reader = csv.reader(_narrow(path, lines, divider), delimiter=divider, strict=True)
     try:
         for cells in reader:
-            if not cells or (len(cells) == 1 and cells[0].isspace()):
-                after_blank = True
-                continue
-            stripped = [cell.strip() for cell in cells]
-            _check_cells(path, reader.line_num, stripped)
-            yield Row(reader.line_num, stripped, after_blank)
-            after_blank = False
+            yield reader.line_num, cells
     except csv.Error as error:
         raise InputError(f"{path}: line {reader.line_num}: expected CSV: {error}") from None
 
@@ -93,7 +129,8 @@ def _check_encoding(path: Path, data: bytes) -> None:
 def _narrow(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[str]:
     """Yield the lines, unless one has too many cells."""
     for number, line in enumerate(lines, start=1):
-        if line.count(delimiter) >= MAX_COLUMNS:
+        count = line.count(delimiter) if delimiter != " " else len(line.split()) - 1
+        if count >= MAX_COLUMNS:
             raise InputError(f"{path}: line {number}: expected at most {MAX_COLUMNS:,} cells")
         yield line
 

@@ -10,10 +10,12 @@ from skelnas.data.readers import kinetics, ntu_facts, nw_ucla
 from skelnas.data.readers.base import Layout, Poses, Recording, find_problem
 from skelnas.data.readers.bodies import BodyRule
 from skelnas.data.readers.clip_files import ENDINGS, Picture, read_poses
+from skelnas.data.readers.clip_tables import TextFormat
 from skelnas.data.readers.kinetics import Kinetics
 from skelnas.data.readers.ntu import Ntu
 from skelnas.data.readers.nw_ucla import NwUcla
 from skelnas.data.readers.pyskl import Pyskl, find_single
+from skelnas.data.readers.tables import DELIMITERS
 from skelnas.errors import InputError, shown
 
 LAYOUTS = {
@@ -47,6 +49,7 @@ class Origin:
         max_persons: maximum number of persons in a clip.
         rule: the source's `rule`: how persons were chosen and coordinates changed.
         given_channels: those of arrays without names, if the user named them.
+        given_delimiter, given_skip_columns: of text, see `TextFormat`, if the user gave them.
     """
 
     source: str
@@ -54,6 +57,8 @@ class Origin:
     max_persons: int
     rule: dict[str, Any]
     given_channels: tuple[str, ...] = ()
+    given_delimiter: str = ""
+    given_skip_columns: int | None = None
 
     @property
     def picture(self) -> Picture:
@@ -72,6 +77,17 @@ class Origin:
             case [*names] if all(isinstance(name, str) for name in names):
                 return tuple(names)
         return self.layout.channels
+
+    @property
+    def text_format(self) -> TextFormat:
+        """How text is written: as the user says, or else as in the clips of the model."""
+        delimiter, skip = self.given_delimiter, self.given_skip_columns
+        stored = self.rule.get("delimiter"), self.rule.get("skip_columns")
+        if not delimiter and isinstance(stored[0], str) and stored[0] in DELIMITERS:
+            delimiter = stored[0]
+        if skip is None:
+            skip = stored[1] if type(stored[1]) is int and stored[1] > 0 else 0
+        return TextFormat(delimiter, skip)
 
 
 def read_unlabelled(path: Path, origin: Origin) -> Recording:
@@ -119,6 +135,7 @@ def _read(path: Path, origin: Origin) -> Poses:
         origin.picture,
         origin.channels,
         are_channels_given=bool(origin.given_channels),
+        text_format=origin.text_format,
         joints_note=f", as in the {origin.source} clips that the model was trained on",
     )
 

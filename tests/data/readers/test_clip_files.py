@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from skelnas.data.readers.clip_files import read_clip
+from skelnas.data.readers.clip_files import ENDINGS, read_clip
 from skelnas.data.readers.npy import read_npy
 from skelnas.errors import InputError
 
@@ -111,10 +111,9 @@ def test_wrong_shapes_and_extensions_are_refused(tmp_path):
     path = write(tmp_path, npy(POSES[0]), "clip.npy")
     expected = "an array of the shape (2, 3), expected [frames, joints, channels] or [persons, "
     assert message(read_clip, path).startswith(f"{path}: {expected}")
-    path = write(tmp_path, "", "clip.mat")
-    assert (
-        message(read_clip, path) == f"{path}: expected a file that ends in .npy, .npz, .json, .csv"
-    )
+    path = write(tmp_path, "", "clip.dat")
+    expected = f"{path}: expected a file that ends in {', '.join(ENDINGS)}"
+    assert message(read_clip, path) == expected
     path = tmp_path / "none.npy"
     assert message(read_clip, path) == f"{path}: cannot be read: No such file or directory"
 
