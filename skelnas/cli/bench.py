@@ -73,8 +73,8 @@ def bench_report(
         typer.Argument(help="Table, or the folder of `bench run`.", show_default=False),
     ],
     replays: Annotated[
-        int, typer.Option(min=0, help="Replays of each search; 0 leaves them out.")
-    ] = 500,
+        int | None, typer.Option(min=0, help="Replays of each search; 500 if possible.")
+    ] = None,
     run: Annotated[
         list[Path] | None,
         typer.Option(metavar="RUN", help="Also rank by this search; may be repeated."),

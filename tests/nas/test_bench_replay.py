@@ -83,8 +83,10 @@ def test_early_stopping_is_worth_it_where_the_first_epochs_tell_all() -> None:
 def test_tables_that_are_too_small_are_refused() -> None:
     with pytest.raises(UsageError, match="needs two seeds"):
         replay(make_table(np.full((9, 2, 1), 0.5)).grid(), 10)
-    with pytest.raises(UsageError, match="needs 8 genotypes to choose from, and the table has 7"):
+    with pytest.raises(UsageError, match="needs 8 random genotypes"):
         replay(make_table(np.full((7, 2, 2), 0.5)).grid(), 10)
+    with pytest.raises(UsageError, match="--replays 9: expected 10 or more"):
+        replay(make_table(np.full((8, 2, 2), 0.5)).grid(), 9)
 
 
 def test_one_protocol_has_neither_folds_to_halve_over_nor_noise_to_shrink_by() -> None:

@@ -165,6 +165,12 @@ def test_what_a_report_cannot_read_is_named(tmp_path: Path) -> None:
     done = run("skelnas bench report small.json", tmp_path)
     assert done.returncode == 3
     assert "the table has 3 random genotypes" in done.stderr
+    write_table(tmp_path / "small.json", make_table(np.full((4, 2, 2), 0.5)))
+    done = run("skelnas bench report small.json", tmp_path)
+    assert done.returncode == 0
+    assert "no replays: a replay needs 8 random genotypes" in done.stderr
+    done = run("skelnas bench report small.json --replays 20", tmp_path)
+    assert done.returncode == 2
     done = run("skelnas bench report small.json --plot bench.gif", tmp_path)
     assert done.returncode == 2
 
@@ -213,7 +219,9 @@ def test_another_table_of_the_same_genotypes_ranks_them(tmp_path: Path) -> None:
 
 def test_the_published_figures_are_those_of_the_published_table() -> None:
     root = Path(__file__).parents[2]
-    found = report(read_table(root / "benchmarks" / "results" / "genotypes_nw_ucla.json"))
+    found = report(
+        read_table(root / "benchmarks" / "results" / "genotypes_nw_ucla.json"), replays=0
+    )
     page = (root / "docs" / "results.md").read_text(encoding="utf-8")
     section = page.partition("## Do genotypes differ?")[2].partition("\n## ")[0]
 

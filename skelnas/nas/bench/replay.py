@@ -25,6 +25,9 @@ from skelnas.runtime.console import progress
 SIZES = (4, 8, 16, 32, 64, 128, 256)
 """Genotypes that random search trains, up to half of the table."""
 
+NUM_REPLAYS, MIN_REPLAYS = 500, 10
+"""Of each search and number of trainings: by default, and at least."""
+
 NUM_SAMPLES = 50
 """Tables made of genotypes of this one, drawn with replacement, for the intervals."""
 
@@ -156,20 +159,12 @@ def replay(grid: Grid, replays: int) -> list[Replay]:
         replays: of each method and number of trainings.
 
     Raises:
-        UsageError: there is a single seed, or too few genotypes to choose from.
+        UsageError: see `check_can_replay`; or there are too few replays for an interval.
     """
-    if len(grid.seeds) < 2:
-        raise UsageError(
-            "a replay needs two seeds: one to choose by, and another to judge by",
-            hint="`skelnas bench run --resume --seeds 2` adds one; or leave out --replays",
-        )
+    check_can_replay(grid)
+    if replays < MIN_REPLAYS:
+        raise UsageError(f"--replays {replays}: expected {MIN_REPLAYS} or more, or 0 for none")
     sizes = [size for size in SIZES if size <= len(grid) // 2]
-    if not sizes:
-        raise UsageError(
-            f"a replay needs {2 * SIZES[0]} genotypes to choose from, and the table has "
-            f"{len(grid)} that were trained on everything",
-            hint="`skelnas bench run --resume --genotypes` adds some; or leave out --replays",
-        )
     unusable = {"early"} if grid.train_loss is None else set()
     if len(grid.protocols) < 2:
         unusable |= {"predict", "halving"}
@@ -197,6 +192,25 @@ def replay(grid: Grid, replays: int) -> list[Replay]:
                 )
                 results.append(Replay(method, trainings, gain, over_random))
     return results
+
+
+def check_can_replay(grid: Grid) -> None:
+    """Check that a table is large enough for replays.
+
+    Raises:
+        UsageError: there is a single seed, or too few genotypes to choose from.
+    """
+    if len(grid.seeds) < 2:
+        raise UsageError(
+            "a replay needs two seeds: one to choose by, and another to judge by",
+            hint="`skelnas bench run --resume --seeds 2` adds one",
+        )
+    if len(grid) < 2 * SIZES[0]:
+        raise UsageError(
+            f"a replay needs {2 * SIZES[0]} random genotypes that were trained on everything, "
+            f"and the table has {len(grid)}",
+            hint="`skelnas bench run --resume --genotypes` adds some",
+        )
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from skelnas.errors import InputError
+from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype
-from skelnas.nas.bench.replay import Replay, replay, sum_edges
+from skelnas.nas.bench.replay import NUM_REPLAYS, Replay, check_can_replay, replay, sum_edges
 from skelnas.nas.bench.statistics import Estimate, measure_ranks, measure_spread
 from skelnas.nas.bench.table import Array, BenchTable, Grid, read_table
 from skelnas.nas.derive import rank
 from skelnas.nas.proposals import identify
+from skelnas.runtime.console import note
 from skelnas.training import run_dir
 
 MIN_GENOTYPES = 4
@@ -76,7 +77,7 @@ class BenchReport:
 def report(
     table: BenchTable,
     *,
-    replays: int = 0,
+    replays: int | None = None,
     runs: Sequence[Path] = (),
     others: Sequence[Path] = (),
 ) -> BenchReport:
@@ -84,14 +85,15 @@ def report(
 
     Args:
         table: of a benchmark.
-        replays: of each method and number of trainings; 0 for none.
+        replays: of each search and number of trainings; 0 for none. None for `NUM_REPLAYS`, or
+            a note if the table is too small.
         runs: run folders of searches, whose ranking is compared with the table's.
         others: other tables of the same genotypes, such as with shorter trainings, likewise.
 
     Raises:
         InputError: the table has too few genotypes, a search other operations than these, or
             another table not all of them.
-        UsageError: the table is too small for replays.
+        UsageError: replays are asked for, and the table is too small.
     """
     everything, random = table.grid(), table.grid(["random"])
     if len(random) < MIN_GENOTYPES:
@@ -100,6 +102,8 @@ def report(
             f"with all seeds, expected {MIN_GENOTYPES} or more",
             hint="let `skelnas bench run` finish: the same command with --resume",
         )
+    if replays is None:
+        replays = _choose_num_replays(random)
     genotypes = random.genotypes()
     scores = {str(run): score_by_search(run, genotypes) for run in runs}
     scores |= {str(other): score_by_table(other, genotypes) for other in others}
@@ -116,6 +120,15 @@ def report(
         ranks=measure_ranks(random, scores),
         replays=replay(random, replays) if replays else [],
     )
+
+
+def _choose_num_replays(grid: Grid) -> int:
+    try:
+        check_can_replay(grid)
+    except UsageError as error:
+        note(f"no replays: {error}")
+        return 0
+    return NUM_REPLAYS
 
 
 def score_by_search(run: Path, genotypes: Sequence[Genotype]) -> Array:
