@@ -11,9 +11,15 @@ import typer
 from skelnas.cli.help import Command
 from skelnas.cli.plugins import SourceGroup
 from skelnas.cli.prepare_common import (
+    Folds,
     OutArgument,
     PrepareOptions,
     RawArgument,
+    SplitSeed,
+    TestCameras,
+    TestShare,
+    TestSubjects,
+    parse_numbers,
     run_prepare,
     with_prepare_options,
 )
@@ -157,12 +163,11 @@ def prepare_manifest(
     persons: Annotated[
         int, typer.Option(min=1, max=16, help="Maximum number of persons per clip.")
     ] = 1,
-    test_subjects: Annotated[
-        str, typer.Option(help="Test subjects of protocol xsub, such as 3,5.")
-    ] = "",
-    test_cameras: Annotated[
-        str, typer.Option(help="Test cameras of protocol xview, such as 2.")
-    ] = "",
+    test_subjects: TestSubjects = "",
+    test_cameras: TestCameras = "",
+    test_share: TestShare = 0.0,
+    folds: Folds = 0,
+    split_seed: SplitSeed = 0,
     *,
     options: PrepareOptions,
 ) -> None:
@@ -183,6 +188,9 @@ def prepare_manifest(
         persons=persons,
         test_subjects=parse_numbers(test_subjects, "--test-subjects"),
         test_cameras=parse_numbers(test_cameras, "--test-cameras"),
+        test_share=test_share,
+        folds=folds,
+        split_seed=split_seed,
     )
     run_prepare(source, out, options)
 
@@ -215,11 +223,3 @@ def parse_picture(text: str) -> tuple[float, float] | None:
         raise UsageError(f"--picture {text}: expected width x height such as 1920x1080")
     width, height = text.split("x")
     return float(width), float(height)
-
-
-def parse_numbers(text: str, option: str) -> tuple[int, ...]:
-    """Parse comma-separated numbers."""
-    fields = [field.strip() for field in text.split(",")] if text else []
-    if not all(field.isascii() and field.isdigit() and len(field) < 10 for field in fields):
-        raise UsageError(f"{option} {text}: expected numbers such as 3,5")
-    return tuple(map(int, fields))

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from skelnas.cli.options import Force, Function, Json, with_signature
+from skelnas.errors import UsageError
 from skelnas.runtime import console
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ RawArgument = Annotated[
 OutArgument = Annotated[
     Path, typer.Argument(help="Cache to write, an .h5 file.", show_default=False)
 ]
+
+TestSubjects = Annotated[str, typer.Option(help="Test subjects of protocol xsub, such as 3,5.")]
+TestCameras = Annotated[str, typer.Option(help="Test cameras of protocol xview, such as 2.")]
+TestShare = Annotated[float, typer.Option(help="Fraction that protocol random tests on.")]
+Folds = Annotated[int, typer.Option(help="Number of protocols fold1, fold2, ...")]
+SplitSeed = Annotated[int, typer.Option(min=0, help="Seed of random and the folds.")]
 
 
 @dataclass(frozen=True)
@@ -131,3 +138,11 @@ def _note_summary(report: PrepareReport, out: Path) -> None:
         console.note(f"{len(report.failed)} broken and left out; the first: {file}: {reason}")
     if report.outside_picture or report.skipped or report.failed:
         console.note(f"{report_path(out)} lists all of them")
+
+
+def parse_numbers(text: str, option: str) -> tuple[int, ...]:
+    """Parse comma-separated numbers."""
+    fields = [field.strip() for field in text.split(",")] if text else []
+    if not all(field.isascii() and field.isdigit() and len(field) < 10 for field in fields):
+        raise UsageError(f"{option} {text}: expected numbers such as 3,5")
+    return tuple(map(int, fields))

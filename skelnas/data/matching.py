@@ -22,8 +22,8 @@ from skelnas.data.readers.unlabelled import Origin
 
 OTHER_KEYS = frozenset(
     (
-        *("test_subjects", "test_cameras", "seed", "keep_missing"),
-        *("channels", "delimiter", "skip_columns"),
+        *("test_subjects", "test_cameras", "test_share", "folds", "split_seed"),
+        *("seed", "keep_missing", "channels", "delimiter", "skip_columns"),
     )
 )
 """Keys of a rule that do not change coordinates: they select clips, or say what files look like."""

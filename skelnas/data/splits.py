@@ -124,6 +124,20 @@ def _num_held_out(fraction: float, total: int) -> int:
     return min(max(round(fraction * total), 1), total - 1)
 
 
+def check_scorable(cache: Cache, protocol: str, part: TrainingPart) -> None:
+    """Check that there are clips to score a model by.
+
+    Raises:
+        InputError: the test part is empty, and nothing is held out.
+    """
+    if not len(part.held_out) and not len(cache.indices(protocol, Test)):
+        raise InputError(
+            f"{cache.path}: {protocol} has no test clips, so a model of it could not be scored",
+            hint="--hold-out 0.2 keeps a fifth of the training clips for that; "
+            "`skelnas prepare` can divide clips by --test-share or --folds",
+        )
+
+
 def note_missing_clips(cache: Cache, protocol: str, part: TrainingPart) -> None:
     """Print notes on what cannot be learned or scored for lack of clips.
 

@@ -12,7 +12,7 @@ from skelnas.config import ClipSettings, TrainSettings
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import Dataset
 from skelnas.data.matching import find_person_size
-from skelnas.data.splits import HoldOut, note_missing_clips, split_training_part
+from skelnas.data.splits import HoldOut, check_scorable, note_missing_clips, split_training_part
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype
 from skelnas.models.baselines import find_baseline
@@ -72,8 +72,9 @@ def train(
         tensorboard: also write events for TensorBoard.
 
     Raises:
-        InputError: the cache is broken, has no training clips, lacks the bones that the baseline
-            needs, or its clips cannot be mirrored though --flip is given.
+        InputError: the cache is broken, has no training clips or none to score the model by,
+            lacks the bones that the baseline needs, or its clips cannot be mirrored though --flip
+            is given.
         UsageError: the folder is not empty or holds another run; there is no such baseline; the
             network is larger than --max-params or --max-macs; or settings contradict each other.
         DeviceError: the device is missing or out of memory.
@@ -87,6 +88,8 @@ def train(
         with setup.cache as cache:
             settings = _adapt_settings(setup, architecture, cache)
             part = split_training_part(cache, settings.protocol, settings.hold_out)
+            if not resume:
+                check_scorable(cache, settings.protocol, part)
             note_missing_clips(cache, settings.protocol, part)
             clips = cache.load(part.train)
             layout, persons = cache.layout, cache.max_persons

@@ -405,3 +405,14 @@ def test_latency_records_what_was_timed(tiny_cache: Path, model: Path) -> None:
         assert one["clips_per_second"] == pytest.approx(rate)
         assert one["device"].startswith("cpu (")
         assert one["threads"] == torch.get_num_threads()
+
+
+def test_a_model_that_could_not_be_scored_is_not_trained(tmp_path: Path) -> None:
+    write_tiny_cache(tmp_path / "train-only.h5", only=Train)
+    settings = SMALL.model_copy(update={"epochs": 1})
+    with pytest.raises(InputError, match="xsub has no test clips") as caught:
+        train(tmp_path / "train-only.h5", GENOTYPE, tmp_path / "model", settings)
+    assert "--hold-out 0.2" in (caught.value.hint or "")
+    assert not (tmp_path / "model").exists()
+    settings = settings.model_copy(update={"hold_out": 0.3})
+    train(tmp_path / "train-only.h5", GENOTYPE, tmp_path / "model", settings)

@@ -14,6 +14,7 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from skelnas.data.dealing import assign_groups, deal
 from skelnas.data.readers.base import ClipTable, Test, Train, Unused
 
 FOLD_SEED = 0
@@ -69,54 +70,15 @@ class Fold:
         train = np.flatnonzero(parts == Train)
         labels = clips.labels[train]
         if self.by == "clip":
-            folds = _deal(labels, self.count)
+            folds = deal(labels, self.count, FOLD_SEED)
         else:
             groups = {"subject": clips.subjects, "camera": clips.cameras}[self.by][train]
             if (groups < 0).any():
                 raise ValueError(f"the {self.by} of some clips is not known")
-            folds = _assign_groups(labels, groups, self.count)
+            folds = assign_groups(labels, groups, [1] * self.count, FOLD_SEED)
         num_filled = len(np.unique(folds))
         if num_filled < self.count:
             raise ValueError(f"{num_filled} {self.by}{'s' * (num_filled != 1)}")
         split = np.full(len(parts), Unused, dtype=np.int8)
         split[train] = np.where(folds == self.number - 1, Test, Train)
         return split
-
-
-def _deal(labels: NDArray[np.int32], count: int) -> NDArray[np.int64]:
-    """Deal clips like cards, class by class, so that folds have as many of each, give or take one.
-
-    Returns:
-        [n], the fold of each clip.
-    """
-    order = np.random.default_rng(FOLD_SEED).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    folds = np.empty(len(labels), dtype=np.int64)
-    folds[order] = np.arange(len(labels)) % count
-    return folds
-
-
-def _assign_groups(
-    labels: NDArray[np.int32], groups: NDArray[np.int32], count: int
-) -> NDArray[np.int64]:
-    """Assign whole groups to folds, largest first, each to where the classes stay most even.
-
-    Returns:
-        [n], the fold of each clip.
-    """
-    names, group_of_clip = np.unique(groups, return_inverse=True)
-    _, class_of_clip = np.unique(labels, return_inverse=True)
-    clips = np.zeros((len(names), class_of_clip.max(initial=-1) + 1))  # [groups, classes]
-    np.add.at(clips, (group_of_clip, class_of_clip), 1)
-    shares = clips / clips.sum(0)
-    order = np.random.default_rng(FOLD_SEED).permutation(len(names))
-    order = order[np.argsort(-clips[order].sum(1), kind="stable")]
-    filled = np.zeros((count, shares.shape[1]))  # [folds, classes]
-    fold_of_group = np.empty(len(names), dtype=np.int64)
-    for group in order:
-        added = filled + shares[group]
-        growth = (added**2 - filled**2).sum(1).round(9)  # of the unevenness, for each fold
-        fold = int(np.lexsort((filled.sum(1), growth))[0])
-        filled[fold] = added[fold]
-        fold_of_group[group] = fold
-    return fold_of_group[group_of_clip]

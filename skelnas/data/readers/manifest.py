@@ -27,6 +27,7 @@ from skelnas.data.readers.base import (
 from skelnas.data.readers.clip_files import Picture, read_poses
 from skelnas.data.readers.clip_layout import ClipLayout, find_clip_layout
 from skelnas.data.readers.clip_tables import ANY_TEXT, TextFormat
+from skelnas.data.readers.division import Division
 from skelnas.data.readers.skeleton_file import Skeleton, find_skeleton
 from skelnas.data.readers.tables import Row, cell_error, check_widths, parse_integer, read_table
 from skelnas.errors import InputError
@@ -55,6 +56,7 @@ class Manifest:
             by default those of `joints`, or what the numbers show.
         picture: width and height to divide x and y by; by default those of `joints`.
         text_format: what the user says of clips in text.
+        test_share, folds, split_seed: protocols that are divided at random, see `Division`.
     """
 
     root: Path
@@ -62,10 +64,13 @@ class Manifest:
     persons: int = 1
     test_subjects: tuple[int, ...] = ()
     test_cameras: tuple[int, ...] = ()
-    # Not in the representation, by which runs of version 0.1.0 are resumed; `rule` has both.
+    # Not in the representation, by which runs of version 0.1.0 are resumed; `rule` has them.
     channels: tuple[str, ...] = field(default=(), repr=False)
     picture: Picture = field(default=None, repr=False)
     text_format: TextFormat = field(default=ANY_TEXT, repr=False)
+    test_share: float = field(default=0.0, repr=False)
+    folds: int = field(default=0, repr=False)
+    split_seed: int = field(default=0, repr=False)
 
     name = "manifest"
 
@@ -91,8 +96,7 @@ class Manifest:
             **({"picture": list(picture)} if picture else {}),
             **({"channels": list(channels)} if channels != self.layout.channels else {}),
             **self.text_format.to_dict(),
-            "test_subjects": list(self.test_subjects),
-            "test_cameras": list(self.test_cameras),
+            **self._division.rule,
         }
 
     def classes(self, labels: NDArray[np.int32]) -> list[str]:
@@ -107,7 +111,7 @@ class Manifest:
                 one has nothing to test; or it stays open what the numbers of a joint are.
         """
         table = read_manifest(self.root)
-        self._check_protocols(table)
+        self._division.check(self.root, table.clips(), table.protocols)
         for line in self._found.notes:
             note(line)
         return Catalogue(list(table.entries), side_files=[self.root])
@@ -133,7 +137,7 @@ class Manifest:
         return Recording(entry.name, entry.label, *poses, *entry.metadata)
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
-        """Return the protocols of the table, and `xsub` and `xview` if requested."""
+        """Return the protocols of the table, and those that were asked for."""
         table = read_manifest(self.root)
         parts = {entry.name: entry.parts for entry in table.entries.values()}
         unused = (Unused,) * len(table.protocols)
@@ -141,15 +145,13 @@ class Manifest:
             protocol: np.array([parts.get(name, unused)[column] for name in clips.names], np.int8)
             for column, protocol in enumerate(table.protocols)
         }
-        for protocol, numbers, test in (
-            ("xsub", clips.subjects, self.test_subjects),
-            ("xview", clips.cameras, self.test_cameras),
-        ):
-            if test:
-                is_test = np.isin(numbers, test)
-                split = np.where(numbers < 0, Unused, np.where(is_test, Test, Train))
-                splits[protocol] = split.astype(np.int8)
-        return splits
+        return splits | self._division.split(clips)
+
+    @property
+    def _division(self) -> Division:
+        return Division(
+            self.test_subjects, self.test_cameras, self.test_share, self.folds, self.split_seed
+        )
 
     @property
     def _picture(self) -> Picture:
@@ -174,25 +176,6 @@ class Manifest:
     @property
     def _found(self) -> ClipLayout:
         return _find_layout(self.root, self.joints, self._given_channels, self.text_format)
-
-    def _check_protocols(self, table: Table) -> None:
-        subjects, cameras, _ = zip(
-            *(entry.metadata for entry in table.entries.values()), strict=True
-        )
-        for protocol, column, numbers, test in (
-            ("xsub", "subject", subjects, self.test_subjects),
-            ("xview", "camera", cameras, self.test_cameras),
-        ):
-            if test and protocol in table.protocols:
-                raise InputError(f"{self.root}: the table already has a column split_{protocol}")
-            for number in test:
-                if number not in numbers:
-                    raise InputError(f"{self.root}: no clip has the {column} {number} to test on")
-        if not (table.protocols or self.test_subjects or self.test_cameras):
-            raise InputError(
-                f"{self.root}: nothing says which clips are for training and which for testing",
-                hint="add a column split with train and test, or give --test-subjects 3,5",
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +210,12 @@ class Table:
     entries: dict[Path, Entry]
     classes: tuple[str, ...]
     protocols: tuple[str, ...]
+
+    def clips(self) -> ClipTable:
+        """Return what is known of the clips before any is read."""
+        entries = self.entries.values()
+        numbers = np.array([(entry.label, *entry.metadata) for entry in entries], np.int32)
+        return ClipTable([entry.name for entry in entries], *numbers.T)
 
 
 @cache

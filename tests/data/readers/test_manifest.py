@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skelnas.cli.prepare import parse_numbers
+from skelnas.cli.prepare_common import parse_numbers
 from skelnas.data.cache import Cache
 from skelnas.data.prepare import prepare
 from skelnas.data.readers import manifest
@@ -109,6 +109,13 @@ def test_protocols_by_subject_and_camera(folder):
         "xview": [Train, Test, Test],
     }
     assert source.rule["test_subjects"] == [3, 5]
+
+
+def test_shares_and_folds_are_added_to_the_protocols_of_the_table(folder):
+    source = Manifest(table(folder, *LINES), test_share=0.3, folds=2, split_seed=1)
+    assert list(splits(source)) == ["official", "random", "fold1", "fold2"]
+    assert source.rule["split_seed"] == 1
+    assert "test_share=" not in repr(source)
 
 
 def test_impossible_protocols_are_refused(folder):
