@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -79,7 +79,7 @@ def run_trials(
         folder,
         jobs,
         gpus=gpus,
-        planned=len(trials),
+        planned=len({trial.key for trial in trials}),
         resume=resume,
         force=force,
     ) as opened:
@@ -98,7 +98,7 @@ class Trials:
     gpus: Sequence[str]
     keep_going: bool
     meter: Meter
-    rows: dict[Trial, Row | None] = field(default_factory=dict)
+    rows: dict[str, Row | None] = field(default_factory=dict)  # by the key of a trial
 
     def run(self, trials: Sequence[Trial]) -> list[Row | None]:
         """Return the row of each trial, in the same order; None where the training diverged.
@@ -106,16 +106,16 @@ class Trials:
         Raises:
             see `run_trials`.
         """
-        left = []
-        for trial in trials:
+        left: dict[str, Trial] = {}
+        for trial in trials:  # two may be the same but for their names
             if (row := read_row(self.folder, trial)) is None:
-                left.append(trial)
+                left[trial.key] = trial
             else:
                 self._add(trial, row)
         work = partial(_run_trial, self.cache, self.settings, self.folder, self.keep_going)
         environments = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in self.gpus]
         try:
-            with closing(run_all(work, left, self.jobs, environments)) as finished:
+            with closing(run_all(work, list(left.values()), self.jobs, environments)) as finished:
                 for trial, row in finished:
                     self._add(trial, row)
         except (KeyboardInterrupt, Interrupted):
@@ -123,10 +123,13 @@ class Trials:
                 f"stopped after {len(self.rows)} of {self.meter.total} trainings",
                 hint="the same command with --resume continues, also within a training",
             ) from None
-        return [self.rows[trial] for trial in trials]
+        rows = [self.rows[trial.key] for trial in trials]
+        return [
+            row and replace(row, name=trial.name) for trial, row in zip(trials, rows, strict=True)
+        ]
 
     def _add(self, trial: Trial, row: Row | None) -> None:
-        self.rows[trial] = row
+        self.rows[trial.key] = row
         check_same_clips([row for row in self.rows.values() if row is not None])
         result = "diverged" if row is None else f"top-1 {row.top1:.1%}"
         self.meter.advance(1, f"{trial.name}  {trial.protocol}  {result}{self._time_left()}")

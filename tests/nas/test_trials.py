@@ -74,6 +74,13 @@ def test_several_processes_make_the_same_rows(
     assert without_minutes(rows) == without_minutes(whole[1][1:3])
 
 
+def test_the_same_training_under_two_names_is_run_once(tiny_cache: Path, tmp_path: Path) -> None:
+    twice = [TRIALS[0], replace(TRIALS[0], name="again")]
+    one, other = run_trials(tiny_cache, twice, SETTINGS, tmp_path, jobs=2)
+    assert (one.name, other.name) == ("random:0", "again")
+    assert replace(other, name=one.name) == one
+
+
 def test_a_stopped_training_continues_to_the_same_row(
     tiny_cache: Path,
     tmp_path: Path,
