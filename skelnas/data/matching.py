@@ -32,7 +32,11 @@ WORDED_KEYS = frozenset({"coordinates", "frames"})
 """Keys of a rule that describe it in words, which may differ between versions of skelnas."""
 
 MAX_SIZE_RATIO = 10.0
-"""Persons this many times as large or as small as in the training are in another unit."""
+"""Persons or scores this many times as large or as small as in the training are in another unit."""
+
+USUAL_SIZE_RATIO = 3.0
+"""In 3-D, where size does not depend on distance, persons may differ so much: feet are 3.3 a metre.
+"""
 
 MAX_NAMES = 6
 
@@ -128,11 +132,43 @@ def find_person_size(clips: Clips, layout: Layout) -> float | None:
     return float(np.median(sizes)) if len(sizes) else None
 
 
-def compare_sizes(size: float | None, model_size: float | None) -> str | None:
-    """Return how the sizes of persons differ, if they cannot be in the same unit."""
-    if not size or not model_size or 1 / MAX_SIZE_RATIO < size / model_size < MAX_SIZE_RATIO:
+def find_score_size(clips: Clips, layout: Layout) -> float | None:
+    """Return the median score of the joints that were found; None without scores."""
+    if "score" not in layout.channels:
         return None
-    return f"a person measures {size:.4g}, for the model {model_size:.4g}: in other units"
+    scores = clips.poses[..., layout.channels.index("score")]  # [R, V]
+    scores = scores[scores > 0]
+    return float(np.median(scores)) if len(scores) else None
+
+
+def compare_units(
+    clips: Clips, layout: Layout, person_size: float | None, score_size: float | None
+) -> tuple[list[str], list[str]]:
+    """Compare the sizes of persons and scores with those of a model, None where unknown.
+
+    Returns:
+        What must be in another unit, and what may be.
+    """
+    certain: list[str] = []
+    possible: list[str] = []
+    for what, size, model_size, usual_ratio in (
+        (
+            "a person measures",
+            find_person_size(clips, layout),
+            person_size,
+            USUAL_SIZE_RATIO if num_coordinates(layout.channels) == 3 else MAX_SIZE_RATIO,
+        ),
+        ("the median score is", find_score_size(clips, layout), score_size, MAX_SIZE_RATIO),
+    ):
+        if not size or not model_size:
+            continue
+        ratio = max(size / model_size, model_size / size)
+        text = f"{what} {size:.4g}, for the model {model_size:.4g}"
+        if ratio >= MAX_SIZE_RATIO:
+            certain.append(f"{text}: in other units")
+        elif ratio >= usual_ratio:
+            possible.append(f"{text}: perhaps in other units")
+    return certain, possible
 
 
 def _match_names(
@@ -158,7 +194,8 @@ def _match_names(
 
 
 def _shorten(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_NAMES} others" if len(names) > MAX_NAMES else ""
+    num_others = len(names) - MAX_NAMES
+    more = f" and {num_others} other{'s' * (num_others > 1)}" if num_others > 0 else ""
     return ", ".join(names[:MAX_NAMES]) + more
 
 
@@ -190,8 +227,7 @@ def _compare_rules(data: Origin, model: Origin) -> tuple[list[str], list[str]]:
 
 def _units(origin: Origin) -> str:
     """Return what coordinates are fractions of, if the rule says so."""
-    in_picture = origin.picture or "of the picture" in str(origin.rule.get("coordinates"))
-    return "fractions of the picture" if in_picture else "as recorded"
+    return "fractions of the picture" if origin.in_picture else "as recorded"
 
 
 def _format(value: Any) -> str:

@@ -22,16 +22,13 @@ from skelnas._version import __version__
 from skelnas.data.cache import CacheWriter, Journal, Storage
 from skelnas.data.cache.journal import side_file_stamps
 from skelnas.data.readers.base import BrokenFile, Catalogue, Recording, Source, Test, Train
+from skelnas.data.readers.files import find_extent_outside
 from skelnas.data.readers.reading import CHUNK_FILES, read_all
 from skelnas.data.splits import find_missing_clips
 from skelnas.errors import InputError, UsageError
 from skelnas.runtime import console
 from skelnas.runtime.files import atomic_write
 
-MAX_BEYOND_PICTURE = 0.1
-"""Joints are estimated a little beyond the edge, but not by more of the width or height."""
-MIN_FRACTION = 0.01
-"""A clip with all joints this close to the origin was divided by the picture's size twice."""
 MIN_FILES_FOR_POOL = 256
 """With fewer files, starting worker processes takes longer than it saves."""
 
@@ -293,7 +290,7 @@ def _write_clips(
             if isinstance(written, Recording):
                 totals.frames += written.present.shape[1]
                 totals.two_person_clips += int(written.present.any(axis=1).sum() >= 2)
-                if in_picture and (extent := _extent_outside_picture(written)):
+                if in_picture and (extent := find_extent_outside(written.poses)):
                     totals.outside_picture[written.name] = extent
             else:
                 totals.failed.append(written)
@@ -302,19 +299,6 @@ def _write_clips(
             num_failed = len(totals.failed)
             meter.advance(status=f"{num_failed} broken" if num_failed else "")
     return totals
-
-
-def _extent_outside_picture(recording: Recording) -> str | None:
-    """Return the extent of the joints in fractions of the picture if they cannot be in it."""
-    x, y = recording.poses[..., 0], recording.poses[..., 1]
-    found = (x != 0) | (y != 0)
-    if not found.any():  # all are in the middle
-        return None
-    x, y = x[found] + 0.5, y[found] + 0.5
-    lowest, highest = min(x.min(), y.min()), max(x.max(), y.max())
-    if lowest >= -MAX_BEYOND_PICTURE and MIN_FRACTION < highest <= 1 + MAX_BEYOND_PICTURE:
-        return None
-    return f"x from {x.min():.2f} to {x.max():.2f}, y from {y.min():.2f} to {y.max():.2f}"
 
 
 def _too_many_failed_error(last: BrokenFile, max_failed: int) -> InputError:

@@ -9,8 +9,7 @@ from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import clip_shape
 from skelnas.data.matching import (
     Match,
-    compare_sizes,
-    find_person_size,
+    compare_units,
     match_origins,
     origin_of,
     rename_joints,
@@ -72,7 +71,23 @@ def fit_cache(cache: Cache, card: ModelCard, model_path: Path, *, allow: bool = 
         notes.append(text)
     for text in notes:
         note(f"{cache.path}: {text}")
+    note_unknown_facts(card, str(model_path))
     return Fit(match, origin, mismatches)
+
+
+def note_unknown_facts(card: ModelCard, model: str) -> None:
+    """Print what cannot be compared because a model of an earlier version does not record it."""
+    unknown = [
+        text
+        for fact, text in (
+            (card.layout, "channels and centre"),
+            (card.rule, "units and choice of persons"),
+            (card.person_size, "size of persons"),
+        )
+        if fact is None
+    ]
+    if unknown:
+        note(f"{model}: does not record the {', '.join(unknown)} that it was trained on")
 
 
 def _compare_centers(layout: Layout, model_layout: Layout) -> str | None:
@@ -103,9 +118,11 @@ def fit_clips(
         mismatches.append(
             f"{persons} persons in clip {clips.names[most]}, for the model at most {max_persons}"
         )
-    size = find_person_size(clips, fit.origin.layout)
-    if mismatch := compare_sizes(size, card.person_size):
-        mismatches.append(mismatch)
+    layout = fit.origin.layout
+    certain, possible = compare_units(clips, layout, card.person_size, card.score_size)
+    mismatches += certain
+    for text in possible:
+        note(f"{paths[0]}: {text}")
     _settle(*paths, mismatches, allow=allow, can_be_allowed=True)
     return mismatches
 

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from skelnas.config import PredictSettings
 from skelnas.data.cache import Clips
 from skelnas.data.dataset import Dataset
-from skelnas.data.matching import compare_sizes, find_person_size
+from skelnas.data.matching import compare_units
 from skelnas.data.readers.base import Recording
 from skelnas.data.readers.channels import check_channels, parse_option
 from skelnas.data.readers.clip_files import parse_frame, to_poses
+from skelnas.data.readers.files import find_extent_outside
 from skelnas.data.readers.unlabelled import NO_LABEL, Origin, read_unlabelled
 from skelnas.errors import InputError
+from skelnas.evaluation.fit import note_unknown_facts
 from skelnas.evaluation.scores import softmax
 from skelnas.runtime import devices
 from skelnas.runtime.console import note
@@ -201,29 +203,40 @@ class _Predictor:
         self._device = devices.choose(settings)
         self._precision = devices.resolve_precision(settings, self._device).precision
         self._dataset: Dataset | None = None
-        self._is_size_noted = False
+        self._noted_misfits: set[str] = set()
         devices.move(model, self._device)
         if model.card.rule is None and self.origin.source in ("ntu", "kinetics"):
             note("the model does not say how persons were chosen: using the default rule")
+        note_unknown_facts(model.card, "the model")
 
     def score(self, recordings: Sequence[Recording]) -> NDArray[np.float32]:
         """Return the logits [N, classes] of recordings."""
-        self._note_other_units(recordings)
+        self._note_misfits(recordings)
+        return self._compute(recordings)
+
+    def _compute(self, recordings: Sequence[Recording]) -> NDArray[np.float32]:
         dataset = self._fill_dataset(Clips.from_recordings(recordings))
         with devices.precision(self._precision):
             logits = score(self._model.network, dataset, len(recordings), precision=self._precision)
         array: NDArray[np.float32] = logits.numpy()
         return array
 
-    def _note_other_units(self, recordings: Sequence[Recording]) -> None:
-        """Print, once, if persons are much larger or smaller than in the training."""
+    def _note_misfits(self, recordings: Sequence[Recording]) -> None:
+        """Print, once of each kind, what seems to be in other units or outside its picture."""
         for recording in recordings:
-            if self._is_size_noted:
-                return
-            size = find_person_size(Clips.from_recordings([recording]), self.origin.layout)
-            if text := compare_sizes(size, self._model.card.person_size):
-                note(f"{recording.name}: {text}; others of the kind are not named")
-                self._is_size_noted = True
+            for kind, text in self._find_misfits(recording).items():
+                if kind not in self._noted_misfits:
+                    self._noted_misfits.add(kind)
+                    note(f"{recording.name}: {text} (others of the kind are not named)")
+
+    def _find_misfits(self, recording: Recording) -> dict[str, str]:
+        card, clips = self._model.card, Clips.from_recordings([recording])
+        units = compare_units(clips, self.origin.layout, card.person_size, card.score_size)
+        misfits = {"units": "; ".join(text for texts in units for text in texts)}
+        if self.origin.in_picture and (extent := find_extent_outside(recording.poses)):
+            size = " x ".join(f"{side:g}" for side in self.origin.picture or ())
+            misfits["picture"] = f"joints have {extent} of the picture{size and f', {size}'}"
+        return {kind: text for kind, text in misfits.items() if text}
 
     def _fill_dataset(self, clips: Clips) -> Dataset:
         """Put clips into the dataset, which is made for the first of them."""
@@ -252,7 +265,9 @@ class _Predictor:
         """Score a made-up window, because the first pass takes longer than the others."""
         layout = self.origin.layout
         pose = np.ones((self.origin.max_persons, len(layout.joints), len(layout.channels)))
-        self.score_window([pose] * num_frames, num_frames)
+        recording = _join([pose] * num_frames, self.origin)
+        assert recording is not None
+        self._compute([recording])
 
     def make_prediction(
         self, name: str, recording: Recording, logits: NDArray[np.float32]

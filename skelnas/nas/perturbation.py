@@ -7,9 +7,10 @@ removed by itself from the supernet of the finished search.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,8 @@ def _load(
     device = devices.choose(settings)
     with Cache.open(cache) as opened:
         clips = load_search_clips(opened, settings, device)
-    if clips.fingerprint != config.get("fingerprint"):
+        layout = json.loads(json.dumps(asdict(opened.layout)))
+    if (clips.fingerprint, layout) != (config.get("fingerprint"), config.get("layout", layout)):
         raise InputError(
             f"{cache}: not the clips that {run} was searched on",
             hint="--cache gives the path of the search's cache",

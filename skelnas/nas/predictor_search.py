@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from skelnas.config import SearchSettings, TrainSettings
@@ -77,6 +77,7 @@ def predictor_search(
             "training": {k: v for k, v in training.fixed().items() if k not in SETTINGS_OF_TRIAL},
             "primitives": list(target.primitives),
             "classes": cache.classes,
+            "layout": asdict(cache.layout),
             "cache": str(real_path(cache_path)),
         }
     with run_dir.start(out, config, resume=resume, force=force):

@@ -10,6 +10,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,15 @@ def repeat(
     """
     settings, training = match_settings(settings, training)
     target = None
-    if settings.has_budget:
-        with Cache.open(cache) as opened:
+    with Cache.open(cache) as opened:
+        layout = asdict(opened.layout)
+        if settings.has_budget:
             target = target_of_search(settings, opened, training)
     seeds = range(settings.seed, settings.seed + count)
     config = {
         "verb": "repeats",
         "cache": str(files.real_path(cache)),
+        "layout": layout,
         "settings": settings.fixed(),
         "training": training.fixed(),
     }

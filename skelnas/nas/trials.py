@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.data.cache import Cache
-from skelnas.data.readers.base import Test
+from skelnas.data.readers.base import Layout, Test
 from skelnas.data.splits import note_missing_clips, split_training_part
 from skelnas.errors import Diverged, Interrupted
 from skelnas.evaluation.evaluate import evaluate
@@ -167,10 +167,11 @@ def open_trials(
     """
     settings = settings.model_copy(update={"threads": settings.threads or 1})
     run_dir.check(folder, resume=resume, force=force)
-    settings = _prepare(cache_path, protocols, settings)
+    settings, layout = _prepare(cache_path, protocols, settings)
     config = {
         "verb": "trials",
         "cache": str(files.real_path(cache_path)),
+        "layout": asdict(layout),
         "settings": {k: v for k, v in settings.fixed().items() if k not in SETTINGS_OF_TRIAL},
     }
     with run_dir.start(folder, config, resume=resume, force=force):
@@ -180,15 +181,21 @@ def open_trials(
             yield Trials(cache_path, settings, folder, jobs, gpus, keep_going, meter)
 
 
-def _prepare(cache_path: Path, protocols: Sequence[str], settings: TrainSettings) -> TrainSettings:
-    """Check the protocols, and print once what concerns every training; return their settings."""
+def _prepare(
+    cache_path: Path, protocols: Sequence[str], settings: TrainSettings
+) -> tuple[TrainSettings, Layout]:
+    """Check the protocols, and print once what concerns every training.
+
+    Returns:
+        The settings of the trainings, and the layout of the clips.
+    """
     with Cache.open(cache_path) as cache:
         for protocol in protocols:
             cache.nonempty_indices(protocol, Test)
             note_missing_clips(cache, protocol, split_training_part(cache, protocol, 0))
         if settings.flip:
             settings = choose_flip(settings, cache, None)
-    return settings
+        return settings, cache.layout
 
 
 def _run_trial(

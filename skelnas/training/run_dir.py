@@ -229,7 +229,9 @@ def _check_same_config(old: dict[str, Any], new: Mapping[str, Any], folder: Path
 
 def _compare(old: dict[str, Any], new: Mapping[str, Any], folder: Path, hint: str) -> None:
     for key in sorted(new, key=lambda key: (key not in COMPARED_FIRST, key)):
-        if isinstance(new[key], dict) and isinstance(old.get(key), dict):
+        if key == "layout":
+            _compare_layouts(old.get(key), new[key], folder)
+        elif isinstance(new[key], dict) and isinstance(old.get(key), dict):
             removed = dict.fromkeys(old[key].keys() - new[key].keys())
             _compare(old[key], {**new[key], **removed}, folder, hint)
         elif key == "fingerprint" and key in old and old[key] != new[key]:
@@ -247,6 +249,20 @@ def _compare(old: dict[str, Any], new: Mapping[str, Any], folder: Path, hint: st
 
 def _printable(key: str) -> str:
     return key if key.isprintable() else shown(key)
+
+
+def _compare_layouts(old: Any, new: dict[str, Any], folder: Path) -> None:
+    """Compare the layout of the cache with the one that was recorded, if one was.
+
+    The same coordinates with another centre or other bones are other clips.
+    """
+    if not isinstance(old, dict) or old == new:
+        return
+    names = [name.replace("_", " ") for name in new if old.get(name) != new[name]]
+    raise UsageError(
+        f"{folder}: was started with another layout than the cache has now: {', '.join(names)}",
+        hint="prepare the cache as it was, or start over with --force",
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

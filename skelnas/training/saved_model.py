@@ -44,6 +44,7 @@ CELL_FIELDS = ("genotype", "channels", "layers")
 """Card fields of a network of cells; a baseline has none of them."""
 
 Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Model(nn.Module):
@@ -89,7 +90,8 @@ class ModelCard:
         rule: how persons were chosen and coordinates changed on the way into the cache.
         clip_length: median length of the training clips, in frames; None in models of earlier
             versions, like the next.
-        person_size: median size of a person in them, see `skelnas.data.matching`.
+        person_size, score_size: median size of a person and of a score in them, see
+            `skelnas.data.matching`; None without scores.
         folded: whether normalisation is folded into convolutions (`skelnas.models.fold`).
     """
 
@@ -114,7 +116,8 @@ class ModelCard:
     layout: Layout | None = None
     rule: dict[str, Any] | None = None
     clip_length: Positive | None = None
-    person_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    person_size: PositiveFloat | None = None
+    score_size: PositiveFloat | None = None
     folded: bool = False
 
     def __post_init__(self) -> None:
@@ -150,7 +153,8 @@ class ModelCard:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain containers, without those that do not apply."""
         omitted = {"baseline", "bones"} if self.baseline is None else set(CELL_FIELDS)
-        optional = ("folded", "input_norm", "branches", "epoch", "clip_length", "person_size")
+        optional = {"folded", "input_norm", "branches", "epoch"}
+        optional |= {"clip_length", "person_size", "score_size"}
         omitted |= {name for name in optional if not getattr(self, name)}
         fields = {name: value for name, value in asdict(self).items() if name not in omitted}
         if self.layout is not None:

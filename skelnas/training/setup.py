@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -50,7 +50,7 @@ class Setup(Generic[AnySettings]):
         The first rank works in the folder, the others only read its checkpoint.
 
         Args:
-            config: what defines the run, besides the cache and the ranks.
+            config: what defines the run, besides the cache, its layout and the ranks.
 
         Raises:
             UsageError: see `run_dir.start`.
@@ -58,7 +58,7 @@ class Setup(Generic[AnySettings]):
         """
         # Unless each rank has its own statistics, their number does not change what is computed.
         ranks = distributed.world_size() if self.settings.batch_norm == "rank" else "any"
-        config = {**config, "ranks": ranks}
+        config = {**config, "layout": asdict(self.cache.layout), "ranks": ranks}
         encoded = json.dumps(config).encode()
         distributed.check_same([torch.tensor(list(encoded))], "at the start")
         config["cache"] = str(real_path(self.cache.path))  # may differ from machine to machine

@@ -11,7 +11,7 @@ import numpy as np
 from skelnas.config import ClipSettings, TrainSettings
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import Dataset
-from skelnas.data.matching import find_person_size
+from skelnas.data.matching import find_person_size, find_score_size
 from skelnas.data.splits import HoldOut, check_scorable, note_missing_clips, split_training_part
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype
@@ -27,8 +27,10 @@ from skelnas.training.setup import Setup, check_normalisation, open_setup
 from skelnas.training.tensorboard import EventWriter
 from skelnas.training.trainer import Trainer
 
-CARD_FIELDS_NOT_COMPARED = ("layout", "rule", "clip_length", "person_size", "versions")
-"""Fields of the model card that do not define the run: how the clips were read, and by what."""
+CARD_FIELDS_NOT_COMPARED = frozenset(
+    ("layout", "rule", "clip_length", "person_size", "score_size", "versions")
+)
+"""Fields of the model card that follow from the clips or say how they were read."""
 
 CELL_SETTINGS = ("channels", "layers", "drop_path", "input_norm")
 """Settings that a baseline does not have."""
@@ -233,6 +235,7 @@ def _make_card(
         rule=cache.rule,
         clip_length=round(float(np.median(clips.num_frames))),
         person_size=find_person_size(clips, cache.layout),
+        score_size=find_score_size(clips, cache.layout),
         protocol=settings.protocol,
         hold_out=hold_out,
         versions=files.versions(),

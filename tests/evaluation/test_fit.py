@@ -14,7 +14,12 @@ from typer.testing import CliRunner
 from skelnas.cli import app
 from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.data.cache import Cache, CacheWriter, Clips
-from skelnas.data.matching import compare_sizes, find_person_size, match_origins
+from skelnas.data.matching import (
+    compare_units,
+    find_person_size,
+    find_score_size,
+    match_origins,
+)
 from skelnas.data.readers.base import Layout, Recording
 from skelnas.data.readers.unlabelled import Origin
 from skelnas.errors import InputError
@@ -125,7 +130,7 @@ def test_clips_are_centred_and_joined_as_in_the_training(
 
 
 def test_an_earlier_model_knows_the_names_of_its_joints(
-    tiny_cache: Path, model: Path, tmp_path: Path
+    tiny_cache: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loaded = load_model(model)
     save_model(tmp_path, loaded.network, replace(loaded.card, layout=None, rule=None))
@@ -133,6 +138,8 @@ def test_an_earlier_model_knows_the_names_of_its_joints(
     permuted = rewrite(tiny_cache, tmp_path / "p.h5", reorder(LAYOUT, ORDER), joints=ORDER)
     for cache in (tiny_cache, permuted):
         assert np.array_equal(evaluate(cache, tmp_path, ON_CPU).scores.logits, expected)
+    unknown = "channels and centre, units and choice of persons that it was trained on"
+    assert f"{tmp_path}: does not record the {unknown}" in " ".join(capsys.readouterr().err.split())
     renamed = replace(LAYOUT, joints=(*LAYOUT.joints[:4], "foot"))
     other = rewrite(tiny_cache, tmp_path / "o.h5", renamed)
     with pytest.raises(InputError, match="5 joints include foot, the model's 5 include hand_left"):
@@ -338,9 +345,24 @@ def test_a_person_is_measured_by_found_joints(tmp_path: Path) -> None:
     present = np.array([[False, True, True]])
     clips = Clips.from_recordings([Recording("a", 0, poses, present)])
     assert find_person_size(clips, LAYOUT) == 5
-    assert compare_sizes(5, None) is None
-    assert compare_sizes(5, 5.1) is None
-    assert compare_sizes(5, 0.005) == "a person measures 5, for the model 0.005: in other units"
+    assert find_score_size(clips, LAYOUT) is None
+    assert compare_units(clips, LAYOUT, None, None) == ([], [])
+    assert compare_units(clips, LAYOUT, 5.1, 0.7) == ([], [])
+    text = "a person measures 5, for the model {}: {}in other units"
+    assert compare_units(clips, LAYOUT, 0.005, None) == ([text.format(0.005, "")], [])
+    assert compare_units(clips, LAYOUT, 1.6, None) == ([], [text.format(1.6, "perhaps ")])
+
+
+def test_scores_are_measured_where_joints_are_found() -> None:
+    flat = replace(LAYOUT, channels=("x", "y", "score"))
+    poses = np.random.default_rng(0).uniform(0, 1, (1, 3, 5, 3)).astype(np.float32)
+    poses[0, :, 2:] = 0
+    poses[0, :, :2, 2] = [[50, 60], [70, 80], [90, 95]]
+    clips = Clips.from_recordings([Recording("a", 0, poses, np.ones((1, 3), bool))])
+    assert find_score_size(clips, flat) == 75
+    text = "the median score is 75, for the model 0.8: in other units"
+    assert compare_units(clips, flat, None, 0.8) == ([text], [])
+    assert compare_units(clips, flat, 0.2, 75) == ([], [])  # pictures are taken from anywhere
 
 
 def test_classes_without_clips_are_named(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -141,11 +142,13 @@ def test_nw_ucla_files_need_no_label(tmp_path: Path) -> None:
     check_like_evaluate(model, without_label, persons={1})
 
 
-def test_manifest_recordings_keep_their_joints_and_size(tmp_path: Path) -> None:
+def test_manifest_recordings_keep_their_joints_and_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     generator = np.random.default_rng(0)
     lines = ["path,label,split"]
     for index in range(6):
-        array = generator.uniform(1, 99, (1 + index % 2, 5, 3, 2))
+        array = generator.uniform(1, [99, 49], (1 + index % 2, 5, 3, 2))
         array[0, 2, 1] = np.nan
         np.save(tmp_path / f"clip{index}.npy", array)
         lines.append(f"clip{index}.npy,{'ab'[index % 2]},{'test' if index > 2 else 'train'}")
@@ -155,7 +158,18 @@ def test_manifest_recordings_keep_their_joints_and_size(tmp_path: Path) -> None:
     manifest.read_manifest.cache_clear()
     source = Manifest(tmp_path / "clips.csv", joints=tmp_path / "joints.json", persons=2)
     model = make_model(source, tmp_path / "model")
+    capsys.readouterr()
     check_like_evaluate(model, lambda name: tmp_path / f"{name}.npy", persons={1, 2})
+    assert "of the picture" not in capsys.readouterr().err
+
+    larger = 2 * np.load(tmp_path / "clip1.npy")
+    np.save(tmp_path / "larger.npy", larger)
+    assert list(predict(load_model(model), [tmp_path / "larger.npy"], ON_CPU))
+    text = r"larger.npy: joints have x from .* to 1\.\d\d, y from .* of the picture, 100 x 50 \("
+    assert re.search(text, " ".join(capsys.readouterr().err.split()))
+    assert list(predict_stream(load_model(model), as_lines(larger), ON_CPU))
+    err = " ".join(capsys.readouterr().err.split())
+    assert re.search(text.replace("larger.npy", "standard input"), err)
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +279,12 @@ def test_other_units_are_noted_once_and_absurd_numbers_refused(
     err = " ".join(capsys.readouterr().err.split())
     assert "mm.npy: a person measures" in err
     assert err.count("a person measures") == 1
+    np.save(paths[0], 6 * poses)
+    assert list(predict(loaded, paths[:1], ON_CPU))
+    assert "perhaps in other units" in " ".join(capsys.readouterr().err.split())
+    old = Model(loaded.network, replace(loaded.card, person_size=None))
+    assert list(predict(old, paths[:1], ON_CPU))
+    assert "does not record the size of persons" in " ".join(capsys.readouterr().err.split())
 
     poses[0, 3, 2, 1] = 1e30
     np.save(tmp_path / "absurd.npy", poses)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_tiny_cache
+from conftest import LAYOUT, write_tiny_cache
 from safetensors.torch import load_file, save_file
 from test_search import SMALL
 
@@ -134,6 +135,11 @@ def test_a_moved_cache_is_accepted_and_another_is_refused(
     write_tiny_cache(tmp_path / "other.h5", seed=1)
     with pytest.raises(InputError, match=r"other\.h5: not the clips that"):
         measure_losses(run, config, cache=tmp_path / "other.h5")
+    write_tiny_cache(tmp_path / "centred.h5", replace(LAYOUT, center_joint=2))
+    with pytest.raises(InputError, match=r"centred\.h5: not the clips that"):
+        measure_losses(run, config, cache=tmp_path / "centred.h5")
+    old = {key: value for key, value in config.items() if key != "layout"}  # as 0.1.0 wrote it
+    assert measure_losses(run, old, cache=tiny_cache) == losses
 
 
 def test_runs_that_cannot_be_measured_are_refused(run: Path, tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ import shutil
 import statistics
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_tiny_cache
+from conftest import LAYOUT, write_tiny_cache
 
 from skelnas.config import SearchSettings, TrainSettings
 from skelnas.data.cache import Cache
@@ -193,6 +194,9 @@ def test_mismatched_input_is_refused(tiny_cache: Path, whole: Path, tmp_path: Pa
     go(tmp_path / "c.h5", tmp_path / "out", count=1)
     write_tiny_cache(tmp_path / "c.h5", seed=1)
     with pytest.raises(InputError, match="the cache changed: the networks so far"):
+        go(tmp_path / "c.h5", tmp_path / "out", resume=True)
+    write_tiny_cache(tmp_path / "c.h5", replace(LAYOUT, center_joint=2))
+    with pytest.raises(UsageError, match="another layout than the cache has now"):
         go(tmp_path / "c.h5", tmp_path / "out", resume=True)
     go(tmp_path / "c.h5", tmp_path / "out", count=1, force=True)
 

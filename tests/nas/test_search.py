@@ -6,12 +6,14 @@ import itertools
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import LAYOUT, write_tiny_cache
 from interrupting import stop_after
 from safetensors.torch import load_file
 
@@ -328,6 +330,15 @@ def test_skips_can_be_limited_afterwards(long_run: Path) -> None:
 def test_resume_with_other_settings_is_refused(tiny_cache: Path, whole_run: Path) -> None:
     with pytest.raises(UsageError, match="started with lr"):
         search(tiny_cache, whole_run, SMALL.model_copy(update={"lr": 0.5}), resume=True)
+
+
+def test_resume_with_another_centre_is_refused(tmp_path: Path) -> None:
+    write_tiny_cache(tmp_path / "c.h5", LAYOUT)
+    short = SMALL.model_copy(update={"epochs": 1})
+    search(tmp_path / "c.h5", tmp_path / "run", short)
+    write_tiny_cache(tmp_path / "c.h5", replace(LAYOUT, center_joint=2))
+    with pytest.raises(UsageError, match="another layout than the cache has now: center joint"):
+        search(tmp_path / "c.h5", tmp_path / "run", short, resume=True)
 
 
 def test_a_broken_checkpoint_is_refused(tiny_cache: Path, tmp_path: Path) -> None:

@@ -300,6 +300,23 @@ def test_resume_refuses_other_clips_under_the_same_name(tmp_path: Path) -> None:
         train(tmp_path / "c.h5", GENOTYPE, tmp_path / "model", short, resume=True)
 
 
+def test_resume_refuses_another_layout_of_the_same_clips(tmp_path: Path) -> None:
+    write_tiny_cache(tmp_path / "c.h5", LAYOUT)
+    short = SMALL.model_copy(update={"epochs": 1})
+    train(tmp_path / "c.h5", GENOTYPE, tmp_path / "model", short)
+    for change, name in (
+        ({"center_joint": 2}, "center joint"),
+        ({"center_joint": None}, "center joint"),
+        ({"bones": ((1, 0),)}, "bones"),
+        ({"y_down": True}, "y down"),
+    ):
+        write_tiny_cache(tmp_path / "c.h5", replace(LAYOUT, **change))
+        with pytest.raises(UsageError, match=f"another layout than the cache has now: {name}"):
+            train(tmp_path / "c.h5", GENOTYPE, tmp_path / "model", short, resume=True)
+    write_tiny_cache(tmp_path / "c.h5", LAYOUT)
+    train(tmp_path / "c.h5", GENOTYPE, tmp_path / "model", short, resume=True)
+
+
 def test_a_diverging_training_keeps_the_last_good_checkpoint(
     tiny_cache: Path, tmp_path: Path
 ) -> None:

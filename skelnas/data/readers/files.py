@@ -30,6 +30,10 @@ MAX_LISTS = 1 << 22
 MAX_COMPLETED = 1 << 23
 """Numbers of an array in which some lists are null."""
 MAX_AXES = 4
+MAX_BEYOND_PICTURE = 0.1
+"""Joints are estimated a little beyond the edge, but not by more of the width or height."""
+MIN_FRACTION = 0.01
+"""A clip with all joints this close to the origin was divided by the picture's size twice."""
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 """Numbers beyond it stay finite, and are refused by `base.check_recording`."""
 
@@ -222,6 +226,23 @@ def as_joints(
     if not found.all():
         joints[~found] = 0
     return joints.clip(-_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32)
+
+
+def find_extent_outside(poses: NDArray[np.float32]) -> str | None:
+    """Return the extent of joints in fractions of the picture if they cannot be in it.
+
+    Args:
+        poses: [..., C], x and y as fractions of the picture, less 0.5; zero where not found.
+    """
+    x, y = poses[..., 0], poses[..., 1]
+    found = (x != 0) | (y != 0)
+    if not found.any():  # all are in the middle
+        return None
+    x, y = x[found] + 0.5, y[found] + 0.5
+    lowest, highest = min(x.min(), y.min()), max(x.max(), y.max())
+    if lowest >= -MAX_BEYOND_PICTURE and MIN_FRACTION < highest <= 1 + MAX_BEYOND_PICTURE:
+        return None
+    return f"x from {x.min():.2f} to {x.max():.2f}, y from {y.min():.2f} to {y.max():.2f}"
 
 
 @functools.cache

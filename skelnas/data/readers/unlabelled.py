@@ -69,6 +69,11 @@ class Origin:
         return None
 
     @property
+    def in_picture(self) -> bool:
+        """Whether x and y are fractions of the picture, less 0.5."""
+        return self.picture is not None or "of the picture" in str(self.rule.get("coordinates"))
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """The channels of arrays without names, in their order."""
         if self.given_channels:
