@@ -88,6 +88,19 @@ def test_a_folder_with_other_settings_is_refused(
         bench(tiny_cache, whole[0], settings, resume=True)
 
 
+def test_no_genotype_is_trained_twice(tiny_cache: Path, tmp_path: Path) -> None:
+    settings = BenchSettings(**SETTINGS)
+    one, other = (random_genotype(seed, num_nodes=1) for seed in (7, 0))
+    for given, message in (
+        ({"a": one, "b": one}, "--genotype b: a is trained already"),
+        ({"a": other}, "--genotype a: random:0 is trained already"),
+        ({"random:0": one}, "--genotype random:0: random:0 is trained already"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            bench(tiny_cache, tmp_path / "run", settings, given)
+    assert not (tmp_path / "run").exists()
+
+
 def test_protocols_may_take_the_place_of_folds(tiny_cache: Path, tmp_path: Path) -> None:
     protocols = "xsub, xsub@clip:2/3"
     settings = BenchSettings(**SETTINGS, protocol=protocols, seeds=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from skelnas.config import BenchSettings
@@ -71,7 +71,9 @@ def bench(
         target = Target.of(training, cache, settings, candidates(settings.space), settings.nodes)
     drawn = draw_strata(target.costs, target.budget, settings.genotypes)
     suffix = "" if settings.space == "sar" else f":{settings.space}"
-    chosen = {**{f"random:{seed}{suffix}": genotype for seed, genotype in drawn.items()}, **given}
+    random = {f"random:{seed}{suffix}": genotype for seed, genotype in drawn.items()}
+    _check_are_others(given, random)
+    chosen = {**random, **given}
     trials = [
         Trial(name, genotype, protocol, seed)
         for seed, protocol in itertools.product(range(settings.seeds), protocols)
@@ -89,14 +91,15 @@ def bench(
         resume=resume,
         force=force,
     ) as opened:
+        if force:
+            (out / TABLE).unlink(missing_ok=True)
         rows = opened.run(trials)
-        trained = {name for name, genotype in chosen.items() if name not in given}
         table = BenchTable(
             source=source,
             classes=num_classes,
             settings=opened.settings.model_dump(exclude=set(SETTINGS_OF_TRIAL)),
             versions=files.versions(),
-            genotypes=_list_genotypes(rows, trained),
+            genotypes=_list_genotypes(rows, given.keys()),
             trials=[_to_entry(row) for row in rows if row is not None],
         )
         write_table(out / TABLE, table)
@@ -113,6 +116,21 @@ def _choose_protocols(cache: Cache, settings: BenchSettings) -> list[str]:
         return [cache.choose_protocol(name.strip()) for name in named]
     protocol = cache.choose_protocol(settings.protocol)
     return name_folds(cache, protocol, settings.folds, settings.folds_by)
+
+
+def _check_are_others(given: Mapping[str, Genotype], random: Mapping[str, Genotype]) -> None:
+    """Check that no genotype is trained twice.
+
+    Raises:
+        UsageError: one is.
+    """
+    names = {identify(genotype): name for name, genotype in random.items()}
+    for name, genotype in given.items():
+        if name in random or (known := names.setdefault(identify(genotype), name)) != name:
+            twin = name if name in random else known
+            raise UsageError(
+                f"--genotype {name}: {twin} is trained already", hint="leave out one of them"
+            )
 
 
 def draw_strata(costs: CostTable, budget: Budget, count: int) -> dict[int, Genotype]:
@@ -159,12 +177,12 @@ def _share(total: int, number: int, count: int) -> slice:
     return slice(total * number // count, total * (number + 1) // count)
 
 
-def _list_genotypes(rows: Sequence[Row | None], random: set[str]) -> list[GenotypeEntry]:
+def _list_genotypes(rows: Sequence[Row | None], given: Collection[str]) -> list[GenotypeEntry]:
     """List the genotypes that were trained, in order."""
     entries = {
         row.name: GenotypeEntry(
             row.name,
-            "random" if row.name in random else "given",
+            "given" if row.name in given else "random",
             row.genotype,
             row.parameters,
             row.macs,
