@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("raw", type=Path, help="folder of the recordings")
     parser.add_argument("work", type=Path, help="folder of the trainings")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--finished", action="store_true", help="train no more than there is")
     parser.add_argument("--out", type=Path, required=True, help="table to write")
     options = parser.parse_args()
     folds, epochs = FOLDS[options.data], EPOCHS[options.data]
@@ -175,7 +176,10 @@ def main() -> None:
     cache = options.work / "clips.h5"
     if not cache.exists():
         prepare(make_source(options.data, options.raw), cache, workers=1)
-    jobs = itertools.product(SEEDS, folds, choose_genotypes())
+    jobs = list(itertools.product(SEEDS, folds, choose_genotypes()))
+    if options.finished:
+        done = {path.stem for path in options.work.glob("*-*-*.json")}
+        jobs = [job for job in jobs if "{1}-{2}-{0}".format(*job) in done]
     with ProcessPoolExecutor(options.jobs) as pool:
         waiting = [
             pool.submit(train_one, cache, options.work, epochs, fold, genotype, seed)

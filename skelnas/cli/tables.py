@@ -186,8 +186,8 @@ def print_bench(report: BenchReport) -> None:
     """Print what a table of trainings says."""
     count = sum(one.kind == "random" for one in report.genotypes)
     title = (
-        f"{count} random genotypes, {len(report.protocols)} protocols, "
-        f"{len(report.seeds)} seeds, {report.source}"
+        f"{count} random genotypes, protocols: {len(report.protocols)}, "
+        f"seeds: {len(report.seeds)}, {report.source}"
     )
     spread = Table("spread", "top-1, points", "loss", title=title)
     for name, label in SPREAD_NAMES.items():

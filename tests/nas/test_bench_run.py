@@ -159,7 +159,7 @@ def test_a_report_is_printed_drawn_and_written_as_json(tmp_path: Path) -> None:
     assert max(on_front) == max(one["top1"] for one in found["genotypes"][:8])
 
     text = run("skelnas bench report table.json --replays 0", tmp_path).stdout
-    assert "8 random genotypes, 2 protocols, 2 seeds" in text
+    assert "8 random genotypes, protocols: 2, seeds: 2, made up" in text
     assert "random:8" in text
     assert "replays" not in text
     picture = (tmp_path / "bench.svg").read_text()
