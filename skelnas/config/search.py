@@ -65,7 +65,7 @@ class SearchSettings(MethodSettings, BudgetSettings, ClipSettings, WorkSettings,
         "checkpoint_cells",
         "rank_timeout",
     }
-    added = MethodSettings.added | {"alpha_update", "weights_first"}
+    added = MethodSettings.added | {"alpha_update", "weights_first", "steer"}
 
     protocol: str = Field("", description="Protocol to search on (xsub or the only one).")
     seed: int = Field(0, ge=0, description="Seed of all random numbers.")
@@ -129,6 +129,10 @@ class SearchSettings(MethodSettings, BudgetSettings, ClipSettings, WorkSettings,
         ge=0,
         lt=1,
         description="Share of the epochs without alpha steps.",
+    )
+    steer: bool = Field(
+        False,  # ours; LightNAS
+        description="Steer the alphas towards the budget, too.",
     )
     hessian: Hessian = Field(
         "difference",  # paper
@@ -237,6 +241,13 @@ class SearchSettings(MethodSettings, BudgetSettings, ClipSettings, WorkSettings,
             if info.data.get("engine") not in ("auto", "reference"):
                 expected = "--engine reference or auto: no other can be differentiated twice"
                 raise PydanticCustomError("engine", "{expected}", {"expected": expected})
+        return value
+
+    @field_validator("steer")
+    @classmethod
+    def _check_steer(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("max_params") is None and info.data.get("max_macs") is None:
+            raise PydanticCustomError("steer", "--max-params or --max-macs, where to steer to")
         return value
 
     @field_validator("perturbation")

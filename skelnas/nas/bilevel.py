@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 
 import torch
@@ -19,6 +20,7 @@ from skelnas.data.dataset import Batch
 from skelnas.errors import is_out_of_memory
 from skelnas.nas import architect
 from skelnas.nas.alpha_updates import make_alpha_optimizer
+from skelnas.nas.cost_term import CostTerm
 from skelnas.nas.flat_weights import FlatSGD, FlatWeights, gradients
 from skelnas.nas.supernet import Supernet
 from skelnas.runtime import devices, distributed
@@ -41,6 +43,7 @@ class Bilevel:
     Args:
         supernet: on its device. Its weights become views of one tensor, changed in place.
         settings: learning rates, order and precision.
+        cost_term: part of the alphas' objective, or None.
 
     Attributes:
         weights, weight_optimizer: w and its SGD.
@@ -48,8 +51,11 @@ class Bilevel:
             optimizer.
     """
 
-    def __init__(self, supernet: Supernet, settings: SearchSettings) -> None:
+    def __init__(
+        self, supernet: Supernet, settings: SearchSettings, cost_term: CostTerm | None = None
+    ) -> None:
         self.supernet = supernet
+        self.cost_term = cost_term
         self.settings = settings
         names, tensors = zip(*supernet.named_weights(), strict=True)
         self.weights = FlatWeights(tensors)
@@ -85,6 +91,8 @@ class Bilevel:
     def _eager_step(self, training: Batch, validation: Batch | None = None) -> Tensor:
         validation_loss = torch.zeros_like(self._lr)
         if validation is not None:
+            if self.cost_term is not None:
+                self.cost_term.ascend(list(self.supernet.op_weights().values()))
             gradient = self.architecture_gradient(training, validation)
             for alpha, grad_alpha in zip(self.alphas, gradient.alphas, strict=True):
                 alpha.grad = grad_alpha
@@ -112,11 +120,27 @@ class Bilevel:
             validation: batch of L_val.
             lr: learning rate of the virtual step; None uses that of the last `step`.
         """
-        settings = self.settings
         alphas, op_weights = self.alphas, None
-        if settings.alpha_update == "exponentiated":
+        if self.settings.alpha_update == "exponentiated":
             alphas = [alpha.detach().softmax(-1).requires_grad_() for alpha in self.alphas]
             op_weights = dict(zip(self.supernet.alphas, alphas, strict=True))
+        gradient = self._loss_gradient(training, validation, alphas, op_weights, lr)
+        if self.cost_term is None:
+            return gradient
+        weights = list((op_weights or self.supernet.op_weights()).values())
+        pairs = zip(gradient.alphas, self.cost_term.gradients(weights, alphas), strict=True)
+        return replace(gradient, alphas=[of_loss + of_cost for of_loss, of_cost in pairs])
+
+    def _loss_gradient(
+        self,
+        training: Batch,
+        validation: Batch,
+        alphas: list[Tensor],
+        op_weights: Mapping[str, Tensor] | None,
+        lr: float | Tensor | None,
+    ) -> architect.ArchitectureGradient:
+        """Return the gradient of L_val by the alphas or, where these are given, the op weights."""
+        settings = self.settings
         training_loss = partial(self._loss, training, op_weights=op_weights)
         validation_loss = partial(self._loss, validation, op_weights=op_weights)
         if settings.order == "first":

@@ -23,6 +23,7 @@ from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype, count_skips, count_stable, entropy, from_alphas, from_line
 from skelnas.nas.alpha_updates import resolve_alpha_lr
 from skelnas.nas.bilevel import Bilevel
+from skelnas.nas.cost_term import CostTerm
 from skelnas.nas.supernet import Supernet, choose_engine
 from skelnas.nas.target import Target, target_of_search
 from skelnas.primitives import candidates
@@ -211,7 +212,12 @@ class _Search(TrainLoop):
         joints = len(self.dataset.layout.joints)
         supernet = Supernet.of(settings, self.dataset.shape[0], len(clips.classes), joints)
         devices.move(supernet, self.dataset.device)
-        self.bilevel = Bilevel(supernet, settings)
+        num_batches_of_w = num_batches(len(clips.weight_half), settings.batch_size)
+        cost_term = None
+        if settings.steer and target is not None:
+            num_steps = num_batches_of_w * (settings.epochs - settings.weight_epochs)
+            cost_term = CostTerm(target, num_steps, like=next(iter(supernet.alphas.values())))
+        self.bilevel = Bilevel(supernet, settings, cost_term)
         super().__init__(
             run_dir,
             supernet,
@@ -220,9 +226,10 @@ class _Search(TrainLoop):
                 "alpha_optimizer": OptimizerState(
                     self.bilevel.alpha_optimizer, list(supernet.alphas)
                 ),
+                **({"cost_term": cost_term} if cost_term else {}),
             },
             epochs=settings.epochs,
-            steps_per_epoch=num_batches(len(clips.weight_half), settings.batch_size),
+            steps_per_epoch=num_batches_of_w,
             lr=(settings.lr, settings.lr_min),
             seed=settings.seed,
         )
@@ -304,7 +311,12 @@ class _Search(TrainLoop):
         record["engine"] = choose_engine(self.settings).name
         record["skips"] = count_skips(self.genotypes[-1])
         record["stable"] = count_stable(self.alpha_genotypes)
-        return f"skips {record['skips']}  stable {record['stable']}"
+        text = f"skips {record['skips']}  stable {record['stable']}"
+        if (cost_term := self.bilevel.cost_term) is not None:
+            costs = cost_term.record(list(self.bilevel.supernet.op_weights().values()))
+            record.update(costs)
+            text += "".join(f"  {name} {costs[f'expected_{name}']:.0%}" for name in cost_term.names)
+        return text
 
     def stop_reason(self) -> str:
         """Return why ``--stop-skips`` or ``--stop-stable`` ends the search, or ""."""

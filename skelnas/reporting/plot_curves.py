@@ -107,6 +107,12 @@ def learning_curves(history: History) -> list[Chart]:
                 limits=(-0.04 * num_edges, 1.04 * num_edges),
             )
         )
+    expected = {name: metrics[name] for name in metrics if name.startswith("expected_")}
+    if expected:
+        curves = _curves({name.removeprefix("expected_"): expected[name] for name in expected})
+        charts.append(
+            Chart("Expected cost over its limit", epochs, curves, is_percent=True, level=1.0)
+        )
     return [chart for chart in charts if chart.curves]
 
 
