@@ -25,8 +25,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import Genotype, load, random_genotype
 from skelnas.models.cost import NetworkShape, make_cost_table
 from skelnas.nas.bench.run import draw_strata
-from skelnas.nas.bench.table import BenchTable, GenotypeEntry, TrialEntry, write_table
+from skelnas.nas.bench.table import BenchTable, GenotypeEntry, TrialEntry, read_table, write_table
 from skelnas.nas.budget import UNLIMITED
 from skelnas.primitives import candidates
 from skelnas.runtime.files import atomic_write, versions
@@ -137,12 +137,24 @@ def train_one(
             "top1": scores.metrics.top1,
             "nll": scores.metrics.nll,
         }
+        epochs_done = run_dir.read_lines(run / run_dir.METRICS)
+        row["train_loss"] = [line["train_loss"] for line in epochs_done]
+        row["minutes"] = round(sum(line["seconds"] for line in epochs_done) / 60, 3)
         atomic_write(result, json.dumps(row))
     row = json.loads(result.read_text())
-    epochs_done = run_dir.read_lines(result.with_suffix("") / run_dir.METRICS)
-    row["train_loss"] = [line["train_loss"] for line in epochs_done]
-    row["minutes"] = round(sum(line["seconds"] for line in epochs_done) / 60, 3)
     return dict(row)
+
+
+def restore(table: BenchTable, folder: Path) -> None:
+    """Write the trainings of a table to the working folder, so that they are not repeated."""
+    sizes = {one.name: (one.parameters, one.macs) for one in table.genotypes}
+    for trial in table.trials:
+        _, _, number = trial.genotype.partition(":")
+        result = folder / f"{trial.protocol}-{number}-{trial.seed}.json"
+        parameters, macs = sizes[trial.genotype]
+        row = {"parameters": parameters, "macs": macs, "fold": trial.protocol, **asdict(trial)}
+        if not result.exists():
+            atomic_write(result, json.dumps(row))
 
 
 def make_table(data: str, cache: Path, rows: list[dict[str, Any]]) -> BenchTable:
@@ -169,13 +181,15 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="folder of the trainings")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--finished", action="store_true", help="train no more than there is")
-    parser.add_argument("--out", type=Path, required=True, help="table to write")
+    parser.add_argument("--out", type=Path, required=True, help="table to continue and write")
     options = parser.parse_args()
     folds, epochs = FOLDS[options.data], EPOCHS[options.data]
     options.work.mkdir(parents=True, exist_ok=True)
     cache = options.work / "clips.h5"
     if not cache.exists():
         prepare(make_source(options.data, options.raw), cache, workers=1)
+    if options.out.exists():
+        restore(read_table(options.out), options.work)
     jobs = list(itertools.product(SEEDS, folds, choose_genotypes()))
     if options.finished:
         done = {path.stem for path in options.work.glob("*-*-*.json")}
@@ -185,8 +199,11 @@ def main() -> None:
             pool.submit(train_one, cache, options.work, epochs, fold, genotype, seed)
             for seed, fold, genotype in jobs
         ]
-        rows = [future.result() for future in waiting]
-    write_table(options.out, make_table(options.data, cache, rows))
+        rows = []
+        for future in as_completed(waiting):
+            rows.append(future.result())
+            ordered = sorted(rows, key=lambda row: (row["seed"], row["fold"], row["genotype"]))
+            write_table(options.out, make_table(options.data, cache, ordered))
 
 
 if __name__ == "__main__":
