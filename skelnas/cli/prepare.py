@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -141,7 +140,9 @@ def prepare_ctrgcn(
 @prepare.command("manifest", cls=Command)
 @with_prepare_options
 def prepare_manifest(
-    table: Annotated[Path, typer.Argument(help="CSV with one line per clip.", show_default=False)],
+    table: Annotated[
+        Path, typer.Argument(help="CSV of clips, or a .zip with it.", show_default=False)
+    ],
     out: OutArgument,
     joints: Annotated[
         Path | None,
@@ -160,6 +161,9 @@ def prepare_manifest(
     skip_columns: Annotated[
         int, typer.Option(min=0, max=1000, help="Columns before the joints in text.")
     ] = 0,
+    frame_rate: Annotated[
+        float | None, typer.Option(help="Frames per second, for start_s and end_s.")
+    ] = None,
     persons: Annotated[
         int, typer.Option(min=1, max=16, help="Maximum number of persons per clip.")
     ] = 1,
@@ -176,6 +180,7 @@ def prepare_manifest(
     Example: skelnas prepare manifest clips.csv own.h5 --joints coco17 --test-subjects 3,5
     """
     from skelnas.data.readers.channels import parse_option
+    from skelnas.data.readers.clip_files import parse_picture
     from skelnas.data.readers.clip_tables import TextFormat
     from skelnas.data.readers.manifest import Manifest
 
@@ -184,6 +189,7 @@ def prepare_manifest(
         joints=joints,
         channels=parse_option(channels),
         picture=parse_picture(picture),
+        frame_rate=check_frame_rate(frame_rate),
         text_format=TextFormat(delimiter, skip_columns),
         persons=persons,
         test_subjects=parse_numbers(test_subjects, "--test-subjects"),
@@ -215,11 +221,10 @@ def prepare_synthetic(
     run_prepare(Synthetic(clips, seed=seed), out, options)
 
 
-def parse_picture(text: str) -> tuple[float, float] | None:
-    """Parse a width and a height in pixels."""
-    if not text:
-        return None
-    if not re.fullmatch(r"[1-9]\d{0,5}x[1-9]\d{0,5}", text, re.ASCII):
-        raise UsageError(f"--picture {text}: expected width x height such as 1920x1080")
-    width, height = text.split("x")
-    return float(width), float(height)
+def check_frame_rate(frame_rate: float | None) -> float | None:
+    """Return it, unless it is none."""
+    from skelnas.data.readers.skeleton_file import MAX_FRAME_RATE
+
+    if frame_rate is not None and not 0 < frame_rate <= MAX_FRAME_RATE:
+        raise UsageError(f"--frame-rate {frame_rate:g}: expected frames per second, such as 30")
+    return frame_rate

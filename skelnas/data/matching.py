@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.readers.base import Layout, channel_name, fold_name, num_coordinates
 from skelnas.data.readers.clip_files import find_joint_order, find_order
+from skelnas.data.readers.manifest import OF_EACH_CLIP
 from skelnas.data.readers.unlabelled import Origin
 
 OTHER_KEYS = frozenset(
@@ -217,7 +218,7 @@ def _compare_rules(data: Origin, model: Origin) -> tuple[list[str], list[str]]:
         mismatches.append(f"coordinates are {ours}, for the model {theirs}")
     for key in sorted((data.rule.keys() | model.rule.keys()) - OTHER_KEYS):
         pair = data.rule.get(key), model.rule.get(key)
-        if pair[0] == pair[1] or (key == "picture" and ours != theirs):
+        if pair[0] == pair[1] or (key == "picture" and (ours != theirs or OF_EACH_CLIP in pair)):
             continue
         text = f"{key.replace('_', ' ')} {_format(pair[0])}, for the model {_format(pair[1])}"
         is_comparable = is_same_source or None not in pair

@@ -22,7 +22,7 @@ from skelnas.data.dataset import Dataset
 from skelnas.data.matching import compare_units
 from skelnas.data.readers.base import Recording
 from skelnas.data.readers.channels import check_channels, parse_option
-from skelnas.data.readers.clip_files import parse_frame, to_poses
+from skelnas.data.readers.clip_files import parse_frame, parse_picture, to_poses
 from skelnas.data.readers.files import find_extent_outside
 from skelnas.data.readers.unlabelled import NO_LABEL, Origin, read_unlabelled
 from skelnas.errors import InputError
@@ -196,6 +196,7 @@ class _Predictor:
         self.origin = replace(
             model.card.find_origin(),
             given_channels=channels,
+            given_picture=parse_picture(settings.picture),
             given_delimiter=settings.delimiter,
             given_skip_columns=settings.skip_columns,
         )
@@ -282,7 +283,7 @@ def _join(frames: Sequence[NDArray[np.float64]], origin: Origin) -> Recording | 
     clip = np.full((max(map(len, frames)), len(frames), *frames[0].shape[1:]), np.nan)
     for number, frame in enumerate(frames):
         clip[: len(frame), number] = frame
-    poses, present = to_poses(clip, origin.layout.channels, origin.picture)
+    poses, present = to_poses(clip, origin.layout.channels, origin.picture_of_files)
     if not present.any():
         return None
     return Recording(STDIN, NO_LABEL, poses, present)

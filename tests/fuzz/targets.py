@@ -310,12 +310,14 @@ def table(folder: Path) -> Target:
     texts = (
         "path,label,subject,split\na.npy,1,3,train\n",
         "path;label;name;camera;split_a;split_b\na.npy;run;x;;test;\nb.npy;go;y;7;;train\n",
+        "path,label,split,start,end\na.npy,1,train,,1\na.npy,0,test,1,2\n",
+        "path,label,split,end_s,width,height\na.npy,1,train,0.05,640,480\n",
     )
 
     def read(data: bytes) -> Outcome:
         path.write_bytes(data)
         read_manifest.cache_clear()
-        source = Manifest(path, _joints(folder), persons=2)
+        source = Manifest(path, _joints(folder), persons=2, frame_rate=20)
         (item, *_) = source.catalogue().items
         yield source.read(item), source
 

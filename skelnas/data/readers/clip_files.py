@@ -8,6 +8,7 @@ Shapes: M persons, T frames, V joints, C channels.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from skelnas.data.readers.files import (
 )
 from skelnas.data.readers.npy import read_npy
 from skelnas.data.sides import standard_name
-from skelnas.errors import InputError, shown
+from skelnas.errors import InputError, UsageError, shown
 
 TEXT_ENDINGS = (".csv", ".txt", ".tsv")
 ENDINGS = (".npy", ".npz", ".json", *TEXT_ENDINGS)
@@ -47,6 +48,16 @@ KEY = "poses"
 
 Picture = tuple[float, float] | None
 """Width and height to divide x and y by, or None to leave coordinates as they are."""
+
+
+def parse_picture(text: str) -> Picture:
+    """Parse the option --picture, a width and a height in pixels."""
+    if not text:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,5}x[1-9]\d{0,5}", text, re.ASCII):
+        raise UsageError(f"--picture {text}: expected width x height such as 1920x1080")
+    width, height = text.split("x")
+    return float(width), float(height)
 
 
 def read_poses(

@@ -12,6 +12,7 @@ from skelnas.data.readers.bodies import BodyRule
 from skelnas.data.readers.clip_files import ENDINGS, Picture, read_poses
 from skelnas.data.readers.clip_tables import TextFormat
 from skelnas.data.readers.kinetics import Kinetics
+from skelnas.data.readers.manifest import OF_EACH_CLIP
 from skelnas.data.readers.ntu import Ntu
 from skelnas.data.readers.nw_ucla import NwUcla
 from skelnas.data.readers.pyskl import Pyskl, find_single
@@ -49,6 +50,7 @@ class Origin:
         max_persons: maximum number of persons in a clip.
         rule: the source's `rule`: how persons were chosen and coordinates changed.
         given_channels: those of arrays without names, if the user named them.
+        given_picture: width and height to divide by, if the user gave them.
         given_delimiter, given_skip_columns: of text, see `TextFormat`, if the user gave them.
     """
 
@@ -57,6 +59,7 @@ class Origin:
     max_persons: int
     rule: dict[str, Any]
     given_channels: tuple[str, ...] = ()
+    given_picture: Picture = None
     given_delimiter: str = ""
     given_skip_columns: int | None = None
 
@@ -72,6 +75,16 @@ class Origin:
     def in_picture(self) -> bool:
         """Whether x and y are fractions of the picture, less 0.5."""
         return self.picture is not None or "of the picture" in str(self.rule.get("coordinates"))
+
+    @property
+    def picture_of_files(self) -> Picture:
+        """The same for files to read. Raises InputError if each has its own, and none is given."""
+        if not self.given_picture and self.rule.get("picture") == OF_EACH_CLIP:
+            raise InputError(
+                "the model takes fractions of the picture, whose size differed between its clips",
+                hint="give the size of this one: --picture 1920x1080",
+            )
+        return self.given_picture or self.picture
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -137,7 +150,7 @@ def _read(path: Path, origin: Origin) -> Poses:
         path,
         origin.layout,
         origin.max_persons,
-        origin.picture,
+        origin.picture_of_files,
         origin.channels,
         are_channels_given=bool(origin.given_channels),
         text_format=origin.text_format,

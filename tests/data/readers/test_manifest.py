@@ -2,18 +2,24 @@
 
 import json
 import os
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from skelnas.cli.prepare_common import parse_numbers
 from skelnas.data.cache import Cache
+from skelnas.data.matching import match_origins
 from skelnas.data.prepare import prepare
 from skelnas.data.readers import manifest
 from skelnas.data.readers.base import ClipTable, Test, Train, Unused, check_recording
 from skelnas.data.readers.layouts import LAYOUTS, find_layout
 from skelnas.data.readers.manifest import Manifest, read_manifest
+from skelnas.data.readers.manifest_table import Stretch, find_table
 from skelnas.data.readers.skeleton_file import Skeleton, read_skeleton
 from skelnas.data.readers.unlabelled import Origin, read_unlabelled
 from skelnas.errors import InputError, UsageError
@@ -36,6 +42,7 @@ def table(folder, *lines, header=HEADER, name="clips.csv"):
     path.write_text("\n".join([header, *lines]) + "\n")
     read_manifest.cache_clear()
     manifest._find_layout.cache_clear()
+    find_table.cache_clear()
     return path
 
 
@@ -570,3 +577,120 @@ def test_invalid_numbers_are_usage_errors(text):
 def test_numbers_are_separated_by_commas():
     assert parse_numbers("", "--test-subjects") == ()
     assert parse_numbers("3, 05", "--test-subjects") == (3, 5)
+
+
+# Archives, pictures of different sizes, and parts of recordings
+
+XYZ = ("x", "y", "z")
+
+
+def pack(folder, *files):
+    path = folder / "all.zip"
+    find_table.cache_clear()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in files:
+            archive.write(folder / file, f"set/{file}")
+    return path
+
+
+def test_an_archive_holds_table_clips_and_joints(folder, capsys):
+    table(folder, *LINES)
+    (folder / "joints.json").write_text('{"joints": ["hip", "head"], "center": "hip"}')
+    files = ["clips.csv", "joints.json", *(f"clips/{name}.npy" for name in "abc")]
+    source = Manifest(pack(folder, *files))
+    outside = Manifest(folder / "clips.csv", folder / "joints.json")
+    assert source.layout == outside.layout
+    for inner, outer in zip(read_all(source), read_all(outside), strict=True):
+        assert (inner.name, inner.label, inner.subject) == (outer.name, outer.label, outer.subject)
+        np.testing.assert_array_equal(inner.poses, outer.poses)
+    assert f"joints as in {folder / 'all.zip/set/joints.json'}" in capsys.readouterr().err
+    report = prepare(source, folder / "cache.h5", workers=2)
+    assert report.splits == {"official": (1, 1)}
+
+
+def test_an_archive_with_no_or_two_tables_is_refused(folder):
+    found = message(Manifest(pack(folder, "clips/a.npy")).catalogue)
+    assert found.endswith("expected a table clips.csv in the archive, found no tables")
+    other = folder / "other"
+    other.mkdir()
+    for name in ("x.csv", "y.csv"):
+        table(other, *LINES, name=name)
+    found = message(Manifest(pack(other, "x.csv", "y.csv")).catalogue)
+    assert found.endswith("expected a table clips.csv in the archive, found 2 tables")
+
+
+def test_each_clip_may_have_its_own_picture(folder):
+    clips = [f"clips/{name}.npy,run,train,{size}" for name, size in (("a", "4,8"), ("b", "10,2"))]
+    path = table(folder, *clips, header="path,label,split,width,height")
+    source = Manifest(path, channels=("x", "y", "score"))
+    first, second = read_all(source)
+    assert first.poses[0, 0, 0].tolist() == [1 / 4 - 0.5, 1 / 8 - 0.5, 1]
+    assert second.poses[0, 0, 0].tolist() == [np.float32(2 / 10 - 0.5), 2 / 2 - 0.5, 2]
+    assert source.in_picture
+    origin = Origin("manifest", source.layout, 1, source.rule)
+    assert "whose size differed" in message(read_unlabelled, folder / "clips/a.npy", origin)
+    told = replace(origin, given_picture=(4, 8))
+    poses = read_unlabelled(folder / "clips/a.npy", told).poses
+    np.testing.assert_array_equal(poses, first.poses)
+    fixed = Origin("manifest", source.layout, 1, {**source.rule, "picture": [640, 480]})
+    assert not match_origins(origin, fixed).mismatches
+    pixels = {"coordinates": "as given; a joint that is not found is zero"}
+    assert match_origins(origin, replace(fixed, rule=pixels)).mismatches
+
+
+def test_clips_are_parts_of_recordings(folder):
+    np.save(folder / "long.npy", np.arange(1, 121, dtype=np.float32).reshape(20, 2, 3))
+    lines = ["long.npy,run,train,,5", "long.npy,go,test,5,12", "long.npy,go,test,12,"]
+    source = Manifest(table(folder, *lines, header="path,label,split,start,end"), channels=XYZ)
+    recordings = read_all(source)
+    assert [recording.name for recording in recordings] == ["long_0-5", "long_5-12", "long_12-end"]
+    whole = np.concatenate([recording.poses[0] for recording in recordings])
+    np.testing.assert_array_equal(whole, np.load(folder / "long.npy"))
+    lines = ["long.npy,run,train,0.1,0.35", "long.npy,run,train,1.5,"]
+    path = table(folder, *lines, header="path,label,split,start_s,end_s")
+    assert "line 2: 0.1s-0.35s needs frames per second" in message(
+        Manifest(path, channels=XYZ).catalogue
+    )
+    first, second = read_all(Manifest(path, channels=XYZ, frame_rate=10))
+    assert first.poses[0, :, 0, 0].tolist() == [7, 13, 19]  # frames 1, 2 and 3
+    assert second.poses[0, :, 0, 0].tolist() == [91, 97, 103, 109, 115]
+    assert Manifest(path, channels=XYZ, frame_rate=10).layout.frame_rate == 10
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 9), st.integers(1, 12), st.integers(1, 30), st.booleans())
+def test_frames_of_a_stretch_are_those_whose_time_is_in_it(start, length, rate, in_seconds):
+    unit = rate if in_seconds else 1
+    stretch = Stretch(start / unit, (start + length) / unit, in_seconds)
+    inside = [frame for frame in range(10) if start <= frame < start + length]
+    if start + length > 10:
+        with pytest.raises(InputError, match="the recording has 10, 0 to 9"):
+            stretch.find_frames(10, rate)
+    else:
+        assert list(range(10))[stretch.find_frames(10, rate)] == inside
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "expected"),
+    [
+        ("width", "4", "line 1: expected both columns width and height"),
+        ("start,end_s", "1,2", "expected start and end in frames, or start_s and end_s in seconds"),
+        ("width,height", "4,", "line 2, column height: expected a number of pixels, found nothing"),
+        ("width,height", "0,4", "line 2, column width: expected a number of pixels, found '0'"),
+        ("start,end", "3,3", "line 2, column end: expected more than the start, 3, found '3'"),
+        ("end", "0", "line 2, column end: expected more than 0, found '0'"),
+        ("start", "1.5", "line 2, column start: expected a whole number from 0, or nothing"),
+        ("start_s", "-1", "line 2, column start_s: expected seconds since the first frame"),
+        ("start,end", "2,5", "2-5: the clip is frames 2 to 4, but the recording has 4, 0 to 3"),
+    ],
+)
+def test_cells_of_pictures_and_parts_are_checked(folder, header, cells, expected):
+    path = table(folder, f"clips/a.npy,run,train,{cells}", header=f"path,label,split,{header}")
+    source = Manifest(path, channels=XYZ)
+    assert expected in message(lambda: [source.read(item) for item in source.catalogue().items])
+
+
+def test_the_same_part_twice_is_refused(folder):
+    lines = ["clips/a.npy,run,train,1,3"] * 2
+    path = table(folder, *lines, header="path,label,split,start,end")
+    assert "line 3: the name 'clips/a_1-3' is already in line 2" in message(read_manifest, path)

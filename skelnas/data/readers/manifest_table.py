@@ -1,0 +1,331 @@
+"""The table of a manifest: which clips there are, and what is known of each."""
+
+from __future__ import annotations
+
+import math
+import os
+import unicodedata
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from skelnas.data.readers.archives import enter, find_archive, is_archive, is_file
+from skelnas.data.readers.base import MAX_CLASSES, ClipTable, Test, Train, Unused, fold_name
+from skelnas.data.readers.tables import (
+    Row,
+    cell_error,
+    check_widths,
+    parse_integer,
+    parse_number,
+    read_table,
+)
+from skelnas.errors import InputError
+
+MAX_CLIPS = 1_000_000
+METADATA = ("subject", "camera", "setup")
+PICTURE = ("width", "height")
+FRAMES = ("start", "end")
+SECONDS = ("start_s", "end_s")
+COLUMNS = ("path", "label", "name", *METADATA, "split", *PICTURE, *FRAMES, *SECONDS)
+PARTS = {"train": Train, "test": Test, "": Unused}
+OFFICIAL = "official"
+"""The protocol of a column `split`; a column `split_xsub` defines the protocol `xsub`."""
+TABLE = "clips.csv"
+"""The table in an archive."""
+MAX_SIDE = 1e9
+MAX_SECONDS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The part of a recording that is a clip: from `start` up to, but without, `end`.
+
+    Attributes:
+        start, end: frames, the first being 0, or seconds since the first; `end` may be infinite.
+        in_seconds: which of them.
+    """
+
+    start: float
+    end: float
+    in_seconds: bool
+
+    def __str__(self) -> str:
+        unit = "s" if self.in_seconds else ""
+        end = "end" if math.isinf(self.end) else f"{self.end:g}{unit}"
+        return f"{self.start:g}{unit}-{end}"
+
+    def find_frames(self, num_frames: int, frame_rate: float | None) -> slice:
+        """Return the frames of a recording. Raises InputError if it has fewer."""
+        start, end = self.start, self.end
+        if self.in_seconds:
+            assert frame_rate is not None
+            start, end = (
+                math.ceil(x * frame_rate - 1e-6) if x < math.inf else x for x in (start, end)
+            )
+        end = num_frames if math.isinf(end) else end
+        if not start < end <= num_frames:
+            raise InputError(
+                f"the clip is frames {start:g} to {end - 1:g}, but the recording has {num_frames}, "
+                f"0 to {num_frames - 1}"
+            )
+        return slice(int(start), int(end))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A clip: one row of the table.
+
+    Attributes:
+        line: of the table.
+        file: of the recording.
+        name: of the clip.
+        label: class index.
+        metadata: subject, camera and setup; -1 where unknown.
+        parts: the part it belongs to in each protocol of the table, in order.
+        picture: width and height to divide x and y by, if the table has them.
+        stretch: which part of the recording it is; None if all of it.
+    """
+
+    line: int
+    file: Path
+    name: str
+    label: int
+    metadata: tuple[int, int, int]
+    parts: tuple[int, ...]
+    picture: tuple[float, float] | None = None
+    stretch: Stretch | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A manifest.
+
+    Attributes:
+        entries: item to clip, in the order of the table; items are paths, see `_make_item`.
+        classes: class names in order of the class index.
+        protocols: names of the protocols that the table defines.
+    """
+
+    entries: dict[Path, Entry]
+    classes: tuple[str, ...]
+    protocols: tuple[str, ...]
+
+    def clips(self) -> ClipTable:
+        """Return what is known of the clips before any is read."""
+        entries = self.entries.values()
+        numbers = np.array([(entry.label, *entry.metadata) for entry in entries], np.int32)
+        return ClipTable([entry.name for entry in entries], *numbers.T)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether each clip has its own size of the picture."""
+        return next(iter(self.entries.values())).picture is not None
+
+
+@cache
+def find_table(root: Path) -> Path:
+    """Return the table: the file itself, or the one in an archive, which is searched once.
+
+    Raises:
+        InputError: there is no single table at the top of the archive.
+    """
+    if not is_archive(root):
+        return root
+    top = enter(root)
+    found = find_archive(top)
+    assert found is not None
+    archive, folder = found
+    inner = [name for name in archive.members if name.rpartition("/")[0] == folder]
+    tables = [name for name in inner if name.lower().endswith(".csv")]
+    names = [name for name in tables if Path(name).name == TABLE] or tables
+    if len(names) != 1:
+        raise InputError(
+            f"{root}: expected a table {TABLE} in the archive, found {len(names) or 'no'} tables",
+            hint=f"name it, such as {root}/{names[0]}" if names else None,
+        )
+    return top / Path(names[0]).name
+
+
+@cache
+def read_manifest(path: Path) -> Table:
+    """Read a manifest, once.
+
+    Raises:
+        InputError: names the file, the line, the column, what was expected and what was found.
+    """
+    header, *rows = read_table(path, MAX_CLIPS)
+    columns = _find_columns(path, header)
+    check_widths(path, rows, len(header.cells))
+    if not rows:
+        raise InputError(f"{path}: line {header.line}: expected a clip in each line below, found 0")
+    labels, classes = _read_labels(path, rows, columns["label"])
+    splits = {name: column for name, column in columns.items() if name.partition("_")[0] == "split"}
+    entries: dict[Path, Entry] = {}
+    lines: dict[str, int] = {}  # of names, and of paths after a slash
+    for row, label in zip(rows, labels, strict=True):
+        file = row.cells[columns["path"]]
+        if not Path(file).name or "\0" in file:
+            raise cell_error(path, row.line, "path", "the path of a clip", file)
+        file = _find_file(path.parent, file)
+        stretch = _read_stretch(path, row, columns)
+        name = row.cells[columns["name"]] if "name" in columns else ""
+        name = name or Path(file).with_suffix("").as_posix() + (f"_{stretch}" if stretch else "")
+        for what, key in (
+            (f"the name {name!r}", unicodedata.normalize("NFC", name)),
+            (f"the clip {file!r}", f"/{os.path.normpath(file)}/{stretch or ''}"),
+        ):
+            if lines.setdefault(key, row.line) != row.line:
+                raise InputError(f"{path}: line {row.line}: {what} is already in line {lines[key]}")
+        recording = path.parent / file
+        subject, camera, setup = (_read_number(path, row, columns, field) for field in METADATA)
+        parts = tuple(_read_part(path, row, split, column) for split, column in splits.items())
+        entries[_make_item(recording, stretch)] = Entry(
+            row.line,
+            recording,
+            name,
+            label,
+            (subject, camera, setup),
+            parts,
+            _read_picture(path, row, columns),
+            stretch,
+        )
+    protocols = tuple(split.partition("_")[2] or OFFICIAL for split in splits)
+    return Table(entries, classes, protocols)
+
+
+def _make_item(recording: Path, stretch: Stretch | None) -> Path:
+    """Return the file of a recording, or a path as if its stretches were files in it."""
+    return recording / str(stretch) if stretch else recording
+
+
+def _find_file(folder: Path, file: str) -> str:
+    r"""Return the path as it is spelled on the disk: with / for \, in another Unicode form."""
+    if (file.isascii() and "\\" not in file) or is_file(folder / file):
+        return file
+    slashed = file.replace("\\", "/")
+    forms = [unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")]
+    return next((form for form in (slashed, *forms) if is_file(folder / form)), file)
+
+
+def _find_columns(path: Path, header: Row) -> dict[str, int]:
+    """Return the index of each column by its name."""
+    columns: dict[str, int] = {}
+    for column, cell in enumerate(header.cells):
+        name = cell.lower() if cell.lower() in COLUMNS else cell
+        name = "split" if name == f"split_{OFFICIAL}" else name
+        where = f"{path}: line {header.line}, column {column + 1}"
+        protocol = name.removeprefix("split_")
+        if name not in COLUMNS and (protocol in ("", name) or "/" in protocol):
+            raise InputError(
+                f"{where}: unknown column {cell[:40]!r}",
+                hint=f"expected {', '.join(COLUMNS)} or split_PROTOCOL, such as split_xsub",
+            )
+        if name in columns:
+            raise InputError(f"{where}: a second column {cell!r}")
+        columns[name] = column
+    for name in ("path", "label"):
+        if name not in columns:
+            raise InputError(f"{path}: line {header.line}: expected a column {name!r}")
+    if len(columns.keys() & {*PICTURE}) == 1:
+        raise InputError(f"{path}: line {header.line}: expected both columns width and height")
+    if columns.keys() & {*FRAMES} and columns.keys() & {*SECONDS}:
+        raise InputError(
+            f"{path}: line {header.line}: expected start and end in frames, or start_s and end_s "
+            "in seconds, found both"
+        )
+    return columns
+
+
+def _read_labels(path: Path, rows: list[Row], column: int) -> tuple[list[int], tuple[str, ...]]:
+    """Read the class indices, or number the class names in alphabetical order."""
+    texts = [row.cells[column] for row in rows]
+    for row, text in zip(rows, texts, strict=True):
+        if not text:
+            raise cell_error(path, row.line, "label", "a class name, or a class index from 0", text)
+    if not all(text.lstrip("-").isdigit() for text in texts):
+        _check_classes(path, rows, texts)
+        names = tuple(sorted(set(texts)))
+        index = {name: number for number, name in enumerate(names)}
+        return [index[text] for text in texts], names
+    labels = []
+    for row, text in zip(rows, texts, strict=True):
+        label = parse_integer(text, 0, MAX_CLASSES)
+        if label is None:
+            raise cell_error(
+                path, row.line, "label", f"a class index from 0 to {MAX_CLASSES - 1}", text
+            )
+        labels.append(label)
+    return labels, tuple(f"class {label}" for label in range(max(labels) + 1))
+
+
+def _check_classes(path: Path, rows: list[Row], texts: list[str]) -> None:
+    """Raise InputError if two classes differ in case or blanks only, or if there are too many."""
+    spellings: dict[str, tuple[str, int]] = {}
+    for row, text in zip(rows, texts, strict=True):
+        folded = fold_name(" ".join(text.split()))
+        spelling, line = spellings.setdefault(folded, (text, row.line))
+        if spelling != text:
+            expected = f"{spelling[:40]!r} as in line {line}, or another class"
+            raise cell_error(path, row.line, "label", expected, text)
+    if len(spellings) > MAX_CLASSES:
+        raise InputError(f"{path}: {len(spellings):,} classes, expected at most {MAX_CLASSES:,}")
+
+
+def _read_number(path: Path, row: Row, columns: dict[str, int], name: str) -> int:
+    text = row.cells[columns[name]] if name in columns else ""
+    value = parse_integer(text, 0, 2**31) if text else -1
+    if value is None:
+        raise cell_error(path, row.line, name, "a whole number from 0, or nothing", text)
+    return value
+
+
+def _read_part(path: Path, row: Row, name: str, column: int) -> int:
+    text = row.cells[column]
+    if text.lower() not in PARTS:
+        raise cell_error(path, row.line, name, "train, test or nothing", text)
+    return PARTS[text.lower()]
+
+
+def _read_picture(path: Path, row: Row, columns: dict[str, int]) -> tuple[float, float] | None:
+    if "width" not in columns:
+        return None
+    width, height = (
+        _read_float(path, row, columns, side, "a number of pixels", MAX_SIDE) for side in PICTURE
+    )
+    for side, value in zip(PICTURE, (width, height), strict=True):
+        if not value:
+            raise cell_error(path, row.line, side, "a number of pixels", row.cells[columns[side]])
+    return width, height
+
+
+def _read_stretch(path: Path, row: Row, columns: dict[str, int]) -> Stretch | None:
+    names = SECONDS if columns.keys() & {*SECONDS} else FRAMES
+    texts = [row.cells[columns[name]] if name in columns else "" for name in names]
+    if not any(texts):
+        return None
+    if names == SECONDS:
+        start, end = (
+            _read_float(path, row, columns, name, "seconds since the first frame", MAX_SECONDS)
+            if text
+            else empty
+            for name, text, empty in zip(names, texts, (0.0, math.inf), strict=True)
+        )
+    else:
+        numbers = [_read_number(path, row, columns, name) for name in names]
+        start, end = max(0, numbers[0]), numbers[1] if texts[1] else math.inf
+    if start >= end:
+        expected = f"more than the start, {texts[0]}" if texts[0] else "more than 0"
+        raise cell_error(path, row.line, names[1], expected, texts[1])
+    return Stretch(start, end, names == SECONDS)
+
+
+def _read_float(
+    path: Path, row: Row, columns: dict[str, int], name: str, what: str, limit: float
+) -> float:
+    text = row.cells[columns[name]]
+    value = parse_number(text)
+    if value is None or not 0 <= value <= limit:
+        raise cell_error(path, row.line, name, what, text)
+    return value
