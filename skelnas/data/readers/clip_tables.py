@@ -172,8 +172,8 @@ def _join_rows(path: Path, rows: NDArray[np.float64], num_joints: int) -> NDArra
     """Join rows of a joint each, [T * V, C], to frames [1, T, V * C]."""
     if len(rows) % num_joints:
         raise InputError(
-            f"{path}: {len(rows)} rows of {rows.shape[1]} numbers, expected a row per frame, or "
-            f"one per joint and then a multiple of the {num_joints} joints"
+            f"{path}: {rows.shape[1]} columns, expected a multiple of the {num_joints} joints, or a "
+            f"row per joint, but {len(rows)} rows are no multiple either"
         )
     return rows.reshape(1, -1, num_joints * rows.shape[1])
 

@@ -64,7 +64,8 @@ def test_a_row_may_be_a_joint(tmp_path):
     np.testing.assert_array_equal(read(write(tmp_path, "\n".join(lines))), np.float32(POSES))
     path = write(tmp_path, "\n".join(lines[:-1]))
     assert (
-        "29 rows of 3 numbers, expected a row per frame, or one per joint" in message(read, path)[0]
+        "3 columns, expected a multiple of the 5 joints, or a row per joint, but 29"
+        in message(read, path)[0]
     )
 
 
