@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the names of _EXPORTS, spelt out for type checkers; a test 
     from skelnas.data.inspect import inspect as inspect
     from skelnas.data.prepare import PrepareReport as PrepareReport
     from skelnas.data.prepare import prepare as prepare
+    from skelnas.evaluation.cross_validation import cross_validate as cross_validate
     from skelnas.evaluation.ensemble import ensemble as ensemble
     from skelnas.evaluation.evaluate import Evaluation as Evaluation
     from skelnas.evaluation.evaluate import evaluate as evaluate
@@ -52,6 +53,7 @@ _EXPORTS = {
     ),
     "skelnas.data.inspect": ("Inspection", "inspect"),
     "skelnas.data.prepare": ("PrepareReport", "prepare"),
+    "skelnas.evaluation.cross_validation": ("cross_validate",),
     "skelnas.evaluation.ensemble": ("ensemble",),
     "skelnas.evaluation.evaluate": ("Evaluation", "evaluate"),
     "skelnas.evaluation.export": ("Exported", "export"),

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from skelnas.runtime import console
@@ -156,6 +157,18 @@ def print_repeats(document: dict[str, Any]) -> None:
         f"picked: seed {picked['seed']}, {picked['top1']:.1%} (chance {picked['chance']:.1%}); "
         "choosing the best of\nseveral is optimistic, so evaluate it on the test part"
     )
+
+
+def print_folds(document: dict[str, Any]) -> None:
+    """Print the cross-validation in ``folds.json``."""
+    table = Table("fold", "protocol", "test clips", "top-1", "mean per class", "chance")
+    for fold in document["folds"]:
+        scores = [f"{fold[name]:.1%}" for name in ("top1", "mean_class_accuracy", "chance")]
+        table.add_row(fold["name"], escape(fold["protocol"]), f"{fold['clips']:,}", *scores)
+    table.add_section()
+    for name in ("mean", "deviation"):
+        table.add_row(name, "", "", f"{document['summary'][name]:.1%}")
+    console.out.print(table)
 
 
 SPREAD_NAMES = {

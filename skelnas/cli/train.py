@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +13,13 @@ from skelnas.cli.options import (
     CacheArgument,
     DryRun,
     Force,
+    Json,
     Resume,
     TensorBoard,
     has_ranks,
     with_settings,
 )
+from skelnas.cli.tables import print_folds
 from skelnas.config import BaselineName, TrainSettings
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import MAX_BYTES, Genotype, read_random
@@ -36,10 +39,14 @@ def train(
         ),
     ] = None,
     model: Annotated[BaselineName | None, typer.Option(help="Train this baseline instead.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Cross-validate: train once for each fold.")
+    ] = None,
     resume: Resume = False,
     force: Force = False,
     tensorboard: TensorBoard = False,
     dry_run: DryRun = False,
+    as_json: Json = False,
     *,
     settings: TrainSettings,
 ) -> None:
@@ -47,6 +54,13 @@ def train(
 
     Example: skelnas train ntu60.h5 --genotype ntu_cs112se30 --out models/released
     """
+    if as_json and folds is None:
+        raise UsageError("--json is for --folds", hint="`skelnas evaluate --json` scores a model")
+    if folds is not None and has_ranks():
+        raise UsageError(
+            "--folds runs in one process, not on several ranks",
+            hint="train each fold by its name, such as --protocol fold1",
+        )
     architecture = _read_architecture(genotype, model)
     if dry_run:
         console.result(settings.model_dump_json(indent=2))
@@ -56,11 +70,22 @@ def train(
 
         architecture = draw_for_training(cache, settings, *drawn)
     from skelnas.reporting.model_card import write_card
+
+    options = {"resume": resume, "force": force, "tensorboard": tensorboard}
+    if folds is not None:
+        from skelnas.evaluation.cross_validation import cross_validate
+
+        document = cross_validate(
+            cache, architecture, out, settings, count=folds, after_train=write_card, **options
+        )
+        if as_json:
+            console.result(json.dumps(document, indent=2))
+        else:
+            print_folds(document)
+        return
     from skelnas.training.train import train as run
 
-    trained = run(
-        cache, architecture, out, settings, resume=resume, force=force, tensorboard=tensorboard
-    )
+    trained = run(cache, architecture, out, settings, **options)
     if console.IS_MAIN_RANK:
         write_card(out, trained.model)
     console.note(f"done: {trained.path}; `skelnas evaluate {cache} {out}` scores it")

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from skelnas.config import BudgetSettings, EvaluateSettings, SearchSettings, TrainSettings
+from skelnas.config import BudgetSettings, SearchSettings, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.errors import InputError, Interrupted
-from skelnas.evaluation.evaluate import evaluate
+from skelnas.evaluation.cross_validation import score_model, spread
 from skelnas.genotype import random_genotype
 from skelnas.nas.derive import derive
 from skelnas.nas.draw import draw_genotype
@@ -108,7 +107,12 @@ def repeat(
         trained = train(cache, genotype, model, seeded_training, **options(model))
         if after_train is not None:
             after_train(model, trained.model)
-        return {"name": model.name, "kind": kind, "seed": seed, **_score(cache, model, training)}
+        return {
+            "name": model.name,
+            "kind": kind,
+            "seed": seed,
+            **score_model(cache, model, training, "held-out"),
+        }
 
     with run_dir.start(out, config, resume=resume, force=force):
         if force:
@@ -144,23 +148,6 @@ def _forget(out: Path) -> None:
             run_dir.delete(config.parent)
 
 
-def _score(cache: Path, model: Path, training: TrainSettings) -> dict[str, Any]:
-    """Score a model on the held-out clips."""
-    machine = training.model_dump(include={"device", "threads", "store"})
-    result = evaluate(cache, model, EvaluateSettings(part="held-out", **machine))
-    return {
-        "protocol": result.scores.info.protocol,
-        "clips": len(result.scores),
-        "chance": result.scores.chance,
-        "top1": result.metrics.top1,
-        "top5": result.metrics.top5,
-        "mean_class_accuracy": result.metrics.mean_class,
-        "parameters": result.complexity.parameters,
-        "macs": result.complexity.macs,
-        "fingerprint": run_dir.read_config(model)["fingerprint"],
-    }
-
-
 def _read(out: Path) -> dict[str, dict[str, Any]]:
     """Read the networks that have been scored, by name."""
     path = out / run_dir.REPEATS
@@ -192,7 +179,7 @@ def _write(
     if seeds is not None:
         chosen = {kind: [networks[f"{kind}-{seed}"] for seed in seeds] for kind in KINDS}
         summary = {"seeds": list(seeds), "picked": max(chosen["searched"], key=_top1)["name"]}
-        summary |= {kind: _spread(list(map(_top1, members))) for kind, members in chosen.items()}
+        summary |= {kind: spread(list(map(_top1, members))) for kind, members in chosen.items()}
     document = {"networks": list(networks.values()), "summary": summary or None}
     files.atomic_write(out / run_dir.REPEATS, files.to_json(document))
     return document
@@ -201,9 +188,3 @@ def _write(
 def _top1(network: dict[str, Any]) -> float:
     top1: float = network["top1"]
     return top1
-
-
-def _spread(scores: list[float]) -> dict[str, float | None]:
-    """Return mean, sample standard deviation (None for a single score) and maximum."""
-    deviation = statistics.stdev(scores) if len(scores) > 1 else None
-    return {"mean": statistics.fmean(scores), "deviation": deviation, "best": max(scores)}

@@ -22,6 +22,7 @@ ALPHAS = "alphas.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
 REPEATS = "repeats.json"
+FOLDS = "folds.json"
 TABLE = "genotypes.json"
 CHOSEN = "genotype.json"
 LOCK = ".lock"
@@ -198,7 +199,7 @@ def _delete_run(folder: Path) -> None:
     if (folder / TABLE).exists():  # otherwise the genotype is a user's
         (folder / CHOSEN).unlink(missing_ok=True)
         (folder / TABLE).unlink()
-    for name in (CHECKPOINT, MODEL, METRICS, ALPHAS, REPEATS, CONFIG):
+    for name in (CHECKPOINT, MODEL, METRICS, ALPHAS, REPEATS, FOLDS, CONFIG):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -126,7 +126,7 @@ def test_the_picked_genotype_is_derived(whole: Path, tmp_path: Path) -> None:
     assert "seed-" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize(("stage", "call"), [("train", 1), ("search", 2), ("evaluate", 2)])
+@pytest.mark.parametrize(("stage", "call"), [("train", 1), ("search", 2), ("score_model", 2)])
 def test_resume_at_any_stage_repeats_nothing(
     tiny_cache: Path,
     whole: Path,
@@ -145,18 +145,18 @@ def test_resume_at_any_stage_repeats_nothing(
             raise KeyboardInterrupt
         return function(*args, **kwargs)
 
-    for verb in ("search", "train", "evaluate"):
+    for verb in ("search", "train", "score_model"):
         monkeypatch.setattr(repeats, verb, partial(counted, verb, getattr(repeats, verb)))
     with pytest.raises(Interrupted) as caught:
         go(tiny_cache, out)
     assert "--resume" in str(caught.value.hint)
     with pytest.raises(InputError, match="no genotype has been picked yet"):
         derive(out)
-    done = calls["evaluate"] - (stage == "evaluate")
+    done = calls["score_model"] - (stage == "score_model")
     stop_at.clear()
     calls.clear()
     go(tiny_cache, out, resume=True)
-    assert calls["evaluate"] == 4 - done
+    assert calls["score_model"] == 4 - done
     assert calls["search"] == 2 - (done + 1) // 2
     assert (out / run_dir.REPEATS).read_bytes() == (whole / run_dir.REPEATS).read_bytes()
 
@@ -164,7 +164,7 @@ def test_resume_at_any_stage_repeats_nothing(
 def test_resume_of_finished_repeats_changes_nothing(
     tiny_cache: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for verb in ("search", "train", "evaluate"):
+    for verb in ("search", "train", "score_model"):
         monkeypatch.delattr(repeats, verb)
     before = (whole / run_dir.REPEATS).read_bytes()
     assert go(tiny_cache, whole, resume=True) == json.loads(before)
