@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 
-from skelnas.cli.config_file import make_settings, read_options
+from skelnas.cli.config_file import make_settings, read_options, suggest
 from skelnas.cli.help import HELP_ALL
 from skelnas.config import Settings
+from skelnas.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -56,9 +57,16 @@ def with_settings(
     def decorate(function: Function) -> Function:
         def command(context: typer.Context, config: Path | None, **arguments: Any) -> Any:
             arguments.pop("help_all", None)
+            _check_environment(name, names)
             values = {name: arguments.pop(name) for name in names}
-            explicit = {k: v for k, v in values.items() if not _is_default(context, k)}
-            return function(**arguments, settings=make_settings(model, explicit))
+            explicit = {k: v for k, v in values.items() if _origin(context, k) != "DEFAULT"}
+            sources: dict[str, Path | str] = {}
+            for setting in explicit:
+                if _origin(context, setting) == "ENVIRONMENT":
+                    sources[setting] = _variable(name, setting)
+                elif config is not None and _origin(context, setting) == "DEFAULT_MAP":
+                    sources[setting] = config
+            return function(**arguments, settings=make_settings(model, explicit, sources))
 
         name = command_name or function.__name__
         options = [
@@ -87,9 +95,29 @@ def with_signature(
     return command  # type: ignore[return-value]
 
 
-def _is_default(context: typer.Context, name: str) -> bool:
+def _origin(context: typer.Context, name: str) -> str:
     source = context.get_parameter_source(name)
-    return source is None or source.name == "DEFAULT"
+    return "DEFAULT" if source is None else source.name
+
+
+def _variable(command: str, name: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"SKELNAS_{command}_{name}".upper()
+
+
+def _check_environment(command: str, names: Collection[str]) -> None:
+    """Check that each variable of a command sets something.
+
+    Raises:
+        UsageError: there is no setting of this name.
+    """
+    known = [_variable(command, name) for name in names]
+    for variable in sorted(os.environ):
+        if variable.startswith(_variable(command, "")) and variable not in known:
+            raise UsageError(
+                f"{variable}: {command} has no such setting",
+                hint=f"{suggest(variable, known)}`skelnas {command} --help` lists the settings",
+            )
 
 
 def _config_option(model: type[Settings], command: str) -> Parameter:
@@ -100,7 +128,7 @@ def _config_option(model: type[Settings], command: str) -> Parameter:
             context.default_map = read_options(path, context, model, command)
 
     option = typer.Option(
-        help="TOML file with settings; flags override it.", callback=read, is_eager=True
+        help="Settings: TOML, config.json, or a dry run's JSON.", callback=read, is_eager=True
     )
     annotation = Annotated[Path | None, option]
     return Parameter("config", Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
@@ -136,7 +164,7 @@ def _setting_options(
             option = typer.Option(
                 help=field.description,
                 metavar=metavar,
-                envvar=f"SKELNAS_{command}_{name}".upper(),
+                envvar=_variable(command, name),
                 show_envvar=False,
                 rich_help_panel=owner.group,
             )

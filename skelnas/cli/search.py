@@ -53,7 +53,7 @@ def search(
     ] = None,
     train_config: Annotated[
         Path | None,
-        typer.Option(help="TOML file with settings of the trainings."),
+        typer.Option(help="Settings of the trainings, as --config."),
     ] = None,
     json_output: Json = False,
     dry_run: DryRun = False,
@@ -126,7 +126,8 @@ def _predict(
             hint="without torchrun, --jobs N trains N genotypes at a time, on all GPUs",
         )
     if dry_run:
-        both = {"search": settings.of_predict(), "train": training.model_dump()}
+        own = training.model_dump(exclude=set(SET_BY_SEARCH))
+        both = {"search": settings.of_predict(), "train": own}
         console.result(json.dumps(both, indent=2))
         return
     from skelnas.nas.predictor_search import predictor_search
@@ -173,13 +174,16 @@ def _repeat(
 
 
 def _training_settings(search: SearchSettings, path: Path | None) -> TrainSettings:
-    """Return the settings of the trainings of a search, from its own and a TOML file."""
+    """Return the settings of the trainings of a search, from its own and a file."""
     values = {"epochs": SHORT_EPOCHS, **search.of_trainings()}
     if path is None:
         return make_settings(TrainSettings, values)
     of_search = {*SET_BY_SEARCH, *(search.of_trainings() if search.method == "predict" else ())}
     excluded = of_search | SET_PER_TRAINING
     from_file = read_settings(path, "train", {*TrainSettings.model_fields, *excluded})
+    for name in sorted(of_search & SearchSettings.model_fields.keys() & from_file.keys()):
+        if from_file[name] == getattr(search, name):  # as in a file that we wrote
+            del from_file[name]
     for name in sorted(excluded & from_file.keys()):
         option = name.replace("_", "-")
         if name in of_search:
@@ -188,5 +192,6 @@ def _training_settings(search: SearchSettings, path: Path | None) -> TrainSettin
                 hint="leave it out here, and give it to `skelnas search`",
             )
         raise UsageError(f"{path}: {option} differs between trainings", hint="leave it out here")
-    make_settings(TrainSettings, from_file, path)  # names the file where a value is invalid
+    sources = dict.fromkeys(from_file, path)
+    make_settings(TrainSettings, from_file, sources)  # names the file where a value is invalid
     return make_settings(TrainSettings, values | from_file)

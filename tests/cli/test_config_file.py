@@ -1,0 +1,135 @@
+"""Settings from files and from the environment: what is taken, and what is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from skelnas.cli.commands import SUMMARIES, load, to_click
+from skelnas.cli.config_file import TABLES, make_settings, read_options
+from skelnas.config import SearchSettings, TrainSettings
+from skelnas.errors import InputError, SkelnasError, UsageError
+
+MODELS: dict[str, Any] = {"search": SearchSettings, "train": TrainSettings}
+
+
+def read(path: Path, command: str, content: str | dict[str, Any]) -> dict[str, Any]:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    context = typer.Context(to_click(command), info_name=command)
+    return read_options(path, context, MODELS[command], command)
+
+
+def plan(command: str, out: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Run a command with --dry-run in this process; return what it prints."""
+    verb, *words = command.split()
+    to_click(verb).main(
+        [*words, "--out", str(out), "--dry-run"], standalone_mode=False, prog_name=verb
+    )
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
+
+
+def test_every_command_with_settings_may_have_a_table() -> None:
+    with_settings = []
+    for name in SUMMARIES:
+        commands = {"": to_click(name)}
+        if isinstance(load(name), typer.Typer):
+            commands = to_click(name).commands
+        if any(p.name == "config" for command in commands.values() for p in command.params):
+            with_settings.append(name)
+    assert sorted(with_settings) == sorted(TABLES)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[trian]\nepochs = 3", ["unknown table 'trian'", "did you mean train?"]),
+        ("[prepare]\nworkers = 3", ["unknown table 'prepare'", "search, derive, train"]),
+        ("[train]\nepoch = 3", ["unknown setting 'epoch' for train", "did you mean epochs?"]),
+        ("batch_sise = 3", ["unknown setting 'batch_sise'", "did you mean batch-size?"]),
+        ("[train]\nepochs = 'x'", ["epochs = 'x', expected a whole number"]),
+        ('{"epochs": 3', ["is not JSON"]),
+        ('{"epochs": null}', ["epochs = None, expected a whole number"]),
+        ({"verb": "search", "settings": {}}, ["no settings of `skelnas train`", "'search'"]),
+        ({"verb": "train", "settings": {"epoch": 3}}, ["unknown setting 'epoch'"]),
+        ({"verb": "trials", "settings": {"epochs": 3}}, ["its verb is 'trials'"]),
+    ],
+)
+def test_what_a_file_may_not_say(tmp_path: Path, content: Any, words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path / "file", "train", content)
+    for word in (f"{tmp_path}/file: ", *words):
+        assert word in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("command", ["train", "search"])
+def test_a_dry_run_and_a_config_json_give_the_same_settings_again(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = " --recipe paper --ema 0.9" if command == "train" else " --stop-skips 3 --no-center"
+    model = " --model hcn" if command == "train" else ""
+    first = plan(f"{command} c.h5{model} --epochs 3 --max-params 20k{more}", tmp_path, capsys)
+    assert (first["epochs"], first["max_params"]) == (3, 20_000)
+    for document in (first, {"verb": command, "settings": first, "versions": {}}):
+        (tmp_path / "saved.json").write_text(json.dumps(document, indent=2))
+        again = plan(f"{command} c.h5{model} --config {tmp_path}/saved.json", tmp_path, capsys)
+        assert again == first
+    flagged = plan(
+        f"{command} c.h5{model} --config {tmp_path}/saved.json --seed 7", tmp_path, capsys
+    )
+    assert flagged == {**first, "seed": 7}
+
+
+@pytest.mark.parametrize("method", ["--repeats 2", "--method predict --genotypes 5"])
+def test_a_search_with_trainings_gives_both_settings_again(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.toml").write_text("[train]\nlr = 0.03\n")
+    command = f"search c.h5 {method} --seed 3 --protocol xview"
+    first = plan(f"{command} --train-config {tmp_path}/train.toml", tmp_path, capsys)
+    saved = tmp_path / "saved.json"
+    saved.write_text(json.dumps(first))
+    files = f"--config {saved} --train-config {saved}"
+    repeats = method if "repeats" in method else ""
+    assert plan(f"search c.h5 {repeats} {files}", tmp_path, capsys) == first
+    assert first["train"]["lr"] == 0.03
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message", "hint"),
+    [
+        ("SKELNAS_TRAIN_EPOCHS", "0", "SKELNAS_TRAIN_EPOCHS=0: expected greater", None),
+        (
+            "SKELNAS_TRAIN_EPOCH",
+            "3",
+            "SKELNAS_TRAIN_EPOCH: train has no such setting",
+            "did you mean SKELNAS_TRAIN_EPOCHS?",
+        ),
+    ],
+)
+def test_an_environment_variable_is_blamed_by_its_name(
+    variable: str,
+    value: str,
+    message: str,
+    hint: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError) as caught:
+        plan("train c.h5 --model hcn", tmp_path, capsys)
+    assert str(caught.value).startswith(message)
+    assert hint is None or (caught.value.hint or "").startswith(hint)
+
+
+def test_a_value_is_blamed_on_where_it_comes_from() -> None:
+    values = {"epochs": "x", "lr": 1.0}
+    with pytest.raises(SkelnasError, match=r"^--epochs x: expected a whole number$"):
+        make_settings(TrainSettings, values)
+    with pytest.raises(InputError, match=r"^a\.toml: epochs = 'x', expected a whole number$"):
+        make_settings(TrainSettings, values, {"epochs": Path("a.toml")})
