@@ -22,8 +22,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from skelnas.config import ScoredPart
-from skelnas.data.readers.archives import Archive
-from skelnas.data.readers.npy import read_npy
+from skelnas.data.readers.npy import read_npz
 from skelnas.errors import InputError, UsageError, shown
 from skelnas.runtime import files, tensor_files
 from skelnas.runtime.console import note
@@ -287,6 +286,7 @@ def read_scores(path: Path) -> Scores:
     Raises:
         InputError: it is missing, broken, or not a file of scores of this version.
     """
+    files.check_is_regular(path)
     if not path.is_file():
         raise InputError(
             f"{path}: there is no such file of scores",
@@ -294,7 +294,7 @@ def read_scores(path: Path) -> Scores:
         )
     try:
         if path.suffix.lower() == ".npz":
-            values = _read_arrays(path)
+            values = read_npz(path, MAX_ARRAY_BYTES)
             logits, labels = values.pop("logits"), values.pop("labels")
             info = {name: value.tolist() for name, value in values.items()}
         else:
@@ -313,21 +313,6 @@ def read_scores(path: Path) -> Scores:
     for text in scores.info.mismatches:
         note(f"{path}: scores of clips that did not fit the model: {text}")
     return scores
-
-
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read all arrays of an ``.npz``, none of which is larger than the file can hold.
-
-    Raises:
-        InputError: the archive or an array is damaged.
-    """
-    archive = Archive(path)
-    arrays = {}
-    for member in archive.members:
-        data = archive.read(member, MAX_ARRAY_BYTES)
-        array = read_npy(data, member, allow_text=True)
-        arrays[member.removesuffix(".npy")] = array.copy()  # PyTorch takes none that is read-only
-    return arrays
 
 
 def _check(scores: Scores) -> None:

@@ -240,6 +240,7 @@ def find_model_file(path: Path | str) -> Path:
     """
     path = Path(path)
     file = path / MODEL if path.is_dir() else path
+    files.check_is_regular(file)
     if not file.is_file():
         raise InputError(
             f"{path}: holds no trained model: there is no {file.name}",

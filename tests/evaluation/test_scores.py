@@ -182,6 +182,13 @@ def test_additional_clips_and_classes_are_named(tmp_path: Path) -> None:
         ensemble([written(tmp_path / "three.npz", SCORES), written(two, more)])
 
 
+def test_arrays_larger_than_the_file_can_hold_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.npz"
+    np.savez_compressed(path, **arrays(logits=np.zeros((10**6, 3), np.float32)))
+    with pytest.raises(InputError, match=r"s\.npz: not a readable file of scores .* zip bomb"):
+        read_scores(path)
+
+
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, 0], [1, -1], [1, math.nan], [math.inf, 1]])
 def test_invalid_weights(tmp_path: Path, weights: list[float]) -> None:
     path = written(tmp_path / "one.npz", SCORES)

@@ -245,6 +245,14 @@ def test_a_line_nested_too_deeply(tmp_path: Path) -> None:
         run_dir.read_lines(path)
 
 
+def test_epochs_must_be_in_order(tmp_path: Path) -> None:
+    path = tmp_path / run_dir.METRICS
+    for epochs in ((1, 2, 2), (1, 3, 2)):
+        path.write_text("".join(json.dumps({"epoch": epoch}) + "\n" for epoch in epochs))
+        with pytest.raises(InputError, match=f"line 3: epoch 2 after epoch {epochs[1]}"):
+            run_dir.read_lines(path)
+
+
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
     with run_dir.start(tmp_path, CONFIG, resume=False, force=False) as run:
         (tmp_path / "own.jsonl").write_text("[1]\nno JSON\n")
@@ -297,6 +305,13 @@ def test_atomic_write_follows_links_and_writes_to_pipes(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="needs /dev/stdout")
+def test_atomic_write_replaces_a_link_to_itself(tmp_path: Path) -> None:
+    path = tmp_path / "link"
+    path.symlink_to(path)
+    files.atomic_write(path, "text")
+    assert path.read_text() == "text"
+
+
 def test_atomic_write_to_standard_output_that_is_a_pipe() -> None:
     write = (
         "from pathlib import Path; from skelnas.runtime.files import atomic_write\n"

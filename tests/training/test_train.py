@@ -281,6 +281,7 @@ def test_broken_models(model: Path, tmp_path: Path) -> None:
         ({"channels": 10**9}, "weights and description disagree"),
         ({"layers": 10**9}, "weights and description disagree"),
         ({"input_shape": [3, 10**9, 10]}, "weights and description disagree"),
+        ({"layout": None, "input_shape": [10**7, 12, 10]}, "an input of 1,200,000,000 numbers"),
         ({"input_shape": [3]}, "weights and description disagree"),
         ({"channels": "many"}, "weights and description disagree"),
         ({"clip_settings": {"frames": -1}}, "weights and description disagree"),
@@ -289,6 +290,10 @@ def test_broken_models(model: Path, tmp_path: Path) -> None:
         save_file(tensors, path, metadata={"skelnas": json.dumps(description | change)})
         with pytest.raises(InputError, match=message):
             load_model(path)
+    halves = {name: tensor.half() for name, tensor in tensors.items()}
+    save_file(halves, path, metadata={"skelnas": json.dumps(description)})
+    with pytest.raises(InputError, match=r"is torch\.float16, expected torch\.float32"):
+        load_model(path)
 
 
 def test_resume_refuses_other_clips_under_the_same_name(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ byte, that of an uninterrupted run.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -20,12 +19,17 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from skelnas import json_text
 from skelnas.data.readers.base import Recording
-from skelnas.errors import SkelnasError, UsageError
+from skelnas.data.readers.npy import read_npz
+from skelnas.errors import InputError, SkelnasError, UsageError
 from skelnas.runtime.files import check_is_regular
 
 PART_BYTES = 8 * 1024 * 1024
 """Poses buffered in memory before they are written; the most that a kill loses."""
+
+MAX_ARRAY_BYTES = 1 << 30
+"""Of an array in a part; one long recording may be far larger than the others."""
 
 _RUN = "run.json"
 _PARTS = "[0-9]" * 6 + ".npz"
@@ -136,13 +140,14 @@ class Journal:
     def _index_part(self, path: Path) -> None:
         """Register the recordings of a file, or remove a file that a crash corrupted."""
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as part:
-                rows = json.loads(part["facts"].tobytes())
-                part["poses"], part["present"]  # reading them verifies their checksums
-            for row, (item, stamp, *_) in enumerate(rows):
-                self._entries[item] = _Entry(path, row, stamp)
-        except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
+            entries = {
+                item: _Entry(path, row, stamp)
+                for row, (item, stamp, *_) in enumerate(_read_part(path)[0])
+            }
+        except (InputError, ValueError, LookupError, TypeError):
             path.unlink()
+        else:
+            self._entries |= entries
 
     def _write_part(self) -> None:
         if not self._pending:
@@ -198,10 +203,15 @@ def _stamp(item: Path) -> list[int]:
     return []
 
 
+def _read_part(path: Path) -> tuple[Any, NDArray[np.float32], NDArray[np.bool_]]:
+    """Read a file, which verifies its checksums: a row for each recording, poses, present."""
+    part = read_npz(path, MAX_ARRAY_BYTES)
+    return json_text.parse(part["facts"].tobytes()), part["poses"], part["present"]
+
+
 def _load_part(path: Path) -> list[Recording]:
     """Load all recordings of a file."""
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as part:
-        rows, poses, present = json.loads(part["facts"].tobytes()), part["poses"], part["present"]
+    rows, poses, present = _read_part(path)
     recordings = []
     end = 0
     for _, _, name, label, subject, camera, setup, num_persons, num_frames in rows:

@@ -52,6 +52,26 @@ def read_npy(data: bytes, where: str, *, allow_text: bool = False) -> NDArray[An
         raise InputError(f"{where}: {error}") from None
 
 
+def read_npz(path: Path, max_bytes: int) -> dict[str, NDArray[Any]]:
+    """Read all arrays of an archive, of numbers or strings.
+
+    Args:
+        path: the archive.
+        max_bytes: maximum size of an array.
+
+    Raises:
+        InputError: the archive or an array is damaged, or larger than the file can hold.
+    """
+    archive = Archive(path)
+    return {
+        # a copy, since PyTorch takes no array that is read-only
+        member.removesuffix(".npy"): read_npy(
+            archive.read(member, max_bytes), f"{path}: {member}", allow_text=True
+        ).copy()
+        for member in archive.members
+    }
+
+
 class Rows:
     """An array in an archive, read row by row; fast if the rows are read in order.
 
