@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.data.cache import Cache, Clips
-from skelnas.data.readers.base import Layout, channel_name, fold_name, num_coordinates
-from skelnas.data.readers.clip_files import find_joint_order, find_order
+from skelnas.data.readers.base import Layout, channel_name, num_coordinates
+from skelnas.data.readers.joint_names import describe_mismatch, find_joint_order, find_order
 from skelnas.data.readers.manifest import OF_EACH_CLIP
 from skelnas.data.readers.unlabelled import Origin
 
@@ -38,8 +38,6 @@ MAX_SIZE_RATIO = 10.0
 USUAL_SIZE_RATIO = 3.0
 """In 3-D, where size does not depend on distance, persons may differ so much: feet are 3.3 a metre.
 """
-
-MAX_NAMES = 6
 
 
 @dataclass(frozen=True)
@@ -177,27 +175,12 @@ def _match_names(
 ) -> tuple[list[int], str | None]:
     """Return the index in `found` of each expected name, and what does not match."""
     if kind == "channels":
-        fold, order = channel_name, find_order(found, expected, channel_name)
+        order = find_order(found, expected, channel_name)
     else:
-        fold, order = fold_name, find_joint_order(found, expected)
+        order = find_joint_order(found, expected)
     if order is not None:
         return order, None
-    folded = [set(map(fold, names)) for names in (found, expected)]
-    extra = [name for name in found if fold(name) not in folded[1]]
-    missing = [name for name in expected if fold(name) not in folded[0]]
-    text = f"its {len(found)} {kind} "
-    if extra:
-        text += f"include {_shorten(extra)}, the model's {len(expected)} "
-        text += f"include {_shorten(missing)}" if missing else "do not"
-    else:
-        text += f"lack {_shorten(missing)} of the model's {len(expected)}"
-    return list(range(len(expected))), text
-
-
-def _shorten(names: list[str]) -> str:
-    num_others = len(names) - MAX_NAMES
-    more = f" and {num_others} other{'s' * (num_others > 1)}" if num_others > 0 else ""
-    return ", ".join(names[:MAX_NAMES]) + more
+    return list(range(len(expected))), describe_mismatch(kind, found, expected, "the model's")
 
 
 def _vertical(layout: Layout) -> str:

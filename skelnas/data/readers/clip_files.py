@@ -1,7 +1,8 @@
 """Read one clip from a file, an array or a table, or one frame from a line of JSON.
 
 An array has the axes [T, V, C] or [M, T, V, C]; `clip_tables` describes tables. An unknown number
-is NaN, in JSON also null, as is a joint, a person or a frame of which all is unknown.
+is NaN, in JSON also null, as is a joint, a person or a frame of which all is unknown. A JSON object
+or an .npz may have the names of the `joints` and `channels` beside the array.
 
 Shapes: M persons, T frames, V joints, C channels.
 """
@@ -9,7 +10,7 @@ Shapes: M persons, T frames, V joints, C channels.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,7 @@ from numpy.typing import NDArray
 
 from skelnas import json_text
 from skelnas.data.readers.archives import Archive
-from skelnas.data.readers.base import (
-    MAX_COORDINATE,
-    Layout,
-    Poses,
-    channel_name,
-    fold_name,
-)
+from skelnas.data.readers.base import MAX_COORDINATE, Layout, Poses
 from skelnas.data.readers.channels import check_channels
 from skelnas.data.readers.clip_tables import ANY_TEXT, ClipArray, TextFormat, read_clip_table
 from skelnas.data.readers.files import (
@@ -35,8 +30,8 @@ from skelnas.data.readers.files import (
     read_bytes,
     read_json,
 )
+from skelnas.data.readers.joint_names import find_names, order_channels, order_joints
 from skelnas.data.readers.npy import read_npy
-from skelnas.data.sides import standard_name
 from skelnas.errors import InputError, UsageError, shown
 
 TEXT_ENDINGS = (".csv", ".txt", ".tsv")
@@ -45,6 +40,8 @@ MAX_MEMBERS = 1000
 """Files in an .npz: each takes ten times as much memory as in the archive."""
 KEY = "poses"
 """Name of the array in an .npz or a .json object that holds several."""
+NAME_KEYS = ("joints", "channels")
+"""Names beside it, in the order of the numbers; optional."""
 
 Picture = tuple[float, float] | None
 """Width and height to divide x and y by, or None to leave coordinates as they are."""
@@ -91,19 +88,16 @@ def read_poses(
     clip = read_clip(path, len(layout.joints), text_format)
     poses, joints = clip.poses, clip.joints
     if joints:
-        order = find_joint_order(joints, layout.joints)
-        if order is None:
-            raise InputError(
-                f"{path}: expected the joints {_shorten(layout.joints)}, found {_shorten(joints)}"
-            )
-        poses = poses[:, :, order]
+        poses = poses[:, :, order_joints(joints, layout, str(path))]
+    if clip.channels:
+        order_channels(clip.channels, layout, str(path))
     persons, frames, *joint_shape = poses.shape
     if joint_shape != [len(layout.joints), len(layout.channels)]:
         raise InputError(
             f"{path}: {joint_shape[0]} joints of {joint_shape[1]} numbers, expected "
             f"{len(layout.joints)} of {len(layout.channels)}{joints_note}"
         )
-    order = _order_channels(clip.channels or channels or layout.channels, layout, str(path))
+    order = order_channels(clip.channels or channels or layout.channels, layout, str(path))
     if not 1 <= persons <= max_persons or not frames:
         raise InputError(
             f"{path}: {persons} persons in {frames} frames, expected 1 to {max_persons} "
@@ -114,40 +108,6 @@ def read_poses(
     if not clip.channels and not are_channels_given:
         check_channels(poses, layout.channels, str(path))
     return to_poses(poses, layout.channels, picture)
-
-
-def find_joint_order(found: tuple[str, ...], expected: tuple[str, ...]) -> list[int] | None:
-    """Return the index of each expected joint among those found, in any usual spelling."""
-    order = find_order(found, expected, fold_name)
-    return find_order(found, expected, standard_name) if order is None else order
-
-
-def find_order(
-    found: tuple[str, ...], expected: tuple[str, ...], fold: Callable[[str], str]
-) -> list[int] | None:
-    """Return the index of each expected name among those found; None unless both are the same."""
-    if found == expected:
-        return list(range(len(found)))
-    index = {fold(name): number for number, name in enumerate(found)}
-    names = [fold(name) for name in expected]
-    if len(found) != len(names) or index.keys() != set(names):
-        return None
-    return [index[name] for name in names]
-
-
-def _order_channels(channels: tuple[str, ...], layout: Layout, where: str) -> list[int]:
-    """Return the index of each channel of the layout. Raises InputError if others were found."""
-    order = find_order(channels, layout.channels, channel_name)
-    if order is None:
-        raise InputError(
-            f"{where}: expected the channels {_shorten(layout.channels)}, "
-            f"found {_shorten(channels)}"
-        )
-    return order
-
-
-def _shorten(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:6]) + (f"... ({len(names)})" if len(names) > 6 else "")
 
 
 def _check_json(array: NDArray[np.float64], where: str) -> None:
@@ -177,8 +137,8 @@ def parse_frame(
 ) -> NDArray[np.float64]:
     """Read one frame from JSON: [joints, channels] or [persons, joints, channels].
 
-    An object holds this under the key ``poses``. An unknown number or joint is null; a frame
-    without persons is null or an empty list.
+    An object holds this under the key ``poses``, and maybe names, as in a file. An unknown number
+    or joint is null; a frame without persons is null or an empty list.
 
     Args:
         line: the text.
@@ -198,8 +158,9 @@ def parse_frame(
     except ValueError:
         found = shown(line.strip())
         raise InputError(f"{where}: expected a frame as JSON, found {found}") from None
+    content: dict[str, Any] = {}
     if isinstance(value, dict):
-        value = value.get(KEY)
+        content, value = value, value.get(KEY)
     shape = (len(layout.joints), len(layout.channels))
     if value is None or value == []:
         return np.empty((0, *shape))
@@ -215,7 +176,11 @@ def parse_frame(
     _check_size(frame, where)
     if len(frame) > max_persons:
         raise InputError(f"{where}: {len(frame)} persons, expected at most {max_persons}")
-    return frame[..., _order_channels(channels or layout.channels, layout, where)]
+    pairs = zip(NAME_KEYS, shape, strict=True)
+    joints, names = (find_names(content, key, count, where) for key, count in pairs)
+    if joints:
+        frame = frame[:, order_joints(joints, layout, where)]
+    return frame[..., order_channels(names or channels or layout.channels, layout, where)]
 
 
 def read_clip(
@@ -234,12 +199,13 @@ def read_clip(
     ending = path.suffix.lower()
     if ending in TEXT_ENDINGS:
         return read_clip_table(path, num_joints, text_format)
+    names: Mapping[str, Any] = {}
     if ending == ".npy":
         array = read_npy(read_bytes(path), str(path))
     elif ending == ".npz":
-        array = _read_npz(path)
+        array, names = _read_npz(path)
     elif ending == ".json":
-        array = _read_json(path)
+        array, names = _read_json(path)
     else:
         raise InputError(
             f"{path}: expected a file that ends in {', '.join(ENDINGS)}",
@@ -254,26 +220,36 @@ def read_clip(
         )
     with np.errstate(invalid="ignore"):  # a signalling NaN
         poses = array.astype(np.float64)
-    return ClipArray(poses[None] if array.ndim == 3 else poses)
+    pairs = zip(NAME_KEYS, array.shape[-2:], strict=True)
+    joints, channels = (find_names(names, key, count, str(path)) for key, count in pairs)
+    return ClipArray(poses[None] if array.ndim == 3 else poses, joints, channels)
 
 
-def _read_npz(path: Path) -> NDArray[Any]:
+def _read_npz(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     data = read_bytes(path)
     if (num_members := data.count(b"PK\x01\x02")) > MAX_MEMBERS:
         raise InputError(f"{path}: expected one array, found {num_members:,} files")
     archive = Archive(path, data)
-    names = [name for name in archive.paths if name in (f"{KEY}.npy", KEY)] or archive.paths
-    if len(names) != 1:
+    texts = [f"{key}.npy" for key in NAME_KEYS if f"{key}.npy" in archive.paths]
+    others = [name for name in archive.paths if name not in texts]
+    members = [name for name in others if name in (f"{KEY}.npy", KEY)] or others
+    if len(members) != 1:
         raise InputError(
-            f"{path}: expected one array, or one named {KEY!r}, found {len(names)} arrays"
+            f"{path}: expected one array, or one named {KEY!r}, found {len(members)} arrays"
         )
-    return read_npy(archive.read(names[0], MAX_BYTES), f"{path}: {names[0]}")
+    array, *names = (
+        read_npy(archive.read(name, MAX_BYTES), f"{path}: {name}", allow_text=name in texts)
+        for name in (*members, *texts)
+    )
+    keys = (name.removesuffix(".npy") for name in texts)
+    return array, {key: value.tolist() for key, value in zip(keys, names, strict=True)}
 
 
-def _read_json(path: Path) -> NDArray[Any]:
-    lists = read_json(path)
+def _read_json(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
+    lists: Any = read_json(path)
+    names: dict[str, Any] = {}
     if isinstance(lists, dict):
-        lists = lists.get(KEY)
+        lists, names = lists.get(KEY), lists
     array = as_array(lists)
     if array is None:
         raise InputError(
@@ -281,4 +257,4 @@ def _read_json(path: Path) -> NDArray[Any]:
             f"[frames, joints, channels], alone or under the key {KEY!r}"
         )
     _check_json(array, str(path))
-    return array
+    return array, names

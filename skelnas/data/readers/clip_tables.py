@@ -136,6 +136,7 @@ def read_clip_table(
         columns = _Columns(num_skipped=skip, numbers=list(range(len(names))))
         lines, table = _read_numbers(path, chain([first], rows), names, columns)
         if _is_header(path, first, table):
+            _check_no_second_header(path, lines, table)
             lines, table = lines[1:], table[1:]
             columns = _numbered_columns(first, skip)
     if not len(table):
@@ -172,8 +173,8 @@ def _join_rows(path: Path, rows: NDArray[np.float64], num_joints: int) -> NDArra
     """Join rows of a joint each, [T * V, C], to frames [1, T, V * C]."""
     if len(rows) % num_joints:
         raise InputError(
-            f"{path}: {rows.shape[1]} columns, expected a multiple of the {num_joints} joints, or a "
-            f"row per joint, but {len(rows)} rows are no multiple either"
+            f"{path}: {rows.shape[1]} columns, expected a multiple of the {num_joints} joints, or "
+            f"a row per joint, but {len(rows)} rows are no multiple either"
         )
     return rows.reshape(1, -1, num_joints * rows.shape[1])
 
@@ -300,6 +301,19 @@ def _is_header(path: Path, first: Row, table: NDArray[np.float64]) -> bool:
         f"{path}: line {first.line}: {', '.join(texts[:4])}, ... may be a header or a frame",
         hint="delete the line if it is a header; if not, write one, such as hip_x,hip_y, above it",
     )
+
+
+def _check_no_second_header(
+    path: Path, lines: NDArray[np.int64], table: NDArray[np.float64]
+) -> None:
+    """Raise InputError if the first row, a header of numbers, is there again: of a joined file."""
+    is_label = np.isfinite(table[0])
+    again = (table[1:, is_label] == table[0, is_label]).all(axis=1)
+    if again.any():
+        raise InputError(
+            f"{path}: line {lines[1 + int(again.argmax())]}: the header of line {lines[0]} again",
+            hint="delete it if the rows below are frames of the same clip",
+        )
 
 
 def _is_unlike(labels: NDArray[np.float64], others: NDArray[np.float64]) -> bool:

@@ -73,6 +73,14 @@ def test_headers_are_no_frames_and_row_numbers_no_joints(tmp_path, lines):
     np.testing.assert_array_equal(read(tmp_path, lines), POSES[None].astype(np.float32))
 
 
+@pytest.mark.parametrize("index", [False, True])
+def test_a_second_header_of_joined_files_is_no_frame(tmp_path, index):
+    header = ["," + count()] if index else [count()]
+    lines = indexed() if index else ROWS
+    text = refusal(tmp_path, [*header, *lines[:3], *header, *lines[3:]])
+    assert "line 5: the header of line 1 again" in text
+
+
 def test_whole_numbers_below_a_header_of_numbers(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 900, (4, 3, 3))
     lines = [",".join(map(str, frame)) for frame in pixels.reshape(4, 9)]
