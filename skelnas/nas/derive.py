@@ -25,6 +25,8 @@ from skelnas.training.run_dir import ALPHAS, CONFIG, REPEATS, SearchRun, read_co
 
 Result = TypeVar("Result")
 
+MAX_NAME_CHARS = 255
+
 LIMITS = frozenset(BudgetSettings.model_fields)
 
 
@@ -229,7 +231,8 @@ def _picked(path: Path) -> Genotype:
                 hint="resume the search: the same command with --resume",
             )
         picked = document["summary"]["picked"]
-        if picked != Path(picked).name or not picked.isprintable():
+        is_name = picked == Path(picked).name and picked.isprintable()
+        if not is_name or len(picked) > MAX_NAME_CHARS:
             raise ValueError(f"picked is {shown(picked)}, expected the name of a model folder")
         model = read_config(path.parent / picked)
         return from_dict(model["model"]["genotype"], str(path))

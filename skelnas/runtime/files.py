@@ -137,7 +137,10 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     size = path.stat().st_size
     if size > max_bytes:
         raise ValueError(f"{size:,} bytes, expected at most {max_bytes:,}")
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:  # which quotes all of the file
+        raise ValueError("it is not text in UTF-8") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -300,8 +300,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         text = files.read_text(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not text") from None
     except ValueError as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
     records: list[dict[str, Any]] = []
@@ -316,7 +314,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             raise InputError(f"{path}, line {number}: expected an object with an epoch")
         if records and epoch <= records[-1]["epoch"]:
             raise InputError(
-                f"{path}, line {number}: epoch {shown(epoch)} after epoch {records[-1]['epoch']}"
+                f"{path}, line {number}: epoch {shown(epoch)} after {shown(records[-1]['epoch'])}"
             )
         try:
             records.append(files.unseal(record))
@@ -371,9 +369,10 @@ def read_search(folder: Path, config: dict[str, Any]) -> SearchRun:
     path = folder / ALPHAS
     lines = {line["epoch"]: line for line in _read_lines_if_any(path)}
     done = [line["epoch"] for line in _read_lines_if_any(folder / METRICS)]
-    if done and done[-1] not in lines:  # alphas are logged first
+    missing = [epoch for epoch, found in enumerate(lines) if epoch != found][:1]
+    if missing or (done and done[-1] not in lines):  # alphas are logged first
         raise InputError(
-            f"{path}: is missing or cut short: it lacks epoch {done[-1]}, which was done",
+            f"{path}: is missing or cut short: it lacks epoch {shown((missing or done)[-1])}",
             hint="restore it; --select perturbation derives from the checkpoint, without it",
         )
     return SearchRun(primitives, stop_skips, weight_epochs, lines)

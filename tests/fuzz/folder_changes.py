@@ -56,7 +56,7 @@ def change(
             files[name] = random.choice(SPECIAL)
             changed.add(name)
         elif kind < 0.45 or content != seed[name]:
-            files[name] = _damage(name, content, seeds, random)
+            files[name] = _damage(content, random)
             damaged.add(name)
         else:
             files[name] = rebuild(name, content, random)
@@ -82,12 +82,12 @@ def write(folder: Path, files: Mapping[str, bytes | int]) -> None:
             path.symlink_to({LOOP: path, DEVICE: "/dev/zero", NOWHERE: "/nowhere"}[content])
 
 
-def _damage(name: str, content: bytes, seeds: Sequence[Folder], random: Random) -> bytes:
+def _damage(content: bytes, random: Random) -> bytes:
     if random.random() < 0.5:
         data = bytearray(content or b"\0")
         data[random.randrange(len(data))] ^= 1 << random.randrange(8)
         return bytes(data)
-    return mutate([content, *(seed[name] for seed in seeds if name in seed)], random)
+    return mutate([content], random)
 
 
 def rebuild(name: str, content: bytes, random: Random) -> bytes:

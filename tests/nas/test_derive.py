@@ -70,6 +70,10 @@ def test_missing_alphas_are_reported(tmp_path: Path) -> None:
         InputError, match=r"alphas\.jsonl: is missing or cut short: it lacks epoch 3"
     ):
         derive(write_run(tmp_path, [], done=3))
+    with pytest.raises(InputError, match=r"is missing or cut short: it lacks epoch 1$"):
+        derive(write_run(tmp_path, [line(0, 1), line(2, 1)]))
+    derive(write_run(tmp_path, [line(0, 1), line(1, 1)], done=1))
+    write_run(tmp_path, [], done=3)
     (tmp_path / ALPHAS).unlink()
     with pytest.raises(
         InputError, match=r"alphas\.jsonl: is missing or cut short: it lacks epoch 3"

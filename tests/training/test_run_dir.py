@@ -249,7 +249,7 @@ def test_epochs_must_be_in_order(tmp_path: Path) -> None:
     path = tmp_path / run_dir.METRICS
     for epochs in ((1, 2, 2), (1, 3, 2)):
         path.write_text("".join(json.dumps({"epoch": epoch}) + "\n" for epoch in epochs))
-        with pytest.raises(InputError, match=f"line 3: epoch 2 after epoch {epochs[1]}"):
+        with pytest.raises(InputError, match=f"line 3: epoch 2 after {epochs[1]}"):
             run_dir.read_lines(path)
 
 
