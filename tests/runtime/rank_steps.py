@@ -41,6 +41,7 @@ SEARCH = SearchSettings(frames=6, channels=2, epochs=4, batch_size=7, **CELLS, *
 DECIDING = SearchSettings.model_validate(
     {**SEARCH.model_dump(), "alpha_update": "exponentiated", "alpha_lr": 1.0}
     | {"alpha_weight_decay": 0, "weights_first": 0.5, "epochs": 2}
+    | {"max_params": 200_000, "steer": True}
 )
 AUGMENT: Any = {"rotate": 20, "crop": 0.5, "jitter": 0.01, "drop_path": 0.4}
 LEVERS: Any = {"warmup": 0.25, "nesterov": True, "label_smoothing": 0.1, "ema": 0.9}

@@ -115,7 +115,7 @@ def test_communication_between_ranks(pair: Pair) -> None:
 def test_a_search_on_two_ranks_equals_one_process(
     tiny_cache: Path, pair: Pair, tmp_path: Path, name: str, settings: SearchSettings
 ) -> None:
-    """By default, and with weights first and exponentiated gradients."""
+    """By default, and with weights first, exponentiated gradients and steering to a budget."""
     search(tiny_cache, tmp_path / name, settings)
     assert_close(outcome(pair.folder / name), outcome(tmp_path / name))
 
