@@ -95,6 +95,57 @@ def prepare_nw_ucla(
     run_prepare(NwUcla(raw), out, options)
 
 
+@prepare.command("msrc12", cls=Command)
+@with_prepare_options
+def prepare_msrc12(
+    raw: RawArgument,
+    out: OutArgument,
+    *,
+    options: PrepareOptions,
+) -> None:
+    """MSRC-12: a folder of .csv files, each with its .tagstream.
+
+    Example: skelnas prepare msrc12 MicrosoftGestureDataset/ msrc12.h5
+    """
+    from skelnas.data.readers.msrc12 import Msrc12
+
+    run_prepare(Msrc12(raw), out, options)
+
+
+@prepare.command("utd-mhad", cls=Command)
+@with_prepare_options
+def prepare_utd_mhad(
+    raw: RawArgument,
+    out: OutArgument,
+    *,
+    options: PrepareOptions,
+) -> None:
+    """UTD-MHAD: a folder of aA_sS_tT_skeleton.mat files.
+
+    Example: skelnas prepare utd-mhad Skeleton/ utd.h5
+    """
+    from skelnas.data.readers.utd_mhad import UtdMhad
+
+    run_prepare(UtdMhad(raw), out, options)
+
+
+@prepare.command("penn-action", cls=Command)
+@with_prepare_options
+def prepare_penn_action(
+    raw: RawArgument,
+    out: OutArgument,
+    *,
+    options: PrepareOptions,
+) -> None:
+    """Penn Action: the folder with labels/0001.mat and so on.
+
+    Example: skelnas prepare penn-action Penn_Action/ penn.h5
+    """
+    from skelnas.data.readers.penn_action import PennAction
+
+    run_prepare(PennAction(raw), out, options)
+
+
 @prepare.command("pyskl", cls=Command)
 @with_prepare_options
 def prepare_pyskl(

@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -27,10 +29,12 @@ from skelnas.data.readers.clip_tables import TextFormat
 from skelnas.data.readers.ctrgcn import CtrGcn, _open
 from skelnas.data.readers.kinetics import Kinetics
 from skelnas.data.readers.manifest import Manifest, read_manifest
+from skelnas.data.readers.msrc12 import Msrc12, _read_frames
 from skelnas.data.readers.npy import read_npy
 from skelnas.data.readers.ntu import Ntu
 from skelnas.data.readers.ntu_file import parse, parse_by_line
 from skelnas.data.readers.nw_ucla import NwUcla
+from skelnas.data.readers.penn_action import PennAction
 from skelnas.data.readers.pyskl import Pyskl, find_single
 from skelnas.data.readers.skeleton_file import read_skeleton
 from skelnas.errors import InputError
@@ -268,6 +272,75 @@ def clip_text(folder: Path) -> Target:
     return _one_file(source, folder / "one.txt", [text.encode() for text in texts])
 
 
+def mat(folder: Path) -> Target:
+    """Clips of a manifest as `.mat`."""
+    array = RNG.normal(0, 1, (2, 3, 3))
+    variable = _mat_matrix(b"poses", array)
+    packed = zlib.compress(variable)
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
+    seeds = [header + variable, header + _mat_matrix(b"d_skel", array.transpose(1, 2, 0))]
+    seeds.append(header + struct.pack("<II", 15, len(packed)) + packed)
+    target = _clip(folder, "one.mat", seeds)
+
+    def wrap(data: bytes, random: Random) -> bytes:
+        """Compress one in three files, so that changes pass the checksum."""
+        if random.random() > 0.3:
+            return data
+        packed = zlib.compress(data[128:])
+        return header + struct.pack("<II", 15, len(packed)) + packed
+
+    return Target(target.seeds, target.read, wrap)
+
+
+def _mat_matrix(name: bytes, array: Any) -> bytes:
+    parts = [
+        (6, struct.pack("<II", 6, 0)),
+        (5, struct.pack(f"<{array.ndim}i", *array.shape)),
+        (1, name),
+        (9, array.astype("<f8").tobytes(order="F")),
+    ]
+    body = b"".join(
+        struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8) for kind, data in parts
+    )
+    return struct.pack("<II", 14, len(body)) + body
+
+
+def penn_action(folder: Path) -> Target:
+    """Clips of Penn Action."""
+    target = mat(folder)
+
+    def read(data: bytes) -> Outcome:
+        (folder / "0001.mat").write_bytes(data)
+        source = PennAction(folder)
+        yield Recording("0001", 0, *source.poses(folder / "0001.mat")), source
+
+    marks = np.ones((2, 13))
+    names = {b"x": 100 * marks, b"y": 50 * marks, b"visibility": marks}
+    parts = {**names, b"dimensions": np.array([[240.0, 320.0, 2.0]])}
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
+    seed = header + b"".join(_mat_matrix(name, array) for name, array in parts.items())
+    return Target([seed], read, target.wrap)
+
+
+def msrc12(folder: Path) -> Target:
+    """A recording of MSRC-12, after its file of tags and a line."""
+    row = " ".join(["0.5 1 2 1"] * 20)
+    rows = "\n".join(f"{1_000_000 + 33_000 * number} {row}" for number in range(3))
+    tags = "XQPCTick;Tag\n49875000;G12 Kick\n51000000;G2  Duck\n"
+    path = folder / "P1_1_12A_p19.csv"
+
+    def read(data: bytes) -> Outcome:
+        first, _, second = data.partition(b"\n\n")
+        path.with_suffix(".tagstream").write_bytes(first)
+        path.write_bytes(second)
+        _read_frames.cache_clear()
+        source = Msrc12(folder)
+        for item in source.catalogue().items:
+            yield source.read(item), source
+
+    return Target([f"{tags}\n{rows}\n".encode()], read)
+
+
 def channels(folder: Path) -> Target:
     """A clip whose numbers have no names."""
     table = folder / "clips.csv"
@@ -388,6 +461,9 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "json": clip_json,
     "csv": clip_csv,
     "text": clip_text,
+    "mat": mat,
+    "penn-action": penn_action,
+    "msrc12": msrc12,
     "channels": channels,
     "frame": frame,
     "table": table,

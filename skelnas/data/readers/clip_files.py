@@ -31,11 +31,12 @@ from skelnas.data.readers.files import (
     read_json,
 )
 from skelnas.data.readers.joint_names import find_names, order_channels, order_joints
+from skelnas.data.readers.mat import read_mat_clip
 from skelnas.data.readers.npy import read_npy
 from skelnas.errors import InputError, UsageError, shown
 
 TEXT_ENDINGS = (".csv", ".txt", ".tsv")
-ENDINGS = (".npy", ".npz", ".json", *TEXT_ENDINGS)
+ENDINGS = (".npy", ".npz", ".json", *TEXT_ENDINGS, ".mat")
 MAX_MEMBERS = 1000
 """Files in an .npz: each takes ten times as much memory as in the archive."""
 KEY = "poses"
@@ -199,6 +200,8 @@ def read_clip(
     ending = path.suffix.lower()
     if ending in TEXT_ENDINGS:
         return read_clip_table(path, num_joints, text_format)
+    if ending == ".mat":
+        return read_mat_clip(read_bytes(path), str(path))
     names: Mapping[str, Any] = {}
     if ending == ".npy":
         array = read_npy(read_bytes(path), str(path))

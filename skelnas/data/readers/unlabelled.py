@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
-from skelnas.data.readers import kinetics, ntu_facts, nw_ucla
+from skelnas.data.readers import kinetics, msrc12, ntu_facts, nw_ucla, penn_action, utd_mhad
 from skelnas.data.readers.base import Layout, Poses, Recording, find_problem
 from skelnas.data.readers.bodies import BodyRule
 from skelnas.data.readers.clip_files import ENDINGS, Picture, read_poses
@@ -24,6 +25,9 @@ LAYOUTS = {
     "synthetic": ntu_facts.LAYOUT,
     "nw-ucla": nw_ucla.LAYOUT,
     "kinetics": kinetics.LAYOUT,
+    "msrc12": msrc12.LAYOUT,
+    "utd-mhad": utd_mhad.LAYOUT,
+    "penn-action": penn_action.LAYOUT,
 }
 """The layout of each source whose clips always have the same joints."""
 
@@ -33,8 +37,24 @@ RAW = {
     "nw-ucla": ".json",
     "kinetics": ".json",
     "pyskl": ".pkl",
+    "msrc12": ".csv",
+    "utd-mhad": ".mat",
+    "penn-action": ".mat",
 }
 """Sources with raw files, and their extension; the other sources read arrays."""
+
+
+class _Reader(Protocol):
+    def poses(self, item: Path) -> Poses: ...
+
+
+ONE_RULE: dict[str, Callable[[Path], _Reader]] = {
+    "nw-ucla": NwUcla,
+    "msrc12": msrc12.Msrc12,
+    "utd-mhad": utd_mhad.UtdMhad,
+    "penn-action": penn_action.PennAction,
+}
+"""Sources of raw files that are always read in the same way."""
 
 NO_LABEL = 0
 """Placeholder for the label that a `Recording` must have."""
@@ -139,7 +159,7 @@ def _read(path: Path, origin: Origin) -> Poses:
         if origin.source == "kinetics":
             person_rule = _choose_rule(origin, "person_rule", ("clip", "frame"))
             return Kinetics(path.parent, person_rule=person_rule).poses(path)
-        return NwUcla(path.parent).poses(path)
+        return ONE_RULE[origin.source](path.parent).poses(path)
     if ending not in ENDINGS:
         endings = dict.fromkeys([*([raw_ending] if raw_ending else []), *ENDINGS])
         raise InputError(
