@@ -59,9 +59,11 @@ rotate = 15.0
 ## Output
 
 Results go to standard output: a genotype, a table, or JSON with `--json`. Notes, progress and \
-errors go to standard error. `search` and `train` show the metrics of the current epoch and the \
-cells that would be derived now. Without a terminal, or with `TERM=dumb`, progress is a plain line \
-every 10 seconds at most, and one per epoch. `NO_COLOR=1` turns colours off.
+errors go to standard error. Where a file goes is checked before work begins, and its folders are \
+made; if it cannot be written in the end, the result is printed all the same. `search` and \
+`train` show the metrics of the current epoch and the cells that would be derived now. Without a \
+terminal, or with `TERM=dumb`, progress is a plain line every 10 seconds at most, and one per \
+epoch. `NO_COLOR=1` turns colours off.
 
 ## Exit codes
 

@@ -96,21 +96,23 @@ def bench_report(
     from skelnas.nas.bench.report import report
     from skelnas.nas.bench.table import read_table
     from skelnas.reporting.plot_bench import Point, draw_bench
-    from skelnas.reporting.plot_style import picture_kind
+    from skelnas.reporting.plot_style import check_picture
 
     if plot is not None:
-        picture_kind(plot)  # before what takes long
+        check_picture(plot, "a table")
     found = report(read_table(table), replays=replays, runs=run or [], others=against or [])
-    if plot is not None:
-        points = [
-            Point(one.kind, one.parameters, one.top1, one.error, one.on_front)
-            for one in found.genotypes
-        ]
-        draw_bench(points, plot)
-    if as_json:
-        console.result(json.dumps(found.to_dict(), indent=2))
-    else:
-        print_bench(found)
+    try:
+        if plot is not None:
+            points = [
+                Point(one.kind, one.parameters, one.top1, one.error, one.on_front)
+                for one in found.genotypes
+            ]
+            draw_bench(points, plot)
+    finally:  # a full disk does not lose what was computed
+        if as_json:
+            console.result(json.dumps(found.to_dict(), indent=2))
+        else:
+            print_bench(found)
 
 
 def _read_genotypes(specs: list[str]) -> dict[str, Genotype]:

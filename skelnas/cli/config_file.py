@@ -24,6 +24,7 @@ RECORDS = {
     "search": {"search": "settings", "doctor": "settings", "train": "training"},
     "repeats": {"search": "settings", "train": "training"},
     "train": {"train": "settings"},
+    "folds": {"train": "settings"},
 }
 """By the verb of a ``config.json``: where it has the settings of which command."""
 

@@ -64,7 +64,8 @@ def derive(
     """
     from skelnas.nas.derive import Perturbation
     from skelnas.nas.derive import derive as derive_genotype
-    from skelnas.runtime.files import atomic_write, real_path
+    from skelnas.reporting.plot_style import check_picture
+    from skelnas.runtime.files import atomic_write, check_output, real_path
 
     if out is not None and plot is not None and real_path(out) == real_path(plot):
         raise UsageError(
@@ -73,6 +74,10 @@ def derive(
         )
     if select == "alphas" and (clips or device):
         raise UsageError("--clips and --device need --select perturbation")
+    if out is not None:
+        check_output(out)
+    if plot is not None:
+        check_picture(plot, "cells")
     options: dict[str, Any] = {
         "epoch": epoch,
         "keep": keep,
@@ -88,14 +93,18 @@ def derive(
     if by or json:
         raise UsageError("--by and --json need --front")
     genotype = derive_genotype(run, max_skip=max_skip, **options)
-    if plot is not None:
-        from skelnas.reporting.plot_cells import draw_cells
+    is_written = False
+    try:
+        if out is not None:
+            atomic_write(out, genotype.to_json())
+            is_written = True
+        if plot is not None:
+            from skelnas.reporting.plot_cells import draw_cells
 
-        draw_cells(genotype, plot)
-    if out is None:
-        console.result(genotype.to_json())
-    else:
-        atomic_write(out, genotype.to_json())
+            draw_cells(genotype, plot)
+    finally:  # a full disk does not lose what was computed
+        if not is_written:
+            console.result(genotype.to_json())
 
 
 def _derive_front(
@@ -110,13 +119,15 @@ def _derive_front(
     from skelnas.nas.front import derive_front
 
     front = derive_front(run, by=by, **options)
-    if plot is not None:
-        from skelnas.reporting.plot_budget import draw_budget_front
+    try:
+        if plot is not None:
+            from skelnas.reporting.plot_budget import draw_budget_front
 
-        names = {"parameters": "parameters", "macs": "MACs per clip"}
-        scores = [point.score for point in front.points]
-        draw_budget_front(plot, front.costs, scores, front.random, names[by], front.limit)
-    if as_json:
-        console.result(dumps(front.to_dict(), indent=2))
-    else:
-        print_front(front)
+            names = {"parameters": "parameters", "macs": "MACs per clip"}
+            scores = [point.score for point in front.points]
+            draw_budget_front(plot, front.costs, scores, front.random, names[by], front.limit)
+    finally:
+        if as_json:
+            console.result(dumps(front.to_dict(), indent=2))
+        else:
+            print_front(front)

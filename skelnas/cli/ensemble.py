@@ -39,15 +39,14 @@ def ensemble(
     numbers = _parse_weights(weights)
     check_outputs(scores, confusion)
     result = run(members, numbers)
-    write_outputs(result, scores, confusion)
-    if as_json:
-        about = {
-            "members": [str(path) for path in members],
-            "weights": numbers or [1.0] * len(members),
-        }
-        console.result(json.dumps({**result.to_dict(), **about}))
-    else:
-        print_scores(result)
+    about = {"members": [str(path) for path in members], "weights": numbers or [1.0] * len(members)}
+    try:
+        write_outputs(result, scores, confusion)
+    finally:  # a full disk does not lose what was computed
+        if as_json:
+            console.result(json.dumps({**result.to_dict(), **about}))
+        else:
+            print_scores(result)
 
 
 def _parse_weights(text: str) -> list[float]:

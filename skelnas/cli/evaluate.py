@@ -50,10 +50,12 @@ def evaluate(
     if card:
         check_card(model)
     result = run(cache, model, settings, compare)
-    write_outputs(result.scores, scores, confusion)
-    if card and console.IS_MAIN_RANK:
-        add_results(model, result.scores, result.source)
-    if as_json:
-        console.result(json.dumps(result.to_dict()))
-    else:
-        print_evaluation(result)
+    try:
+        write_outputs(result.scores, scores, confusion)
+        if card and console.IS_MAIN_RANK:
+            add_results(model, result.scores, result.source)
+    finally:  # a full disk does not lose what was computed
+        if as_json:
+            console.result(json.dumps(result.to_dict()))
+        else:
+            print_evaluation(result)

@@ -13,6 +13,7 @@ from rich.table import Table
 from skelnas.cli.options import CacheArgument, Json
 from skelnas.errors import UsageError
 from skelnas.runtime import console
+from skelnas.runtime.files import check_output
 
 if TYPE_CHECKING:
     from skelnas.data.cache import Cache
@@ -43,6 +44,8 @@ def inspect(
         raise UsageError("--clip NAME and --plot FILE go together")
     if plot is not None and plot.suffix.lower() not in (".png", ".gif"):
         raise UsageError(f"{plot}: expected a name that ends in .png or .gif")
+    if plot is not None:
+        check_output(plot)
 
     from skelnas.data.cache import Cache
     from skelnas.data.inspect import find_damage

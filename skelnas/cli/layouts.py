@@ -13,6 +13,7 @@ from rich.table import Table
 from skelnas.cli.options import Json
 from skelnas.errors import UsageError
 from skelnas.runtime import console
+from skelnas.runtime.files import check_output
 
 if TYPE_CHECKING:
     from skelnas.data.readers.base import Layout
@@ -33,6 +34,8 @@ def layouts(
     """
     if plot is not None and (name is None or plot.suffix.lower() != ".png"):
         raise UsageError("--plot draws one layout: give its name and a file that ends in .png")
+    if plot is not None:
+        check_output(plot)
 
     from skelnas.data.readers.layouts import LAYOUTS, find_layout
 

@@ -25,9 +25,9 @@ from skelnas.data.readers.base import BrokenFile, Catalogue, Recording, Source, 
 from skelnas.data.readers.files import find_extent_outside
 from skelnas.data.readers.reading import CHUNK_FILES, read_all
 from skelnas.data.splits import find_missing_clips
-from skelnas.errors import InputError, UsageError
+from skelnas.errors import InputError, SkelnasError, UsageError
 from skelnas.runtime import console
-from skelnas.runtime.files import atomic_write
+from skelnas.runtime.files import atomic_write, check_output
 
 MIN_FILES_FOR_POOL = 256
 """With fewer files, starting worker processes takes longer than it saves."""
@@ -122,7 +122,7 @@ def prepare(
         storage: precision and compression of the poses; by default uncompressed float32.
 
     Raises:
-        UsageError: `out` exists (without `force`), is a folder or is in a missing one; `workers`
+        UsageError: `out` exists (without `force`), is a folder or cannot be written; `workers`
             or `max_failed` is out of range; or ``OUT.parts`` is from a different run.
         InputError: there are no clips, every file is broken, or too many are.
         DeviceError: a worker died.
@@ -133,6 +133,7 @@ def prepare(
     storage = storage or Storage()
     catalogue = source.catalogue()
     items = catalogue.items
+    _make_folder(out)
     with (
         _create_writer(source, out, storage) as writer,
         _open_journal(source, catalogue, out, force) if resume else nullcontext() as journal,
@@ -186,10 +187,16 @@ def _check_arguments(out: Path, workers: int | None, force: bool, max_failed: in
         raise UsageError(f"{workers} workers, expected 1 or more")
     if out.is_dir():
         raise UsageError(f"{out} is a folder", hint="name a file in it, such as cache.h5")
-    if not out.parent.is_dir():
-        raise UsageError(f"there is no folder {out.parent}", hint="create it first")
+    check_output(out)
     if out.exists() and not force:
         raise UsageError(f"{out} already exists", hint="choose another name, or --force")
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SkelnasError(f"{out.parent}: cannot be created ({error.strerror})") from None
 
 
 def _create_writer(source: Source, out: Path, storage: Storage) -> CacheWriter:

@@ -117,10 +117,7 @@ def export(model_path: Path, out: Path, format: ExportFormat) -> Exported:
 
 
 def _check_out(out: Path, source: Path) -> None:
-    if out.is_dir():
-        raise UsageError(f"{out}: is a folder, expected a file", hint="name a file in it")
-    if not out.parent.is_dir():
-        raise UsageError(f"there is no folder {out.parent}", hint="make it first")
+    files.check_output(out)
     if files.real_path(out) == files.real_path(source):
         raise UsageError(f"{out}: is the model itself", hint="choose another --out")
 

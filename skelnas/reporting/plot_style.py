@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from skelnas.errors import SkelnasError, UsageError
 from skelnas.primitives import PRIMITIVES
 from skelnas.runtime.console import note
+from skelnas.runtime.files import check_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,6 +117,19 @@ def picture_kind(path: Path) -> str:
             hint="name a file that ends in .svg or .png",
         )
     return kind
+
+
+def check_picture(path: Path, what: str) -> None:
+    """Check, before any work, that a picture can be drawn and written.
+
+    Raises:
+        UsageError: its suffix is unknown, or it cannot be written.
+        SkelnasError: matplotlib is not installed.
+    """
+    picture_kind(path)
+    check_output(path)
+    with drawing(what):
+        pass
 
 
 def save(figure: Figure, kind: str) -> bytes:

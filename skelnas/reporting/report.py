@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from skelnas.errors import UsageError
 from skelnas.reporting.history import History, read_history
 from skelnas.reporting.page import make_page
-from skelnas.runtime.files import atomic_write
+from skelnas.runtime.files import atomic_write, check_output
 from skelnas.training.run_dir import MODEL
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def report(
             f"{out}: a report is an HTML page",
             hint="name a file that ends in .html; a browser prints it or saves it as PDF",
         )
+    check_output(out)
     if cache is not None and scores is None:
         raise UsageError(
             "--cache goes with --scores: it draws their clips",

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from skelnas import json_text
 from skelnas._version import __version__
-from skelnas.errors import InputError, SkelnasError
+from skelnas.errors import InputError, SkelnasError, UsageError
 from skelnas.runtime.console import note
 
 try:
@@ -45,7 +45,8 @@ IN_USE = (errno.EACCES, errno.EAGAIN)
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a file so that readers see either the old content or the new, never a part.
 
-    Links are followed. A pipe or a device, which cannot be replaced, is written to directly.
+    Folders are made as needed, and links followed. A pipe or a device, which cannot be replaced,
+    is written to directly.
 
     Raises:
         SkelnasError: the file cannot be written; the old content, if any, is intact.
@@ -57,6 +58,8 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         if path.exists() and not path.is_file():
             path.write_bytes(content)
             return
+        if not target.parent.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
         remove_parts(target.parent, target.name)
         _write_and_rename(part, target, content)
     except OSError as error:
@@ -67,6 +70,34 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     finally:
         with suppress(OSError):  # it does not exist, or its folder is a file
             part.unlink()
+
+
+def check_output(path: Path) -> None:
+    """Check, before any work and without a trace, that a file can be written.
+
+    Raises:
+        UsageError: it is a folder, or can be neither replaced nor made.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder, expected a file", hint="name a file in it")
+    if os.access(path, os.F_OK) and not path.is_file():  # a pipe or a device
+        if not os.access(path, os.W_OK):
+            raise UsageError(f"{path}: cannot be written", hint="choose another name")
+        return
+    check_can_create(real_path(path) if path.is_symlink() else path)
+
+
+def check_can_create(path: Path) -> None:
+    """Check that a file or a folder can be made, with the folders above it that are missing.
+
+    Raises:
+        UsageError: a folder above it is a file, or cannot be written to.
+    """
+    above = next(folder for folder in path.parents if os.access(folder, os.F_OK))
+    if not above.is_dir():
+        raise UsageError(f"{path}: {above} is a file, expected a folder", hint="write elsewhere")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: cannot be made: {above} is read-only", hint="write elsewhere")
 
 
 def _write_and_rename(part: Path, target: Path, content: bytes) -> None:

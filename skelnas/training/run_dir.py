@@ -156,7 +156,7 @@ def check(folder: Path, *, resume: bool, force: bool) -> None:
 
     Raises:
         UsageError: both `resume` and `force` are set, or neither and the folder is not empty;
-            it is a file, holds no run to resume, or another run is using it.
+            it is a file, cannot be made, holds no run to resume, or another run is using it.
     """
     if resume and force:
         raise UsageError(
@@ -165,6 +165,7 @@ def check(folder: Path, *, resume: bool, force: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file, expected a folder", hint="choose another --out")
     if not folder.exists():
+        files.check_can_create(folder)
         return
     is_empty = set(folder.iterdir()) <= {folder / LOCK, *files.list_parts(folder)}
     if resume and not is_empty and not (folder / CONFIG).exists():

@@ -128,6 +128,20 @@ def test_score_files_are_compared_and_combined(folder: Path) -> None:
     assert "A - B" in finished.stdout
 
 
+def test_what_was_computed_is_printed_though_a_file_cannot_be_written(folder: Path) -> None:
+    (folder / "full.csv").symlink_to("/dev/full")
+    command = "skelnas evaluate c.h5 model --json --scores a/new/s.npz --confusion full.csv"
+    finished = run(command, folder)
+    assert finished.returncode == 1
+    assert "full.csv: cannot be written (No space left" in finished.stderr
+    assert json.loads(finished.stdout)["clips"] == 12
+    assert (folder / "a/new/s.npz").exists()
+    derived = run("skelnas derive run --out full.csv", folder)
+    assert derived.returncode == 1
+    assert json.loads(derived.stdout)["format"] == "skelnas-genotype"
+    (folder / "full.csv").unlink()
+
+
 def test_a_closed_pipe_prints_no_error(folder: Path) -> None:
     finished = run("skelnas evaluate c.h5 model --json | head -c 1; true", folder)
     assert finished.stdout == "{"
@@ -335,6 +349,8 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas train c.h5 --genotype - --out new", MISSING_NODE, 3, ["node 5", "0 to 1"]),
         ("skelnas evaluate c.h5 run", None, 3, ["run", "no trained model"]),
         ("skelnas evaluate c.h5 model --scores s.pkl", None, 2, ["s.pkl", ".npz"]),
+        ("skelnas evaluate c.h5 model --scores c.h5/s.npz", None, 2, ["c.h5 is a file, expected"]),
+        ("skelnas search c.h5 --out c.h5/run", None, 2, ["c.h5 is a file, expected a folder"]),
         ("skelnas evaluate c.h5 model --confusion c.jpg", None, 2, ["c.jpg", ".csv, .png"]),
         ("skelnas evaluate c.h5 model --compare none.npz", None, 3, ["none.npz", "--scores"]),
         ("skelnas evaluate c.h5 model --input-size 9", None, 2, ["--input-size 9", "224x224"]),

@@ -226,10 +226,11 @@ def test_a_worker_that_dies_ends_the_run(tmp_path: Path) -> None:
     [
         ("cache.h5", 0, "0 workers, expected 1 or more"),
         ("", None, "is a folder"),
-        ("nowhere/cache.h5", None, "there is no folder"),
+        ("file/cache.h5", None, "is a file, expected a folder"),
     ],
 )
 def test_invalid_arguments(tmp_path: Path, out: str, workers: int | None, reason: str) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=reason):
         prepare(FakeSource(), tmp_path / out, workers=workers, force=True)
 

@@ -272,6 +272,34 @@ def test_atomic_write_below_a_file(tmp_path: Path) -> None:
         files.atomic_write(tmp_path / "file" / "new", "")
 
 
+def test_outputs_are_checked_without_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for name, reason in (
+        ("", "is a folder, expected a file"),
+        ("file/new", "file is a file, expected a folder"),
+        ("file/new/er", "file is a file, expected a folder"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            files.check_output(tmp_path / name)
+    with pytest.raises(UsageError, match="file is a file, expected a folder"):
+        run_dir.check(tmp_path / "file" / "run", resume=False, force=False)
+    files.check_output(tmp_path / "file")
+    files.check_output(tmp_path / "new" / "folders" / "file")
+    files.check_output(Path(os.devnull))
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.F_OK)  # root may write anywhere
+    for path in (tmp_path / "file", Path(os.devnull)):
+        with pytest.raises(UsageError, match="cannot be"):
+            files.check_output(path)
+
+
+def test_an_atomic_write_makes_folders(tmp_path: Path) -> None:
+    files.atomic_write(tmp_path / "new" / "folders" / "file", "text")
+    assert (tmp_path / "new" / "folders" / "file").read_text() == "text"
+
+
 def test_a_failed_atomic_write_keeps_the_old_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
