@@ -12,6 +12,7 @@ from skelnas.config.clips import AugmentSettings, ClipSettings
 from skelnas.config.machine import BatchSettings, DeviceSettings, WorkSettings
 
 Recipe = Literal["paper", "strong"]
+ClassWeights = Literal["none", "balanced"]
 BaselineName = Literal["hcn", "st-gcn", "temporal-conv"]
 
 SHORT_EPOCHS = 30
@@ -47,11 +48,12 @@ class TrainSettings(BudgetSettings, ClipSettings, AugmentSettings, WorkSettings,
 
     group = "Training"
     changeable = frozenset({"rank_timeout"})
+    added = frozenset({"patience", "class_weights"})
     everyday = frozenset(
         {
-            *("recipe", "protocol", "seed", "hold_out", "layers", "channels", "epochs"),
-            *("batch_size", "lr", "branches", "frames", "align", "streams", "flip"),
-            *("max_params", "max_macs", "device", "precision"),
+            *("recipe", "protocol", "seed", "hold_out", "patience", "layers", "channels", "epochs"),
+            *("batch_size", "lr", "class_weights", "branches", "frames", "align", "streams"),
+            *("flip", "max_params", "max_macs", "device", "precision"),
         }
     )
 
@@ -71,6 +73,11 @@ class TrainSettings(BudgetSettings, ClipSettings, AugmentSettings, WorkSettings,
     select_epoch: bool = Field(
         False,  # ours: the last epoch; release: the best on the test part
         description="Keep the best epoch on held-out clips.",
+    )
+    patience: int = Field(
+        0,  # ours
+        ge=0,
+        description="Stop N epochs after the lowest held-out loss.",
     )
     layers: int = Field(9, ge=1, le=1_000, description="Number of cells.")  # paper
     channels: int = Field(
@@ -98,6 +105,10 @@ class TrainSettings(BudgetSettings, ClipSettings, AugmentSettings, WorkSettings,
         ge=0,
         lt=1,
         description="Fraction of labels spread over classes.",
+    )
+    class_weights: ClassWeights = Field(
+        "none",  # paper
+        description="Weigh rare classes up: none or balanced.",
     )
     drop_path: float = Field(
         0.2,  # release

@@ -1,7 +1,8 @@
-"""Best epoch of a training, by the held-out clips."""
+"""Best epoch of a training, and when to stop waiting for a better one, by the held-out clips."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -63,3 +64,44 @@ class BestEpoch:
             if tensors[name].shape != value.shape:
                 raise ValueError(f"best/{name} has the shape {list(tensors[name].shape)}")
             self._state[name] = value.detach().clone().copy_(tensors[name])
+
+
+class Patience:
+    """How long the held-out loss has not improved.
+
+    Args:
+        epochs: to wait for a lower loss.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self._lowest = torch.tensor([0, math.inf], dtype=torch.float64)  # epoch, loss
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the lowest loss, counted from 1; 0 before the first."""
+        return int(self._lowest[0])
+
+    def update(self, epoch: int, nll: float) -> None:
+        """Take note of the loss after an epoch."""
+        if nll < self._lowest[1]:
+            self._lowest = torch.tensor([epoch, nll], dtype=torch.float64)
+
+    def is_over(self, epoch: int) -> bool:
+        """Return whether to stop after an epoch."""
+        return epoch - self.epoch >= self.epochs
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the epoch of the lowest loss, and that loss."""
+        return {"lowest": self._lowest}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore from what `tensors` returned.
+
+        Raises:
+            KeyError, ValueError: it is something else.
+        """
+        lowest = tensors["lowest"].to(torch.float64)
+        if lowest.shape != (2,) or lowest.isnan().any() or not 0 <= lowest[0] < math.inf:
+            raise ValueError("patience/lowest is not an epoch and its loss")
+        self._lowest = lowest

@@ -62,7 +62,7 @@ def train(
     """Train the network of a genotype, or a baseline, on the training part of a protocol.
 
     The test part is never read, and held-out clips are not learned from. The model is that of
-    the last epoch, unless held-out clips choose the epoch.
+    the last epoch, unless held-out clips choose the epoch. They are scored after each.
 
     Args:
         cache_path: a skeleton cache.
@@ -99,7 +99,7 @@ def train(
             if settings.flip:
                 warn_of_mirrored_classes(cache, clips, dataset)
             held_out = None
-            if settings.select_epoch:
+            if settings.hold_out:
                 others = cache.load(part.held_out)
                 held_out = Dataset(others, layout, persons, settings, device, settings.store)
             card = _make_card(cache, clips, part.hold_out, dataset.shape, settings, network_fields)
@@ -154,6 +154,11 @@ def _check_settings(settings: TrainSettings) -> None:
     if settings.select_epoch and not settings.hold_out:
         raise UsageError(
             "--select-epoch chooses by held-out clips, and there are none",
+            hint="--hold-out 0.2 holds out a fifth of the training part's subjects",
+        )
+    if settings.patience and not settings.hold_out:
+        raise UsageError(
+            "--patience watches the loss on held-out clips, and there are none",
             hint="--hold-out 0.2 holds out a fifth of the training part's subjects",
         )
     if settings.branches and "," not in settings.streams:

@@ -23,7 +23,7 @@ from skelnas.runtime.console import note
 from skelnas.runtime.seed import random_seed
 from skelnas.training import metrics
 from skelnas.training.averaging import WeightAverage
-from skelnas.training.best_epoch import BestEpoch
+from skelnas.training.best_epoch import BestEpoch, Patience
 from skelnas.training.checkpoint import OptimizerState, State
 from skelnas.training.inference import score
 from skelnas.training.loop import Item, TrainLoop, descend
@@ -45,7 +45,7 @@ class Trainer(TrainLoop):
         settings: see `TrainSettings`.
         dataset: the clips to learn from.
         card: describes the network.
-        held_out: clips that choose the epoch; None for the last epoch.
+        held_out: clips to score after each epoch, or None.
     """
 
     verb = "train"
@@ -79,9 +79,15 @@ class Trainer(TrainLoop):
         self.average = WeightAverage(self.network, settings.ema) if settings.ema else None
         if self.average is not None:
             states["average"] = self.average
-        self.best = BestEpoch(self.network) if held_out is not None else None
+        self.best = BestEpoch(self.network) if settings.select_epoch else None
         if self.best is not None:
             states["best"] = self.best
+        self.patience = Patience(settings.patience) if settings.patience else None
+        if self.patience is not None:
+            states["patience"] = self.patience
+        self.class_weights = None
+        if settings.class_weights == "balanced":
+            self.class_weights = balance_classes(dataset.labels, len(card.classes))
         super().__init__(
             run_dir,
             self.network,
@@ -157,7 +163,15 @@ class Trainer(TrainLoop):
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return this rank's part of the mean cross-entropy of a batch."""
         smoothing = self.settings.label_smoothing
-        return F.cross_entropy(logits, batch.labels, label_smoothing=smoothing) * batch.fraction
+        if self.class_weights is None:
+            loss = F.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+        else:
+            losses = F.cross_entropy(
+                logits, batch.labels, label_smoothing=smoothing, reduction="none"
+            )
+            # Not divided by the sum of the weights, which differs between ranks.
+            loss = (losses * self.class_weights[batch.labels]).mean()
+        return loss * batch.fraction
 
     def _average_statistics(self, fraction: float) -> None:
         """Average the running statistics over the ranks, weighted by their clips."""
@@ -176,16 +190,25 @@ class Trainer(TrainLoop):
         return torch.Generator().manual_seed(self.random_seed(stream, self.epoch, self.step))
 
     def end_epoch(self, record: dict[str, Any]) -> str:
-        """Score the network on the held-out clips, if they choose the epoch."""
-        if self.best is None or self.held_out is None:
+        """Score the network on the held-out clips, if there are any."""
+        if self.held_out is None:
             return ""
         with self.average.applied() if self.average is not None else nullcontext():
             precision = self.settings.precision
             logits = score(self.network, self.held_out, SCORING_BATCH_SIZE, precision=precision)
             measured = metrics.measure(logits, self.held_out.labels.cpu())
-            self.best.update(self.epoch, measured.top1, measured.nll)
+            if self.best is not None:
+                self.best.update(self.epoch, measured.top1, measured.nll)
+        if self.patience is not None:
+            self.patience.update(self.epoch, measured.nll)
         record |= {"held_out_top1": measured.top1, "held_out_nll": measured.nll}
-        return f"held_out_top1 {measured.top1:.1%}"
+        return f"held_out_top1 {measured.top1:.1%}  held_out_nll {measured.nll:.4f}"
+
+    def stop_reason(self) -> str:
+        """Return why the run ends early: the held-out loss has not improved for a while."""
+        if self.patience is None or not self.patience.is_over(self.epoch):
+            return ""
+        return f"the held-out loss was lowest after epoch {self.patience.epoch} (--patience)"
 
     def load_result(self) -> tuple[AnyNetwork, int | None]:
         """Load the final weights into the network: of the best epoch, or the running average.
@@ -200,3 +223,17 @@ class Trainer(TrainLoop):
         if self.average is not None:
             self.average.apply()
         return self.network, None
+
+
+def balance_classes(labels: Tensor, num_classes: int) -> Tensor:
+    """Return a weight for each class, [classes], that makes all weigh the same together.
+
+    The mean over the clips is 1, so that learning rates stay as they are.
+
+    Args:
+        labels: [N], the class of each clip.
+        num_classes: length of the result; a class without clips has the weight 0.
+    """
+    counts = torch.bincount(labels, minlength=num_classes)
+    weights = len(labels) / (counts.count_nonzero() * counts.clamp(min=1))
+    return weights * (counts > 0)

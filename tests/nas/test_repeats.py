@@ -106,7 +106,7 @@ def test_searched_and_random_genotypes_are_trained_alike(whole: Path) -> None:
         assert one["settings"]["epochs"] == 2
 
 
-def test_searches_and_trainings_never_load_held_out_or_test_clips(
+def test_searches_and_trainings_load_held_out_clips_apart_and_never_test_clips(
     tiny_cache: Path, whole: Path
 ) -> None:
     loaded = json.loads((whole.parent / "loaded.json").read_text())
@@ -114,7 +114,7 @@ def test_searches_and_trainings_never_load_held_out_or_test_clips(
         part = split_training_part(cache, "xsub", 0.2)
         test = cache.indices("xsub", Test)
     counts = Counter(tuple(sorted(indices)) for indices in loaded)
-    assert counts == {tuple(part.train): 2 + 4, tuple(part.held_out): 4}
+    assert counts == {tuple(part.train): 2 + 4, tuple(part.held_out): 4 + 4}
     assert not {index for indices in loaded for index in indices} & set(test.tolist())
 
 

@@ -28,6 +28,7 @@ from skelnas.reporting.model_card import write_card
 from skelnas.training import run_dir
 from skelnas.training.saved_model import load_model, save_model
 from skelnas.training.train import CELL_SETTINGS, train
+from skelnas.training.trainer import Trainer
 
 GENOTYPE = BUILT_IN["ntu_cs112se30"]
 SMALL = TrainSettings(
@@ -107,25 +108,33 @@ def test_a_resumed_training_ends_with_the_same_bits(
 def test_held_out_clips_are_not_trained_on_and_can_be_scored(
     tiny_cache: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded: list[int] = []
+    loaded: list[set[int]] = []
+    learned: list[int] = []
     original = Cache.load
 
     def spy(self: Cache, indices: np.ndarray) -> object:
-        loaded.extend(indices)
+        loaded.append(set(indices.tolist()))
         return original(self, indices)
 
+    def learn(self: Trainer, item: tuple[torch.Tensor, ...]) -> object:
+        learned.append(len(self.dataset))
+        return take_step(self, item)
+
+    take_step = Trainer.take_step
     held_out = EvaluateSettings(part="held-out")
     settings = SMALL.model_copy(update={"hold_out": 0.3, "epochs": 8})
     with monkeypatch.context() as patch:
         patch.setattr(Cache, "load", spy)
+        patch.setattr(Trainer, "take_step", learn)
         train(tiny_cache, GENOTYPE, tmp_path / "model", settings)
-        learned = set(loaded)
-        loaded.clear()
         result = evaluate(tiny_cache, tmp_path / "model", held_out)
     with Cache.open(tiny_cache) as cache:
         training = set(cache.indices("xsub", Train).tolist())
-    assert learned | set(loaded) == training
-    assert learned.isdisjoint(loaded)
+    for_training, for_epochs, for_evaluation = loaded
+    assert set(learned) == {len(for_training)}
+    assert for_training | for_evaluation == training
+    assert for_training.isdisjoint(for_evaluation)
+    assert for_epochs == for_evaluation
     assert (result.scores.info.part, len(result.scores)) == ("held-out", 12)
     assert result.metrics.top1 > 1.5 * result.scores.chance
     assert result.to_dict()["model"]["hold_out"]["clips"] == 12
