@@ -162,6 +162,12 @@ def is_file(path: Path) -> bool:
     return found is not None and found[1] in found[0].members
 
 
+def find_time(path: Path) -> int:
+    """Return when a file was written, or the archive it is in, in ns; 0 if there is neither."""
+    found = next((outer for outer in (path, *path.parents) if outer.is_file()), None)
+    return found.stat().st_mtime_ns if found else 0
+
+
 def list_archive(root: Path, ending: str) -> list[Path] | None:
     """List the members below a path that end in `ending`; None if it is not in an archive."""
     found = find_archive(root)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelnas.data.readers.archives import is_archive, is_file
+from skelnas.data.readers.archives import find_time, is_archive, is_file
 from skelnas.data.readers.base import (
     Catalogue,
     ClipTable,
@@ -129,7 +129,7 @@ class Manifest:
         if entry.stretch is None:
             poses, present = self._read_file(entry.file, picture)
         else:
-            poses, present = _read_long(self, entry.file, picture, _find_time(entry.file))
+            poses, present = _read_long(self, entry.file, picture, find_time(entry.file))
             try:
                 frames = entry.stretch.find_frames(present.shape[1], self.layout.frame_rate)
             except InputError as error:
@@ -237,9 +237,3 @@ def _find_skeleton(joints: Path | None) -> Skeleton | None:
 def _read_long(source: Manifest, file: Path, picture: Picture, time: int) -> Poses:
     """Read a recording, of which the next clip is likely another part."""
     return source._read_file(file, picture)
-
-
-def _find_time(file: Path) -> int:
-    """Return when a file was written, or the archive it is in."""
-    found = next((path for path in (file, *file.parents) if path.is_file()), None)
-    return found.stat().st_mtime_ns if found else 0

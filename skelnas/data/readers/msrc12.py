@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from skelnas.data.readers.archives import find_time
 from skelnas.data.readers.base import Catalogue, ClipTable, Poses, Recording, Test, Train
 from skelnas.data.readers.files import as_joints, find_files, read_bytes
 from skelnas.data.readers.layouts import find_layout
@@ -107,7 +108,7 @@ class Msrc12:
         match = _NAME.fullmatch(path.stem)
         assert match is not None
         tags = _read_tags(path.with_suffix(TAG_ENDING))
-        times, joints = _read_frames(path, _find_time(path))
+        times, joints = _read_frames(path, find_time(path))
         points = [int(np.argmin(np.abs(times - tag.time))) for tag in tags[: number + 1]]
         first = max(points[-1] - FRAMES_BEFORE, points[-2] if number else 0)
         clip = joints[first : points[-1] + FRAMES_AFTER + 1]
@@ -117,7 +118,7 @@ class Msrc12:
 
     def poses(self, item: Path) -> Poses:
         """Read a whole recording, with or without tags. Raises InputError if it is malformed."""
-        _, joints = _read_frames(item, _find_time(item))
+        _, joints = _read_frames(item, find_time(item))
         present: NDArray[np.bool_] = np.any(joints, axis=(1, 2))
         return joints[None], present[None]
 
@@ -164,9 +165,3 @@ def _read_frames(path: Path, time: int) -> tuple[NDArray[np.float64], NDArray[np
         raise InputError(f"{path}: expected frames, each with a time")
     joints = table[:, 1:].reshape(len(table), -1, 4)  # [T, V, 4]
     return table[:, 0], as_joints(joints, ("x", "y", "z", "score"))[..., :3]
-
-
-def _find_time(path: Path) -> int:
-    """Return when a file was written, or the archive it is in."""
-    found = next((outer for outer in (path, *path.parents) if outer.is_file()), None)
-    return found.stat().st_mtime_ns if found else 0
