@@ -26,7 +26,7 @@ def predict(
     recordings: Annotated[
         list[Path],
         typer.Argument(
-            help="Files as in the training, or arrays; - is stdin.",
+            help="Files, or folders of frames; - is stdin.",
             show_default=False,
         ),
     ],

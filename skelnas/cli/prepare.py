@@ -31,6 +31,25 @@ prepare = typer.Typer(
     rich_markup_mode=None,
 )
 
+JointsOption = Annotated[
+    Path | None,
+    typer.Option(help="Name (skelnas layouts), or JSON or TOML file."),
+]
+ChannelsOption = Annotated[
+    str, typer.Option(help="Numbers of a joint in arrays, such as x,y,score.")
+]
+PictureOption = Annotated[str, typer.Option(help="Width x height to divide by, such as 1920x1080.")]
+PersonsOption = Annotated[
+    int, typer.Option(min=1, max=16, help="Maximum number of persons per clip.")
+]
+DelimiterOption = Annotated[
+    Literal["", "comma", "semicolon", "tab", "blank"],
+    typer.Option(help="What divides numbers in text; found by default."),
+]
+SkipColumnsOption = Annotated[
+    int, typer.Option(min=0, max=1000, help="Columns before the joints in text.")
+]
+
 
 @prepare.command("ntu", cls=Command)
 @with_prepare_options
@@ -195,29 +214,15 @@ def prepare_manifest(
         Path, typer.Argument(help="CSV of clips, or a .zip with it.", show_default=False)
     ],
     out: OutArgument,
-    joints: Annotated[
-        Path | None,
-        typer.Option(help="Name (skelnas layouts), or JSON or TOML file."),
-    ] = None,
-    channels: Annotated[
-        str, typer.Option(help="Numbers of a joint in arrays, such as x,y,score.")
-    ] = "",
-    picture: Annotated[
-        str, typer.Option(help="Width x height to divide by, such as 1920x1080.")
-    ] = "",
-    delimiter: Annotated[
-        Literal["", "comma", "semicolon", "tab", "blank"],
-        typer.Option(help="What divides numbers in text; found by default."),
-    ] = "",
-    skip_columns: Annotated[
-        int, typer.Option(min=0, max=1000, help="Columns before the joints in text.")
-    ] = 0,
+    joints: JointsOption = None,
+    channels: ChannelsOption = "",
+    picture: PictureOption = "",
+    delimiter: DelimiterOption = "",
+    skip_columns: SkipColumnsOption = 0,
     frame_rate: Annotated[
         float | None, typer.Option(help="Frames per second, for start_s and end_s.")
     ] = None,
-    persons: Annotated[
-        int, typer.Option(min=1, max=16, help="Maximum number of persons per clip.")
-    ] = 1,
+    persons: PersonsOption = 1,
     test_subjects: TestSubjects = "",
     test_cameras: TestCameras = "",
     test_share: TestShare = 0.0,
@@ -245,6 +250,48 @@ def prepare_manifest(
         persons=persons,
         test_subjects=parse_numbers(test_subjects, "--test-subjects"),
         test_cameras=parse_numbers(test_cameras, "--test-cameras"),
+        test_share=test_share,
+        folds=folds,
+        split_seed=split_seed,
+    )
+    run_prepare(source, out, options)
+
+
+@prepare.command("folder", cls=Command)
+@with_prepare_options
+def prepare_folder(
+    raw: RawArgument,
+    out: OutArgument,
+    joints: JointsOption = None,
+    channels: ChannelsOption = "",
+    picture: PictureOption = "",
+    delimiter: DelimiterOption = "",
+    skip_columns: SkipColumnsOption = 0,
+    persons: PersonsOption = 1,
+    test_subjects: TestSubjects = "",
+    test_share: TestShare = 0.0,
+    folds: Folds = 0,
+    split_seed: SplitSeed = 0,
+    *,
+    options: PrepareOptions,
+) -> None:
+    """Your recordings: CLASS/CLIP, a file or folder of frames.
+
+    Example: skelnas prepare folder recordings/ own.h5 --test-share 0.2
+    """
+    from skelnas.data.readers.channels import parse_option
+    from skelnas.data.readers.clip_files import parse_picture
+    from skelnas.data.readers.clip_tables import TextFormat
+    from skelnas.data.readers.folder import Folder
+
+    source = Folder(
+        raw,
+        joints=joints,
+        channels=parse_option(channels),
+        picture=parse_picture(picture),
+        text_format=TextFormat(delimiter, skip_columns),
+        persons=persons,
+        test_subjects=parse_numbers(test_subjects, "--test-subjects"),
         test_share=test_share,
         folds=folds,
         split_seed=split_seed,

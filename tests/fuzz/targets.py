@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import struct
 import zipfile
 import zlib
@@ -27,6 +28,7 @@ from skelnas.data.readers.base import Recording, Source
 from skelnas.data.readers.clip_files import parse_frame, to_poses
 from skelnas.data.readers.clip_tables import TextFormat
 from skelnas.data.readers.ctrgcn import CtrGcn, _open
+from skelnas.data.readers.folder import Folder, read_folder
 from skelnas.data.readers.kinetics import Kinetics
 from skelnas.data.readers.manifest import Manifest, read_manifest
 from skelnas.data.readers.msrc12 import Msrc12, _read_frames
@@ -243,6 +245,85 @@ def clip_json(folder: Path) -> Target:
     return _clip(folder, "one.json", [json.dumps(content).encode() for content in contents])
 
 
+def keypoints(folder: Path) -> Target:
+    """A clip as pose estimators write it, in one file."""
+    (folder / "clips.csv").write_text("path,label,split\none.json,0,train\n")
+    names = ("x", "y", "z", "visibility")
+    points = [dict(zip(names, RNG.random(4).round(2).tolist(), strict=True)) for _ in range(3)]
+    named = [{**point, "name": name} for point, name in zip(points, "abc", strict=True)]
+    people = _openpose()
+    results = [
+        {"image_id": f"{n}.jpg", "category_id": 1, "keypoints": person[:51], "score": 0.5}
+        for n, person in zip((1, 1, 4), people * 2, strict=False)
+    ]
+    clips = (
+        [{"keypoints": points}, {"keypoints": []}, {"keypoints": [*points[:2], None]}],
+        [{"keypoints": named}, None, named],
+        [[{"keypoints": points}, {"keypoints": points}], []],
+        results,
+    )
+
+    def read(data: bytes) -> Outcome:
+        (folder / "one.json").write_bytes(data)
+        manifest._find_layout.cache_clear()
+        source = Manifest(folder / "clips.csv", persons=2)
+        yield source.read(folder / "one.json"), source
+
+    return Target([json.dumps(clip).encode() for clip in clips], read)
+
+
+def frames(folder: Path) -> Target:
+    """A folder with a file a frame; each line is one."""
+    (folder / "clips.csv").write_text("path,label,split\none,0,train\n")
+    people = [{"pose_keypoints_2d": person} for person in _openpose()]
+    people[1] |= {"hand_left_keypoints_2d": [1, 2, 0.5] * 21}
+    rows = RNG.normal(0, 1, (3, 3, 2)).round(2)
+    clips: tuple[list[Any], ...] = (
+        [{"people": people}, {"people": people[:1]}, {"people": []}],
+        [{"people": people[1:]}],
+        [rows[0].tolist(), None, rows[1:].tolist()],
+        [row.ravel().tolist() for row in rows],
+    )
+
+    def read(data: bytes) -> Outcome:
+        clip = folder / "one"
+        shutil.rmtree(clip, ignore_errors=True)
+        clip.mkdir()
+        for number, line in enumerate(data.split(b"\n")[:20]):
+            (clip / f"{number}.json").write_bytes(line)
+        manifest._find_layout.cache_clear()
+        channels = () if b"_2d" in data else ("x", "y")
+        source = Manifest(folder / "clips.csv", persons=2, channels=channels)
+        yield source.read(clip), source
+
+    return Target(["\n".join(map(json.dumps, clip)).encode() for clip in clips], read)
+
+
+def class_folder(folder: Path) -> Target:
+    """Clips in folders named after classes, in an archive."""
+    path = folder / "own.zip"
+    clip = _npy(RNG.normal(0, 1, (2, 3, 2)))
+    frame = _npy(RNG.normal(0, 1, (3, 2)))
+    names = ("wave/s1.npy", "wave/s2/0.npy", "wave/s2/2.npy", "run/p1_s1.npy")
+    members = {name: clip if name.count("/") == 1 else frame for name in names}
+    parts = {f"{part}/{name}": members[name] for part in ("train", "val") for name in names[:3]}
+
+    def read(data: bytes) -> Outcome:
+        path.unlink(missing_ok=True)  # archives are cached by modification time
+        path.write_bytes(data)
+        read_folder.cache_clear()
+        manifest._find_layout.cache_clear()
+        subjects = () if read_folder(path).table.protocols else (1,)
+        source = Folder(path, persons=2, test_subjects=subjects)
+        for item in source.catalogue().items:
+            yield source.read(item), source
+
+    methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    return Target(
+        [_zipped(files, method) for files in (members, parts) for method in methods], read
+    )
+
+
 def clip_csv(folder: Path) -> Target:
     """Clips of a manifest as `.csv`."""
     header = ",".join(f"{joint}_{axis}" for joint in ("joint_0", "joint_1", "joint_2")
@@ -414,6 +495,12 @@ def joints(folder: Path) -> Target:
     return Target(seeds, read)
 
 
+def _openpose() -> list[list[float]]:
+    """Return two persons of BODY_25."""
+    persons = np.dstack([RNG.uniform(0, 640, (2, 25, 2)), RNG.uniform(0, 1, (2, 25, 1))])
+    return [person.ravel().round(2).tolist() for person in persons]
+
+
 def _joints(folder: Path) -> Path:
     path = folder / "three.json"
     names = ["joint_0", "joint_1", "joint_2"]
@@ -464,6 +551,9 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "mat": mat,
     "penn-action": penn_action,
     "msrc12": msrc12,
+    "keypoints": keypoints,
+    "frames": frames,
+    "folder": class_folder,
     "channels": channels,
     "frame": frame,
     "table": table,

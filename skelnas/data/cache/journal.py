@@ -9,11 +9,12 @@ byte, that of an uninterrupted run.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -195,10 +196,17 @@ def side_file_stamps(paths: Sequence[Path]) -> dict[str, list[int]]:
 
 
 def _stamp(item: Path) -> list[int]:
-    """Return size and time of an item's file, or of the archive it is in; [] if there is none."""
+    """Return size and time of an item's file, or of the archive it is in; [] if there is none.
+
+    Of a folder: the number of its files and a checksum of their names, sizes and times.
+    """
     for path in (item, *item.parents):
         with suppress(OSError):
             status = path.stat()
+            if S_ISDIR(status.st_mode):
+                stats = [(file.name, file.stat()) for file in sorted(path.iterdir())]
+                files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+                return [len(files), zlib.crc32(repr(files).encode())]
             return [status.st_size, status.st_mtime_ns] if S_ISREG(status.st_mode) else []
     return []
 

@@ -13,7 +13,7 @@ import struct
 import weakref
 import zipfile
 import zlib
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -73,6 +73,14 @@ class Archive:
                 self.paths.append(inner)
         tops = {inner.rpartition("/")[0].partition("/")[0] for inner in self.members}
         self.top = tops.pop() if len(tops) == 1 else ""
+
+    @cached_property
+    def folders(self) -> dict[str, list[str]]:
+        """The paths of the members that lie in a folder itself, by its path."""
+        folders: dict[str, list[str]] = {}
+        for inner in self.members:
+            folders.setdefault(inner.rpartition("/")[0], []).append(inner)
+        return folders
 
     def read(self, inner: str, limit: int, check_ratio: bool = True) -> bytes:
         """Read a member.
@@ -151,7 +159,9 @@ def is_folder(path: Path) -> bool:
     if path.is_dir():
         return True
     found = find_archive(path)
-    return found is not None and any(_below(inner, found[1]) for inner in found[0].members)
+    return found is not None and (
+        found[1] in found[0].folders or any(_below(inner, found[1]) for inner in found[0].members)
+    )
 
 
 def is_file(path: Path) -> bool:
@@ -164,7 +174,7 @@ def is_file(path: Path) -> bool:
 
 def find_time(path: Path) -> int:
     """Return when a file was written, or the archive it is in, in ns; 0 if there is neither."""
-    found = next((outer for outer in (path, *path.parents) if outer.is_file()), None)
+    found = next((outer for outer in (path, *path.parents) if outer.exists()), None)
     return found.stat().st_mtime_ns if found else 0
 
 
@@ -177,6 +187,14 @@ def list_archive(root: Path, ending: str) -> list[Path] | None:
     start = len(folder) + 1 if folder else 0
     paths = (inner for inner in archive.paths if inner.endswith(ending))
     return [root / inner[start:] for inner in paths if _below(inner, folder)]
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """List what is in a folder itself; of one in an archive, the files. May raise OSError."""
+    found = None if folder.is_dir() else find_archive(folder)
+    if found is None:
+        return list(folder.iterdir())
+    return [folder / inner.rpartition("/")[2] for inner in found[0].folders.get(found[1], [])]
 
 
 def enter(root: Path) -> Path:

@@ -1,8 +1,9 @@
 """Read one clip from a file, an array or a table, or one frame from a line of JSON.
 
-An array has the axes [T, V, C] or [M, T, V, C]; `clip_tables` describes tables. An unknown number
-is NaN, in JSON also null, as is a joint, a person or a frame of which all is unknown. A JSON object
-or an .npz may have the names of the `joints` and `channels` beside the array.
+An array has the axes [T, V, C] or [M, T, V, C]; `clip_tables` describes tables, `keypoints` the
+JSON of pose estimators and `frames` a folder of frames. An unknown number is NaN, in JSON also
+null, as is a joint, a person or a frame of which all is unknown. A JSON object or an .npz may have
+the names of the `joints` and `channels` beside the array.
 
 Shapes: M persons, T frames, V joints, C channels.
 """
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas import json_text
-from skelnas.data.readers.archives import Archive
+from skelnas.data.readers.archives import Archive, is_file, is_folder
 from skelnas.data.readers.base import MAX_COORDINATE, Layout, Poses
 from skelnas.data.readers.channels import check_channels
 from skelnas.data.readers.clip_tables import ANY_TEXT, ClipArray, TextFormat, read_clip_table
@@ -30,7 +31,21 @@ from skelnas.data.readers.files import (
     read_bytes,
     read_json,
 )
-from skelnas.data.readers.joint_names import find_names, order_channels, order_joints
+from skelnas.data.readers.frames import join_persons, read_frame_folder
+from skelnas.data.readers.joint_names import (
+    find_joint_order,
+    find_names,
+    order_channels,
+    order_joints,
+)
+from skelnas.data.readers.keypoints import (
+    OTHER_ORDER,
+    are_persons,
+    is_one_frame,
+    read_frame,
+    read_frames,
+)
+from skelnas.data.readers.layouts import find_layout
 from skelnas.data.readers.mat import read_mat_clip
 from skelnas.data.readers.npy import read_npy
 from skelnas.errors import InputError, UsageError, shown
@@ -86,10 +101,11 @@ def read_poses(
     Raises:
         InputError: the file is malformed, or has other joints or too many persons.
     """
-    clip = read_clip(path, len(layout.joints), text_format)
+    num_joints, num_channels = len(layout.joints), len(layout.channels)
+    clip = read_clip(path, num_joints, text_format, num_channels, max_persons)
     poses, joints = clip.poses, clip.joints
     if joints:
-        poses = poses[:, :, order_joints(joints, layout, str(path))]
+        poses = poses[:, :, _order_joints(joints, clip.layout, layout, str(path))]
     if clip.channels:
         order_channels(clip.channels, layout, str(path))
     persons, frames, *joint_shape = poses.shape
@@ -109,6 +125,24 @@ def read_poses(
     if not clip.channels and not are_channels_given:
         check_channels(poses, layout.channels, str(path))
     return to_poses(poses, layout.channels, picture)
+
+
+def _order_joints(joints: tuple[str, ...], name: str, layout: Layout, where: str) -> list[int]:
+    """Return the index of each joint of the layout among those of a file.
+
+    Args:
+        joints: names in the file.
+        name: of the layout that its format has, if any.
+        layout: the expected one.
+        where: for the message.
+
+    Raises:
+        InputError: others were found.
+    """
+    if name in OTHER_ORDER:
+        other = find_layout(OTHER_ORDER[name]).joints
+        joints = joints if find_joint_order(other, layout.joints) is None else other
+    return order_joints(joints, layout, where)
 
 
 def _check_json(array: NDArray[np.float64], where: str) -> None:
@@ -138,8 +172,8 @@ def parse_frame(
 ) -> NDArray[np.float64]:
     """Read one frame from JSON: [joints, channels] or [persons, joints, channels].
 
-    An object holds this under the key ``poses``, and maybe names, as in a file. An unknown number
-    or joint is null; a frame without persons is null or an empty list.
+    An object holds this under the key ``poses``, and maybe names, as in a file, or is of a pose
+    estimator. An unknown number or joint is null; a frame without persons is null or an empty list.
 
     Args:
         line: the text.
@@ -159,6 +193,8 @@ def parse_frame(
     except ValueError:
         found = shown(line.strip())
         raise InputError(f"{where}: expected a frame as JSON, found {found}") from None
+    if are_persons(value):
+        return _parse_persons(value, where, layout, max_persons)
     content: dict[str, Any] = {}
     if isinstance(value, dict):
         content, value = value, value.get(KEY)
@@ -184,19 +220,43 @@ def parse_frame(
     return frame[..., order_channels(names or channels or layout.channels, layout, where)]
 
 
+def _parse_persons(value: Any, where: str, layout: Layout, max_persons: int) -> NDArray[np.float64]:
+    """Return persons [M, V, C] in the order of the layout."""
+    num_joints = len(layout.joints)
+    persons = read_frame(value, where, num_joints)
+    if len(persons) > max_persons:
+        raise InputError(f"{where}: {len(persons)} persons, expected at most {max_persons}")
+    frame = np.empty((len(persons), num_joints, len(layout.channels)))
+    for index, person in enumerate(persons):
+        if len(person.numbers) != num_joints:
+            raise InputError(f"{where}: {len(person.numbers)} joints, expected {num_joints}")
+        joints = _order_joints(person.joints or layout.joints, person.layout, layout, where)
+        channels = order_channels(person.channels, layout, where)
+        frame[index] = person.numbers[joints][:, channels]
+    return frame
+
+
 def read_clip(
-    path: Path, num_joints: int | None = None, text_format: TextFormat = ANY_TEXT
+    path: Path,
+    num_joints: int | None = None,
+    text_format: TextFormat = ANY_TEXT,
+    num_channels: int | None = None,
+    max_persons: int = 1,
 ) -> ClipArray:
     """Read a clip.
 
     Args:
-        path: the file; its extension determines the format.
+        path: the file, whose extension determines the format, or a folder of frames.
         num_joints: V, which a table without a header needs.
         text_format: what the user says of text.
+        num_channels: C, which does instead of V for a folder of frames.
+        max_persons: persons to choose at most where a file does not say who is who.
 
     Raises:
         InputError: names the file, the line or array, what was expected and what was found.
     """
+    if not is_file(path) and is_folder(path):
+        return read_frame_folder(path, num_joints, num_channels, max_persons)
     ending = path.suffix.lower()
     if ending in TEXT_ENDINGS:
         return read_clip_table(path, num_joints, text_format)
@@ -208,7 +268,10 @@ def read_clip(
     elif ending == ".npz":
         array, names = _read_npz(path)
     elif ending == ".json":
-        array, names = _read_json(path)
+        content = read_json(path)
+        if are_persons(content):
+            return _read_persons(content, path, num_joints, max_persons)
+        array, names = _as_json_array(content, path)
     else:
         raise InputError(
             f"{path}: expected a file that ends in {', '.join(ENDINGS)}",
@@ -219,7 +282,8 @@ def read_clip(
     if array.ndim not in (3, 4):
         raise InputError(
             f"{path}: an array of the shape {array.shape}, "
-            "expected [frames, joints, channels] or [persons, frames, joints, channels]"
+            "expected [frames, joints, channels] or [persons, frames, joints, channels]",
+            hint=f"if it is one frame of many, give their folder: {path.parent}",
         )
     with np.errstate(invalid="ignore"):  # a signalling NaN
         poses = array.astype(np.float64)
@@ -248,16 +312,28 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     return array, {key: value.tolist() for key, value in zip(keys, names, strict=True)}
 
 
-def _read_json(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
-    lists: Any = read_json(path)
-    names: dict[str, Any] = {}
-    if isinstance(lists, dict):
-        lists, names = lists.get(KEY), lists
+def _read_persons(content: Any, path: Path, num_joints: int | None, max_persons: int) -> ClipArray:
+    """Read JSON of a pose estimator: a list of frames, or of COCO results."""
+    if is_one_frame(content):
+        raise InputError(
+            f"{path}: the persons of one frame, expected a list of frames",
+            hint=f"if each frame has a file, give their folder: {path.parent}",
+        )
+    return join_persons(read_frames(content, str(path), num_joints), str(path), max_persons)
+
+
+def _as_json_array(content: Any, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
+    lists, names = content, {}
+    if isinstance(content, dict):
+        lists, names = content.get(KEY), content
     array = as_array(lists)
     if array is None:
+        found = ""
+        if isinstance(content, dict) and KEY not in content:
+            found = f", found the keys {', '.join(map(shown, list(content)[:4]))}"
         raise InputError(
-            f"{path}: expected numbers in lists of equal length, "
-            f"[frames, joints, channels], alone or under the key {KEY!r}"
+            f"{path}: expected numbers in lists of equal length, [frames, joints, channels], "
+            f"alone or under the key {KEY!r}, or a list of frames with 'keypoints'{found}"
         )
     _check_json(array, str(path))
     return array, names

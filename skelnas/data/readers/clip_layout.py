@@ -18,7 +18,7 @@ from skelnas.data.readers.clip_files import read_clip
 from skelnas.data.readers.clip_tables import ANY_TEXT, ClipArray, TextFormat
 from skelnas.data.readers.files import are_found
 from skelnas.data.readers.layouts import LAYOUTS
-from skelnas.data.readers.skeleton_file import Skeleton
+from skelnas.data.readers.skeleton_file import Skeleton, find_skeleton
 from skelnas.errors import InputError
 
 MAX_CLIPS_JUDGED = 16
@@ -68,22 +68,31 @@ def find_clip_layout(
     """
     notes: list[str] = []
     if not skeleton or not channels or skeleton.named:
-        clips = _read_some(root, paths, len(skeleton.joints) if skeleton else None, text_format)
+        num_joints = len(skeleton.joints) if skeleton else None
+        clips = _read_some(root, paths, num_joints, text_format, len(channels) or None)
         path, first = next(iter(clips.items()))
-        if not skeleton:
+        notes += first.notes
+        if not skeleton and first.layout:
+            skeleton = find_skeleton(Path(first.layout))
+            notes.append(f"joints of {first.layout}, as the format has (--joints overrides)")
+        elif not skeleton:
             skeleton = Skeleton(first.joints or _number_joints(first, notes))
         if not channels and first.channels:
             channels = first.channels
             _check_names(path, channels)
         elif not channels:
             channels = _judge(root, list(clips.values()), skeleton, notes)
-        if skeleton.named and not first.joints:
+        if skeleton.named and (first.layout or not first.joints):
             _doubt(skeleton.named, list(clips.values()), channels, notes)
     return ClipLayout(skeleton.make_layout(sort_channels(channels)), channels, tuple(notes))
 
 
 def _read_some(
-    root: Path, paths: Sequence[Path], num_joints: int | None, text_format: TextFormat
+    root: Path,
+    paths: Sequence[Path],
+    num_joints: int | None,
+    text_format: TextFormat,
+    num_channels: int | None,
 ) -> dict[Path, ClipArray]:
     """Read the first clip that can be read and, if it has no names, a few of the same shape."""
     step = -(-len(paths) // MAX_CLIPS_JUDGED)
@@ -94,7 +103,7 @@ def _read_some(
         if clips and number % step:
             continue
         try:
-            clip = read_clip(path, num_joints, text_format)
+            clip = read_clip(path, num_joints, text_format, num_channels)
         except InputError as error:
             failure = error if number == 0 else failure
             continue

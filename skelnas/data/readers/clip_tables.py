@@ -77,11 +77,15 @@ class ClipArray:
     Attributes:
         poses: [M, T, V, C] float64, not finite where a number is unknown.
         joints, channels: their names; empty if the file has none.
+        layout: name of the layout that the format has; empty if it says nothing.
+        notes: lines about what was left out.
     """
 
     poses: NDArray[np.float64]
     joints: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
+    layout: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_clip_table(

@@ -61,13 +61,20 @@ class Division:
             **({"split_seed": self.seed} if self.test_share or self.folds else {}),
         }
 
-    def check(self, where: Path, clips: ClipTable, protocols: Sequence[str] = ()) -> None:
+    def check(
+        self,
+        where: Path,
+        clips: ClipTable,
+        protocols: Sequence[str] = (),
+        hint: str = "add a column split with train and test",
+    ) -> None:
         """Check before any clip is read that every protocol will have something to test.
 
         Args:
             where: for messages.
             clips: the table of all clips.
             protocols: those that the source has already.
+            hint: what would make one of the source's own.
 
         Raises:
             UsageError: a fraction or a number of folds cannot be.
@@ -92,8 +99,7 @@ class Division:
         if not (self.protocols or protocols):
             raise InputError(
                 f"{where}: nothing says which clips are for training and which for testing",
-                hint="add a column split with train and test, or give --test-subjects 3,5, "
-                "--test-share 0.2 or --folds 5",
+                hint=f"{hint}, or give --test-subjects 3,5, --test-share 0.2 or --folds 5",
             )
         try:
             self._split(clips, lambda line: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -98,6 +99,14 @@ class Manifest:
             **self._division.rule,
         }
 
+    hint = "add a column split with train and test"
+    """What says which clips are for testing."""
+
+    @staticmethod
+    def read_table(root: Path) -> Table:
+        """Return the clips."""
+        return read_manifest(find_table(root))
+
     def classes(self, labels: NDArray[np.int32]) -> list[str]:
         """Return the class names of the table; ``class 0`` and so on if it has class indices."""
         return list(self._table.classes)
@@ -110,7 +119,7 @@ class Manifest:
                 one has nothing to test; or it stays open what the numbers of a joint are.
         """
         table = self._table
-        self._division.check(self.root, table.clips(), table.protocols)
+        self._division.check(self.root, table.clips(), table.protocols, self.hint)
         self._check_units(table)
         for line in self._found.notes:
             note(line)
@@ -169,7 +178,7 @@ class Manifest:
 
     @property
     def _table(self) -> Table:
-        return read_manifest(find_table(self.root))
+        return self.read_table(self.root)
 
     @property
     def _joints(self) -> Path | None:
@@ -199,7 +208,7 @@ class Manifest:
     @property
     def _found(self) -> ClipLayout:
         return _find_layout(
-            find_table(self.root), self._joints, self._given_channels, self.text_format
+            self.read_table, self.root, self._joints, self._given_channels, self.text_format
         )
 
     def _check_units(self, table: Table) -> None:
@@ -222,9 +231,13 @@ def _find_joints(root: Path) -> Path | None:
 
 @cache
 def _find_layout(
-    root: Path, joints: Path | None, channels: tuple[str, ...], text_format: TextFormat
+    read: Callable[[Path], Table],
+    root: Path,
+    joints: Path | None,
+    channels: tuple[str, ...],
+    text_format: TextFormat,
 ) -> ClipLayout:
-    paths = list(dict.fromkeys(entry.file for entry in read_manifest(root).entries.values()))
+    paths = list(dict.fromkeys(entry.file for entry in read(root).entries.values()))
     return find_clip_layout(root, paths, _find_skeleton(joints), channels, text_format)
 
 

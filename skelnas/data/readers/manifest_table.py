@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from skelnas.data.readers.archives import enter, find_archive, is_archive, is_file
+from skelnas.data.readers.archives import enter, find_archive, is_archive, is_file, is_folder
 from skelnas.data.readers.base import MAX_CLASSES, ClipTable, Test, Train, Unused, fold_name
+from skelnas.data.readers.clip_files import ENDINGS, TEXT_ENDINGS
 from skelnas.data.readers.tables import (
     Row,
     cell_error,
@@ -155,6 +156,17 @@ def read_manifest(path: Path) -> Table:
     Raises:
         InputError: names the file, the line, the column, what was expected and what was found.
     """
+    if is_folder(path) and not is_archive(path):
+        raise InputError(
+            f"{path}: is a folder, expected a table of clips",
+            hint="skelnas prepare folder reads folders named after classes; a folder with a file "
+            "a frame is one clip, whose path may be in a table",
+        )
+    if path.suffix.lower() in ENDINGS and path.suffix.lower() not in TEXT_ENDINGS:
+        raise InputError(
+            f"{path}: expected a table of clips, such as clips.csv",
+            hint="if this is a clip, write it below the header path,label,split",
+        )
     header, *rows = read_table(path, MAX_CLIPS)
     columns = _find_columns(path, header)
     check_widths(path, rows, len(header.cells))
@@ -171,7 +183,7 @@ def read_manifest(path: Path) -> Table:
         file = _find_file(path.parent, file)
         stretch = _read_stretch(path, row, columns)
         name = row.cells[columns["name"]] if "name" in columns else ""
-        name = name or Path(file).with_suffix("").as_posix() + (f"_{stretch}" if stretch else "")
+        name = name or name_clip(Path(file)) + (f"_{stretch}" if stretch else "")
         for what, key in (
             (f"the name {name!r}", unicodedata.normalize("NFC", name)),
             (f"the clip {file!r}", f"/{os.path.normpath(file)}/{stretch or ''}"),
@@ -198,6 +210,11 @@ def read_manifest(path: Path) -> Table:
 def _make_item(recording: Path, stretch: Stretch | None) -> Path:
     """Return the file of a recording, or a path as if its stretches were files in it."""
     return recording / str(stretch) if stretch else recording
+
+
+def name_clip(path: Path) -> str:
+    """Return the name of a clip: its path without extension; a folder has none."""
+    return (path.with_suffix("") if path.suffix.lower() in ENDINGS else path).as_posix()
 
 
 def _find_file(folder: Path, file: str) -> str:

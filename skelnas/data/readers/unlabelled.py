@@ -129,17 +129,16 @@ class Origin:
 
 
 def read_unlabelled(path: Path, origin: Origin) -> Recording:
-    """Read one file in the way of the source.
+    """Read one recording in the way of the source.
 
     Args:
-        path: a raw file of the source, or an array of joints; see `clip_files`.
+        path: a raw file of the source, or joints in a file or in a folder of frames; see
+            `clip_files`.
         origin: the origin of the model's clips.
 
     Raises:
         InputError: names the file and what is wrong with it, such as other joints.
     """
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, expected a recording", hint=f"such as {path}/*")
     recording = Recording(path.name, NO_LABEL, *_read(path, origin))
     if problem := find_problem(recording, origin.layout, origin.max_persons):
         raise InputError(f"{path}: {problem}")
@@ -152,7 +151,8 @@ def _read(path: Path, origin: Origin) -> Poses:
     if origin.source == "pyskl" and any(outer.suffix == ".pkl" for outer in (path, *path.parents)):
         file, item = find_single(path)
         return Pyskl(file).poses(item)
-    if ending == raw_ending:
+    is_frames = path.is_dir()
+    if ending == raw_ending and not is_frames:
         if ending == ".skeleton":
             body_rule = _choose_rule(origin, "body_rule", get_args(BodyRule))
             return Ntu(path.parent, body_rule=body_rule).poses(path)
@@ -160,7 +160,7 @@ def _read(path: Path, origin: Origin) -> Poses:
             person_rule = _choose_rule(origin, "person_rule", ("clip", "frame"))
             return Kinetics(path.parent, person_rule=person_rule).poses(path)
         return ONE_RULE[origin.source](path.parent).poses(path)
-    if ending not in ENDINGS:
+    if ending not in ENDINGS and not is_frames:
         endings = dict.fromkeys([*([raw_ending] if raw_ending else []), *ENDINGS])
         raise InputError(
             f"{path}: cannot be read for a model that was trained on {origin.source}",

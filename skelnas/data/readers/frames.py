@@ -1,0 +1,259 @@
+"""Join single frames to a clip: a folder with a file a frame, or a file with persons a frame.
+
+Files are sorted by the one number in which their names differ. Missing numbers are frames without
+persons; numbers that go up in equal steps, such as 0, 5, 10, have nothing missing. A frame is
+JSON with persons, see `keypoints`, or an array, `.json` or `.npy`, of [V * C], [V, C] or [M, V, C].
+
+Shapes: M persons, T frames, V joints, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skelnas.data.readers import keypoints
+from skelnas.data.readers.archives import list_folder
+from skelnas.data.readers.clip_tables import MAX_ABSENT_FRAMES, MAX_NUMBERS, ClipArray
+from skelnas.data.readers.files import as_array, read_bytes, read_json
+from skelnas.data.readers.keypoints import Person
+from skelnas.data.readers.npy import read_npy
+from skelnas.data.readers.tracking import track
+from skelnas.errors import InputError
+
+ENDINGS = (".json", ".npy")
+KEY = "poses"
+MAX_FRAMES = 100_000
+"""An hour of 25 frames a second."""
+MAX_FRAME_BYTES = 4 << 20
+_DIGITS = re.compile(r"([0-9]+)")
+
+Content = TypeVar("Content")
+_Array = NDArray[np.float64]
+
+
+def read_frame_folder(
+    folder: Path, num_joints: int | None, num_channels: int | None, max_persons: int
+) -> ClipArray:
+    """Read a clip with a file a frame.
+
+    Args:
+        folder: it, which may be in an archive.
+        num_joints, num_channels: V and C if they are known; rows of V * C numbers need one.
+        max_persons: persons to choose at most where they are to be tracked, see `tracking`.
+
+    Raises:
+        InputError: names the file, what was expected and what was found.
+    """
+    frames: dict[int, list[Person] | _Array | None] = {}
+    num_numbers = 0
+    for number, path in number_files(folder, _list_frames(folder)).items():
+        frame = _read_frame(path, num_joints, num_channels)
+        frames[number] = frame
+        parts = [person.numbers for person in frame] if isinstance(frame, list) else [frame]
+        num_numbers += sum(part.size for part in parts if part is not None)
+        if num_numbers > MAX_NUMBERS:
+            raise InputError(f"{folder}: expected at most {MAX_NUMBERS:,} numbers in its frames")
+    arrays = {number: frame for number, frame in frames.items() if isinstance(frame, np.ndarray)}
+    persons = {number: frame for number, frame in frames.items() if isinstance(frame, list)}
+    nobody = {number for number, frame in frames.items() if frame is None}
+    if arrays and persons:
+        raise InputError(
+            f"{folder}: frame {min(arrays)} is an array and frame {min(persons)} a list of "
+            "persons, expected one kind"
+        )
+    if arrays:
+        return _join_arrays({**arrays, **dict.fromkeys(nobody)}, str(folder))
+    return join_persons({**persons, **{number: [] for number in nobody}}, str(folder), max_persons)
+
+
+def join_persons(frames: Mapping[int, list[Person]], where: str, max_persons: int) -> ClipArray:
+    """Join the persons of numbered frames to a clip, see `tracking`.
+
+    Raises:
+        InputError: nobody is in any frame, or persons have different joints.
+    """
+    persons = [(number, person) for number in sorted(frames) for person in frames[number]]
+    if not persons:
+        raise InputError(f"{where}: nobody is in any of {len(frames)} frames")
+    first = persons[0][1]
+    for number, person in persons:
+        if person.joints != first.joints or len(person.numbers) != len(first.numbers):
+            found, expected = len(person.numbers), len(first.numbers)
+            names = "" if found != expected else " of other names"
+            raise InputError(
+                f"{where}: frame {number}: {found} joints{names}, expected {expected} as in frame "
+                f"{persons[0][0]}"
+            )
+        if person.channels != first.channels:
+            raise InputError(
+                f"{where}: frame {number}: the channels {', '.join(person.channels)}, expected "
+                f"{', '.join(first.channels)} as in frame {persons[0][0]}"
+            )
+    empty = np.empty((0, *first.numbers.shape))
+    clip = [
+        np.stack([person.numbers for person in present]) if present else empty
+        for present in _place(frames, where, first.numbers.size, [])
+    ]
+    poses = track(clip, first.channels, max_persons)
+    _check_numbers(poses.size, where)
+    notes = []
+    if any(person.has_hands for _, person in persons):
+        notes.append("the joints of hands are left out; --joints openpose67 reads them")
+    return ClipArray(poses, first.joints, first.channels, first.layout, tuple(notes))
+
+
+def number_files(folder: Path, paths: Sequence[Path]) -> dict[int, Path]:
+    """Return the files by the number in which their names differ, in its order.
+
+    Raises:
+        InputError: names differ in something else, or two files have the same number.
+    """
+    split = {path: _DIGITS.split(path.name) for path in paths}
+    first = paths[0]
+    for path in paths:
+        if split[path][::2] != split[first][::2]:
+            raise InputError(
+                f"{folder}: expected names that differ in a number only, such as frame_001.json, "
+                f"found {first.name[:60]!r} and {path.name[:60]!r}",
+                hint="put the frames of each clip into a folder of its own",
+            )
+    numbers = {path: [int(digits[-18:]) for digits in split[path][1::2]] for path in paths}
+    columns = range(len(split[first]) // 2)
+    varying = [column for column in columns if len({row[column] for row in numbers.values()}) > 1]
+    if len(varying) > 1:
+        other = next(
+            path for path in paths if numbers[path][varying[0]] != numbers[first][varying[0]]
+        )
+        raise InputError(
+            f"{folder}: expected names that differ in one number, found several in "
+            f"{first.name[:60]!r} and {other.name[:60]!r}",
+            hint="put the frames of each clip into a folder of its own",
+        )
+    files: dict[int, Path] = {}
+    for path in paths:
+        number = numbers[path][varying[0]] if varying else [0, *numbers[path]][-1]
+        if number in files:
+            raise InputError(
+                f"{folder}: two files of frame {number}: {files[number].name[:60]!r} and "
+                f"{path.name[:60]!r}"
+            )
+        files[number] = path
+    return dict(sorted(files.items()))
+
+
+def _list_frames(folder: Path) -> list[Path]:
+    """List the files that may be frames. Raises InputError if there are none, or of two kinds."""
+    try:
+        files = list_folder(folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed: {error.strerror or error}") from error
+    paths = sorted(
+        path for path in files if path.suffix.lower() in ENDINGS and not path.name.startswith(".")
+    )
+    if not paths:
+        raise InputError(
+            f"{folder}: is a folder, expected a recording or a folder with a file a frame, "
+            f"{' or '.join(ENDINGS)}",
+            hint=f"name the recordings in it, such as {folder}/*",
+        )
+    if len(endings := {path.suffix: path for path in paths}) > 1:
+        one, other, *_ = endings.values()
+        raise InputError(
+            f"{folder}: expected frames of one kind, found {one.name[:60]!r} and "
+            f"{other.name[:60]!r}"
+        )
+    if len(paths) > MAX_FRAMES:
+        raise InputError(f"{folder}: {len(paths):,} frames, expected at most {MAX_FRAMES:,}")
+    return paths
+
+
+def _read_frame(
+    path: Path, num_joints: int | None, num_channels: int | None
+) -> list[Person] | _Array | None:
+    """Read the persons of a frame, or an array [M, V, C]; None where the file says nobody."""
+    array: NDArray[Any] | None
+    if path.suffix.lower() == ".npy":
+        array = read_npy(read_bytes(path, MAX_FRAME_BYTES), str(path))
+    else:
+        content = read_json(path, MAX_FRAME_BYTES)
+        if keypoints.are_persons(content):
+            return keypoints.read_frame(content, str(path), num_joints)
+        if isinstance(content, dict):
+            content = content.get(KEY, content)
+        if content in (None, []):
+            return None
+        array = as_array(content)
+    if array is None or array.dtype.kind == "b" or not 1 <= array.ndim <= 3 or not array.size:
+        found = "something else" if array is None else f"{array.dtype} {list(array.shape)}"
+        raise InputError(
+            f"{path}: expected a frame of numbers, [joints, channels], or persons with "
+            f"'keypoints' or 'pose_keypoints_2d', found {found}"
+        )
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        frame = array.astype(np.float64)
+    if frame.ndim == 1:
+        return _split_row(frame, path, num_joints, num_channels)[None]
+    return frame if frame.ndim == 3 else frame[None]
+
+
+def _split_row(row: _Array, path: Path, num_joints: int | None, num_channels: int | None) -> _Array:
+    """Return a row [V * C] as [V, C]."""
+    if num_joints is None and num_channels is None:
+        raise InputError(
+            f"{path}: {len(row)} numbers in a row, and nothing says how many a joint has",
+            hint="name them, such as --channels x,y, or the joints, such as --joints mediapipe33",
+        )
+    count, what = (num_joints, "joints") if num_joints else (num_channels or 1, "channels")
+    if len(row) % count:
+        raise InputError(
+            f"{path}: {len(row)} numbers in a row, expected a multiple of the {count} {what}"
+        )
+    return row.reshape((num_joints, -1) if num_joints else (-1, count))  # [V * C] -> [V, C]
+
+
+def _join_arrays(frames: Mapping[int, _Array | None], where: str) -> ClipArray:
+    """Join arrays [M, V, C] of numbered frames to a clip; persons keep their places."""
+    arrays = {number: array for number, array in sorted(frames.items()) if array is not None}
+    first, shape = next((number, array.shape[1:]) for number, array in arrays.items())
+    for number, array in arrays.items():
+        if array.shape[1:] != shape:
+            raise InputError(
+                f"{where}: frame {number}: {array.shape[1]} joints of {array.shape[2]} numbers, "
+                f"expected {shape[0]} of {shape[1]} as in frame {first}"
+            )
+    num_persons = max(map(len, arrays.values()))
+    placed = _place(frames, where, num_persons * math.prod(shape), None)
+    poses = np.full((num_persons, len(placed), *shape), np.nan)
+    for index, frame in enumerate(placed):
+        if frame is not None:
+            poses[: len(frame), index] = frame
+    return ClipArray(poses)
+
+
+def _place(
+    frames: Mapping[int, Content], where: str, numbers_a_frame: int, absent: Content
+) -> list[Content]:
+    """Return the frames in order, and `absent` for those that are missing."""
+    numbers = sorted(frames)
+    step = math.gcd(*(after - before for before, after in pairwise(numbers))) or 1
+    num_frames = (numbers[-1] - numbers[0]) // step + 1
+    if num_frames - len(frames) > max(MAX_ABSENT_FRAMES, 10 * len(frames)):
+        raise InputError(
+            f"{where}: {len(frames)} frames with the numbers {numbers[0]} to {numbers[-1]}, "
+            f"expected at most {MAX_ABSENT_FRAMES:,} missing ones"
+        )
+    _check_numbers(num_frames * numbers_a_frame, where)
+    return [frames.get(numbers[0] + index * step, absent) for index in range(num_frames)]
+
+
+def _check_numbers(count: int, where: str) -> None:
+    if count > MAX_NUMBERS:
+        raise InputError(f"{where}: {count:,} numbers, expected at most {MAX_NUMBERS:,}")
