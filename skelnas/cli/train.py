@@ -61,10 +61,16 @@ def train(
             "--folds runs in one process, not on several ranks",
             hint="train each fold by its name, such as --protocol fold1",
         )
-    architecture = _read_architecture(genotype, model)
+    architecture: Genotype | str | None = None
+    if not settings.init or genotype is not None or model is not None:
+        architecture = _read_architecture(genotype, model)
     if dry_run:
         console.result(settings.model_dump_json(indent=2))
         return
+    if architecture is None:
+        from skelnas.training.fine_tune import architecture_of, load_initial
+
+        architecture = architecture_of(load_initial(settings.init).card)
     if settings.has_budget and (drawn := read_random(genotype or "")) is not None:
         from skelnas.nas.target import draw_for_training
 
@@ -97,7 +103,8 @@ def _read_architecture(genotype: str | None, model: BaselineName | None) -> Geno
     if genotype is None or model is not None:
         raise UsageError(
             "train takes either --genotype or --model",
-            hint="--genotype trains cells; --model hcn, st-gcn or temporal-conv a baseline",
+            hint="--genotype trains cells; --model hcn, st-gcn or temporal-conv a baseline; "
+            "--init alone what a trained model has",
         )
     if genotype == "-" and has_ranks():
         raise UsageError(

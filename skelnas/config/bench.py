@@ -10,7 +10,7 @@ from skelnas.config.method import FoldsBy
 from skelnas.config.train import SHORT_EPOCHS, TrainSettings
 from skelnas.primitives import SPACES, candidates
 
-SET_BY_BENCH = frozenset({"seed", "hold_out", "select_epoch", "patience"})
+SET_BY_BENCH = frozenset({"seed", "hold_out", "select_epoch", "patience", "init", "freeze"})
 """Settings of a training that a benchmark sets itself, or that would make it unfair."""
 
 

@@ -48,12 +48,12 @@ class TrainSettings(BudgetSettings, ClipSettings, AugmentSettings, WorkSettings,
 
     group = "Training"
     changeable = frozenset({"rank_timeout"})
-    added = frozenset({"patience", "class_weights"})
+    added = frozenset({"patience", "class_weights", "init", "freeze"})
     everyday = frozenset(
         {
             *("recipe", "protocol", "seed", "hold_out", "patience", "layers", "channels", "epochs"),
             *("batch_size", "lr", "class_weights", "branches", "frames", "align", "streams"),
-            *("flip", "max_params", "max_macs", "device", "precision"),
+            *("flip", "init", "freeze", "max_params", "max_macs", "device", "precision"),
         }
     )
 
@@ -78,6 +78,11 @@ class TrainSettings(BudgetSettings, ClipSettings, AugmentSettings, WorkSettings,
         0,  # ours
         ge=0,
         description="Stop N epochs after the lowest held-out loss.",
+    )
+    init: str = Field("", description="Trained model to start from (fine-tuning).")
+    freeze: bool = Field(
+        False,  # ours
+        description="Learn only the classifier; for --init.",
     )
     layers: int = Field(9, ge=1, le=1_000, description="Number of cells.")  # paper
     channels: int = Field(

@@ -245,6 +245,8 @@ def _facts(folder: Path, model: Model) -> list[tuple[str, str]]:
             f"{card.hold_out.clips:,} clips" if card.hold_out else "nothing",
         ),
     ]
+    if card.initial is not None:
+        rows.append(("started from a model of", f"{card.initial.source}, {card.initial.protocol}"))
     if card.epoch is not None:
         rows.append(("epoch, chosen on held-out clips", str(card.epoch)))
     if card.clip_length is not None:

@@ -67,6 +67,15 @@ class Model(nn.Module):
 
 
 @dataclass(frozen=True)
+class Initial:
+    """The model that a training started from: its data set and protocol, CRC-32 of its weights."""
+
+    source: str
+    protocol: str
+    weights: str
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """Description of a model: its network, its training data and its input.
 
@@ -92,6 +101,7 @@ class ModelCard:
             versions, like the next.
         person_size, score_size: median size of a person and of a score in them, see
             `skelnas.data.matching`; None without scores.
+        initial: the model that the training started from; None from scratch.
         folded: whether normalisation is folded into convolutions (`skelnas.models.fold`).
     """
 
@@ -118,6 +128,7 @@ class ModelCard:
     clip_length: Positive | None = None
     person_size: PositiveFloat | None = None
     score_size: PositiveFloat | None = None
+    initial: Initial | None = None
     folded: bool = False
 
     def __post_init__(self) -> None:
@@ -154,7 +165,7 @@ class ModelCard:
         """Return the fields as plain containers, without those that do not apply."""
         omitted = {"baseline", "bones"} if self.baseline is None else set(CELL_FIELDS)
         optional = {"folded", "input_norm", "branches", "epoch"}
-        optional |= {"clip_length", "person_size", "score_size"}
+        optional |= {"initial", "clip_length", "person_size", "score_size"}
         omitted |= {name for name in optional if not getattr(self, name)}
         fields = {name: value for name, value in asdict(self).items() if name not in omitted}
         if self.layout is not None:

@@ -11,7 +11,8 @@ import numpy as np
 from skelnas.config import ClipSettings, TrainSettings
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import Dataset
-from skelnas.data.matching import find_person_size, find_score_size
+from skelnas.data.matching import Match, find_person_size, find_score_size, origin_of
+from skelnas.data.readers.base import Layout
 from skelnas.data.splits import HoldOut, check_scorable, note_missing_clips, split_training_part
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype
@@ -20,6 +21,13 @@ from skelnas.models.complexity import count_normalised, measure
 from skelnas.runtime import devices, files
 from skelnas.runtime.console import note
 from skelnas.runtime.memory import explaining_network_too_large
+from skelnas.training.fine_tune import (
+    adopt_settings,
+    check_clips,
+    describe,
+    load_initial,
+    match_cache,
+)
 from skelnas.training.flip import choose_flip, warn_of_mirrored_classes
 from skelnas.training.run_dir import MODEL
 from skelnas.training.saved_model import Model, ModelCard, save_model
@@ -83,6 +91,9 @@ def train(
         Interrupted: a signal stopped it; the run can be resumed.
     """
     _check_settings(settings)
+    initial = load_initial(settings.init) if settings.init else None
+    if initial is not None:
+        settings = adopt_settings(settings, architecture, initial.card)
     network_fields, unused_settings = _describe_network(architecture, settings)
     events = EventWriter(out) if tensorboard else None
     with open_setup(cache_path, out, settings, resume=resume, force=force, mirror=events) as setup:
@@ -93,16 +104,24 @@ def train(
             if not resume:
                 check_scorable(cache, settings.protocol, part)
             note_missing_clips(cache, settings.protocol, part)
-            clips = cache.load(part.train)
-            layout, persons = cache.layout, cache.max_persons
+            match, origin = Match([], []), origin_of(cache)
+            if initial is not None:
+                match, origin = match_cache(cache, settings, initial.card)
+                network_fields["initial"] = describe(initial)
+            clips = match.reorder(cache.load(part.train))
+            layout, persons = origin.layout, origin.max_persons
+            if initial is not None:
+                check_clips(clips, origin, settings, initial.card)
             dataset = Dataset(clips, layout, persons, settings, device, settings.store)
             if settings.flip:
                 warn_of_mirrored_classes(cache, clips, dataset)
             held_out = None
             if settings.hold_out:
-                others = cache.load(part.held_out)
+                others = match.reorder(cache.load(part.held_out))
                 held_out = Dataset(others, layout, persons, settings, device, settings.store)
-            card = _make_card(cache, clips, part.hold_out, dataset.shape, settings, network_fields)
+            card = _make_card(
+                cache, clips, layout, part.hold_out, dataset.shape, settings, network_fields
+            )
         _check_budget(settings, card)
         check_normalisation(
             settings, len(dataset), lambda: count_normalised(card.make_network(), card.input_shape)
@@ -118,7 +137,7 @@ def train(
         }
         with setup.start(config) as run:
             with explaining_network_too_large("train", device):
-                trainer = Trainer(run, settings, dataset, card, held_out)
+                trainer = Trainer(run, settings, dataset, card, held_out, initial)
             with devices.explaining_compile_errors(settings.compile):
                 trainer.run()
             network, epoch = trainer.load_result()
@@ -160,6 +179,11 @@ def _check_settings(settings: TrainSettings) -> None:
         raise UsageError(
             "--patience watches the loss on held-out clips, and there are none",
             hint="--hold-out 0.2 holds out a fifth of the training part's subjects",
+        )
+    if settings.freeze and not settings.init:
+        raise UsageError(
+            "--freeze keeps the weights of a model as they are, and there is none",
+            hint="--init MODEL names it",
         )
     if settings.branches and "," not in settings.streams:
         raise UsageError(
@@ -213,6 +237,7 @@ def _lower_lr_if_needed(settings: TrainSettings, baseline: str) -> TrainSettings
 def _make_card(
     cache: Cache,
     clips: Clips,
+    layout: Layout,
     hold_out: HoldOut | None,
     input_shape: tuple[int, int, int],
     settings: TrainSettings,
@@ -225,7 +250,7 @@ def _make_card(
     """
     baseline = network_fields.get("baseline")
     needs_bones = baseline is not None and find_baseline(baseline).needs_bones
-    if needs_bones and not cache.layout.bones:
+    if needs_bones and not layout.bones:
         raise InputError(
             f"{cache.path}: does not say which joints are joined, and {baseline} needs bones",
             hint="prepare it from a source with bones, or take another --model",
@@ -233,18 +258,18 @@ def _make_card(
     return ModelCard(
         classes=cache.classes,
         input_shape=input_shape,
-        joints=list(cache.layout.joints),
+        joints=list(layout.joints),
         clip_settings=settings.model_dump(include=set(ClipSettings.model_fields)),
         source=cache.source,
-        layout=cache.layout,
+        layout=layout,
         rule=cache.rule,
         clip_length=round(float(np.median(clips.num_frames))),
-        person_size=find_person_size(clips, cache.layout),
-        score_size=find_score_size(clips, cache.layout),
+        person_size=find_person_size(clips, layout),
+        score_size=find_score_size(clips, layout),
         protocol=settings.protocol,
         hold_out=hold_out,
         versions=files.versions(),
         branches=settings.branches,
-        bones=cache.layout.bones if needs_bones else (),
+        bones=layout.bones if needs_bones else (),
         **network_fields,
     )

@@ -25,10 +25,11 @@ from skelnas.training import metrics
 from skelnas.training.averaging import WeightAverage
 from skelnas.training.best_epoch import BestEpoch, Patience
 from skelnas.training.checkpoint import OptimizerState, State
+from skelnas.training.fine_tune import fix_statistics, freeze_trunk, take_over
 from skelnas.training.inference import score
 from skelnas.training.loop import Item, TrainLoop, descend
 from skelnas.training.run_dir import CHECKPOINT, RunDir
-from skelnas.training.saved_model import ModelCard
+from skelnas.training.saved_model import Model, ModelCard
 
 STREAM_INIT, STREAM_ORDER, STREAM_DROP, STREAM_AUGMENT = range(4)
 """Random streams, each with its own seeds."""
@@ -46,6 +47,7 @@ class Trainer(TrainLoop):
         dataset: the clips to learn from.
         card: describes the network.
         held_out: clips to score after each epoch, or None.
+        initial: model to start from, or None.
     """
 
     verb = "train"
@@ -58,6 +60,7 @@ class Trainer(TrainLoop):
         dataset: Dataset,
         card: ModelCard,
         held_out: Dataset | None = None,
+        initial: Model | None = None,
     ) -> None:
         self.settings = settings
         self.dataset = dataset
@@ -65,17 +68,21 @@ class Trainer(TrainLoop):
         torch.manual_seed(random_seed(settings.seed, STREAM_INIT))
         self.network = card.make_network()
         self._announce(card)
+        if initial is not None:
+            take_over(self.network, initial, card, settings.init)
         devices.move(self.network, dataset.device)
         self.forward = torch.compile(self.network) if settings.compile else self.network
+        learned = dict(self.network.named_parameters())
+        if settings.freeze:
+            learned = freeze_trunk(self.network)
         self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
+            learned.values(),
             lr=settings.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             nesterov=settings.nesterov and settings.momentum > 0,  # PyTorch refuses it without
         )
-        names = [name for name, _ in self.network.named_parameters()]
-        states: dict[str, State] = {"optimizer": OptimizerState(self.optimizer, names)}
+        states: dict[str, State] = {"optimizer": OptimizerState(self.optimizer, list(learned))}
         self.average = WeightAverage(self.network, settings.ema) if settings.ema else None
         if self.average is not None:
             states["average"] = self.average
@@ -136,13 +143,15 @@ class Trainer(TrainLoop):
         generator = self._generator(STREAM_AUGMENT)
         batch = self.dataset.batch(indices, self.settings, generator, rank_slice)
 
+        if self.settings.freeze:
+            fix_statistics(self.network)
         with devices.autocast(self.settings.precision, self.dataset.device):
             logits = self.forward(batch.x)  # [N, classes], or [N, classes, branches]
         branches = logits.float().unbind(2) if logits.dim() == 3 else [logits.float()]
         losses = torch.stack([self._loss(branch, batch) for branch in branches])
         # The sum, not the mean, so that each branch learns at the rate at which it would alone.
         descend(self.optimizer, losses.sum(), self.lr(self.steps_done), self.settings.grad_clip)
-        if self.settings.batch_norm == "rank":
+        if self.settings.batch_norm == "rank" and not self.settings.freeze:
             self._average_statistics(batch.fraction)
         if self.average is not None:
             self.average.update(self.steps_done + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ import torch.nn.functional as F
 from interrupting import stop_after
 
 from skelnas.config import TrainSettings
+from skelnas.data.dataset import Batch
 from skelnas.errors import Interrupted, UsageError
 from skelnas.genotype import random_genotype
 from skelnas.training import run_dir
 from skelnas.training.best_epoch import Patience
 from skelnas.training.train import train
-from skelnas.training.trainer import balance_classes
+from skelnas.training.trainer import Trainer, balance_classes
 
 GENOTYPE = random_genotype(0, "none,skip_connect,sep_conv_3x3", 1)
 SETTINGS = TrainSettings(
@@ -80,6 +82,19 @@ def test_balanced_classes_weigh_the_same() -> None:
     per_class = [F.cross_entropy(logits[labels == k], labels[labels == k]) for k in (0, 1, 3)]
     losses = F.cross_entropy(logits, labels, reduction="none")
     assert (losses * weights[labels]).mean() == pytest.approx(float(sum(per_class) / 3))
+
+
+def test_slices_of_a_batch_have_its_weighted_loss_together() -> None:
+    labels = torch.tensor([0, 0, 0, 1, 2])
+    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    trainer = SimpleNamespace(settings=SETTINGS, class_weights=balance_classes(labels, 3))
+    whole, *slices = (
+        Trainer._loss(trainer, logits[clips], Batch(logits[clips], labels[clips], 5))
+        for clips in (slice(0, 5), slice(0, 3), slice(3, 5))
+    )
+    assert float(sum(slices)) == pytest.approx(float(whole))
+    trainer.class_weights = None
+    assert float(Trainer._loss(trainer, logits, Batch(logits, labels, 5))) != float(whole)
 
 
 def test_new_settings_are_recorded_only_where_used() -> None:
