@@ -39,11 +39,13 @@ class Annotations:
         clips: item to annotation, in the order of the files.
         protocols: protocol to clip name to the part that the clip belongs to.
         skipped: (what, reason) of everything unusable.
+        splits: names of all splits; None if there are none at all.
     """
 
     clips: dict[Path, dict[str, Any]]
     protocols: dict[str, dict[str, int]]
     skipped: list[tuple[str, str]]
+    splits: tuple[str, ...] | None = None
 
 
 @cache
@@ -61,8 +63,10 @@ def read_annotations(path: Path, test: Path | None = None) -> Annotations:
     clips, split = _read_file(path, skipped)
     if test is None:
         names = {annotation["frame_dir"] for annotation in clips.values()}
-        protocols = {} if split is None else _read_protocols(path, split, names, skipped)
-        return Annotations(clips, protocols, skipped)
+        if split is None:
+            return Annotations(clips, {}, skipped)
+        protocols = _read_protocols(path, split, names, skipped)
+        return Annotations(clips, protocols, skipped, tuple(map(str, split)))
     if pairs := [name for name, parts in _pair_splits(split or {}, []).items() if len(parts) > 1]:
         raise InputError(
             f"{path}: it says itself which clips are for testing, in the split {pairs[0]!r:.80}",
@@ -179,12 +183,6 @@ def _read_protocols(
         if num_unknown := len(parts.keys() - names):
             skipped.append((f"split {protocol}", f"{num_unknown} of its clips have no annotation"))
         protocols[protocol] = parts
-    if not protocols:
-        found = ", ".join(map(repr, list(split)[:4])) or "none"
-        raise InputError(
-            f"{path}: expected splits such as xsub_train and xsub_val, found {found:.80}",
-            hint="give a second file with the clips for testing: --test val.pkl",
-        )
     return protocols
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from skelnas.data.readers.clip_tables import MAX_NUMBERS, ClipArray
 from skelnas.data.readers.files import MAX_BYTES
+from skelnas.data.readers.layouts import find_layout
 from skelnas.errors import InputError
 
 HEADER_BYTES = 128
@@ -37,6 +38,9 @@ NUMBERS = dict(
 ENCODINGS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 KNOWN_NAMES = ("poses", "d_skel")
 """Of the array of joints, where there are others."""
+_KINECT = find_layout("kinect-v1").joints
+UTD_JOINTS = tuple(_KINECT[joint] for joint in (3, 2, 1, 0, *range(4, 20)))
+"""Of `d_skel`, which is UTD-MHAD's: the head first, the base of the spine fourth."""
 SMALL_AXES = range(2, 5)
 """Lengths of the axis with the numbers of a joint."""
 
@@ -184,4 +188,5 @@ def read_mat_clip(data: bytes, where: str) -> ClipArray:
             f"{where}: {name} has the shape {array.shape}: which axis has the numbers of a joint?",
             hint="name it poses if it is [frames, joints, channels]",
         )
-    return ClipArray(array[None])
+    is_utd = name == "d_skel" and array.shape[1] == len(UTD_JOINTS)
+    return ClipArray(array[None], UTD_JOINTS if is_utd else ())

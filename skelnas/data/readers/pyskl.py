@@ -115,9 +115,14 @@ class Pyskl:
         """
         annotations = self._annotations
         if not annotations.protocols:
+            count, splits = len(annotations.clips), annotations.splits
+            reason = f"nothing says which of its {count} annotations are for training and which "
+            reason += "for testing: it has no 'split'"
+            if splits is not None:
+                found = ", ".join(map(repr, splits[:4])) or "none"
+                reason = f"expected splits such as xsub_train and xsub_val, found {found:.80}"
             raise InputError(
-                f"{self.root}: nothing says which of its {len(annotations.clips)} annotations are "
-                "for training and which for testing: it has no 'split'",
+                f"{self.root}: {reason}",
                 hint="give a second file with the clips for testing: --test val.pkl",
             )
         return Catalogue(

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from skelnas.data.readers.base import Catalogue, ClipTable, Poses, Recording, Test, Train
 from skelnas.data.readers.files import as_joints, find_files, packaged_names, read_bytes
 from skelnas.data.readers.layouts import find_layout
-from skelnas.data.readers.mat import read_mat
+from skelnas.data.readers.mat import UTD_JOINTS, read_mat
 from skelnas.errors import InputError
 
 ENDING = ".mat"
 NUM_ACTIONS = 27
 _NAME = re.compile(r"(a(\d{1,2})_s([1-8])_t\d)(_skeleton)?", re.ASCII)
 LAYOUT = replace(find_layout("kinect-v1"), frame_rate=30)
-ORDER = [3, 2, 1, 0, *range(4, 20)]
-"""Index in the file of each joint: it has the head first and the base of the spine fourth."""
+ORDER = [UTD_JOINTS.index(joint) for joint in LAYOUT.joints]
+"""Index in the file of each joint."""
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,15 @@ def test_utd_mhad_reorders_joints_and_trains_on_odd_subjects(tmp_path):
     )
 
 
+def test_a_table_of_utd_mhads_files_names_their_joints(tmp_path):
+    array = np.random.default_rng(0).normal(0, 1, (20, 3, 4))
+    path = tmp_path / "a1_s1_t1_skeleton.mat"
+    path.write_bytes(file(matrix("d_skel", array)))
+    (tmp_path / "clips.csv").write_text(f"path,label,split\n{path.name},wave,train\n")
+    source = Manifest(tmp_path / "clips.csv", Path("kinect-v1"), channels=("x", "y", "z"))
+    np.testing.assert_array_equal(source.read(path).poses, UtdMhad(tmp_path).read(path).poses)
+
+
 def penn_clip(train=1, action="squat", visible=1.0, **changes):
     variables = {
         "action": action,
