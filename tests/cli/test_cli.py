@@ -313,6 +313,17 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas search c.h5 --out new --lr 1e300", None, 2, ["--lr 1e+300", "1e+18"]),
         ("skelnas search c.h5 --out new --layers 1001", None, 2, ["--layers 1001", "1000"]),
         ("skelnas search c.h5 --out new --repeats 0", None, 2, ["--repeats", "equal to 1"]),
+        ("skelnas train c.h5 --out new --model hcn --json", None, 2, ["--json is for --folds"]),
+        ("skelnas train c.h5 --out new --model hcn --folds 1", None, 2, ["--folds"]),
+        (
+            "WORLD_SIZE=2 RANK=0 skelnas train c.h5 --out new --model hcn --folds 2",
+            None,
+            2,
+            ["--folds runs in one process", "--protocol fold1"],
+        ),
+        ("skelnas train c.h5 --out new --init missing", None, 3, ["missing: holds no", "model"]),
+        ("skelnas train c.h5 --out new --model hcn --freeze", None, 2, ["--init MODEL"]),
+        ("skelnas train c.h5 --out new --model hcn --patience 3", None, 2, ["--hold-out 0.2"]),
         ("skelnas search c.h5 --out new --jobs 2", None, 2, ["--jobs 2", "--method predict"]),
         (
             "skelnas search c.h5 --out new --method predict --order first",
