@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # the names of _EXPORTS, spelt out for type checkers; a test 
     from skelnas.nas.bench.table import BenchTable as BenchTable
     from skelnas.nas.derive import derive as derive
     from skelnas.nas.predictor_search import predictor_search as predictor_search
+    from skelnas.nas.resume import resume as resume
     from skelnas.nas.search import search as search
     from skelnas.reporting.report import report as report
     from skelnas.training.saved_model import Model as Model
@@ -63,6 +64,7 @@ _EXPORTS = {
     "skelnas.nas.bench.table": ("BenchTable",),
     "skelnas.nas.derive": ("derive",),
     "skelnas.nas.predictor_search": ("predictor_search",),
+    "skelnas.nas.resume": ("resume",),
     "skelnas.nas.search": ("search",),
     "skelnas.reporting.report": ("report",),
     "skelnas.training.saved_model": ("Model", "load_model"),

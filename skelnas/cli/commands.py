@@ -17,6 +17,7 @@ SUMMARIES = {
     "search": "Search for the two cells; writes a run folder.",
     "derive": "Print the genotype of a search as JSON.",
     "train": "Train a genotype's network or a baseline; writes a model folder.",
+    "resume": "Resume a search or training; its folder knows the options.",
     "evaluate": "Score a model on test or held-out clips.",
     "ensemble": "Combine the scores of several models and evaluate the result.",
     "predict": "Recognise actions in recordings or in a stream of frames.",

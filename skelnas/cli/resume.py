@@ -1,0 +1,50 @@
+"""`skelnas resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skelnas.cli.tables import print_folds, print_genotypes
+from skelnas.runtime import console
+
+
+def resume(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Folder that a search or training was started in.", show_default=False),
+    ],
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Go on to this epoch, at a constant rate."),
+    ] = None,
+) -> None:
+    """Resume a search or training; its folder knows the options.
+
+    The result is the same as with the original command and --resume. A longer run is possible
+    where the steps so far do not depend on its length.
+
+    Example: skelnas resume models/xsub
+    """
+    from skelnas.nas.resume import resume as run
+    from skelnas.reporting.model_card import write_card
+    from skelnas.training.genotype_table import GenotypeTable
+    from skelnas.training.saved_model import Model
+    from skelnas.training.train import TrainedModel
+
+    def write(path: Path, model: Model) -> None:
+        if console.IS_MAIN_RANK:
+            write_card(path, model)
+
+    found = run(folder, epochs=epochs, after_train=write)
+    if isinstance(found, TrainedModel):
+        console.note(f"done: {found.path}; `skelnas evaluate CACHE {folder}` scores it")
+        return
+    if isinstance(found, dict):
+        print_folds(found)
+        return
+    if isinstance(found, GenotypeTable):
+        print_genotypes(found)
+    console.note(f"done: `skelnas derive {folder}` prints the genotype")

@@ -1,0 +1,195 @@
+"""Resume a run from what its folder says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from skelnas.config import SearchSettings, TrainSettings, count_weight_epochs
+from skelnas.data.cache import Cache
+from skelnas.errors import InputError, UsageError, shown
+from skelnas.evaluation.cross_validation import cross_validate
+from skelnas.genotype import Genotype, from_dict
+from skelnas.nas.predictor_search import TRIALS, predictor_search
+from skelnas.nas.search import search
+from skelnas.runtime import files
+from skelnas.training import run_dir
+from skelnas.training.genotype_table import GenotypeTable
+from skelnas.training.saved_model import Model
+from skelnas.training.train import TrainedModel, train
+
+AnySettings = TypeVar("AnySettings", SearchSettings, TrainSettings)
+ADAPTED = ("lr", "flip")
+"""Settings that a training adapts to its network and its clips, unless they are given."""
+
+Result = TrainedModel | GenotypeTable | dict[str, Any] | None
+
+
+def resume(
+    folder: Path,
+    *,
+    epochs: int | None = None,
+    after_train: Callable[[Path, Model], object] | None = None,
+) -> Result:
+    """Resume a search, a training or a cross-validation, as ``--resume`` with all its options does.
+
+    More epochs are taken where every step so far is that of a run which was longer from the
+    start: at a constant learning rate, without warm-up and dropped edges.
+
+    Args:
+        folder: of the run.
+        epochs: go on until this one; None for that of the run.
+        after_train: called with each model folder and its trained model.
+
+    Returns:
+        What `train`, `predictor_search` or `cross_validate` returns; None for `search`.
+
+    Raises:
+        InputError: the folder holds no run, or its cache is missing or broken.
+        UsageError: the run has trainings of its own that only its command knows, is in use, or
+            cannot take more epochs.
+        DeviceError, Interrupted: see the functions above.
+    """
+    config = run_dir.read_config(folder)
+    run_dir.check(folder, resume=True, force=False)
+    verb, cache = config.get("verb"), config.get("cache")
+    if verb not in ("train", "search", "folds"):
+        raise UsageError(
+            f"{folder}: {shown(verb)} cannot be resumed from its folder alone",
+            hint="repeat the original command with --resume",
+        )
+    if not isinstance(cache, str):
+        raise InputError(f"{folder / run_dir.CONFIG}: expected a cache, found {shown(cache)}")
+    Cache.open(Path(cache)).close()
+    if verb == "search":
+        return _resume_search(folder, Path(cache), config, epochs)
+    settings = _read_settings(TrainSettings, folder, config, "settings")
+    architecture = _read_architecture(folder, config)
+    options: dict[str, Any] = {"resume": True, "tensorboard": _has_events(folder)}
+    if verb == "train":
+        settings = _prolong(folder, config, settings, epochs)
+        trained = train(Path(cache), architecture, folder, settings, **options)
+        if after_train is not None:
+            after_train(folder, trained.model)
+        return trained
+    _refuse_epochs(folder, epochs)
+    settings = _as_given(settings, folder / "fold1")
+    options["tensorboard"] = _has_events(folder / "fold1")
+    count = len(config.get("protocols", ()))
+    return cross_validate(
+        Path(cache), architecture, folder, settings, count=count, after_train=after_train, **options
+    )
+
+
+def _resume_search(
+    folder: Path, cache: Path, config: dict[str, Any], epochs: int | None
+) -> GenotypeTable | None:
+    settings = _read_settings(SearchSettings, folder, config, "settings")
+    training = None
+    if "training" in config:
+        both = {**config, "training": {**settings.of_trainings(), **config["training"]}}
+        training = _read_settings(TrainSettings, folder, both, "training")
+    if settings.method == "predict":
+        _refuse_epochs(folder, epochs)
+        training = training and _as_given(training, folder / TRIALS)
+        return predictor_search(cache, folder, settings, training, resume=True)
+    settings = _prolong(folder, config, settings, epochs)
+    search(cache, folder, settings, training=training, resume=True, tensorboard=_has_events(folder))
+    return None
+
+
+def _read_settings(
+    model: type[AnySettings], folder: Path, config: Mapping[str, Any], key: str
+) -> AnySettings:
+    """Read the settings of a run, all of which count as given."""
+    try:
+        return model(**config[key])
+    except (KeyError, TypeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder / run_dir.CONFIG}: unexpected {key} ({reason})") from None
+
+
+def _read_architecture(folder: Path, config: Mapping[str, Any]) -> Genotype | str:
+    """Return the genotype or the name of the baseline that is trained."""
+    origin = str(folder / run_dir.CONFIG)
+    found = config.get("architecture")  # of a cross-validation
+    if (model := config.get("model")) and isinstance(model, dict):
+        found = model.get("baseline") or model.get("genotype")
+    return found if isinstance(found, str) else from_dict(found, origin)
+
+
+def _as_given(settings: TrainSettings, training: Path) -> TrainSettings:
+    """Return settings of which only those count as given that trainings did not adapt.
+
+    Args:
+        settings: as recorded before a training adapted them to its clips and its network.
+        training: a folder that records how they were adapted; it may not exist yet.
+    """
+    if (training / run_dir.CONFIG).exists():
+        adapted = run_dir.read_config(training).get("settings", {})
+        is_given = {name: adapted.get(name) == getattr(settings, name) for name in ADAPTED}
+    else:
+        is_given = {
+            name: getattr(settings, name) != settings.recipe_value(name) for name in ADAPTED
+        }
+    settings.model_fields_set.difference_update(n for n in ADAPTED if not is_given[n])
+    return settings
+
+
+def _prolong(
+    folder: Path, config: dict[str, Any], settings: AnySettings, epochs: int | None
+) -> AnySettings:
+    """Record more epochs in the folder, and return the settings with them.
+
+    Raises:
+        UsageError: there are no more, or the steps so far would have been others.
+    """
+    if epochs is None or epochs == settings.epochs:
+        return settings
+    if epochs < settings.epochs:
+        raise UsageError(
+            f"--epochs {epochs}: {folder} has {settings.epochs}, and takes only more",
+            hint="leave it out to go on as planned",
+        )
+    used = {k: v for k, v in settings.model_dump().items() if k in config["settings"]}
+    if moving := _follow_length(used, epochs):
+        raise UsageError(
+            f"--epochs {epochs}: {folder} cannot be prolonged: {', '.join(moving)} depend on how "
+            f"many epochs there are, which were {settings.epochs} from the start",
+            hint=f"start anew with --epochs {epochs}; a run whose --lr-min equals its --lr, with "
+            "--warmup 0 and --drop-path 0, can be prolonged",
+        )
+    settings = settings.model_copy(update={"epochs": epochs})
+    config = {**config, "settings": {**config["settings"], "epochs": epochs}}
+    if isinstance(settings, TrainSettings):
+        recorded = config["settings"]
+        config["beside_recipe"] = [n for n in settings.recipe_deviations() if n in recorded]
+    files.atomic_write(folder / run_dir.CONFIG, files.to_json(config))
+    return settings
+
+
+def _follow_length(settings: Mapping[str, Any], epochs: int) -> list[str]:
+    """Return the options because of which a longer run differs from its first step on."""
+    found = [] if settings["lr"] == settings["lr_min"] else ["--lr-min"]
+    found += [
+        f"--{name.replace('_', '-')}" for name in ("warmup", "drop_path") if settings.get(name)
+    ]
+    share = settings.get("weights_first", 0)
+    if count_weight_epochs(share, epochs) != count_weight_epochs(share, settings["epochs"]):
+        found.append("--weights-first")
+    return found
+
+
+def _refuse_epochs(folder: Path, epochs: int | None) -> None:
+    if epochs is not None:
+        raise UsageError(
+            f"--epochs {epochs}: {folder} holds several trainings, which cannot be prolonged",
+            hint="leave it out",
+        )
+
+
+def _has_events(folder: Path) -> bool:
+    return (folder / run_dir.TENSORBOARD).is_dir()
