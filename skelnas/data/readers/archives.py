@@ -173,7 +173,7 @@ def is_file(path: Path) -> bool:
 
 
 def find_time(path: Path) -> int:
-    """Return when a file was written, or the archive it is in, in ns; 0 if there is neither."""
+    """Return when a file or folder was written, or its archive, in ns; 0 if there is neither."""
     found = next((outer for outer in (path, *path.parents) if outer.exists()), None)
     return found.stat().st_mtime_ns if found else 0
 

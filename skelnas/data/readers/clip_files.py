@@ -105,7 +105,7 @@ def read_poses(
     clip = read_clip(path, num_joints, text_format, num_channels, max_persons)
     poses, joints = clip.poses, clip.joints
     if joints:
-        poses = poses[:, :, _order_joints(joints, clip.layout, layout, str(path))]
+        poses = poses[:, :, _order_joints(joints, clip.other_layout, layout, str(path))]
     if clip.channels:
         order_channels(clip.channels, layout, str(path))
     persons, frames, *joint_shape = poses.shape
@@ -127,21 +127,20 @@ def read_poses(
     return to_poses(poses, layout.channels, picture)
 
 
-def _order_joints(joints: tuple[str, ...], name: str, layout: Layout, where: str) -> list[int]:
+def _order_joints(joints: tuple[str, ...], other: str, layout: Layout, where: str) -> list[int]:
     """Return the index of each joint of the layout among those of a file.
 
     Args:
         joints: names in the file.
-        name: of the layout that its format has, if any.
+        other: name of another layout that the file may have as well, if any.
         layout: the expected one.
         where: for the message.
 
     Raises:
         InputError: others were found.
     """
-    if name in OTHER_ORDER:
-        other = find_layout(OTHER_ORDER[name]).joints
-        joints = joints if find_joint_order(other, layout.joints) is None else other
+    if other and find_joint_order(find_layout(other).joints, layout.joints) is not None:
+        joints = find_layout(other).joints
     return order_joints(joints, layout, where)
 
 
@@ -230,7 +229,8 @@ def _parse_persons(value: Any, where: str, layout: Layout, max_persons: int) -> 
     for index, person in enumerate(persons):
         if len(person.numbers) != num_joints:
             raise InputError(f"{where}: {len(person.numbers)} joints, expected {num_joints}")
-        joints = _order_joints(person.joints or layout.joints, person.layout, layout, where)
+        other = OTHER_ORDER.get(person.layout, "")
+        joints = _order_joints(person.joints or layout.joints, other, layout, where)
         channels = order_channels(person.channels, layout, where)
         frame[index] = person.numbers[joints][:, channels]
     return frame

@@ -10,22 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skelnas.data.readers.base import CHANNEL_ORDER, MAX_JOINTS, Layout, sort_channels
 from skelnas.data.readers.channels import guess_channels
 from skelnas.data.readers.clip_files import read_clip
 from skelnas.data.readers.clip_tables import ANY_TEXT, ClipArray, TextFormat
 from skelnas.data.readers.files import are_found
-from skelnas.data.readers.layouts import LAYOUTS
+from skelnas.data.readers.layouts import LAYOUTS, MAX_BONE_RATIO, mean_bone_length
 from skelnas.data.readers.skeleton_file import Skeleton, find_skeleton
 from skelnas.errors import InputError
 
 MAX_CLIPS_JUDGED = 16
 """To find out what the numbers of a joint are where no name says so."""
 
-MAX_BONE_RATIO = 2.0
-"""Longer bones than another layout's of as many joints mean that joints are in another order."""
 MAX_FRAMES_JUDGED = 1000
 
 EXAMPLES = {3: "x,y,z or --channels x,y,score", 4: "x,y,z,score"}
@@ -74,7 +71,7 @@ def find_clip_layout(
         notes += first.notes
         if not skeleton and first.layout:
             skeleton = find_skeleton(Path(first.layout))
-            notes.append(f"joints of {first.layout}, as the format has (--joints overrides)")
+            notes.append(f"joints of {first.layout}, as the files have")
         elif not skeleton:
             skeleton = Skeleton(first.joints or _number_joints(first, notes))
         if not channels and first.channels:
@@ -191,18 +188,3 @@ def _find_bone_lengths(clips: list[ClipArray], channels: tuple[str, ...]) -> dic
         for name, (layout, _) in LAYOUTS.items()
         if len(layout.joints) == points.shape[1]
     }
-
-
-def mean_bone_length(points: NDArray[np.float64], bones: tuple[tuple[int, int], ...]) -> float:
-    """Return the mean length of bones, which is large where joints are in another order.
-
-    It is 0 if none is known.
-
-    Args:
-        points: [n, V, D], NaN where a joint was not found.
-        bones: pairs of joints.
-    """
-    ends = points[:, np.reshape(bones, (-1, 2))]  # [n, bones, 2, D]
-    lengths = np.linalg.norm(ends[:, :, 0] - ends[:, :, 1], axis=-1)  # [n, bones]
-    known = lengths[np.isfinite(lengths)]
-    return float(known.mean()) if len(known) else 0.0

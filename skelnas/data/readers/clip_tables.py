@@ -78,6 +78,7 @@ class ClipArray:
         poses: [M, T, V, C] float64, not finite where a number is unknown.
         joints, channels: their names; empty if the file has none.
         layout: name of the layout that the format has; empty if it says nothing.
+        other_layout: name of another that it may be as well; empty if there is none.
         notes: lines about what was left out.
     """
 
@@ -85,6 +86,7 @@ class ClipArray:
     joints: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     layout: str = ""
+    other_layout: str = ""
     notes: tuple[str, ...] = ()
 
 

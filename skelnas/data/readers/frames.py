@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from skelnas.data.readers import keypoints
 from skelnas.data.readers.archives import list_folder
 from skelnas.data.readers.clip_tables import MAX_ABSENT_FRAMES, MAX_NUMBERS, ClipArray
-from skelnas.data.readers.files import as_array, read_bytes, read_json
-from skelnas.data.readers.keypoints import Person
+from skelnas.data.readers.files import are_found, as_array, read_bytes, read_json
+from skelnas.data.readers.keypoints import OTHER_ORDER, Person
+from skelnas.data.readers.layouts import MAX_BONE_RATIO, find_layout, mean_bone_length
 from skelnas.data.readers.npy import read_npy
 from skelnas.data.readers.tracking import track
 from skelnas.errors import InputError
@@ -33,6 +34,7 @@ KEY = "poses"
 MAX_FRAMES = 100_000
 """An hour of 25 frames a second."""
 MAX_FRAME_BYTES = 4 << 20
+MAX_FRAMES_JUDGED = 1000
 _DIGITS = re.compile(r"([0-9]+)")
 
 Content = TypeVar("Content")
@@ -103,11 +105,31 @@ def join_persons(frames: Mapping[int, list[Person]], where: str, max_persons: in
         for present in _place(frames, where, first.numbers.size, [])
     ]
     poses = track(clip, first.channels, max_persons)
+    layout, other = _find_layouts(poses, first)
+    joints = find_layout(layout).joints if layout else first.joints
     _check_numbers(poses.size, where)
     notes = []
     if any(person.has_hands for _, person in persons):
         notes.append("the joints of hands are left out; --joints openpose67 reads them")
-    return ClipArray(poses, first.joints, first.channels, first.layout, tuple(notes))
+    return ClipArray(poses, joints, first.channels, layout, other, tuple(notes))
+
+
+def _find_layouts(poses: _Array, person: Person) -> tuple[str, str]:
+    """Return the layout of poses [M, T, V, C], and another that they may have as well.
+
+    Of two that look alike in a file, it is that of much shorter bones.
+    """
+    usual, other = person.layout, OTHER_ORDER.get(person.layout, "")
+    if not other:
+        return usual, ""
+    frames = poses.reshape(-1, *poses.shape[2:])  # [M, T, V, C] -> [M * T, V, C]
+    frames = frames[:: 1 + len(frames) // MAX_FRAMES_JUDGED]
+    found = are_found(frames, person.channels)
+    points = np.where(found[..., None], frames, np.nan)[..., :2]
+    lengths = [mean_bone_length(points, find_layout(name).bones) for name in (usual, other)]
+    if max(lengths) <= MAX_BONE_RATIO * min(lengths):
+        return usual, other
+    return (usual, "") if lengths[0] < lengths[1] else (other, "")
 
 
 def number_files(folder: Path, paths: Sequence[Path]) -> dict[int, Path]:

@@ -33,7 +33,7 @@ BODY_KEYS = ("pose_keypoints_2d", "pose_keypoints")
 HAND_KEYS = ("hand_left_keypoints_2d", "hand_right_keypoints_2d")
 OPENPOSE = {18: "openpose18", 25: "openpose25", 67: "openpose67"}
 OTHER_ORDER = {"openpose25": "openpose25b"}
-"""Layouts that look alike in a file: BODY_25B is read if it is asked for."""
+"""Layouts that look alike in a file: BODY_25 and BODY_25B, told apart by their bones."""
 COCO = {17: "coco17", 26: "halpe26", 133: "coco-wholebody"}
 """Layouts by their number of joints."""
 HAND_JOINTS = 21

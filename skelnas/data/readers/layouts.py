@@ -12,6 +12,9 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from skelnas.data.readers.base import Layout
 from skelnas.errors import InputError
 
@@ -187,6 +190,9 @@ SMPL_24 = """
     wrist_left:elbow_left wrist_right:elbow_right hand_left:wrist_left hand_right:wrist_right
 """
 
+MAX_BONE_RATIO = 2.0
+"""Longer bones than another layout's of as many joints mean that joints are in another order."""
+
 IN_2D, IN_3D, IN_3D_SCORED = ("x", "y", "score"), ("x", "y", "z"), ("x", "y", "z", "score")
 
 
@@ -257,3 +263,18 @@ def find_layout(name: str) -> Layout:
         f"{name[:40]!r} is not a layout" + (f"; did you mean {close[0]}?" if close else ""),
         hint=f"expected {', '.join(LAYOUTS)}",
     )
+
+
+def mean_bone_length(points: NDArray[np.float64], bones: tuple[tuple[int, int], ...]) -> float:
+    """Return the mean length of bones, which is large where joints are in another order.
+
+    It is 0 if none is known.
+
+    Args:
+        points: [n, V, D], NaN where a joint was not found.
+        bones: pairs of joints.
+    """
+    ends = points[:, np.reshape(bones, (-1, 2))]  # [n, bones, 2, D]
+    lengths = np.linalg.norm(ends[:, :, 0] - ends[:, :, 1], axis=-1)  # [n, bones]
+    known = lengths[np.isfinite(lengths)]
+    return float(known.mean()) if len(known) else 0.0

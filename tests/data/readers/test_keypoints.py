@@ -89,6 +89,27 @@ def test_the_other_order_of_25_joints_is_read_if_it_is_asked_for(tmp_path):
     assert "include spine_base, spine_mid" in message(read_poses, folder, kinect, 1)
 
 
+@pytest.mark.parametrize("name", ["openpose25", "openpose25b"])
+def test_two_orders_of_25_joints_are_told_apart_by_their_bones(tmp_path, name):
+    layout = find_layout(name)
+    parents = dict(layout.bones)
+    (root,) = set(range(25)) - parents.keys()
+    body, angles = np.full((25, 2), 500.0), np.zeros(25)
+    for _ in range(25):  # limbs go straight from the root, in all directions
+        for child, parent in layout.bones:
+            angles[child] = child if parent == root else angles[parent] + 0.2 * (-1) ** child
+            body[child] = body[parent] + 20 * np.array(
+                [np.cos(angles[child]), np.sin(angles[child])]
+            )
+    numbers = np.column_stack([body, np.full(25, 0.5)]).ravel().tolist()
+    folder = write_frames(tmp_path / "clip", {0: openpose(numbers)})
+    clip = read_clip(folder)
+    assert (clip.layout, clip.joints) == (name, layout.joints)
+    read_poses(folder, layout, 1)
+    other = {"openpose25": "openpose25b", "openpose25b": "openpose25"}[name]
+    assert "its 25 joints include h" in message(read_poses, folder, find_layout(other), 1)
+
+
 def test_hands_are_read_for_the_layout_that_has_them(tmp_path):
     hand = [7.0, 8, 0.25] * 21
     frames = {n: openpose(pose()) for n in range(2)}
