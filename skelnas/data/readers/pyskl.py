@@ -34,6 +34,7 @@ LAYOUTS: dict[tuple[int, ...], Layout] = {(17, 2): COCO, (25, 3): ntu_facts.LAYO
 """Layout for each number of joints and of coordinates in the file."""
 MAX_FRACTION = 2
 """Without the size of the picture, larger coordinates must be pixels, not fractions of it."""
+TWO_FILES = "give a second file with the clips for testing: --test val.pkl"
 MAX_SEARCHED = 1000
 """Annotations to search for one whose joints are known."""
 
@@ -114,16 +115,17 @@ class Pyskl:
                 is for testing.
         """
         annotations = self._annotations
-        if not annotations.protocols:
-            count, splits = len(annotations.clips), annotations.splits
-            reason = f"nothing says which of its {count} annotations are for training and which "
-            reason += "for testing: it has no 'split'"
-            if splits is not None:
-                found = ", ".join(map(repr, splits[:4])) or "none"
-                reason = f"expected splits such as xsub_train and xsub_val, found {found:.80}"
+        if annotations.splits is None and not annotations.protocols:
             raise InputError(
-                f"{self.root}: {reason}",
-                hint="give a second file with the clips for testing: --test val.pkl",
+                f"{self.root}: nothing says which of its {len(annotations.clips)} annotations are "
+                "for testing: it has no 'split'",
+                hint=TWO_FILES,
+            )
+        if not annotations.protocols:
+            found = ", ".join(map(repr, annotations.splits or ())) or "none"
+            raise InputError(
+                f"{self.root}: expected splits such as xsub_train and xsub_val, found {found:.80}",
+                hint=TWO_FILES,
             )
         return Catalogue(
             list(annotations.clips),
