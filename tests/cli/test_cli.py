@@ -526,9 +526,7 @@ def test_version_and_help_do_not_import_torch(tmp_path: Path) -> None:
     assert run("skelnas --version", tmp_path).stdout == "0.1.0\n"
     text = run("skelnas search --help", tmp_path, COLUMNS="80").stdout
     assert "Example: skelnas search" in text
-    assert (
-        "  --epochs N                Passes over the half that trains the weights. [35]\n" in text
-    )
+    assert "  --epochs N              Passes over the half that trains the weights. [35]\n" in text
 
 
 def test_no_color_and_width_are_obeyed(folder: Path) -> None:
