@@ -40,6 +40,9 @@ MAX_EDGES = 100_000
 MAX_INPUT_NUMBERS = 1 << 28
 """Of a clip: a gigabyte."""
 
+MAX_REASON_CHARS = 300
+"""Of what PyTorch says is wrong, which may list all weights."""
+
 CELL_FIELDS = ("genotype", "channels", "layers")
 """Card fields of a network of cells; a baseline has none of them."""
 
@@ -282,7 +285,7 @@ def load_model(path: Path | str) -> Model:
             raise ValueError("input_shape and clip_settings disagree on the frames")
         network = _build_network(card, tensors)
     except (TypeError, RuntimeError, ValueError, SkelnasError) as error:
-        reason = "; ".join(str(error).splitlines()[:3])
+        reason = "; ".join(str(error).splitlines()[:3])[:MAX_REASON_CHARS]
         raise InputError(f"{file_path}: weights and description disagree ({reason})") from None
     return Model(network, card).eval()
 
