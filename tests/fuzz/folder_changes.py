@@ -66,9 +66,12 @@ def change(
 
 def write(folder: Path, files: Mapping[str, bytes | int]) -> None:
     """Write a folder; everything else in it is removed."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            Path(entry).unlink()
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)

@@ -6,8 +6,6 @@ import json
 from random import Random
 from typing import Any
 
-Path = tuple[Any, ...]
-
 HUGE = (2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**12, 10**18, 10**30, 1e18, 1e308, -1e308)
 SMALL = (0, -1, 1, 2, 3, 7, 64, 1000, 0.5, 1.0, -0.0, 1e-320, True, False, None)
 TEXTS = ("", " ", "none", "skip_connect", "x", "é\u202e", "\x1b[31m", "a\nb", "../..", "/", "\0")
@@ -49,28 +47,15 @@ def _repeat_key(text: str, random: Random) -> str:
     return f"{text[:begin]}{text[begin:end]}: {value}, {text[begin:]}"
 
 
-def _paths(value: Any, path: Path = (0,)) -> list[Path]:
-    """Return where each value in a container is."""
-    found: list[Path] = [path]
-    if isinstance(value, dict):
-        for key, item in value.items():
-            found += _paths(item, (*path, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            found += _paths(item, (*path, index))
-    return found
-
-
 def _pick(holder: list[Any], random: Random) -> tuple[Any, Any]:
-    """Return a container and a key of it; those near the top are as likely as all others."""
-    paths = _paths(holder[0])
-    if random.random() < 0.5:
-        paths = [path for path in paths if len(path) <= 3]
-    path = random.choice(paths)
+    """Return a container and a key of it, on a random way down."""
     owner: Any = holder
-    for key in path[:-1]:
+    key: Any = 0
+    while isinstance(owner[key], list | dict) and owner[key] and random.random() < 0.75:
         owner = owner[key]
-    return owner, path[-1]
+        keys = list(owner) if isinstance(owner, dict) else range(len(owner))
+        key = random.choice(keys)
+    return owner, key
 
 
 def _value(random: Random) -> Any:
