@@ -8,6 +8,9 @@ from typing import Any
 
 from skelnas.errors import shown
 
+MAX_ITEMS = 1 << 22
+"""Lists and objects, and keys; empty ones take twenty times as much memory as text."""
+
 MAX_LEVELS = 100
 """Nested lists and objects; with more, even what prints a value runs out of stack."""
 
@@ -21,8 +24,14 @@ def parse(text: str | bytes, *, is_strict: bool = True) -> Any:
             than `MAX_LEVELS` levels. It takes half as long again.
 
     Raises:
-        ValueError: says where it is not JSON, and why.
+        ValueError: says where it is not JSON, or what there is too much of.
     """
+    num_containers, num_keys = _count(text, "[") + _count(text, "{"), _count(text, ":")
+    if max(num_containers, num_keys) > MAX_ITEMS:
+        raise ValueError(
+            f"{num_containers:,} lists and objects with {num_keys:,} keys, expected at most "
+            f"{MAX_ITEMS:,}"
+        )
     try:
         value = json.loads(text, object_pairs_hook=_to_object if is_strict else None)
     except json.JSONDecodeError as error:
@@ -33,7 +42,7 @@ def parse(text: str | bytes, *, is_strict: bool = True) -> Any:
         raise ValueError(f"line {line}: not UTF-8, found the byte {byte:#04x}") from None
     except RecursionError:
         raise ValueError("brackets nested too deeply") from None
-    if is_strict and _has_levels(text) and _is_deeper(value, MAX_LEVELS):
+    if is_strict and num_containers > MAX_LEVELS and _is_deeper(value, MAX_LEVELS):
         raise ValueError("brackets nested too deeply")
     return value
 
@@ -46,11 +55,8 @@ def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _has_levels(text: str | bytes) -> bool:
-    """Return whether there are brackets enough for too many levels; most text has fewer."""
-    if isinstance(text, bytes):
-        return text.count(b"[") + text.count(b"{") > MAX_LEVELS
-    return text.count("[") + text.count("{") > MAX_LEVELS
+def _count(text: str | bytes, mark: str) -> int:
+    return text.count(mark.encode()) if isinstance(text, bytes) else text.count(mark)
 
 
 def _is_deeper(value: Any, num_levels: int) -> bool:

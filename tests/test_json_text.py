@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from skelnas.json_text import MAX_LEVELS, parse
+from skelnas.json_text import MAX_ITEMS, MAX_LEVELS, parse
 
 
 def nested(levels: int) -> str:
@@ -21,6 +21,7 @@ def nested(levels: int) -> str:
         (b'{"a":\n"\xff"}', "line 2: not UTF-8, found the byte 0xff"),
         ("9" * 5000, "Exceeds the limit"),
         ('{"a": {"b": 1, "c": 2, "b": 1}}', "the key 'b' occurs twice in an object"),
+        ("[" + "[]," * MAX_ITEMS + "0]", "4,194,305 lists and objects with 0 keys"),
         (nested(MAX_LEVELS + 1), "brackets nested too deeply"),
         (nested(100_000), "brackets nested too deeply"),
         ('{"a":' * 1000 + "0" + "}" * 1000, "brackets nested too deeply"),

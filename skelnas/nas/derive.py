@@ -216,7 +216,7 @@ def _read_search(run: Path, config: dict[str, Any]) -> SearchRun:
 def _check_verb(run: Path, config: Mapping[str, Any]) -> None:
     if config.get("verb") != "search":
         raise InputError(
-            f"{run}: not a search: its {CONFIG} was written by {config.get('verb')!r}",
+            f"{run}: not a search: its {CONFIG} was written by {shown(config.get('verb'))}",
             hint="give the folder that `skelnas search --out` wrote",
         )
 

@@ -159,7 +159,7 @@ def _read(out: Path) -> dict[str, dict[str, Any]]:
             if not math.isfinite(network["top1"]) or not isinstance(network["fingerprint"], str):
                 raise ValueError(f"top1 or fingerprint of {network['name']}")
         return {network["name"]: network for network in networks}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, LookupError, OverflowError) as error:
         raise InputError(
             f"{path}: unexpected content ({error!r})",
             hint="delete it, and --resume scores the networks again",

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from skelnas.data.readers.files import (
-    MAX_LISTS,
     are_found,
     as_array,
     as_joints,
@@ -15,6 +14,7 @@ from skelnas.data.readers.files import (
     read_json,
 )
 from skelnas.errors import InputError
+from skelnas.json_text import MAX_ITEMS
 
 
 def message(call, *arguments):
@@ -124,5 +124,7 @@ def test_x_and_y_become_fractions_of_the_picture():
 
 def test_json_of_millions_of_lists_is_refused_before_it_is_parsed(tmp_path):
     path = tmp_path / "clip.json"
-    path.write_bytes(b"[" + b"[]," * MAX_LISTS + b"[]]")
-    assert "4,194,306 lists and objects, expected at most 4,194,304" in message(read_json, path)
+    path.write_bytes(b"[" + b"[]," * MAX_ITEMS + b"[]]")
+    assert "4,194,306 lists and objects with 0 keys, expected at most 4,194,304" in message(
+        read_json, path
+    )

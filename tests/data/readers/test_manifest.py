@@ -557,6 +557,8 @@ def test_large_files_of_joints_are_refused_before_they_are_parsed(tmp_path):
     text = ".".join("a" * 10_000) + " = 1"
     path = joints(tmp_path, text, "joints.toml")
     assert message(read_skeleton, path) == f"{path}: expected TOML: line 1 has more than 200 dots"
+    path = joints(tmp_path, "".join(f"a{i}{'.a' * 199} = 1\n" for i in range(300)), "joints.toml")
+    assert message(read_skeleton, path) == f"{path}: expected TOML: more than 50,000 dots"
 
 
 def test_files_of_joints_that_are_not_json_or_toml_are_refused(tmp_path):
