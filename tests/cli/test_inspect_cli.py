@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import h5py
@@ -155,3 +156,27 @@ def test_own_recordings_with_a_layout_by_name(folder: Path) -> None:
         poses_, _ = cache.read(0)
     np.testing.assert_allclose(poses_[0, ..., :2], poses / (640, 480) - 0.5, 1e-5, 1e-6)
     np.testing.assert_allclose(poses_[0, ..., 2:], scores, 1e-6)
+
+
+def test_folders_of_frames_of_a_pose_estimator(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part, label in product(("train", "test"), ("wave", "run")):
+        clip = folder / "own" / part / label / "clip1"
+        clip.mkdir(parents=True)
+        for number in range(4):
+            joints = np.column_stack([rng.uniform(0, 640, (18, 2)), rng.uniform(0.1, 1, 18)])
+            person = {"pose_keypoints_2d": joints.round(3).ravel().tolist()}
+            frame = {"people": [person] if number != 2 else []}
+            (clip / f"v_{number:012d}_keypoints.json").write_text(json.dumps(frame))
+    done = run("skelnas prepare folder own own.h5 && skelnas inspect own.h5 --json", folder)
+    assert done.returncode == 0, done.stderr
+    assert "joints of openpose18" in done.stderr
+    with Cache.open(folder / "own.h5") as cache:
+        assert cache.layout.joints == find_layout("openpose18").joints
+        assert cache.classes == ["run", "wave"]
+        poses, present = cache.read(list(cache.clips.names).index("test/run/clip1"))
+    assert present.tolist() == [[True, True, False, True]]
+    np.testing.assert_allclose(poses[0, 3], joints.round(3), 1e-6)
+    wrong = run("skelnas prepare manifest own own2.h5", folder)
+    assert wrong.returncode == 3
+    assert "skelnas prepare folder reads folders named after classes" in wrong.stderr
