@@ -54,11 +54,10 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr is; not so when it is closed
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
-    except SystemExit as ending:
-        if ending.code == 130:  # Typer handles KeyboardInterrupt without a message
+        code = app(prog_name="skelnas", standalone_mode=False) or 0
+        if code == 130:  # Typer handles KeyboardInterrupt without a message
             console.failure("interrupted")
-        raise
+        sys.exit(code)
     except SkelnasError as error:
         _fail(str(error), error.hint, error.exit_code)
     except BrokenPipeError:
@@ -69,6 +68,8 @@ def main() -> None:
         path = error.filename or "the output"
         _fail(f"{path}: {error.strerror or error}", "make room, or check the path", 1)
     except Exception as error:
+        if hasattr(error, "format_message"):
+            _fail_usage(error)
         if signals:  # some imports turn a KeyboardInterrupt into another exception
             _fail("interrupted", None, 130)
         if is_out_of_memory(error):
@@ -95,6 +96,17 @@ def _interrupt_on_signals() -> list[int]:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # leave an ignored SIGINT
         signal.signal(signal.SIGINT, interrupt)
     return received
+
+
+def _fail_usage(error: Any) -> None:
+    """Report what Typer, or Click below it, refuses."""
+    from skelnas.cli.usage import explain  # imports pydantic
+
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(error.exit_code)
+    explained = explain(error)
+    _fail(str(explained), explained.hint, explained.exit_code)
 
 
 def _fail(message: str, hint: str | None, exit_code: int) -> None:

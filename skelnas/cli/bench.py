@@ -62,7 +62,7 @@ def bench_run(
     table = run(cache, out, settings, given, resume=resume, force=force)
     console.note(
         f"done: {len(table.trials)} trainings of {len(table.genotypes)} genotypes; "
-        f"`skelnas bench report {out}` says what they tell"
+        f"`{console.shell('bench', 'report', out)}` says what they tell"
     )
 
 

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from skelnas.errors import SkelnasError, UsageError
-from skelnas.runtime.console import err, note, out, result
+from skelnas.runtime.console import err, note, out, result, shell
 
 ONE_THREAD = "--threads 1"
 """Two are faster on two idle cores, but many times slower if one of them is busy."""
@@ -58,7 +58,7 @@ def demo(
     _run(["search", str(cache), "--out", str(run), *SEARCH_FLAGS.split(), *seeded])
     genotype = _run(["derive", str(run)], show=False)
     train = ["train", str(cache), *TRAIN_FLAGS.split(), *seeded, "--genotype"]
-    _run([*train, "-", "--out", str(searched)], prefix=f"skelnas derive {run} | ", stdin=genotype)
+    _run([*train, "-", "--out", str(searched)], prefix=f"{shell('derive', run)} | ", stdin=genotype)
     _run([*train, f"random:{seed}", "--out", str(drawn)])
     evaluations = {
         name: json.loads(_run(["evaluate", str(cache), str(model), *ONE_THREAD.split(), "--json"]))
@@ -76,7 +76,7 @@ def _run(
         SkelnasError: the command failed; it has printed its error message.
     """
     if show:
-        err.print(f"\n$ {prefix}skelnas {' '.join(arguments)}", style="bold", soft_wrap=True)
+        err.print(f"\n$ {prefix}{shell(*arguments)}", style="bold", soft_wrap=True)
     finished = subprocess.run(
         [sys.executable, "-m", "skelnas", *arguments],
         input=stdin,

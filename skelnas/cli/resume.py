@@ -40,11 +40,13 @@ def resume(
 
     found = run(folder, epochs=epochs, after_train=write)
     if isinstance(found, TrainedModel):
-        console.note(f"done: {found.path}; `skelnas evaluate CACHE {folder}` scores it")
+        console.note(
+            f"done: {found.path}; `{console.shell('evaluate', 'CACHE', folder)}` scores it"
+        )
         return
     if isinstance(found, dict):
         print_folds(found)
         return
     if isinstance(found, GenotypeTable):
         print_genotypes(found)
-    console.note(f"done: `skelnas derive {folder}` prints the genotype")
+    console.note(f"done: `{console.shell('derive', folder)}` prints the genotype")

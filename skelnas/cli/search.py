@@ -105,7 +105,7 @@ def search(
     from skelnas.nas.search import search as run
 
     run(cache, out, settings, training=training, **options)
-    console.note(f"done: `skelnas derive {out}` prints the genotype")
+    console.note(f"done: `{console.shell('derive', out)}` prints the genotype")
 
 
 def _predict(
@@ -137,7 +137,7 @@ def _predict(
         console.result(json.dumps(asdict(table), indent=2))
     else:
         print_genotypes(table)
-    console.note(f"done: `skelnas derive {out}` prints the genotype")
+    console.note(f"done: `{console.shell('derive', out)}` prints the genotype")
 
 
 def _repeat(
@@ -170,7 +170,7 @@ def _repeat(
         **options,
     )
     print_repeats(comparison)
-    console.note(f"done: `skelnas derive {out}` prints the best genotype")
+    console.note(f"done: `{console.shell('derive', out)}` prints the best genotype")
 
 
 def _training_settings(search: SearchSettings, path: Path | None) -> TrainSettings:

@@ -94,7 +94,7 @@ def train(
     trained = run(cache, architecture, out, settings, **options)
     if console.IS_MAIN_RANK:
         write_card(out, trained.model)
-    console.note(f"done: {trained.path}; `skelnas evaluate {cache} {out}` scores it")
+    console.note(f"done: {trained.path}; `{console.shell('evaluate', cache, out)}` scores it")
 
 
 def _read_architecture(genotype: str | None, model: BaselineName | None) -> Genotype | BaselineName:

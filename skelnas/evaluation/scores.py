@@ -25,7 +25,7 @@ from skelnas.config import ScoredPart
 from skelnas.data.readers.npy import read_npz
 from skelnas.errors import InputError, UsageError, shown
 from skelnas.runtime import files, tensor_files
-from skelnas.runtime.console import note
+from skelnas.runtime.console import note, shell
 from skelnas.training.metrics import Metrics, measure
 
 METADATA_KEY = "skelnas-scores"
@@ -290,7 +290,7 @@ def read_scores(path: Path) -> Scores:
     if not path.is_file():
         raise InputError(
             f"{path}: there is no such file of scores",
-            hint=f"`skelnas evaluate CACHE MODEL --scores {path}` writes it",
+            hint=f"`{shell('evaluate', 'CACHE', 'MODEL', '--scores', path)}` writes it",
         )
     try:
         if path.suffix.lower() == ".npz":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from skelnas.errors import UsageError
 from skelnas.reporting.history import History, read_history
 from skelnas.reporting.page import make_page
+from skelnas.runtime.console import shell
 from skelnas.runtime.files import atomic_write, check_output
 from skelnas.training.run_dir import MODEL
 
@@ -55,7 +56,7 @@ def report(
     if cache is not None and scores is None:
         raise UsageError(
             "--cache goes with --scores: it draws their clips",
-            hint=f"`skelnas evaluate {cache} {run} --scores FILE` writes them",
+            hint=f"`{shell('evaluate', cache, run, '--scores', 'FILE')}` writes them",
         )
     history = read_history(run)
     results = _read_results(history, scores, cache, time_on)

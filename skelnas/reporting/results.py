@@ -16,6 +16,7 @@ from skelnas.evaluation.scores import Scores, read_scores, softmax
 from skelnas.models.complexity import Complexity, measure
 from skelnas.reporting.plot_skeleton import ClipPicture
 from skelnas.runtime import devices
+from skelnas.runtime.console import shell
 from skelnas.training.run_dir import MODEL
 from skelnas.training.saved_model import Model, load_model
 
@@ -122,7 +123,7 @@ def read_results(
     if scores.info.classes != classes:
         raise InputError(
             f"{scores_path}: its {len(scores.info.classes)} classes are not those of {folder}",
-            hint=f"`skelnas evaluate CACHE {folder} --scores {scores_path}` writes its own",
+            hint=f"`{shell('evaluate', 'CACHE', folder, '--scores', scores_path)}` writes its own",
         )
     if cache_path is None:
         return Results(complexity, latency, scores, find_confusions(scores))

@@ -7,6 +7,7 @@ line, so that logs stay readable.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -69,6 +70,11 @@ def failure(message: str, hint: str | None = None) -> None:
     note(f"skelnas: {message}", style="red")
     if hint:
         note(f"  hint: {hint}")
+
+
+def shell(*words: object) -> str:
+    """Return words as a shell takes them: `skelnas` and its arguments, quoted where needed."""
+    return shlex.join(map(str, ("skelnas", *words)))
 
 
 def result(text: str) -> None:

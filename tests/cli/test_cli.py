@@ -459,7 +459,7 @@ def test_a_terminal_shows_a_live_view_that_is_cleared_at_the_end(
 def test_an_interrupt_during_an_import_is_not_reported_as_a_bug(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
-    def half_imported() -> None:
+    def half_imported(**_: object) -> None:
         try:
             signal.raise_signal(number)
         except KeyboardInterrupt:

@@ -10,6 +10,7 @@ import pytest
 import typer
 from test_cli import run
 
+from skelnas import cli
 from skelnas.cli.commands import SUMMARIES, load, to_click
 from skelnas.cli.help import MAX_NAME_WIDTH, default_text, flag, is_argument
 
@@ -82,3 +83,40 @@ def test_a_mistyped_command_gets_a_suggestion(tmp_path: Path) -> None:
     done = run("skelnas evalute", tmp_path)
     assert done.returncode == 2
     assert "Did you mean 'evaluate'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "hint"),
+    [
+        ("train c --out o --epochs x", "--epochs x: expected a whole number", ""),
+        ("train c --out o --lr x", "--lr x: expected a number", ""),
+        ("search c --out o --order third", "--order third: expected first or second", ""),
+        ("search c --out o --repeats 0", "--repeats 0: expected greater than or equal to 1", ""),
+        ("search c", "search needs --out", "`skelnas search --help` shows how to use it"),
+        ("search --out o", "search needs CACHE", ""),
+        ("search c --out o --epoch 3", "--epoch: search has no such option", "--epochs?"),
+        ("search c --out o extra", "Got unexpected extra argument", ""),
+        ("search c --out", "Option '--out' requires an argument", ""),
+        ("prepare ntuu a", "No such command 'ntuu'", ""),
+        ("train c --out o SKELNAS_TRAIN_EPOCHS=x", "SKELNAS_TRAIN_EPOCHS=x: expected a whole", ""),
+    ],
+)
+def test_what_typer_refuses_is_one_line_and_a_hint(
+    command: str,
+    message: str,
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["skelnas", *command.split()]
+    if "=" in words[-1]:
+        monkeypatch.setenv(*words.pop().split("="))
+    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setattr(cli, "_interrupt_on_signals", list)
+    with pytest.raises(SystemExit) as ending:
+        cli.main()
+    assert ending.value.code == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"skelnas: {message}")
+    assert second.startswith("  hint: ")
+    assert hint in second

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
+from pathlib import Path
 
 import pytest
 from rich.table import Table
@@ -44,7 +46,7 @@ def test_results_and_errors_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
 
-    def app() -> None:
+    def app(**_: object) -> None:
         console.result("挥手 0.5")
         raise cli.SkelnasError("no protocol 'grüß'")
 
@@ -53,3 +55,9 @@ def test_results_and_errors_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None
         cli.main()
     assert printed(out) == "\\u6325\\u624b 0.5\n"
     assert printed(err) == "skelnas: no protocol 'gr\\xfc\\xdf'\n"
+
+
+def test_commands_are_quoted_as_a_shell_takes_them() -> None:
+    words = ("derive", Path("my runs/a"), "--clip", "it's")
+    assert shlex.split(console.shell(*words)) == ["skelnas", *map(str, words)]
+    assert console.shell("derive", "runs/xsub") == "skelnas derive runs/xsub"
