@@ -175,7 +175,9 @@ def _follow_length(settings: Mapping[str, Any], epochs: int) -> list[str]:
     """Return the options because of which a longer run differs from its first step on."""
     found = [] if settings["lr"] == settings["lr_min"] else ["--lr-min"]
     found += [
-        f"--{name.replace('_', '-')}" for name in ("warmup", "drop_path") if settings.get(name)
+        f"--{name.replace('_', '-')}"
+        for name in ("warmup", "drop_path", "steer")
+        if settings.get(name)
     ]
     share = settings.get("weights_first", 0)
     if count_weight_epochs(share, epochs) != count_weight_epochs(share, settings["epochs"]):

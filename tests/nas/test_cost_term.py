@@ -27,6 +27,7 @@ from skelnas.nas.alpha_updates import resolve_alpha_lr
 from skelnas.nas.bilevel import Bilevel
 from skelnas.nas.budget import Budget
 from skelnas.nas.cost_term import DAMPING, CostTerm
+from skelnas.nas.resume import resume
 from skelnas.nas.search import search
 from skelnas.nas.target import Target
 from skelnas.training import run_dir
@@ -206,7 +207,7 @@ def test_a_budget_is_met_though_the_loss_is_against_it(
     assert 0.8 < steered < 1.03
 
 
-STEERED = SEARCH.model_copy(update={"steer": True, "alpha_lr": 0.1})
+STEERED = SEARCH.model_copy(update={"steer": True, "alpha_lr": 0.1, "lr_min": SEARCH.lr})
 
 
 def test_a_steered_search_resumes_to_the_same_bytes(
@@ -218,7 +219,7 @@ def test_a_steered_search_resumes_to_the_same_bytes(
         stop_after(patch, 4)
         with pytest.raises(Interrupted):
             search(tiny_cache, parts, STEERED, training=TRAIN)
-    search(tiny_cache, parts, STEERED, training=TRAIN, resume=True)
+    resume(parts)
     assert_same(whole, parts)
     tensors, _ = load_checkpoint(whole / run_dir.CHECKPOINT)
     assert tensors["cost_term/steps"].item() == 6
@@ -228,6 +229,8 @@ def test_a_steered_search_resumes_to_the_same_bytes(
         assert "expected_macs" not in line
     last = run_dir.read_lines(whole / run_dir.METRICS)[-1]
     assert last["lambda_params"] == tensors["cost_term/lambdas"].item()
+    with pytest.raises(UsageError, match="cannot be prolonged: --steer depend on how many epochs"):
+        resume(whole, epochs=9)
 
 
 def test_a_budget_that_is_met_anyway_changes_nothing(tiny_cache: Path, tmp_path: Path) -> None:
