@@ -10,7 +10,7 @@ import typer
 
 from skelnas.cli.options import Json, with_settings
 from skelnas.cli.tables import print_front
-from skelnas.config import Device, TrainSettings
+from skelnas.config import DEVICES, Device, TrainSettings
 from skelnas.errors import UsageError
 from skelnas.runtime import console
 
@@ -42,7 +42,8 @@ def derive(
         typer.Option(min=1, help="For perturbation: number of clips to use."),
     ] = None,
     device: Annotated[
-        Device | None, typer.Option(help="For perturbation: device, if not the search's.")
+        Device | None,
+        typer.Option(metavar=DEVICES, help="For perturbation: device, if not the search's."),
     ] = None,
     front: Annotated[
         bool, typer.Option("--front", help="Print the best genotypes of every size.")

@@ -17,7 +17,7 @@ import typer
 
 from skelnas.cli.config_file import make_settings, read_options, suggest
 from skelnas.cli.help import HELP_ALL
-from skelnas.config import Settings
+from skelnas.config import DEVICES, Device, Settings
 from skelnas.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -181,6 +181,8 @@ def _option_type(annotation: Any) -> tuple[Any, str | None]:
 
     Typer knows no unions: a number or a word is text, which the settings check.
     """
+    if annotation == Device:
+        return annotation, DEVICES
     parts = get_args(annotation)
     words = [get_args(part) for part in parts if get_origin(part) is Literal]
     is_mixed = bool(words) and bool({int, float} & set(parts))

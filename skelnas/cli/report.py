@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from skelnas.config import Device
+from skelnas.config import DEVICES, Device
 from skelnas.runtime import console
 
 
@@ -31,7 +31,7 @@ def report(
     latency: Annotated[
         bool, typer.Option("--latency", help="Time the model's forward pass on --device.")
     ] = False,
-    device: Annotated[Device, typer.Option(help="Device for --latency.")] = "auto",
+    device: Annotated[Device, typer.Option(metavar=DEVICES, help="Device for --latency.")] = "auto",
 ) -> None:
     """Write a report on a search or training, finished or not.
 

@@ -9,6 +9,7 @@ from skelnas.config.budget import BudgetSettings
 from skelnas.config.clips import STREAMS, AugmentSettings, ClipSettings
 from skelnas.config.evaluation import EvaluateSettings, ExportFormat, PredictSettings, ScoredPart
 from skelnas.config.machine import (
+    DEVICES,
     Device,
     DeviceSettings,
     Precision,
@@ -22,6 +23,7 @@ from skelnas.config.settings import Settings
 from skelnas.config.train import RECIPES, SHORT_EPOCHS, BaselineName, TrainSettings
 
 __all__ = [
+    "DEVICES",
     "RECIPES",
     "SHORT_EPOCHS",
     "STREAMS",

@@ -8,7 +8,16 @@ from pydantic import Field
 
 from skelnas.config.settings import Settings
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
+# fmt: off
+Device = Literal[
+    "auto", "cpu", "cuda", "mps",
+    "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7",
+    "cuda:8", "cuda:9", "cuda:10", "cuda:11", "cuda:12", "cuda:13", "cuda:14", "cuda:15",
+]
+# fmt: on
+DEVICES = "auto|cpu|cuda|cuda:N|mps"
+"""The devices, as the help lists them."""
+
 Precision = Literal["fp32", "tf32", "bf16", "auto"]
 Store = Literal["auto", "float32", "float16", "host"]
 Statistics = Literal["sync", "rank"]

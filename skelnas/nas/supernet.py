@@ -41,7 +41,7 @@ def choose_engine(settings: SearchSettings) -> EngineChoice:
 def demands(settings: SearchSettings) -> Demands:
     """Return what a search demands of its engine."""
     layout = settings.channels, settings.layers, settings.nodes, settings.nodes
-    cuda = settings.device in ("auto", "cuda") and torch.cuda.is_available()
+    cuda = settings.device.startswith(("auto", "cuda")) and torch.cuda.is_available()
     widths = sorted({spec.channels for spec in cell_specs(*layout)})
     return Demands(
         cells=Cells(candidates(settings.space), tuple(widths), settings.nodes),

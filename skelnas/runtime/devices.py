@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from skelnas.config import Device, DeviceSettings, Precision
+from skelnas.config import DeviceSettings, Precision
 from skelnas.errors import DeviceError
 from skelnas.runtime import distributed
 
@@ -27,19 +27,29 @@ def choose(settings: DeviceSettings) -> torch.device:
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    available: dict[Device, bool] = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available() and distributed.world_size() == 1,
         "cpu": True,
     }
     usable = [name for name, is_available in available.items() if is_available]
     name = usable[0] if settings.device == "auto" else settings.device
-    if name not in usable:
+    kind, _, number = name.partition(":")
+    is_missing = bool(number) and kind in usable and int(number) >= torch.cuda.device_count()
+    if kind not in usable or is_missing:
+        usable += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         raise DeviceError(
             f"device {name} is not available", hint=f"usable here: {', '.join(usable)}, auto"
         )
     has_ranks = distributed.world_size() > 1
+    if number and has_ranks:
+        raise DeviceError(
+            f"--device {name} is one GPU, and each of several ranks needs its own",
+            hint="--device cuda; CUDA_VISIBLE_DEVICES says which GPUs they take",
+        )
     device = _gpu_of_this_rank() if name == "cuda" and has_ranks else torch.device(name)
+    if number:
+        torch.cuda.set_device(device)  # for what asks for the current one
     _check_precision(settings.precision, device)
     return device
 

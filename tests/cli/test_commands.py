@@ -91,6 +91,7 @@ def test_a_mistyped_command_gets_a_suggestion(tmp_path: Path) -> None:
         ("train c --out o --epochs x", "--epochs x: expected a whole number", ""),
         ("train c --out o --lr x", "--lr x: expected a number", ""),
         ("search c --out o --order third", "--order third: expected first or second", ""),
+        ("search c --out o --device gpu", "--device gpu: expected auto, cpu, cuda, cuda:N or", ""),
         ("search c --out o --repeats 0", "--repeats 0: expected greater than or equal to 1", ""),
         ("search c", "search needs --out", "`skelnas search --help` shows how to use it"),
         ("search --out o", "search needs CACHE", ""),

@@ -137,3 +137,23 @@ def test_training_and_evaluation_in_bfloat16(tiny_cache: Path, tmp_path: Path) -
     assert rounded.metrics.top1 > 1.5 * rounded.chance
     assert rounded.metrics.top1 == pytest.approx(exact.metrics.top1, abs=0.1)
     assert 0 < np.abs(rounded.logits - exact.logits).max() < 0.1 * np.abs(exact.logits).max()
+
+
+def test_a_gpu_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert devices.choose(DeviceSettings(device="cuda:1")) == torch.device("cuda", 1)
+    assert current == [torch.device("cuda", 1)]
+    assert devices.list_gpus(DeviceSettings(device="cuda:1")) == []
+    with pytest.raises(DeviceError, match="device cuda:2 is not available") as caught:
+        devices.choose(DeviceSettings(device="cuda:2"))
+    assert "cuda:0, cuda:1" in (caught.value.hint or "")
+    monkeypatch.setattr(devices.distributed, "world_size", lambda: 2)
+    with pytest.raises(DeviceError, match="each of several ranks needs its own"):
+        devices.choose(DeviceSettings(device="cuda:1"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(DeviceError, match="device cuda:0 is not available"):
+        devices.choose(DeviceSettings(device="cuda:0"))
