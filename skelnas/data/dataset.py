@@ -21,7 +21,12 @@ from torch import Tensor
 
 from skelnas.config import AugmentSettings, ClipSettings, Store
 from skelnas.data.cache import Clips
-from skelnas.data.normalisation import find_joints, find_origins, find_rotations
+from skelnas.data.normalisation import (
+    find_joints,
+    find_middle,
+    find_origins,
+    find_rotations,
+)
 from skelnas.data.readers.base import Layout
 from skelnas.data.sampling import PackedClips, TemporalCrop, frame_positions, sample_poses
 from skelnas.data.sides import find_mirrored_joints
@@ -102,6 +107,9 @@ class Dataset:
             self._origins = self._find_origins(packed, clips.names)
         if self.settings.align:
             self._rotations = self._find_rotations(packed, clips.names)
+        is_placed = self._origins is not None or self._rotations is not None
+        middle = None if is_placed else find_middle(packed, self.layout)
+        self._middle = None if middle is None else middle.to(self.device)
 
         self.store = choose_store(self._store, clips.poses.nbytes, self.device)
         if self.store == "float16":
@@ -202,7 +210,11 @@ class Dataset:
             rotations = self._rotations[indices]
             matrix = rotations if matrix is None else matrix @ rotations  # [N, D, D]
         if matrix is not None:
+            if self._middle is not None:
+                space = space - self._middle
             space = torch.einsum("nij,nmtvj->nmtvi", matrix, space)
+            if self._middle is not None:
+                space = space + self._middle
         if augmentation.noise is not None:
             space = space + augmentation.noise
         return torch.cat([space, scores], dim=-1)  # [N, M, T, V, C]

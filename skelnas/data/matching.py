@@ -132,12 +132,12 @@ def find_person_size(clips: Clips, layout: Layout) -> float | None:
 
 
 def find_score_size(clips: Clips, layout: Layout) -> float | None:
-    """Return the median score of the joints that were found; None without scores."""
+    """Return the score that nine tenths of the joints do not exceed; None without scores."""
     if "score" not in layout.channels:
         return None
     scores = clips.poses[..., layout.channels.index("score")]  # [R, V]
     scores = scores[scores > 0]
-    return float(np.median(scores)) if len(scores) else None
+    return float(np.quantile(scores, 0.9)) if len(scores) else None
 
 
 def compare_units(
@@ -157,7 +157,7 @@ def compare_units(
             person_size,
             USUAL_SIZE_RATIO if num_coordinates(layout.channels) == 3 else MAX_SIZE_RATIO,
         ),
-        ("the median score is", find_score_size(clips, layout), score_size, MAX_SIZE_RATIO),
+        ("scores reach", find_score_size(clips, layout), score_size, MAX_SIZE_RATIO),
     ):
         if not size or not model_size:
             continue

@@ -66,6 +66,24 @@ def find_origins(clips: PackedClips, layout: Layout) -> tuple[Tensor | None, Ten
     return origins, is_missing
 
 
+def find_middle(clips: PackedClips, layout: Layout) -> Tensor | None:
+    """Find the middle of coordinates that are measured from a corner, such as pixels.
+
+    Returns:
+        [D], the middle of the joints that were found in any clip; None if some are negative.
+    """
+    size = num_spatial(layout)
+    space = clips.poses[..., :size]  # [R, V, D]
+    if not len(space) or bool(space.min() < 0):
+        return None
+    found = clips.present[:, None] if clips.found is None else clips.found  # [R, V] or [R, 1]
+    low = [
+        poses.masked_fill(~seen[..., None], torch.inf).amin((0, 1))
+        for poses, seen in zip(_chunks(space), _chunks(found), strict=True)
+    ]
+    return (torch.stack(low).amin(0) + space.amax((0, 1))) / 2
+
+
 def find_rotations(clips: PackedClips, layout: Layout) -> tuple[Tensor, Tensor]:
     """Find rotations whose rows are the body's axes, in the first row with hips and spine.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from skelnas.config import TrainSettings
-from skelnas.data.cache import Cache, Clips
+from skelnas.data.cache import Cache
 from skelnas.data.dataset import Dataset
 from skelnas.data.mirrors import find_mirrored_classes, has_symmetric_classes
 from skelnas.data.sides import find_mirrored_joints, split_words
-from skelnas.data.streams import num_spatial
 from skelnas.errors import InputError
 from skelnas.runtime.console import note
 from skelnas.training import run_dir
@@ -45,25 +44,13 @@ def choose_flip(settings: TrainSettings, cache: Cache, resumed: Path | None) -> 
     return settings.model_copy(update={"flip": 0.0})
 
 
-def warn_of_mirrored_classes(cache: Cache, clips: Clips, dataset: Dataset) -> None:
+def warn_of_mirrored_classes(cache: Cache, dataset: Dataset) -> None:
     """Print a note on classes that mirroring confuses, unless they are known to be symmetric.
 
     Args:
         cache: open.
-        clips: the training clips.
-        dataset: the same, as batches.
-
-    Raises:
-        InputError: x has no axis about which a clip can be mirrored.
+        dataset: the training clips.
     """
-    is_centred = dataset.settings.center and cache.layout.center_joint is not None
-    if num_spatial(cache.layout) == 2 and not is_centred and clips.poses[..., 0].min() >= 0:
-        raise InputError(
-            f"{cache.path}: clips cannot be mirrored: x is never negative, so it is measured from "
-            "an edge of the picture",
-            hint="name the centre joint or the size of the picture in --joints of `prepare`, "
-            "or leave clips as they are with --flip 0",
-        )
     if has_symmetric_classes(cache):
         return
     for one, other in find_mirrored_classes(dataset, cache.classes):

@@ -102,7 +102,7 @@ class ModelCard:
         rule: how persons were chosen and coordinates changed on the way into the cache.
         clip_length: median length of the training clips, in frames; None in models of earlier
             versions, like the next.
-        person_size, score_size: median size of a person and of a score in them, see
+        person_size, score_size: usual size of a person and of a score in them, see
             `skelnas.data.matching`; None without scores.
         initial: the model that the training started from; None from scratch.
         folded: whether normalisation is folded into convolutions (`skelnas.models.fold`).

@@ -114,7 +114,7 @@ def train(
                 check_clips(clips, origin, settings, initial.card)
             dataset = Dataset(clips, layout, persons, settings, device, settings.store)
             if settings.flip:
-                warn_of_mirrored_classes(cache, clips, dataset)
+                warn_of_mirrored_classes(cache, dataset)
             held_out = None
             if settings.hold_out:
                 others = match.reorder(cache.load(part.held_out))

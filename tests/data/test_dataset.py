@@ -195,10 +195,14 @@ def test_rotation_keeps_lengths_and_angles() -> None:
     torch.testing.assert_close(gram[1], gram[0], atol=1e-5, rtol=1e-5)
 
 
+def negated(clip: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    return -clip[0], clip[1]
+
+
 def test_scale_stretches_each_axis_within_its_bounds() -> None:
-    dataset = make_dataset(make_clips(*[ramp(2)] * 50), frames=2)
+    dataset = make_dataset(make_clips(*[negated(ramp(2))] * 50), frames=2)
     x = augmented(dataset, seed=1, scale=0.2)
-    factors = x[:, :, 0, 0]
+    factors = -x[:, :, 0, 0]
     assert 0.8 <= factors.min() < 0.85
     assert 1.15 < factors.max() <= 1.2
     assert (factors[:, 0] != factors[:, 1]).all()
@@ -217,9 +221,9 @@ def test_crop_is_at_least_its_length() -> None:
 
 def test_shear_adds_a_fraction_of_each_axis_to_each_other() -> None:
     unit = np.zeros((1, 1, 4, 3))
-    unit[0, 0, :3] = np.eye(3)  # joint v is the unit vector of axis v: its picture is column v
+    unit[0, 0, :3] = -np.eye(3)  # joint v is opposite to axis v: its picture is minus column v
     dataset = make_dataset(make_clips(*[(unit, np.ones((1, 1), dtype=bool))] * 60), frames=1)
-    matrices = augmented(dataset, shear=0.3)[:, :, 0, :3]
+    matrices = -augmented(dataset, shear=0.3)[:, :, 0, :3]
     assert (matrices.diagonal(dim1=1, dim2=2) == 1).all()
     others = matrices[:, ~torch.eye(3, dtype=torch.bool)]
     assert 0.28 < others.abs().max() <= 0.3
@@ -249,14 +253,34 @@ def test_flipping_twice_changes_nothing() -> None:
 
 def test_flip_moves_the_score_with_its_joint() -> None:
     flat = Layout(joints=("left_eye", "right_eye", "chin"), channels=("x", "y", "score"))
-    poses = np.arange(1.0, 10).reshape(1, 1, 3, 3)
+    poses = np.arange(1.0, 10).reshape(1, 1, 3, 3) * [1, -1, 1]
     dataset = make_dataset(make_clips((poses, np.ones((1, 1), dtype=bool))), layout=flat, frames=1)
-    assert augmented(dataset, flip=1)[0, :, 0].tolist() == [[-4, -1, -7], [5, 2, 8], [6, 3, 9]]
+    assert augmented(dataset, flip=1)[0, :, 0].tolist() == [[-4, -1, -7], [-5, -2, -8], [6, 3, 9]]
+
+
+@pytest.mark.parametrize("store", ["float32", "float16", "host"])
+def test_pixels_change_about_the_middle_of_all_clips(store: Store) -> None:
+    layout = Layout(joints=("left_eye", "right_eye"), channels=("x", "y", "score"))
+    corner, middle = [100, 50, 1], [300, 150, 1]
+    clips = [[[[corner, middle]]], [[[[500, 250, 1], middle]]], [[[[0, 0, 0], middle]]]]
+    packed = make_clips(*[(np.array(poses, float), np.ones((1, 1), bool)) for poses in clips])
+    dataset = make_dataset(packed, layout=layout, frames=1, store=store)
+    for change in ({"rotate": 180}, {"scale": 0.5}, {"shear": 1}):
+        x = augmented(dataset, **change)  # type: ignore[arg-type]
+        assert (x[:, :2, 0, 1] == torch.tensor(middle[:2])).all()
+        assert (x[:2, :2, 0, 0] != torch.tensor([[100, 50], [500, 250]])).all()
+        assert (x[2, :, 0, 0] == 0).all()
+    x = augmented(dataset, flip=1)
+    assert x[:, :2, 0].tolist() == [
+        [[300, 500], [150, 50]],
+        [[300, 100], [150, 250]],
+        [[300, 0], [150, 0]],
+    ]
 
 
 def test_flip_is_applied_with_its_probability() -> None:
-    dataset = make_dataset(make_clips(*[ramp(1)] * 400), frames=1)
-    flipped = augmented(dataset, flip=0.25)[:, 0, 0, 0] < 0
+    dataset = make_dataset(make_clips(*[negated(ramp(1))] * 400), frames=1)
+    flipped = augmented(dataset, flip=0.25)[:, 0, 0, 0] > 0
     assert 0.2 < flipped.float().mean() < 0.3
 
 

@@ -359,8 +359,8 @@ def test_scores_are_measured_where_joints_are_found() -> None:
     poses[0, :, 2:] = 0
     poses[0, :, :2, 2] = [[50, 60], [70, 80], [90, 95]]
     clips = Clips.from_recordings([Recording("a", 0, poses, np.ones((1, 3), bool))])
-    assert find_score_size(clips, flat) == 75
-    text = "the median score is 75, for the model 0.8: in other units"
+    assert find_score_size(clips, flat) == 92.5
+    text = "scores reach 92.5, for the model 0.8: in other units"
     assert compare_units(clips, flat, None, 0.8) == ([text], [])
     assert compare_units(clips, flat, 0.2, 75) == ([], [])  # pictures are taken from anywhere
 

@@ -288,15 +288,6 @@ def test_a_resumed_run_mirrors_as_it_began(tmp_path: Path, monkeypatch: pytest.M
     assert run_dir.read_config(tmp_path / "m")["settings"]["flip"] == 0.5
 
 
-def test_pixels_from_an_edge_are_not_mirrored(tmp_path: Path) -> None:
-    picture = replace(SIDES, channels=("x", "y", "score"), center_joint=None)
-    write_tiny_cache(tmp_path / "c.h5", layout=picture)
-    trained(tmp_path / "c.h5", tmp_path / "m", epochs=1, flip=0.5)
-    write_tiny_cache(tmp_path / "c.h5", layout=picture, offset=9)
-    with pytest.raises(InputError, match="x is never negative"):
-        trained(tmp_path / "c.h5", tmp_path / "n", epochs=1, flip=0.5)
-
-
 def test_compile_affects_the_steps_only(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
