@@ -148,6 +148,9 @@ def compare_units(
     Returns:
         What must be in another unit, and what may be.
     """
+    score = find_score_size(clips, layout)
+    if score and score_size and max(score, score_size) <= 1:
+        score = None  # fractions both: one estimator is less sure than the other
     certain: list[str] = []
     possible: list[str] = []
     for what, size, model_size, usual_ratio in (
@@ -157,7 +160,7 @@ def compare_units(
             person_size,
             USUAL_SIZE_RATIO if num_coordinates(layout.channels) == 3 else MAX_SIZE_RATIO,
         ),
-        ("scores reach", find_score_size(clips, layout), score_size, MAX_SIZE_RATIO),
+        ("scores reach", score, score_size, MAX_SIZE_RATIO),
     ):
         if not size or not model_size:
             continue

@@ -363,6 +363,8 @@ def test_scores_are_measured_where_joints_are_found() -> None:
     text = "scores reach 92.5, for the model 0.8: in other units"
     assert compare_units(clips, flat, None, 0.8) == ([text], [])
     assert compare_units(clips, flat, 0.2, 75) == ([], [])  # pictures are taken from anywhere
+    clips.poses[..., 2] *= 0.0001  # an estimator that is hardly sure of anything
+    assert compare_units(clips, flat, 0.2, 0.8) == ([], [])
 
 
 def test_classes_without_clips_are_named(
