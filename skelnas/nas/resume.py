@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -78,9 +79,17 @@ def resume(
     _refuse_epochs(folder, epochs)
     settings = _as_given(settings, folder / "fold1")
     options["tensorboard"] = _has_events(folder / "fold1")
-    count = len(config.get("protocols", ()))
+    protocols = config.get("protocols")
+    if not isinstance(protocols, list):
+        raise InputError(f"{folder / run_dir.CONFIG}: expected protocols, a list of names")
     return cross_validate(
-        Path(cache), architecture, folder, settings, count=count, after_train=after_train, **options
+        Path(cache),
+        architecture,
+        folder,
+        settings,
+        count=len(protocols),
+        after_train=after_train,
+        **options,
     )
 
 
@@ -90,8 +99,8 @@ def _resume_search(
     settings = _read_settings(SearchSettings, folder, config, "settings")
     training = None
     if "training" in config:
-        both = {**config, "training": {**settings.of_trainings(), **config["training"]}}
-        training = _read_settings(TrainSettings, folder, both, "training")
+        shared = settings.of_trainings()
+        training = _read_settings(TrainSettings, folder, config, "training", shared)
     if settings.method == "predict":
         _refuse_epochs(folder, epochs)
         training = training and _as_given(training, folder / TRIALS)
@@ -102,11 +111,15 @@ def _resume_search(
 
 
 def _read_settings(
-    model: type[AnySettings], folder: Path, config: Mapping[str, Any], key: str
+    model: type[AnySettings],
+    folder: Path,
+    config: Mapping[str, Any],
+    key: str,
+    otherwise: Mapping[str, Any] = MappingProxyType({}),
 ) -> AnySettings:
-    """Read the settings of a run, all of which count as given."""
+    """Read the settings of a run, all of which count as given; `otherwise` has some of them."""
     try:
-        return model(**config[key])
+        return model(**{**otherwise, **config[key]})
     except (KeyError, TypeError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder / run_dir.CONFIG}: unexpected {key} ({reason})") from None
@@ -129,7 +142,8 @@ def _as_given(settings: TrainSettings, training: Path) -> TrainSettings:
         training: a folder that records how they were adapted; it may not exist yet.
     """
     if (training / run_dir.CONFIG).exists():
-        adapted = run_dir.read_config(training).get("settings", {})
+        config = run_dir.read_config(training)
+        adapted = _read_settings(TrainSettings, training, config, "settings").model_dump()
         is_given = {name: adapted.get(name) == getattr(settings, name) for name in ADAPTED}
     else:
         is_given = {

@@ -275,7 +275,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        return files.read_object(path)
+        config = files.read_object(path)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{folder}: is not a run or model folder: it has no {CONFIG}",
@@ -283,6 +283,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    cache = config.get("cache", "")
+    if not isinstance(cache, str) or "\0" in cache:
+        raise InputError(f"{path}: expected the path of a cache, found {shown(cache)}")
+    return config
 
 
 def _to_line(record: Mapping[str, Any], file: str) -> str:

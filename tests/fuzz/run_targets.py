@@ -24,7 +24,7 @@ from skelnas.data.dataset import Dataset
 from skelnas.data.splits import split_training_part
 from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.scores import align_scores, note_degenerate, read_scores
-from skelnas.nas import repeats
+from skelnas.nas import repeats, resume
 from skelnas.nas.derive import derive
 from skelnas.nas.search import _Search, load_search_clips
 from skelnas.reporting import model_card
@@ -76,6 +76,46 @@ def comparison() -> Target:
 
     names = ("config.json", "repeats.json", "searched-7/config.json")
     return Target(read, old=[_files(OLD / "repeats", names)])
+
+
+def resumed_alone() -> Target:
+    """Runs that are resumed from their folders alone; what would resume them is left out."""
+
+    def describe(*arguments: Any, **options: Any) -> None:
+        calls.append(repr((arguments[3:], options)))
+
+    calls: list[str] = []
+    for name in ("search", "train", "predictor_search", "cross_validate"):
+        setattr(resume, name, describe)
+
+    def read(folder: Path) -> Any:
+        calls.clear()
+        try:
+            resume.resume(folder)
+        except InputError as error:
+            if "the cache " not in str(error):  # that is another file
+                raise
+        return calls
+
+    def use_cache(config: Any) -> None:
+        config["cache"] = str(OLD / "cache.h5")
+
+    def make_folds(config: Any) -> None:
+        use_cache(config)
+        model = config.pop("model")
+        config |= {"verb": "folds", "protocols": ["fold1"], "architecture": model["genotype"]}
+
+    def predict(config: Any) -> None:
+        use_cache(config)
+        config["settings"] = SearchSettings(method="predict").fixed()
+        config["training"] = {"lr": 0.1}
+
+    names = ("config.json",)
+    search, cells = _files(OLD / "search-stopped", names), _files(OLD / "cells-stopped", names)
+    folds = _with_config(cells, make_folds)
+    seeds = [_with_config(folder, use_cache) for folder in (search, cells)]
+    seeds += [_with_config(search, predict), {**folds, "fold1/config.json": cells["config.json"]}]
+    return Target(read, old=seeds)
 
 
 def _resume(make: Callable[[Path], TrainLoop], run: str) -> Target:
@@ -230,6 +270,7 @@ def _seal(name: str, content: bytes) -> bytes:
 TARGETS: dict[str, Callable[[], Target]] = {
     "search": search,
     "repeats": comparison,
+    "resumed-alone": resumed_alone,
     "resumed-search": resumed_search,
     "resumed-training": resumed_training,
     "resumed-branches": resumed_branches,

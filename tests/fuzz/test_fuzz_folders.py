@@ -11,7 +11,7 @@ if os.name == "nt":
 
 from fuzz_folders import TARGETS, run
 
-CHEAP = ("genotype", "settings", "joints", "table", "search", "repeats")
+CHEAP = ("genotype", "settings", "joints", "table", "search", "repeats", "resumed-alone")
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -120,7 +120,7 @@ class Journal:
         run = self.folder / _RUN
         for path in self.folder.glob("*"):
             check_is_regular(path)
-        if run.exists() and run.read_text(encoding="utf-8") != text:
+        if run.exists() and run.read_bytes() != text.encode():
             if not force:
                 raise UsageError(
                     f"{self.folder} is from a run with other files or settings",
