@@ -241,7 +241,9 @@ def test_prepare(tmp_path: Path, is_kill: bool) -> None:
         np.save(tmp_path / f"{name}.npy", np.ones((2, 3, 3)))
     lines = ["path,label,split", *(f"{name}.npy,{name},train" for name in "abc"), ""]
     (tmp_path / "clips.csv").write_text("\n".join(lines))
-    (tmp_path / "joints.json").write_text(json.dumps({"joints": ["x", "y", "z"]}))
+    (tmp_path / "joints.json").write_text(
+        json.dumps({"joints": ["a", "b", "c"], "channels": ["x", "y", "z"]})
+    )
     source = Manifest(tmp_path / "clips.csv", tmp_path / "joints.json")
 
     def work(out: Path, resume: bool) -> None:
