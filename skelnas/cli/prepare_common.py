@@ -128,8 +128,6 @@ def _note_summary(report: PrepareReport, out: Path) -> None:
             f"clips; the first, {clip}, has {extent} of it: check the width and height, unless "
             "these are guesses at hidden joints"
         )
-    for line in report.missing_clips:
-        console.note(line)
     if report.skipped:
         file, reason = report.skipped[0]
         console.note(f"{len(report.skipped):,} left out on purpose; the first: {file}: {reason}")
@@ -138,6 +136,8 @@ def _note_summary(report: PrepareReport, out: Path) -> None:
         console.note(f"{len(report.failed)} broken and left out; the first: {file}: {reason}")
     if report.outside_picture or report.skipped or report.failed:
         console.note(f"{report_path(out)} lists all of them")
+    for line in report.missing_clips:
+        console.note(line)
 
 
 def parse_numbers(text: str, option: str) -> tuple[int, ...]:

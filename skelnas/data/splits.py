@@ -183,7 +183,10 @@ def find_missing_clips(
         )
     elsewhere = in_held_out + in_test
     for is_affected, what in (
-        ((in_train == 0) & (elsewhere > 0), "no training clips, so others are wrong"),
+        (
+            (in_train == 0) & (elsewhere > 0),
+            "no training clips, and cannot be recognised",
+        ),
         ((in_train == 0) & (elsewhere == 0), "no clips at all"),
         (in_train == 1, "a single training clip"),
         ((in_train > 0) & (in_test == 0) & (len(test) > 0), "no test clips"),

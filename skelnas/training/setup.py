@@ -17,6 +17,7 @@ from skelnas.data.cache import Cache
 from skelnas.engine.norm import over_ranks
 from skelnas.errors import UsageError
 from skelnas.runtime import devices, distributed
+from skelnas.runtime.console import note
 from skelnas.runtime.files import real_path
 from skelnas.training import run_dir
 from skelnas.training.run_dir import Mirror, RunDir
@@ -86,7 +87,7 @@ def name_single_clips(settings: SearchSettings | TrainSettings, num_clips: int) 
 def check_normalisation(
     settings: TrainSettings, num_clips: int, count_values: Callable[[], int | None]
 ) -> None:
-    """Check that BatchNorm has more than one value a channel to normalise.
+    """Check that BatchNorm has more than one value a channel to normalise, and note single clips.
 
     Args:
         settings: with the batch size.
@@ -97,12 +98,18 @@ def check_normalisation(
     Raises:
         UsageError: there is a single value.
     """
-    ending = name_single_clips(settings, num_clips)
-    if ending is not None and count_values() == 1:
+    ending = None if settings.freeze else name_single_clips(settings, num_clips)
+    count = None if ending is None else count_values()
+    if count == 1:
         raise UsageError(
             f"batches of one clip{ending} leave BatchNorm a single value "
             f"for each channel, at --frames {settings.frames}",
             hint="it needs a --batch-size above 1 and as many training clips, or more --frames",
+        )
+    if count is not None:
+        note(
+            f"train: batches of one clip{ending} are normalised alone, unlike clips in use later: "
+            "a --batch-size above 1 is more accurate"
         )
 
 

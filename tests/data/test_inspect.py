@@ -145,7 +145,7 @@ def test_duplicates_and_missing_clips_are_shown(tmp_path: Path) -> None:
     assert facts.test_clips_in_train == {"xsub": 1, "xview": 0}
     assert facts.missing_clips == [
         "xsub: all training clips are of one class, so there is nothing to tell apart",
-        "xsub: 1 of 3 classes ('jump') has no training clips, so others are wrong",
+        "xsub: 1 of 3 classes ('jump') has no training clips, and cannot be recognised",
         "xsub: 1 of 3 classes ('跳') has no clips at all",
         "xview has no training clips",
     ]

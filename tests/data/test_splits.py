@@ -150,7 +150,7 @@ def test_classes_that_a_part_lacks_are_noted(
     parts = [Train] * 4 + [Test] * 2
     classes = ("still", "wave", "pair", "jump", "sit")
     assert notes(tmp_path, capsys, labels, parts, classes).splitlines() == [
-        "xsub: 1 of 5 classes ('jump') has no training clips, so others are wrong",
+        "xsub: 1 of 5 classes ('jump') has no training clips, and cannot be recognised",
         "xsub: 1 of 5 classes ('sit') has no clips at all",
         "xsub: 2 of 5 classes ('wave', 'pair') have a single training clip",
         "xsub: 2 of 5 classes ('wave', 'pair') have no test clips",

@@ -159,6 +159,30 @@ def test_motion_is_zero_where_a_person_appears_or_disappears() -> None:
     assert motions(x)[0, 1, :, 2].tolist() == [0, 2, 0, 0, 0]
 
 
+def test_motion_is_zero_where_a_joint_is_lost() -> None:
+    places = torch.arange(4) + torch.arange(6)[:, None] / 100 + 1  # [T, V]
+    x = places.repeat(2, 3, 1, 1)  # [N x M, C, T, V]
+    whole = motions(x)
+    assert (whole[:, :, :-1] > 0).all()
+    x[0, :, 2:4, 1] = 0  # lost in two frames
+    x[1, :, 0, 1:3] = 0  # two joints in the first
+    lost = motions(x)
+    for person, joint, frames in ((0, 1, slice(1, 4)), (1, 1, slice(1)), (1, 2, slice(1))):
+        assert (lost[person, :, frames, joint] == 0).all()
+        whole[person, :, frames, joint] = 0
+    assert torch.equal(lost, whole)
+
+
+def test_the_centre_moves_away_from_the_origin() -> None:
+    places = torch.arange(4) + torch.arange(6)[:, None] / 100  # [T, V]
+    x = places.repeat(2, 3, 1, 1)  # [N x M, C, T, V]
+    assert (x[:, :, 0, 0] == 0).all()
+    assert (motions(x)[:, :, 0, 0] > 0).all()  # a small step
+    x[1, :, 1:, 0] += 1
+    assert (motions(x)[:, :, 0, 0] > 0).tolist() == [[True] * 3, [False] * 3]
+    assert motions(x[:, :, :1]).shape == (2, 3, 1, 4)
+
+
 def test_dropout_of_a_clip_does_not_depend_on_the_others() -> None:
     drawn = []
     for rank_slice in (slice(None), slice(2, 6)):

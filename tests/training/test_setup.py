@@ -67,6 +67,17 @@ def test_a_single_value_for_batch_norm_is_refused_before_a_folder_is_made(
     run(cache, tmp_path / "run", **settings, batch_size=2)
 
 
+def test_batches_of_one_clip_are_noted(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "batches of one clip are normalised alone, unlike clips in use later"
+    train_cells(cache, tmp_path / "two", frames=16, batch_size=2)
+    train_baseline("hcn", cache, tmp_path / "hcn", frames=4, batch_size=1)  # without BatchNorm
+    assert text not in " ".join(capsys.readouterr().err.split())
+    train_cells(cache, tmp_path / "one", frames=16, batch_size=1)
+    assert text in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_search_needs_batches_of_two_clips(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="batches of one clip teach a search nothing"):
         search_cells(cache, tmp_path / "run", frames=4, batch_size=1)

@@ -259,7 +259,7 @@ def _read_labels(path: Path, rows: list[Row], column: int) -> tuple[list[int], t
     """Read the class indices, or number the class names in alphabetical order."""
     texts = [row.cells[column] for row in rows]
     for row, text in zip(rows, texts, strict=True):
-        if not text:
+        if not text or text.casefold() == "nan":
             raise cell_error(path, row.line, "label", "a class name, or a class index from 0", text)
     if not all(text.lstrip("-").isdigit() for text in texts):
         _check_classes(path, rows, texts)

@@ -14,6 +14,9 @@ HIDDEN = 512
 POOLED = 4
 """Frames and positions before the hidden layer."""
 
+MAX_STEP = 0.1
+"""Of the centre in a frame, in sizes of the body, as in `skelnas.data.normalisation`."""
+
 
 class HCN(Baseline):
     """Li, Zhong, Xie and Pu: Co-occurrence Feature Learning from Skeleton Data, IJCAI 2018.
@@ -26,10 +29,10 @@ class HCN(Baseline):
     0.78 million parameters on NTU. SAR-NAS's Table III names 2.64 million; widths of 64 and
     512 at 64 frames give 2.648, so those are taken. Whatever T is, a last maximum leaves 4 x 4
     numbers a channel, as 64 frames do by themselves: the count does not depend on T (ours).
-    Motion is zero in the last frame and where a person comes or goes, as `--streams motion`
-    has it; the paper stretches it to T frames. Nothing normalises in this network, so weights
-    but the classifier's start as He et al. (2015) say (ours): as PyTorch starts them, it hardly
-    learns. At a rate of 0.1 its units die within some epochs, hence `highest_lr`.
+    Motion is zero in the last frame and where a person or a joint comes or goes, as `--streams
+    motion` has it; the paper stretches it to T frames. Nothing normalises in this network, so
+    weights but the classifier's start as He et al. (2015) say (ours): as PyTorch starts them, it
+    hardly learns. At a rate of 0.1 its units die within some epochs, hence `highest_lr`.
     """
 
     highest_lr = 0.01
@@ -96,15 +99,34 @@ def _pool() -> nn.Module:
 
 
 def motions(x: Tensor) -> Tensor:
-    """Return the difference to the next frame, zero where a person is absent in either.
+    """Return the difference to the next frame, zero where a joint was not found in either.
 
     Args:
-        x: [N x M, C, T, V], all zero where a person is absent.
+        x: [N x M, C, T, V], all zero where a person is absent or a joint was not found.
 
     Returns:
         The same shape, zero in the last frame.
     """
-    present = x.ne(0).any(dim=3, keepdim=True).any(dim=1, keepdim=True)
-    both = present[:, :, 1:] & present[:, :, :-1]
+    found = x.ne(0).any(dim=1, keepdim=True)  # [N x M, 1, T, V]
+    start = found[:, :, :1] | _at_origin(x[:, :, :2], found[:, :, :1])
+    before = torch.cat([start, found[:, :, 1:-1]], dim=2)
+    both = before[:, :, : x.shape[2] - 1] & found[:, :, 1:]
     differences = (x[:, :, 1:] - x[:, :, :-1]) * both
     return torch.cat([differences, torch.zeros_like(x[:, :, :1])], dim=2)
+
+
+def _at_origin(x: Tensor, found: Tensor) -> Tensor:
+    """Return which joint of the first frame is the centre at the origin, not one that is lost.
+
+    It is the only one of a person at zero there, and a small step away in the next frame.
+
+    Args:
+        x: [N x M, C, 2 or 1, V], the first frames.
+        found: [N x M, 1, 1, V], in the first.
+    """
+    start = x[:, :, :1]
+    is_only_one = (~found).sum(dim=3, keepdim=True) == 1
+    extent = start.amax(3, keepdim=True) - start.amin(3, keepdim=True)  # [N x M, C, 1, 1]
+    step = x[:, :, -1:].norm(dim=1, keepdim=True)  # [N x M, 1, 1, V], from the origin
+    is_small: Tensor = step < MAX_STEP * extent.norm(dim=1, keepdim=True)
+    return ~found & is_only_one & is_small

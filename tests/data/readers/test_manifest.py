@@ -148,6 +148,7 @@ def test_impossible_protocols_are_refused(folder):
         (HEADER, [",1,1,1,"], "line 2, column path: expected the path of a clip, found nothing"),
         (HEADER, [".,1,1,1,"], "line 2, column path: expected the path of a clip, found '.'"),
         (HEADER, ["a.npy,,1,1,"], "line 2, column label: expected a class name, or a class index"),
+        (HEADER, ["a.npy,NaN,1,1,"], "line 2, column label: expected a class name, or a class"),
         (HEADER, ["a.npy,-1,1,1,"], "line 2, column label: expected a class index from 0 to 65535"),
         (HEADER, ["a.npy,65536,1,1,"], "line 2, column label: expected a class index from 0 to"),
         (HEADER, ["a.npy,1,x,1,"], "line 2, column subject: expected a whole number from 0, or "),
