@@ -19,7 +19,7 @@ from skelnas.data.readers.unlabelled import Origin
 from skelnas.errors import InputError
 from skelnas.evaluation.scores import check_classes
 from skelnas.runtime.console import note
-from skelnas.training.saved_model import ModelCard
+from skelnas.training.saved_model import ModelCard, note_unknown_facts
 
 
 @dataclass(frozen=True)
@@ -73,21 +73,6 @@ def fit_cache(cache: Cache, card: ModelCard, model_path: Path, *, allow: bool = 
         note(f"{cache.path}: {text}")
     note_unknown_facts(card, str(model_path))
     return Fit(match, origin, mismatches)
-
-
-def note_unknown_facts(card: ModelCard, model: str) -> None:
-    """Print what cannot be compared because a model of an earlier version does not record it."""
-    unknown = [
-        text
-        for fact, text in (
-            (card.layout, "channels and centre"),
-            (card.rule, "units and choice of persons"),
-            (card.person_size, "size of persons"),
-        )
-        if fact is None
-    ]
-    if unknown:
-        note(f"{model}: does not record the {', '.join(unknown)} that it was trained on")
 
 
 def _compare_centers(layout: Layout, model_layout: Layout) -> str | None:

@@ -26,12 +26,11 @@ from skelnas.data.readers.clip_files import parse_frame, parse_picture, to_poses
 from skelnas.data.readers.files import find_extent_outside
 from skelnas.data.readers.unlabelled import NO_LABEL, Origin, read_unlabelled
 from skelnas.errors import InputError
-from skelnas.evaluation.fit import note_unknown_facts
 from skelnas.evaluation.scores import softmax
 from skelnas.runtime import devices
 from skelnas.runtime.console import note
 from skelnas.training.inference import score
-from skelnas.training.saved_model import Model, ModelCard
+from skelnas.training.saved_model import Model, ModelCard, note_unknown_facts
 
 DEFAULTS = PredictSettings()
 

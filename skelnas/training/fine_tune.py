@@ -15,7 +15,13 @@ from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype, from_dict
 from skelnas.models.branches import AnyNetwork, parts
 from skelnas.runtime.console import note
-from skelnas.training.saved_model import Initial, Model, ModelCard, load_model
+from skelnas.training.saved_model import (
+    Initial,
+    Model,
+    ModelCard,
+    load_model,
+    note_unknown_facts,
+)
 
 FIXED = ("channels", "layers", "input_norm", "branches", "streams")
 """Settings that are those of the model: its weights fit no others."""
@@ -88,6 +94,7 @@ def match_cache(cache: Cache, settings: TrainSettings, card: ModelCard) -> tuple
         )
     for text in match.notes:
         note(f"{cache.path}: {text}")
+    note_unknown_facts(card, f"--init {settings.init}")
     if card.source == cache.source and card.protocol != settings.protocol:
         note(
             f"--init {settings.init}: was trained on {card.protocol} of {card.source}, so it may "

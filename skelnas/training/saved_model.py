@@ -29,6 +29,7 @@ from skelnas.models.branches import AnyNetwork, Branches
 from skelnas.models.fold import fold
 from skelnas.models.network import Network
 from skelnas.runtime import files, tensor_files
+from skelnas.runtime.console import note
 from skelnas.training.run_dir import MODEL
 
 METADATA_KEY = "skelnas"
@@ -226,6 +227,21 @@ class ModelCard:
                 hint="an earlier skelnas trained it: train it again, or score it with `evaluate`",
             )
         return Origin(self.source, layout, self.max_persons, self.rule or {})
+
+
+def note_unknown_facts(card: ModelCard, model: str) -> None:
+    """Print what cannot be compared because a model of an earlier version does not record it."""
+    unknown = [
+        text
+        for fact, text in (
+            (card.layout, "channels and centre"),
+            (card.rule, "units and choice of persons"),
+            (card.person_size, "size of persons"),
+        )
+        if fact is None
+    ]
+    if unknown:
+        note(f"{model}: does not record the {', '.join(unknown)} that it was trained on")
 
 
 def card_to_json(card: ModelCard) -> str:
