@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.data.readers.clip_headers import (
+    MIN_COUNTED,
     Columns,
     check_no_second_header,
     find_columns,
@@ -134,10 +135,16 @@ def read_clip_table(
         )
     num_joints = len(columns.joints) or num_joints or 1
     num_columns = len(columns.numbers)
-    if columns.frame is None and 2 <= num_columns < min(num_joints, MAX_CHANNELS_IN_ROW + 1):
+    is_joint_a_row = columns.frame is None and 2 <= num_columns < min(
+        num_joints, MAX_CHANNELS_IN_ROW + 1
+    )
+    if is_joint_a_row:
         poses = _join_rows(path, poses[0], num_joints)
     elif num_columns % num_joints or not num_columns:
         raise _count_error(f"{path}: line {first.line}", num_columns, num_joints, skip)
+    if not columns.joints and columns.frame is None:
+        numbers = table[:, columns.numbers[0]]
+        _check_not_counted(path, numbers, num_joints if is_joint_a_row else 1, skip)
     shape = (*poses.shape[:2], num_joints, -1)
     return ClipArray(poses.reshape(shape), columns.joints, columns.channels)
 
@@ -161,6 +168,24 @@ def _join_rows(path: Path, rows: NDArray[np.float64], num_joints: int) -> NDArra
             f"a row per joint, but {len(rows)} rows are no multiple either"
         )
     return rows.reshape(1, -1, num_joints * rows.shape[1])
+
+
+def _check_not_counted(
+    path: Path, numbers: NDArray[np.float64], rows_per_frame: int, skip: int
+) -> None:
+    """Raise InputError if the first column [R] counts rows, frames or joints, from any number."""
+    rows = np.arange(len(numbers))
+    for what, count, is_told in (
+        ("rows", rows, len(rows) >= MIN_COUNTED),
+        ("frames", rows // rows_per_frame, rows[-1] // rows_per_frame >= 2),
+        ("joints", rows % rows_per_frame, rows_per_frame >= MIN_COUNTED),
+    ):
+        if is_told and np.array_equal(numbers - numbers[0], count):
+            raise InputError(
+                f"{path}: the first column counts {what}",
+                hint=f"give --skip-columns {skip + 1}; if it is a coordinate, write a header with "
+                "the names of all columns",
+            )
 
 
 def _count_error(where: str, num_columns: int, num_joints: int, skip: int) -> InputError:

@@ -130,3 +130,34 @@ def test_every_divider_gives_what_a_slow_reader_reads(tmp_path, data):
     given_name = name if data.draw(st.booleans()) or "\t" in lines[0] else ""
     clip = read_clip(path, 2, TextFormat(given_name, skip))
     np.testing.assert_array_equal(clip.poses.reshape(frames, 6), expected)
+
+
+@pytest.mark.parametrize("start", [0, 1, 240])
+def test_a_first_column_that_counts_is_no_coordinate(tmp_path, start):
+    joints = POSES.reshape(-1, 3).tolist()  # [T * V, 3]
+    counts = {
+        "rows": range(start, start + 30),
+        "frames": [start + number // 5 for number in range(30)],
+        "joints": [start + number % 5 for number in range(30)],
+    }
+    for what, numbers in counts.items():
+        rows = zip(numbers, joints, strict=True)
+        path = write(tmp_path, "".join(f"{n} {x} {y} {z}\n" for n, (x, y, z) in rows))
+        found, hint = message(read, path)
+        assert found == f"{path}: the first column counts {what}"
+        assert hint.startswith("give --skip-columns 1; ")
+        np.testing.assert_array_equal(read(path, skip_columns=1), np.float32(POSES))
+    both = zip(counts["frames"], counts["joints"], joints, strict=True)
+    path = write(tmp_path, "".join(f"{t} {v} {x} {y} {z}\n" for t, v, (x, y, z) in both))
+    assert message(lambda: read(path, skip_columns=1))[1].startswith("give --skip-columns 2; ")
+    np.testing.assert_array_equal(read(path, skip_columns=2), np.float32(POSES))
+
+
+def test_a_first_column_that_counts_frames_of_one_joint(tmp_path):
+    rows = [[n, *joint] for n, joint in enumerate(POSES[:, 0, :2].tolist(), 7)]
+    path = write(tmp_path, "".join(f"{n} {x} {y}\n" for n, x, y in rows))
+    one = Layout(("hand",), channels=("x", "y", "score"))
+    with pytest.raises(InputError, match="the first column counts rows"):
+        read_poses(path, one, 1)
+    path.write_text("hand_x hand_y hand_score\n" + path.read_text())
+    assert read_poses(path, one, 1)[0].shape == (1, 6, 1, 3)
