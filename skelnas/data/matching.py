@@ -35,6 +35,9 @@ WORDED_KEYS = frozenset({"coordinates", "frames"})
 MAX_SIZE_RATIO = 10.0
 """Persons or scores this many times as large or as small as in the training are in another unit."""
 
+MAX_FLAT_SIZE_RATIO = 50.0
+"""The same of persons in 2-D, who are near or far; pixels are hundreds of times the fractions."""
+
 USUAL_SIZE_RATIO = 3.0
 """In 3-D, where size does not depend on distance, persons may differ so much: feet are 3.3 a metre.
 """
@@ -153,20 +156,18 @@ def compare_units(
         score = None  # fractions both: one estimator is less sure than the other
     certain: list[str] = []
     possible: list[str] = []
-    for what, size, model_size, usual_ratio in (
-        (
-            "a person measures",
-            find_person_size(clips, layout),
-            person_size,
-            USUAL_SIZE_RATIO if num_coordinates(layout.channels) == 3 else MAX_SIZE_RATIO,
-        ),
-        ("scores reach", score, score_size, MAX_SIZE_RATIO),
+    usual, largest = USUAL_SIZE_RATIO, MAX_SIZE_RATIO
+    if num_coordinates(layout.channels) == 2:
+        usual = largest = MAX_FLAT_SIZE_RATIO
+    for what, size, model_size, usual_ratio, max_ratio in (
+        ("a person measures", find_person_size(clips, layout), person_size, usual, largest),
+        ("scores reach", score, score_size, MAX_SIZE_RATIO, MAX_SIZE_RATIO),
     ):
         if not size or not model_size:
             continue
         ratio = max(size / model_size, model_size / size)
         text = f"{what} {size:.4g}, for the model {model_size:.4g}"
-        if ratio >= MAX_SIZE_RATIO:
+        if ratio >= max_ratio:
             certain.append(f"{text}: in other units")
         elif ratio >= usual_ratio:
             possible.append(f"{text}: perhaps in other units")

@@ -362,7 +362,11 @@ def test_scores_are_measured_where_joints_are_found() -> None:
     assert find_score_size(clips, flat) == 92.5
     text = "scores reach 92.5, for the model 0.8: in other units"
     assert compare_units(clips, flat, None, 0.8) == ([text], [])
-    assert compare_units(clips, flat, 0.2, 75) == ([], [])  # pictures are taken from anywhere
+    size = find_person_size(clips, flat)
+    assert size
+    assert compare_units(clips, flat, 20 * size, 75) == ([], [])  # people are near or far
+    (text,), _ = compare_units(clips, flat, 640 * size, 75)
+    assert text.startswith("a person measures")
     clips.poses[..., 2] *= 0.0001  # an estimator that is hardly sure of anything
     assert compare_units(clips, flat, 0.2, 0.8) == ([], [])
 
