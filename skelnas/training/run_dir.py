@@ -284,9 +284,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
     cache = config.get("cache", "")
-    if not isinstance(cache, str) or "\0" in cache:
+    if not _is_path(cache):
         raise InputError(f"{path}: expected the path of a cache, found {shown(cache)}")
     return config
+
+
+def _is_path(value: object) -> bool:
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:  # half a character
+        return False
 
 
 def _to_line(record: Mapping[str, Any], file: str) -> str:

@@ -245,6 +245,13 @@ def test_a_line_nested_too_deeply(tmp_path: Path) -> None:
         run_dir.read_lines(path)
 
 
+@pytest.mark.parametrize("cache", [3, None, "a\0b", "\ud800"])
+def test_the_cache_of_a_config_must_be_a_path(tmp_path: Path, cache: object) -> None:
+    (tmp_path / run_dir.CONFIG).write_text(json.dumps({"cache": cache}))
+    with pytest.raises(InputError, match=r"config\.json: expected the path of a cache, found"):
+        run_dir.read_config(tmp_path)
+
+
 def test_epochs_must_be_in_order(tmp_path: Path) -> None:
     path = tmp_path / run_dir.METRICS
     for epochs in ((1, 2, 2), (1, 3, 2)):
