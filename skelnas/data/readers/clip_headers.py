@@ -148,12 +148,12 @@ def check_no_second_header(
 def _is_unlike(labels: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
     """Return whether the labels are whole numbers and those of no other row are.
 
-    A row of one number is no evidence, such as zeros where nobody is seen.
+    Labels of 0 and -1, as where nobody is seen, are no evidence, nor is another row of one number.
     """
     with np.errstate(invalid="ignore"):
         says = np.isfinite(others).any(axis=1) & (np.ptp(others, axis=1) != 0)
         whole = ((others == np.round(others)) | np.isnan(others)).all(axis=1)
-    is_whole = np.array_equal(labels, np.round(labels)) and np.ptp(labels) != 0
+    is_whole = np.array_equal(labels, np.round(labels)) and not np.isin(labels, (0, -1)).all()
     return bool(is_whole and says.any() and not (whole & says).any())
 
 

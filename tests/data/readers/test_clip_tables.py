@@ -89,11 +89,19 @@ def test_whole_numbers_below_a_header_of_numbers(tmp_path):
     assert "may be a header or a frame" in refusal(tmp_path, [count(1), *lines])
 
 
+def test_a_first_row_without_persons_is_an_absent_frame(tmp_path):
+    layout = Layout(("a", "b"), channels=("x", "y", "score"))
+    rows = ["0.5,0.25,0.7,0.1,0.2,0.9", "0.4,0.25,0.7,0.1,0.2,0.9"]
+    for first in ("-1,-1,0,-1,-1,0", "0,0,0,0,0,0", "-1,-1,-1,-1,-1,-1", ",,,,,"):
+        _, present = read_poses(write(tmp_path, [first, *rows]), layout, 1)
+        assert present.tolist() == [[False, True, True]]
+
+
 @pytest.mark.parametrize(
     "first",
     [
         *(count(10), "0,0,0,1,1,1,2,2,2", "0,1,2,0,1,2,0,1,2", "3,1,4,1,5,9,2,6,5"),
-        *("0,0.1,0.2,1,1.1,1.2,2,2.1,2.2", "," + count(3, 8)),
+        *("0,0.1,0.2,1,1.1,1.2,2,2.1,2.2", "," + count(3, 8), ",".join("1" * 9)),
     ],
 )
 def test_a_first_row_unlike_all_others_is_refused(tmp_path, first):
