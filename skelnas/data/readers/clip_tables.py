@@ -174,6 +174,8 @@ def _check_not_counted(
     path: Path, numbers: NDArray[np.float64], rows_per_frame: int, skip: int
 ) -> None:
     """Raise InputError if the first column [R] counts rows, frames or joints, from any number."""
+    if not np.isfinite(numbers).all():
+        return
     rows = np.arange(len(numbers))
     for what, count, is_told in (
         ("rows", rows, len(rows) >= MIN_COUNTED),
