@@ -20,8 +20,8 @@ from pathlib import Path
 
 from skelnas.errors import InputError, UsageError
 
-CPU_SECONDS, SECONDS = 5, 20
-"""Of one input. Other processes may take most of the machine, so time that passes says less."""
+CPU_SECONDS, SECONDS = 10, 40
+"""To make and read one input. Other processes may take most of the machine."""
 
 MEMORY_BYTES = 1 << 30
 """Beyond what the process has at the start."""

@@ -13,6 +13,7 @@ import struct
 import weakref
 import zipfile
 import zlib
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO
@@ -132,7 +133,7 @@ class Archive:
 
 def is_archive(path: Path) -> bool:
     """Whether this is a file with the extension of a zip archive."""
-    return path.suffix.lower() == ENDING and path.is_file()
+    return path.suffix.lower() == ENDING and _is_there(path.is_file)
 
 
 def find_archive(path: Path) -> tuple[Archive, str] | None:
@@ -156,7 +157,7 @@ def _open(path: Path, mtime_ns: int, size: int) -> Archive:
 
 def is_folder(path: Path) -> bool:
     """Whether this is a folder, an archive or a folder in an archive."""
-    if path.is_dir():
+    if _is_there(path.is_dir):
         return True
     found = find_archive(path)
     return found is not None and (
@@ -166,7 +167,7 @@ def is_folder(path: Path) -> bool:
 
 def is_file(path: Path) -> bool:
     """Whether this is a file, which may be inside an archive."""
-    if path.is_file():
+    if _is_there(path.is_file):
         return True
     found = find_archive(path)
     return found is not None and found[1] in found[0].members
@@ -174,8 +175,16 @@ def is_file(path: Path) -> bool:
 
 def find_time(path: Path) -> int:
     """Return when a file or folder was written, or its archive, in ns; 0 if there is neither."""
-    found = next((outer for outer in (path, *path.parents) if outer.exists()), None)
+    found = next((outer for outer in (path, *path.parents) if _is_there(outer.exists)), None)
     return found.stat().st_mtime_ns if found else 0
+
+
+def _is_there(check: Callable[[], bool]) -> bool:
+    """Return what `Path.exists` and the like do; False if the name is too long for a file."""
+    try:
+        return check()
+    except OSError:
+        return False
 
 
 def list_archive(root: Path, ending: str) -> list[Path] | None:
