@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import unicodedata
 import weakref
 import zipfile
 import zlib
@@ -171,6 +172,15 @@ def is_file(path: Path) -> bool:
         return True
     found = find_archive(path)
     return found is not None and found[1] in found[0].members
+
+
+def find_spelling(folder: Path, file: str) -> str:
+    r"""Return the path as it is spelled on the disk: with / for \, in another Unicode form."""
+    if (file.isascii() and "\\" not in file) or is_file(folder / file):
+        return file
+    slashed = file.replace("\\", "/")
+    forms = [unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")]
+    return next((form for form in (slashed, *forms) if is_file(folder / form)), file)
 
 
 def find_time(path: Path) -> int:

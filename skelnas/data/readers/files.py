@@ -93,7 +93,11 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
         member = archives.find_archive(path)
         if member and member[1]:
             return member[0].read(member[1], limit)
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        other = archives.find_spelling(Path(), str(path))
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror or error}",
+            hint=None if other == str(path) else f"there is {other}, spelled with other characters",
+        ) from error
 
 
 def read_json(path: Path, limit: int = MAX_BYTES, *, unique_keys: bool = False) -> Any:

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from skelnas.data.readers.archives import enter, find_archive, is_archive, is_file, is_folder
+from skelnas.data.readers.archives import (
+    enter,
+    find_archive,
+    find_spelling,
+    is_archive,
+    is_folder,
+)
 from skelnas.data.readers.base import MAX_CLASSES, ClipTable, Test, Train, Unused, fold_name
 from skelnas.data.readers.clip_files import ENDINGS, TEXT_ENDINGS
 from skelnas.data.readers.tables import (
@@ -180,7 +186,7 @@ def read_manifest(path: Path) -> Table:
         file = row.cells[columns["path"]]
         if not Path(file).name or "\0" in file:
             raise cell_error(path, row.line, "path", "the path of a clip", file)
-        file = _find_file(path.parent, file)
+        file = find_spelling(path.parent, file)
         stretch = _read_stretch(path, row, columns)
         name = row.cells[columns["name"]] if "name" in columns else ""
         name = name or name_clip(Path(file)) + (f"_{stretch}" if stretch else "")
@@ -215,15 +221,6 @@ def _make_item(recording: Path, stretch: Stretch | None) -> Path:
 def name_clip(path: Path) -> str:
     """Return the name of a clip: its path without extension; a folder has none."""
     return (path.with_suffix("") if path.suffix.lower() in ENDINGS else path).as_posix()
-
-
-def _find_file(folder: Path, file: str) -> str:
-    r"""Return the path as it is spelled on the disk: with / for \, in another Unicode form."""
-    if (file.isascii() and "\\" not in file) or is_file(folder / file):
-        return file
-    slashed = file.replace("\\", "/")
-    forms = [unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")]
-    return next((form for form in (slashed, *forms) if is_file(folder / form)), file)
 
 
 def _find_columns(path: Path, header: Row) -> dict[str, int]:

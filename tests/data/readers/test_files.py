@@ -1,5 +1,7 @@
 """Finding and reading files despite links, permissions and sizes."""
 
+import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +130,19 @@ def test_json_of_millions_of_lists_is_refused_before_it_is_parsed(tmp_path):
     assert "4,194,306 lists and objects with 0 keys, expected at most 4,194,304" in message(
         read_json, path
     )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, a backslash divides folders")
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_file_of_another_spelling_is_named(tmp_path, form):
+    (tmp_path / "clips").mkdir()
+    path = tmp_path / "clips" / unicodedata.normalize(form, "é.npy")
+    path.write_bytes(b"x")
+    other = unicodedata.normalize({"NFC": "NFD", "NFD": "NFC"}[form], str(path))
+    for name in (other, str(path).replace("/clips/", "/clips\\"), other.replace("/é", "\\é")):
+        with pytest.raises(InputError, match="No such file") as caught:
+            read_bytes(Path(name))
+        assert caught.value.hint == f"there is {path}, spelled with other characters"
+    with pytest.raises(InputError) as caught:
+        read_bytes(tmp_path / "clips" / "e.npy")
+    assert caught.value.hint is None
