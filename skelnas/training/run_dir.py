@@ -381,7 +381,8 @@ def read_search(folder: Path, config: dict[str, Any]) -> SearchRun:
     path = folder / ALPHAS
     lines = {line["epoch"]: line for line in _read_lines_if_any(path)}
     done = [line["epoch"] for line in _read_lines_if_any(folder / METRICS)]
-    missing = [epoch for epoch, found in enumerate(lines) if epoch != found][:1]
+    first = next(iter(lines), 0)  # earlier ones may have been cut off; no genotype needs them
+    missing = [epoch for epoch, found in enumerate(lines, first) if epoch != found][:1]
     if missing or (done and done[-1] not in lines):  # alphas are logged first
         raise InputError(
             f"{path}: is missing or cut short: it lacks epoch {shown((missing or done)[-1])}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -123,10 +124,10 @@ def test_a_run_that_is_too_large_reports_the_batch_that_fits(
     model = {"search": Supernet, "train": Network}[verb]
     forward = model.forward
 
-    def spend(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def spend(self: torch.nn.Module, x: torch.Tensor, *more: Any) -> torch.Tensor:
         if len(x) > limit and self.training:
             raise SPENT
-        return forward(self, x)
+        return forward(self, x, *more)
 
     monkeypatch.setattr(model, "forward", spend)
     start = {
