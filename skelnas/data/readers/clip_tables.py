@@ -271,6 +271,7 @@ def _fill(
             f"expected at most {MAX_NUMBERS:,} numbers"
         )
     _check_duplicates(path, lines, frames, persons)
+    _check_steps(path, frames)
     poses = np.full((num_slots, num_frames, values.shape[1]), np.nan)
     has_person = persons >= 0
     slot, frame = np.searchsorted(slots, persons), frames - frames.min()
@@ -288,6 +289,17 @@ def _read_integers(
         found = "" if np.isnan(numbers[row]) else f"{numbers[row]:g}"
         raise cell_error(path, int(lines[row]), name, "a whole number from 0", found)
     return numbers.astype(np.int64)
+
+
+def _check_steps(path: Path, frames: NDArray[np.int64]) -> None:
+    """Raise InputError if all frames are multiples apart, so that others would count as absent."""
+    numbers = np.unique(frames)
+    step = int(np.gcd.reduce(np.diff(numbers), initial=0))
+    if len(numbers) >= MIN_COUNTED and step > 1:
+        raise InputError(
+            f"{path}: the frames are {step} apart, as if there were nobody in between",
+            hint=f"divide the column frame by {step}, or remove it",
+        )
 
 
 def _check_duplicates(

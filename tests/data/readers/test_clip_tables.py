@@ -242,6 +242,19 @@ def test_unknown_names_are_refused(tmp_path, names, expected):
     assert expected in refusal(tmp_path, [names, "1,2,3.5"], Layout(("hip",)))
 
 
+def test_numbers_of_every_other_frame_are_refused(tmp_path):
+    header = ["frame," + ",".join(NAMES)]
+    for step in (2, 33):
+        frames = [f"{7 + step * number},{row}" for number, row in enumerate(ROWS)]
+        text = refusal(tmp_path, [*header, *frames])
+        assert text.endswith(f": the frames are {step} apart, as if there were nobody in between")
+        del frames[2]
+        assert f"the frames are {step} apart" in refusal(tmp_path, [*header, *frames])
+    rows = zip([7, 9, 11, 12], ROWS, strict=False)
+    poses = read(tmp_path, [*header, *(f"{number},{row}" for number, row in rows)])
+    assert poses.any(axis=(2, 3)).tolist() == [[True, False, True, False, True, True]]
+
+
 # Sizes
 
 
