@@ -168,10 +168,10 @@ def test_folders_of_frames_of_a_pose_estimator(folder: Path) -> None:
             person = {"pose_keypoints_2d": joints.round(3).ravel().tolist()}
             frame = {"people": [person] if number != 2 else []}
             (clip / f"v_{number:012d}_keypoints.json").write_text(json.dumps(frame))
-    done = run("skelnas prepare folder own own.h5 && skelnas inspect own.h5 --json", folder)
+    done = run("skelnas prepare folder own frames.h5 && skelnas inspect frames.h5 --json", folder)
     assert done.returncode == 0, done.stderr
     assert "joints of openpose18" in done.stderr
-    with Cache.open(folder / "own.h5") as cache:
+    with Cache.open(folder / "frames.h5") as cache:
         assert cache.layout.joints == find_layout("openpose18").joints
         assert cache.classes == ["run", "wave"]
         poses, present = cache.read(list(cache.clips.names).index("test/run/clip1"))
