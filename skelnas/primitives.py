@@ -54,38 +54,20 @@ PRIMITIVES: dict[str, Primitive] = {
 }
 """Every operation by its id, in the order of the alphas; genotypes may name all but ``none``."""
 
+_SAR_NO_SE = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "conv_3x3",
+    "sep_conv_3x3",
+    "dil_conv_3x3",
+)
+
 SPACES: dict[str, tuple[str, ...]] = {
-    "sar": (
-        "none",
-        "max_pool_3x3",
-        "avg_pool_3x3",
-        "skip_connect",
-        "conv_3x3",
-        "sep_conv_3x3",
-        "dil_conv_3x3",
-        "se_connect",
-    ),
-    "sar-joint": (
-        "none",
-        "max_pool_3x3",
-        "avg_pool_3x3",
-        "skip_connect",
-        "conv_3x3",
-        "sep_conv_3x3",
-        "dil_conv_3x3",
-        "se_connect",
-        "joint_conv",
-        "tconv_9x1",
-    ),
-    "sar-no-se": (
-        "none",
-        "max_pool_3x3",
-        "avg_pool_3x3",
-        "skip_connect",
-        "conv_3x3",
-        "sep_conv_3x3",
-        "dil_conv_3x3",
-    ),
+    "sar": (*_SAR_NO_SE, "se_connect"),
+    "sar-joint": (*_SAR_NO_SE, "se_connect", "joint_conv", "tconv_9x1"),
+    "sar-no-se": _SAR_NO_SE,
     "darts": (
         "none",
         "max_pool_3x3",

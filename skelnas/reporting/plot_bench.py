@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skelnas.reporting.plot_style import (
-    FAINT,
-    GRID,
     INK,
     PALETTE,
     PAPER,
@@ -17,6 +15,7 @@ from skelnas.reporting.plot_style import (
     drawing,
     picture_kind,
     save,
+    style_axes,
 )
 from skelnas.runtime.files import atomic_write
 
@@ -98,13 +97,7 @@ def _draw_kind(axes: Axes, points: Sequence[Point], kind: str, colour: str) -> N
 def _style(axes: Axes) -> None:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    axes.set_facecolor(PAPER)
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
-    axes.tick_params(labelsize=FONT_SIZE, labelcolor=QUIET, color=FAINT, length=2.5)
-    axes.tick_params(axis="y", length=0)
+    style_axes(axes, FONT_SIZE)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.set_xlabel("parameters", size=FONT_SIZE, color=QUIET)

@@ -11,7 +11,7 @@ import numpy as np
 
 from skelnas.genotype import NUM_INPUT_NODES, count_skips
 from skelnas.reporting.history import CELLS, History
-from skelnas.reporting.plot_style import FAINT, GRID, INK, PALETTE, PAPER, QUIET, Stroke, stroke
+from skelnas.reporting.plot_style import FAINT, INK, PALETTE, QUIET, Stroke, stroke, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -209,13 +209,7 @@ def draw_chart(axes: Axes, chart: Chart, font_size: float, *, with_labels: bool 
 def _style_axes(axes: Axes, chart: Chart, font_size: float) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axes.set_facecolor(PAPER)
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
-    axes.tick_params(labelsize=font_size, labelcolor=QUIET, color=FAINT, length=2.5, pad=2.5)
-    axes.tick_params(axis="y", length=0)
+    style_axes(axes, font_size, pad=2.5)
     axes.xaxis.set_major_locator(
         MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skelnas.reporting.plot_style import FAINT, GRID, INK, PALETTE, PAPER, QUIET
+from skelnas.reporting.plot_style import INK, PALETTE, QUIET, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,13 +80,7 @@ def describe_front(table: GenotypeTable) -> str:
 def _style_axes(axes: Axes, font_size: float) -> None:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    axes.set_facecolor(PAPER)
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
-    axes.tick_params(labelsize=font_size, labelcolor=QUIET, color=FAINT, length=2.5, pad=2.5)
-    axes.tick_params(axis="y", length=0)
+    style_axes(axes, font_size, pad=2.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, min_n_ticks=2))
