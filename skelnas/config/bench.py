@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from skelnas.config.budget import BudgetSettings
-from skelnas.config.method import FoldsBy
+from skelnas.config.method import SPACE_HELP, FoldsBy, Space
 from skelnas.config.train import SHORT_EPOCHS, TrainSettings
-from skelnas.primitives import SPACES, candidates
 
 SET_BY_BENCH = frozenset({"seed", "hold_out", "select_epoch", "patience", "init", "freeze"})
 """Settings of a training that a benchmark sets itself, or that would make it unfair."""
@@ -33,17 +31,9 @@ class BenchSettings(TrainSettings):
         None,  # ours: subjects if there are enough, else clips
         description="What a fold keeps together.",
     )
-    space: str = Field("sar", description="Candidate ops: sar, sar-no-se, darts or ids.")
+    space: Space = Field("sar", description=SPACE_HELP)
     nodes: int = Field(4, ge=1, le=100, description="Intermediate nodes per cell.")  # paper
     jobs: int = Field(1, ge=1, le=1_024, description="Trainings at a time.")
-
-    @field_validator("space")
-    @classmethod
-    def _order_space(cls, value: str) -> str:
-        try:
-            return value if value in SPACES else ",".join(candidates(value))
-        except ValueError as error:
-            raise PydanticCustomError("space", "{expected}", {"expected": str(error)}) from None
 
     def of_trainings(self) -> TrainSettings:
         """Return the settings of the trainings, but for protocol and seed."""

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from skelnas.config.settings import Settings
+from skelnas.primitives import SPACES, candidates
 
 Method = Literal["gradient", "predict"]
 FoldsBy = Literal["subject", "camera", "clip"]
+
+
+def _order_space(value: str) -> str:
+    """Return the name of a space, or operations in the order of the alphas."""
+    try:
+        return value if value in SPACES else ",".join(candidates(value))
+    except ValueError as error:
+        raise PydanticCustomError("space", "{expected}", {"expected": str(error)}) from None
+
+
+Space = Annotated[str, AfterValidator(_order_space)]
+SPACE_HELP = "sar, sar-joint, sar-no-se, darts, or op ids."
 
 PREDICT = {"epochs": 30, "batch_size": 32}
 """Defaults of a search that ``--method predict`` overrides (ours)."""

@@ -18,8 +18,7 @@ from pydantic_core import PydanticCustomError
 from skelnas.config.budget import BudgetSettings
 from skelnas.config.clips import ClipSettings
 from skelnas.config.machine import BatchSettings, WorkSettings
-from skelnas.config.method import PREDICT, MethodSettings
-from skelnas.primitives import SPACES, candidates
+from skelnas.config.method import PREDICT, SPACE_HELP, MethodSettings, Space
 
 Order = Literal["first", "second"]
 Engine = Literal["auto", "reference", "fused", "triton"]
@@ -69,10 +68,7 @@ class SearchSettings(MethodSettings, BudgetSettings, ClipSettings, WorkSettings,
 
     protocol: str = Field("", description="Protocol to search on (xsub or the only one).")
     seed: int = Field(0, ge=0, description="Seed of all random numbers.")
-    space: str = Field(
-        "sar",  # paper: Table I
-        description="sar, sar-joint, sar-no-se, darts, or op ids.",
-    )
+    space: Space = Field("sar", description=SPACE_HELP)  # paper: Table I
     order: Order = Field(
         "second",  # paper; release: first
         description="Order of the architecture gradient.",
@@ -258,11 +254,3 @@ class SearchSettings(MethodSettings, BudgetSettings, ClipSettings, WorkSettings,
             if info.data.get("hessian") == "exact":
                 raise PydanticCustomError("hessian", "--hessian difference: 'exact' takes no step")
         return value
-
-    @field_validator("space")
-    @classmethod
-    def _order_space(cls, value: str) -> str:
-        try:
-            return value if value in SPACES else ",".join(candidates(value))
-        except ValueError as error:
-            raise PydanticCustomError("space", "{expected}", {"expected": str(error)}) from None
