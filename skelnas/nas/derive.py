@@ -21,7 +21,8 @@ from skelnas.genotype import (
 from skelnas.runtime.console import note
 from skelnas.runtime.files import read_object
 from skelnas.training.genotype_table import is_by_trainings, read_table
-from skelnas.training.run_dir import ALPHAS, CONFIG, REPEATS, SearchRun, read_config, read_search
+from skelnas.training.run_dir import ALPHAS, CONFIG, REPEATS, read_config
+from skelnas.training.search_run import SearchRun, read_search
 
 Result = TypeVar("Result")
 

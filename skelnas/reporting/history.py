@@ -18,11 +18,10 @@ from skelnas.training.run_dir import (
     CONFIG,
     METRICS,
     TABLE,
-    SearchRun,
     read_config,
     read_lines,
-    read_search,
 )
+from skelnas.training.search_run import SearchRun, read_search
 
 CELLS = ("normal", "reduction")
 
