@@ -14,6 +14,7 @@ from conftest import write_tiny_cache
 
 import skelnas
 from skelnas.config import TrainSettings
+from skelnas.data.cache import Cache
 from skelnas.genotype import random_genotype
 from skelnas.training.saved_model import Model
 from skelnas.training.train import train
@@ -61,3 +62,20 @@ def test_a_loaded_model_is_a_plain_module(tmp_path: Path) -> None:
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert torch.equal(model.double()(clips.double()).float().isfinite(), torch.ones(4, 3) == 1)
+
+
+def test_results_are_short_where_they_are_shown(tmp_path: Path) -> None:
+    write_tiny_cache(tmp_path / "c.h5")
+    settings = TrainSettings(frames=6, layers=3, channels=2, epochs=1, device="cpu")
+    trained = train(tmp_path / "c.h5", random_genotype(0), tmp_path / "model", settings)
+    assert repr(trained) == f"TrainedModel({str(trained.path)!r})"
+    on_cpu = skelnas.EvaluateSettings(device="cpu")
+    result = skelnas.evaluate(tmp_path / "c.h5", tmp_path / "model", on_cpu)
+    accuracy = f"xsub test, 12 clips, top-1 {result.top1:.1%}"
+    assert repr(result.scores) == f"Scores({accuracy})"
+    parameters = sum(parameter.numel() for parameter in trained.model.parameters())
+    assert repr(result) == f"Evaluation({accuracy}, {parameters:,} parameters)"
+    assert result.top1 == result.to_dict()["top1"]
+    with Cache.open(tmp_path / "c.h5") as cache:
+        expected = f"Inspection({str(cache.path)!r}, 48 clips of 3 classes, protocols: xsub)"
+        assert repr(skelnas.inspect(cache)) == expected

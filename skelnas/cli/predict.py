@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -56,23 +56,22 @@ def predict(
     if is_stream:
         for window in predict_stream(loaded, _read_stdin(), settings):
             if as_json:
-                console.result(json.dumps(_window_to_dict(window, settings.top)))
+                console.result(json.dumps(window.to_dict(settings.top)))
             else:
                 console.result(_window_to_text(window, settings.top))
         return
 
-    broken: list[Path] = []
+    broken: list[str] = []
 
-    def skip(path: Path, error: InputError) -> None:
-        broken.append(path)
+    def skip(name: str, error: InputError) -> None:
+        broken.append(name)
         console.failure(str(error), error.hint)
         if as_json:
-            console.result(json.dumps({"recording": str(path), "error": str(error)}))
+            console.result(json.dumps({"recording": name, "error": str(error)}))
 
     for prediction in predict_recordings(loaded, recordings, settings, skip):
         if as_json:
-            classes = _prediction_to_dict(prediction, settings.top)
-            console.result(json.dumps({"recording": prediction.name, **classes}))
+            console.result(json.dumps(prediction.to_dict(settings.top)))
         else:
             console.result(_prediction_to_text(prediction, settings.top))
     if broken:
@@ -90,30 +89,10 @@ def _read_stdin() -> Iterator[str]:
         raise InputError("standard input: expected frames as lines of JSON in UTF-8") from None
 
 
-def _window_to_dict(window: Window, top: int) -> dict[str, Any]:
-    nobody = {"frames": window.last_frame - window.first_frame + 1, "persons": 0, "classes": []}
-    return {
-        "first_frame": window.first_frame,
-        "last_frame": window.last_frame,
-        **(_prediction_to_dict(window.prediction, top) if window.prediction else nobody),
-        "latency_ms": round(window.latency_ms, 3),
-    }
-
-
 def _window_to_text(window: Window, top: int) -> str:
     classes = window.prediction.top(top) if window.prediction else []
     text = ", ".join(f"{probability:.1%} {name}" for name, probability in classes)
     return f"frames {window.first_frame} to {window.last_frame}: {text or 'nobody is seen'}"
-
-
-def _prediction_to_dict(prediction: Prediction, top: int) -> dict[str, Any]:
-    return {
-        "frames": prediction.num_frames,
-        "persons": prediction.num_persons,
-        "classes": [
-            {"class": name, "probability": probability} for name, probability in prediction.top(top)
-        ],
-    }
 
 
 def _prediction_to_text(prediction: Prediction, top: int) -> str:

@@ -75,6 +75,12 @@ class Inspection:
     test_clips_in_train: dict[str, int]
     missing_clips: list[str]
 
+    def __repr__(self) -> str:
+        return (
+            f"Inspection({self.path!r}, {self.clips:,} clips of {len(self.classes):,} classes, "
+            f"protocols: {', '.join(self.protocols) or 'none'})"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain containers."""
         return asdict(self)

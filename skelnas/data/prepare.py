@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterable
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +75,18 @@ class PrepareReport:
     seconds: float
     files_per_second: float
 
+    def __repr__(self) -> str:
+        return (
+            f"PrepareReport({self.out!r}, {self.clips:,} clips of {self.classes:,} classes, "
+            f"{len(self.failed):,} broken files)"
+        )
+
     def to_json(self) -> str:
         """Format the report as JSON, with an object for each file."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain containers, with an object for each file."""
         report = asdict(self)
         report["splits"] = {
             protocol: {"train": train, "test": test}
@@ -86,7 +97,7 @@ class PrepareReport:
                 del report[name]
         for kind in ("skipped", "failed"):
             report[kind] = [{"file": file, "reason": reason} for file, reason in report[kind]]
-        return json.dumps(report, indent=2) + "\n"
+        return report
 
 
 def report_path(out: Path) -> Path:

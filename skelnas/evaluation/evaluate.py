@@ -72,6 +72,14 @@ class Evaluation:
         """Accuracy, confusion and calibration."""
         return self.scores.metrics
 
+    @property
+    def top1(self) -> float:
+        """The fraction of the clips that were recognised."""
+        return self.scores.top1
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.scores.summarise()}, {self.complexity.parameters:,} parameters)"
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain containers, for JSON."""
         return {

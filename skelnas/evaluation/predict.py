@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,8 @@ from skelnas.data.readers.base import Recording
 from skelnas.data.readers.channels import check_channels, parse_option
 from skelnas.data.readers.clip_files import parse_frame, parse_picture, to_poses
 from skelnas.data.readers.files import find_extent_outside
-from skelnas.data.readers.unlabelled import NO_LABEL, Origin, read_unlabelled
-from skelnas.errors import InputError
+from skelnas.data.readers.unlabelled import NO_LABEL, Origin, as_unlabelled, read_unlabelled
+from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.scores import softmax
 from skelnas.runtime import devices
 from skelnas.runtime.console import note
@@ -39,12 +40,16 @@ MAX_WINDOW = 100_000
 """Frames in a window, as in `PredictSettings`."""
 
 
+Recorded = Path | str | NDArray[Any]
+"""A recording: its file, or an array [T, V, C] or [M, T, V, C] of the numbers in one."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The scores of a recording.
 
     Attributes:
-        name: path of the recording, as given.
+        name: path of the recording, as given, or `recording 0` and so on for arrays.
         num_frames, num_persons: of the recording.
         classes: class names in the order of the logits.
         logits: [classes] float32.
@@ -67,6 +72,28 @@ class Prediction:
         ranked = np.argsort(-probabilities, kind="stable")[:count]
         return [(self.classes[index], float(probabilities[index])) for index in ranked]
 
+    @property
+    def top1(self) -> str:
+        """The most likely class."""
+        return self.top(1)[0][0]
+
+    def to_dict(self, count: int = 5) -> dict[str, Any]:
+        """Return the most likely classes and the rest as plain containers, for JSON."""
+        return {"recording": self.name, **self.describe(count)}
+
+    def describe(self, count: int) -> dict[str, Any]:
+        """Return `to_dict` without the name."""
+        top = self.top(count)
+        return {
+            "frames": self.num_frames,
+            "persons": self.num_persons,
+            "classes": [{"class": name, "probability": value} for name, value in top],
+        }
+
+    def __repr__(self) -> str:
+        ((name, probability),) = self.top(1)
+        return f"Prediction({self.name!r}, {name!r}, {probability:.1%})"
+
 
 @dataclass(frozen=True)
 class Window:
@@ -83,31 +110,57 @@ class Window:
     prediction: Prediction | None
     latency_ms: float
 
+    def to_dict(self, count: int = 5) -> dict[str, Any]:
+        """Return the most likely classes and the rest as plain containers, for JSON."""
+        num_frames = self.last_frame - self.first_frame + 1
+        nobody = {"frames": num_frames, "persons": 0, "classes": []}
+        return {
+            "first_frame": self.first_frame,
+            "last_frame": self.last_frame,
+            **(self.prediction.describe(count) if self.prediction else nobody),
+            "latency_ms": round(self.latency_ms, 3),
+        }
+
 
 def predict(
     model: Model,
-    recordings: Iterable[Path],
+    recordings: Iterable[Recorded],
     settings: PredictSettings = DEFAULTS,
-    on_broken: Callable[[Path, InputError], None] | None = None,
+    on_broken: Callable[[str, InputError], None] | None = None,
 ) -> Iterator[Prediction]:
     """Predict the classes of recordings, in batches.
 
     Args:
         model: from `load_model`; it is moved to the device.
-        recordings: files in the format of the model's data set, or arrays of joints.
+        recordings: files in the format of the model's data set, or of joints; or arrays of joints
+            [T, V, C] or [M, T, V, C], in the order and units of the data set, NaN where unknown.
         settings: see `PredictSettings`.
-        on_broken: called with each file that cannot be read, which is then skipped.
+        on_broken: called with the name of each that cannot be read, which is then skipped.
 
     Raises:
-        InputError: a file cannot be read or has other joints, and there is no `on_broken`.
+        InputError: one cannot be read or has other joints, and there is no `on_broken`.
+        UsageError: `recordings` is a single one, rather than a list.
         DeviceError: the device is missing, or does not support the precision.
     """
-    predictor = _Predictor(model, settings)
+    if isinstance(recordings, Path | str) or hasattr(recordings, "shape"):
+        raise UsageError(
+            "predict takes several recordings, not a single one",
+            hint="put it into a list: predict(model, [recording])",
+        )
+    return _predict(_Predictor(model, settings), recordings, settings.batch_size, on_broken)
+
+
+def _predict(
+    predictor: _Predictor,
+    recordings: Iterable[Recorded],
+    batch_size: int,
+    on_broken: Callable[[str, InputError], None] | None,
+) -> Iterator[Prediction]:
     readable = _read(recordings, predictor.origin, on_broken)
-    while batch := list(islice(readable, settings.batch_size)):
+    while batch := list(islice(readable, batch_size)):
         logits = predictor.score([recording for _, recording in batch])
-        for (path, recording), row in zip(batch, logits, strict=True):
-            yield predictor.make_prediction(str(path), recording, row)
+        for (name, recording), row in zip(batch, logits, strict=True):
+            yield predictor.make_prediction(name, recording, row)
 
 
 def predict_stream(
@@ -174,17 +227,21 @@ def _choose_window(card: ModelCard) -> int:
 
 
 def _read(
-    paths: Iterable[Path],
+    recordings: Iterable[Recorded],
     origin: Origin,
-    on_broken: Callable[[Path, InputError], None] | None,
-) -> Iterator[tuple[Path, Recording]]:
-    for path in paths:
+    on_broken: Callable[[str, InputError], None] | None,
+) -> Iterator[tuple[str, Recording]]:
+    for number, item in enumerate(recordings):
+        name = str(item) if isinstance(item, Path | str) else f"recording {number}"
         try:
-            yield path, read_unlabelled(path, origin)
+            if isinstance(item, Path | str):
+                yield name, read_unlabelled(Path(item), origin)
+            else:
+                yield name, as_unlabelled(np.asarray(item), name, origin)
         except InputError as error:
             if on_broken is None:
                 raise
-            on_broken(path, error)
+            on_broken(name, error)
 
 
 class _Predictor:

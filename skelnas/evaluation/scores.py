@@ -79,6 +79,18 @@ class Scores:
         """Count the clips."""
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"Scores({self.summarise()})"
+
+    def summarise(self) -> str:
+        """Return what was scored, and how well, in a few words."""
+        return f"{self.info.protocol} {self.info.part}, {len(self)} clips, top-1 {self.top1:.1%}"
+
+    @property
+    def top1(self) -> float:
+        """The fraction of the clips that were recognised."""
+        return self.metrics.top1
+
     @cached_property
     def metrics(self) -> Metrics:
         """Accuracy, confusion and calibration."""

@@ -84,6 +84,9 @@ class GenotypeTable:
     chosen: int = 0
     front: list[RatedGenotype] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        return f"GenotypeTable({len(self.genotypes)} genotypes of {self.planned})"
+
     def random_losses(self) -> list[float]:
         """Return the mean losses of the random genotypes that did not diverge."""
         losses = [one.mean_loss for one in self.genotypes if not one.round]

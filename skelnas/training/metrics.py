@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class Metrics:
     top1: float
     top5: float
     mean_class: float
-    confusion: NDArray[np.int64]
+    confusion: NDArray[np.int64] = field(repr=False)
     nll: float
     ece: float
 

@@ -56,6 +56,9 @@ class TrainedModel:
     path: Path
     model: Model
 
+    def __repr__(self) -> str:
+        return f"TrainedModel({str(self.path)!r})"
+
 
 def train(
     cache_path: Path,

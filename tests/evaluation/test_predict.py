@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import BODY, LAYOUT
 from typer.testing import CliRunner
 
@@ -25,7 +26,7 @@ from skelnas.data.readers.manifest import Manifest
 from skelnas.data.readers.ntu import Ntu
 from skelnas.data.readers.nw_ucla import NwUcla
 from skelnas.data.readers.synthetic import write_raw
-from skelnas.errors import InputError
+from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.evaluation.predict import predict, predict_stream
 from skelnas.genotype import BUILT_IN
@@ -466,3 +467,63 @@ def test_the_command_reads_frames_from_a_pipe(model: Path, poses: np.ndarray) ->
     _, text, _ = command(model, "-", "--window", 3, "--stride", 9, stdin="null\n" * 3)
     assert text == "frames 1 to 3: nobody is seen\n"
     assert command(model, "-", "a.npy")[0] != 0
+
+
+def test_arrays_score_like_the_files_that_hold_them(
+    model: Path, poses: np.ndarray, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "pair.npy", poses)
+    one = poses[:1].astype(np.float32)
+    np.save(tmp_path / "one.npy", one)
+    loaded = load_model(model)
+    files = [str(tmp_path / "pair.npy"), tmp_path / "one.npy"]
+    expected = list(predict(loaded, files, ON_CPU))
+    found = list(predict(loaded, iter([poses, torch.from_numpy(one[0])]), ON_CPU))
+    assert [prediction.name for prediction in found] == ["recording 0", "recording 1"]
+    assert [p.num_persons for p in found] == [2, 1]
+    for one_found, one_expected in zip(found, expected, strict=True):
+        assert np.array_equal(one_found.logits, one_expected.logits)
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (
+            np.ones((20, 4, 3)),
+            "recording 0: 4 joints of 3 numbers, expected 5 of 3, as",
+        ),
+        (np.ones((3, 20, 5, 3)), "recording 0: 3 persons in 20 frames, expected 1 to 2"),
+        (np.ones((5, 3)), r"recording 0: an array of the shape \(5, 3\), expected \[frames"),
+        (np.full((20, 5, 3), np.nan), "recording 0: nobody is present in any of 20 frames"),
+        (np.full((20, 5, 3), True), "recording 0: expected an array of numbers, found truth"),
+        (np.full((20, 5, 3), "a"), "recording 0: expected an array of numbers, found <U1"),
+        (np.full((20, 5, 3), None), "recording 0: expected an array of numbers, found object"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(model: Path, array: np.ndarray, reason: str) -> None:
+    loaded = load_model(model)
+    with pytest.raises(InputError, match=reason):
+        list(predict(loaded, [array], ON_CPU))
+    broken: list[str] = []
+    good = np.tile(BODY, (20, 1, 1))
+    settings = ON_CPU.model_copy(update={"batch_size": 1})
+    skipped = predict(loaded, [array, good], settings, lambda name, error: broken.append(name))
+    assert [prediction.name for prediction in skipped] == ["recording 1"]
+    assert broken == ["recording 0"]
+
+
+def test_a_single_recording_is_not_taken_for_several(model: Path, poses: np.ndarray) -> None:
+    for single in (poses, torch.from_numpy(poses), "clip.npy", Path("clip.npy")):
+        with pytest.raises(UsageError, match="several recordings, not a single one"):
+            predict(load_model(model), single, ON_CPU)
+
+
+def test_a_prediction_is_short_where_it_is_shown(model: Path, poses: np.ndarray) -> None:
+    (prediction,) = predict(load_model(model), [poses], ON_CPU)
+    ((name, probability),) = prediction.top(1)
+    assert prediction.top1 == name
+    assert repr(prediction) == f"Prediction('recording 0', {name!r}, {probability:.1%})"
+    as_dict = prediction.to_dict(2)
+    assert list(as_dict) == ["recording", "frames", "persons", "classes"]
+    assert as_dict["classes"][0] == {"class": name, "probability": probability}
+    assert len(as_dict["classes"]) == 2

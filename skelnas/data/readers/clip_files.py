@@ -58,6 +58,7 @@ KEY = "poses"
 """Name of the array in an .npz or a .json object that holds several."""
 NAME_KEYS = ("joints", "channels")
 """Names beside it, in the order of the numbers; optional."""
+NO_NAMES: Mapping[str, Any] = {}
 
 Picture = tuple[float, float] | None
 """Width and height to divide x and y by, or None to leave coordinates as they are."""
@@ -103,27 +104,63 @@ def read_poses(
     """
     num_joints, num_channels = len(layout.joints), len(layout.channels)
     clip = read_clip(path, num_joints, text_format, num_channels, max_persons)
+    return fit_poses(
+        clip,
+        str(path),
+        layout,
+        max_persons,
+        picture,
+        channels,
+        are_channels_given=are_channels_given,
+        joints_note=joints_note,
+        persons_note=persons_note,
+    )
+
+
+def fit_poses(
+    clip: ClipArray,
+    where: str,
+    layout: Layout,
+    max_persons: int,
+    picture: Picture = None,
+    channels: tuple[str, ...] = (),
+    *,
+    are_channels_given: bool = False,
+    joints_note: str = "",
+    persons_note: str = "",
+) -> Poses:
+    """Turn a clip into poses of a layout.
+
+    Args:
+        clip: as read.
+        where: name of the clip, for error messages.
+        layout, max_persons, picture, channels, are_channels_given, joints_note, persons_note: as
+            for `read_poses`.
+
+    Raises:
+        InputError: it has other joints, too many persons or numbers that cannot be right.
+    """
     poses, joints = clip.poses, clip.joints
     if joints:
-        poses = poses[:, :, _order_joints(joints, clip.other_layout, layout, str(path))]
+        poses = poses[:, :, _order_joints(joints, clip.other_layout, layout, where)]
     if clip.channels:
-        order_channels(clip.channels, layout, str(path))
+        order_channels(clip.channels, layout, where)
     persons, frames, *joint_shape = poses.shape
     if joint_shape != [len(layout.joints), len(layout.channels)]:
         raise InputError(
-            f"{path}: {joint_shape[0]} joints of {joint_shape[1]} numbers, expected "
+            f"{where}: {joint_shape[0]} joints of {joint_shape[1]} numbers, expected "
             f"{len(layout.joints)} of {len(layout.channels)}{joints_note}"
         )
-    order = order_channels(clip.channels or channels or layout.channels, layout, str(path))
+    order = order_channels(clip.channels or channels or layout.channels, layout, where)
     if not 1 <= persons <= max_persons or not frames:
         raise InputError(
-            f"{path}: {persons} persons in {frames} frames, expected 1 to {max_persons} "
+            f"{where}: {persons} persons in {frames} frames, expected 1 to {max_persons} "
             f"persons and a frame{persons_note}"
         )
     poses = poses[..., order]
-    _check_size(poses, str(path))
+    _check_size(poses, where)
     if not clip.channels and not are_channels_given:
-        check_channels(poses, layout.channels, str(path))
+        check_channels(poses, layout.channels, where)
     return to_poses(poses, layout.channels, picture)
 
 
@@ -262,7 +299,7 @@ def read_clip(
         return read_clip_table(path, num_joints, text_format)
     if ending == ".mat":
         return read_mat_clip(read_bytes(path), str(path))
-    names: Mapping[str, Any] = {}
+    names = NO_NAMES
     if ending == ".npy":
         array = read_npy(read_bytes(path), str(path))
     elif ending == ".npz":
@@ -277,18 +314,37 @@ def read_clip(
             f"{path}: expected a file that ends in {', '.join(ENDINGS)}",
             hint="rename text with numbers in rows to .txt",
         )
-    if array.dtype.kind == "b":
-        raise InputError(f"{path}: expected an array of numbers, found truth values")
+    hint = f"if it is one frame of many, give their folder: {path.parent}"
+    return as_clip(array, str(path), names, hint)
+
+
+def as_clip(
+    array: NDArray[Any], where: str, names: Mapping[str, Any] = NO_NAMES, hint: str | None = None
+) -> ClipArray:
+    """Return an array [T, V, C] or [M, T, V, C] as a clip.
+
+    Args:
+        array: of any type of numbers.
+        where: name of the array, for error messages.
+        names: of its `NAME_KEYS`, if any.
+        hint: what to do if it has other axes.
+
+    Raises:
+        InputError: it has other axes or no numbers.
+    """
+    if array.dtype.kind not in "iuf":
+        found = "truth values" if array.dtype.kind == "b" else f"{array.dtype}"
+        raise InputError(f"{where}: expected an array of numbers, found {found}")
     if array.ndim not in (3, 4):
         raise InputError(
-            f"{path}: an array of the shape {array.shape}, "
+            f"{where}: an array of the shape {array.shape}, "
             "expected [frames, joints, channels] or [persons, frames, joints, channels]",
-            hint=f"if it is one frame of many, give their folder: {path.parent}",
+            hint=hint,
         )
     with np.errstate(invalid="ignore"):  # a signalling NaN
         poses = array.astype(np.float64)
     pairs = zip(NAME_KEYS, array.shape[-2:], strict=True)
-    joints, channels = (find_names(names, key, count, str(path)) for key, count in pairs)
+    joints, channels = (find_names(names, key, count, where) for key, count in pairs)
     return ClipArray(poses[None] if array.ndim == 3 else poses, joints, channels)
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
+from numpy.typing import NDArray
+
 from skelnas.data.readers import kinetics, msrc12, ntu_facts, nw_ucla, penn_action, utd_mhad
 from skelnas.data.readers.base import Layout, Poses, Recording, find_problem
 from skelnas.data.readers.bodies import BodyRule
-from skelnas.data.readers.clip_files import ENDINGS, Picture, read_poses
+from skelnas.data.readers.clip_files import ENDINGS, Picture, as_clip, fit_poses, read_poses
 from skelnas.data.readers.clip_tables import TextFormat
 from skelnas.data.readers.kinetics import Kinetics
 from skelnas.data.readers.manifest import OF_EACH_CLIP
@@ -139,10 +141,41 @@ def read_unlabelled(path: Path, origin: Origin) -> Recording:
     Raises:
         InputError: names the file and what is wrong with it, such as other joints.
     """
-    recording = Recording(path.name, NO_LABEL, *_read(path, origin))
+    return _check(Recording(path.name, NO_LABEL, *_read(path, origin)), str(path), origin)
+
+
+def as_unlabelled(array: NDArray[Any], name: str, origin: Origin) -> Recording:
+    """Return an array as a recording, as if it had been read from a file.
+
+    Args:
+        array: [T, V, C] or [M, T, V, C], in the joints and units of the source.
+        name: of the array, for error messages.
+        origin: the origin of the model's clips.
+
+    Raises:
+        InputError: names the array and what is wrong with it, such as other joints.
+    """
+    poses = fit_poses(
+        as_clip(array, name),
+        name,
+        origin.layout,
+        origin.max_persons,
+        origin.picture_of_files,
+        origin.channels,
+        are_channels_given=bool(origin.given_channels),
+        joints_note=_joints_note(origin),
+    )
+    return _check(Recording(name, NO_LABEL, *poses), name, origin)
+
+
+def _check(recording: Recording, where: str, origin: Origin) -> Recording:
     if problem := find_problem(recording, origin.layout, origin.max_persons):
-        raise InputError(f"{path}: {problem}")
+        raise InputError(f"{where}: {problem}")
     return recording
+
+
+def _joints_note(origin: Origin) -> str:
+    return f", as in the {origin.source} clips that the model was trained on"
 
 
 def _read(path: Path, origin: Origin) -> Poses:
@@ -174,7 +207,7 @@ def _read(path: Path, origin: Origin) -> Poses:
         origin.channels,
         are_channels_given=bool(origin.given_channels),
         text_format=origin.text_format,
-        joints_note=f", as in the {origin.source} clips that the model was trained on",
+        joints_note=_joints_note(origin),
     )
 
 

@@ -114,6 +114,10 @@ class BenchTable:
             if trial.genotype not in names:
                 raise ValueError(f"a trial of {trial.genotype}, which is not among the genotypes")
 
+    def __repr__(self) -> str:
+        counts = f"{len(self.genotypes)} genotypes, {len(self.trials)} trials"
+        return f"BenchTable({self.source}, {counts})"
+
     def grid(self, kinds: Sequence[str] = ("random", "given")) -> Grid:
         """Arrange the genotypes that were trained on every protocol with every seed.
 
