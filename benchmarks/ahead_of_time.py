@@ -17,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from skelnas.engine.triton import blocks, launches
-from skelnas.engine.triton.blocks import for_capability
+from skelnas.engine.triton.blocks import Blocks, for_capability
 from skelnas.engine.triton.check import make_cell
 from skelnas.engine.triton.mixed_cell import evaluate
 
@@ -31,7 +31,7 @@ class Launch(NamedTuple):
 
     kernel: Any
     grid: tuple[int, ...]
-    warps: int
+    blocks: Blocks
     arguments: Mapping[str, Any]
 
     @property
@@ -42,7 +42,7 @@ class Launch(NamedTuple):
     @property
     def variant(self) -> tuple[Any, ...]:
         """What determines the binary: launches of one variant share it."""
-        return self.name, self.warps, *sorted(self.constants.items())
+        return self.name, self.blocks.warps, self.blocks.stages, *sorted(self.constants.items())
 
     @property
     def constants(self) -> dict[str, Any]:
@@ -94,8 +94,7 @@ def source_of(launch: Launch) -> ASTSource:
 def compile_for(launch: Launch, capability: Capability) -> Compiled:
     """Compile a kernel for a GPU, which need not be present."""
     target = GPUTarget("cuda", 10 * capability[0] + capability[1], 32)
-    options = {"num_warps": launch.warps, "enable_fp_fusion": True}
-    binary = triton.compile(source_of(launch), target=target, options=options)
+    binary = triton.compile(source_of(launch), target=target, options=launch.blocks.options)
     return Compiled(*_usage(binary.asm["cubin"]), shared=binary.metadata.shared)
 
 
@@ -118,11 +117,11 @@ def recording(capability: Capability) -> Iterator[list[Launch]]:
     launched: list[Launch] = []
 
     def record(
-        kernel: Any, grid: tuple[int, ...], warps: int, arguments: Mapping[str, Any]
+        kernel: Any, grid: tuple[int, ...], size: Blocks, arguments: Mapping[str, Any]
     ) -> None:
         if all(grid):
             taken = {name: arguments[name] for name in kernel.arg_names}
-            launched.append(Launch(kernel, grid, warps, taken))
+            launched.append(Launch(kernel, grid, size, taken))
 
     before = launches.launch, blocks.choose
     launches.launch = record

@@ -81,7 +81,7 @@ def seconds(
 ) -> tuple[float, str]:
     """Return the modelled time of a launch, and what limits it."""
     programs = sum(number for number, _ in found)
-    threads = 32 * launch.warps
+    threads = 32 * launch.blocks.warps
     resident = min(
         REGISTERS // (-(-usage.registers // 8) * 8 * threads),
         SHARED // (usage.shared + 1024),

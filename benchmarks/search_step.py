@@ -45,9 +45,9 @@ from skelnas.nas.supernet import Supernet
 from skelnas.primitives import SPACES
 from skelnas.runtime import devices
 
-COMPILED = "reference, torch.compile"
-FASTEST_COMPILED = "reference, torch.compile max-autotune"
-"""With CUDA graphs of its own; only on CUDA."""
+COMPILED = "reference, torch.compile "
+"""Prefix of the name of the compiled reference; its mode follows. That of `max-autotune` records
+CUDA graphs of its own."""
 RECORDED = ", CUDA graph"
 """Suffix of an engine's name if its step is recorded."""
 LR = 0.015
@@ -93,10 +93,8 @@ class Trial:
             )
             for _ in range(2)
         ]
-        if engine == COMPILED:
-            supernet.compile()
-        elif engine == FASTEST_COMPILED:
-            supernet.compile(mode="max-autotune")
+        if engine.startswith(COMPILED):
+            supernet.compile(mode=engine.removeprefix(COMPILED))
 
     def alpha_gradient(self, order: Order) -> tuple[Tensor, Tensor]:
         """Return the gradient of all alphas as one vector, and the validation loss."""
@@ -157,12 +155,12 @@ def measure_engines(
     """Compare and time all engines in turns; return one record an engine."""
     cells = triton.Cells(SPACES[args.space], tuple(args.channels * n for n in (1, 2, 4)), 4)
     why_not = triton.why_not(torch.device(args.device), cells, tf32=False)
-    if why_not:
+    engines = ["reference", *args.engine]
+    engines = [engine for engine in ENGINES if engine in engines]
+    if why_not and "triton" in engines:
         print(f"without the Triton engine: {why_not}", file=sys.stderr)
-    engines = [engine for engine in ENGINES if engine != "triton" or not why_not]
-    names = [*engines, *([COMPILED] if args.compile else [])]
-    if args.compile and args.device == "cuda":
-        names.append(FASTEST_COMPILED)
+        engines.remove("triton")
+    names = [*engines, *(COMPILED + mode for mode in args.compile)]
     if args.device == "cuda":
         names += [f"{engine}{RECORDED}" for engine in engines]
     trials = {name: Trial(name, args, batch_size, order) for name in names}
@@ -326,7 +324,14 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=112)
     parser.add_argument("--joints", type=int, default=50)
     parser.add_argument("--turns", type=int, help="timed steps; 30 on CUDA, else 5")
-    parser.add_argument("--compile", action="store_true", help="also the reference, compiled")
+    parser.add_argument(
+        "--engine", nargs="+", choices=list(ENGINES), default=list(ENGINES),
+        help="engines to compare with the reference",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compile", nargs="+", choices=["default", "reduce-overhead", "max-autotune"], default=[],
+        metavar="MODE", help="also the reference, compiled in these modes of torch.compile",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -362,8 +367,8 @@ def main() -> None:
                     f"{record['share_of_floor']:.0%} of the floor's speed, "
                     f"cosine to float64 {record['cosine_to_float64']:.5f}"
                 )
-    if args.out:
-        args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            if args.out:
+                args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

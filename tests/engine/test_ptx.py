@@ -27,14 +27,19 @@ SEPARABLE = ("none", "skip_connect", "se_connect", "max_pool_3x3", "avg_pool_3x3
 DENSE = ("skip_connect", "conv_3x3", "dil_conv_3x3")
 
 
-def emulate(*cells: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Run cells in a process whose kernels are not interpreted; see `ptx.__main__.compare`."""
+def run(module: str, argument: Any) -> subprocess.CompletedProcess[str]:
+    """Run a module in a process whose kernels are not interpreted."""
     paths = [str(HERE), str(HERE.parents[1] / "benchmarks"), *filter(None, sys.path)]
     environment = {"PYTHONPATH": os.pathsep.join(paths), "TRITON_INTERPRET": "0"}
-    done = subprocess.run(
-        [sys.executable, "-m", "ptx", json.dumps(cells)],
+    return subprocess.run(
+        [sys.executable, "-m", module, json.dumps(argument)],
         env=os.environ | environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def emulate(*cells: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Run cells in the emulator; see `ptx.__main__.compare`."""
+    done = run("ptx", cells)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -50,6 +55,22 @@ def test_two_cells() -> None:
         {"shape": (1, 16, 3, 4), "primitives": SEPARABLE},
         {"shape": (2, 16, 3, 5), "primitives": DENSE, "reduction": True, "nodes": 2},
     )
+
+
+def test_a_launch_up_to_where_cuda_begins() -> None:
+    cell = {"primitives": ("skip_connect", "conv_3x3"), "width": 12}
+    done = run("ptx.driver", cell)
+    assert done.returncode == 0, done.stderr
+    once, twice = ["combine"], ["node_gradient", "correlate_taps", "weight_gradients"]
+    twice += ["convolve_and_pool, stage 1", "finish_statistics", "sum_products"]
+    expected = dict.fromkeys(once, 1) | dict.fromkeys([*twice, "finish_gradients, stage 2"], 2)
+    found = {f"{name}, 12 channels": count for name, count in expected.items()}
+    assert json.loads(done.stdout) == found
+
+    done = run("ptx.driver", cell | {"shared": 1000})
+    assert done.returncode == 1
+    assert done.stderr.startswith("OutOfResources: out of resource: shared memory"), done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_missing_barriers_are_found() -> None:

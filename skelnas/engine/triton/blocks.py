@@ -9,7 +9,7 @@ so that all taps of all edges give several programs per multiprocessor.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,12 +22,21 @@ class Blocks(NamedTuple):
         light: pixels of a tile in kernels that only add up.
         programs: at least, of the sums over all pixels for weights.
         warps: warps of a program.
+        stages: of a loop that are loaded ahead (the compiler's default is 3).
     """
 
     pixels: int
     light: int
     programs: int
     warps: int
+    stages: int = 3
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the compiler."""
+        return {
+            "num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True,
+        }  # fmt: skip
 
 
 BLOCKS: dict[tuple[int, int], dict[int, Blocks]] = {

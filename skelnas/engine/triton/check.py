@@ -133,6 +133,13 @@ def _differentiate(
     return [out.detach(), *gradients]
 
 
+def reason(failure: Exception) -> str:
+    """Return what failed in one line."""
+    first, *_, last = 2 * (str(failure).strip().splitlines() or [""])
+    is_place = type(failure).__name__ == "CompilationError"  # where, source, reason
+    return f"{type(failure).__name__}: {last if is_place else first}"
+
+
 def main() -> None:
     """Print pairs of whether TF32 was allowed and the largest error, as JSON."""
     device, cells, tf32 = torch.device(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3] == "true"
@@ -143,9 +150,7 @@ def main() -> None:
         try:
             errors.append((rounded, largest_error(device, Cells(primitives, widths, num_nodes))))
         except Exception as failure:  # whatever a compiler or driver raises
-            first, *_, last = 2 * (str(failure).strip().splitlines() or [""])
-            is_place = type(failure).__name__ == "CompilationError"  # where, source, reason
-            sys.exit(f"{type(failure).__name__}: {last if is_place else first}")
+            sys.exit(reason(failure))
     print(json.dumps(errors))
 
 

@@ -34,7 +34,9 @@ ROW_LENGTHS = {"x": "ROW", "nodes": "ROW", "out": "ROW", "base": "BASE_ROW"}
 """The tensors whose rows may be apart, with the argument that says how far."""
 
 
-def launch(kernel: Any, grid: tuple[int, ...], warps: int, arguments: Mapping[str, Any]) -> None:
+def launch(
+    kernel: Any, grid: tuple[int, ...], blocks: Blocks, arguments: Mapping[str, Any]
+) -> None:
     """Run a kernel with those of the arguments that it takes; do nothing if the grid is empty.
 
     Raises:
@@ -49,7 +51,7 @@ def launch(kernel: Any, grid: tuple[int, ...], warps: int, arguments: Mapping[st
                     raise ValueError(
                         f"{name} of {kernel.fn.__name__} has the strides {value.stride()}"
                     )
-        kernel[grid](**taken, num_warps=warps, enable_fp_fusion=True)
+        kernel[grid](**taken, **blocks.options)
 
 
 class Setting(NamedTuple):
@@ -107,8 +109,8 @@ def compute_outputs(s: Setting, source: Source, size: Size, tensors: Tensors) ->
         arguments |= {"STAGE": stage, "POOLS": pools, "tiles": tiles, "num_ops": num_ops}
         arguments["first_slot"] = 0 if stage == 1 else s.layout.stage2_slot
         jobs = num_ops * source.num_edges
-        launch(forward.convolve_and_pool, (tiles, jobs + pools), s.blocks.warps, arguments)
-        launch(forward.finish_statistics, (jobs + 2 * pools,), s.blocks.warps, arguments)
+        launch(forward.convolve_and_pool, (tiles, jobs + pools), s.blocks, arguments)
+        launch(forward.finish_statistics, (jobs + 2 * pools,), s.blocks, arguments)
 
 
 def compute_scales(
@@ -125,7 +127,7 @@ def compute_scales(
     """
     arguments = s.arguments(source, s.size) | {"squeezed": squeezed, "chunks": chunks, **tensors}
     grid = (-(-s.size[0] // CLIPS), source.num_edges)
-    launch(gates.channel_scales, grid, s.blocks.warps, arguments)
+    launch(gates.channel_scales, grid, s.blocks, arguments)
 
 
 def combine(s: Setting, target: int, tensors: Tensors) -> None:
@@ -136,16 +138,16 @@ def combine(s: Setting, target: int, tensors: Tensors) -> None:
         "OPS0": pack_ops(inputs.ops, s.layout.channels), "NUM_OPS0": len(inputs.ops),
         "SCALED0": s.is_scaled(inputs), "ROW": s.layout.channels * s.layout.num_nodes,
     }  # fmt: skip
-    launch(forward.combine, (s.tiles(s.blocks.light),), s.blocks.warps, arguments)
+    launch(forward.combine, (s.tiles(s.blocks.light),), s.blocks, arguments)
 
 
 def differentiate_outputs(s: Setting, source: Source, tensors: Tensors) -> None:
     """Compute the gradients of raw outputs and op weights from those of a node's targets."""
     tiles = s.tiles(s.blocks.light)
     arguments = {**s.arguments(source, s.size), **tensors, "BP": s.blocks.light, "tiles": tiles}
-    launch(backward.sum_products, (tiles, source.num_edges), s.blocks.warps, arguments)
+    launch(backward.sum_products, (tiles, source.num_edges), s.blocks, arguments)
     outputs = (len(source.ops) + 2 * s.layout.has_pool) * source.num_edges
-    launch(backward.finish_gradients, (outputs,), s.blocks.warps, arguments | {"STAGE": 2})
+    launch(backward.finish_gradients, (outputs,), s.blocks, arguments | {"STAGE": 2})
 
 
 def differentiate_scales(
@@ -154,7 +156,7 @@ def differentiate_scales(
     """Compute the gradients of skip and gate; arguments as in `compute_scales`."""
     arguments = s.arguments(source, s.size) | {"squeezed": squeezed, "chunks": chunks, **tensors}
     arguments["tiles"] = s.tiles(s.blocks.light)
-    launch(gates.scales_backward, (source.num_edges,), s.blocks.warps, arguments)
+    launch(gates.scales_backward, (source.num_edges,), s.blocks, arguments)
 
 
 def differentiate_stages(s: Setting, source: Source, size: Size, tensors: Tensors) -> None:
@@ -165,13 +167,13 @@ def differentiate_stages(s: Setting, source: Source, size: Size, tensors: Tensor
     def pointwise(stage: int, num_ops: int, pools: bool) -> None:
         of_stage = {"STAGE": stage, "POOLS": pools, "BP": s.blocks.pixels}
         grid = (heavy, num_ops * source.num_edges + pools)
-        launch(stages.pointwise_backward, grid, s.blocks.warps, arguments | of_stage)
+        launch(stages.pointwise_backward, grid, s.blocks, arguments | of_stage)
 
     inner = source.num_two_stage * source.num_edges
     pointwise(2, source.num_two_stage, pools=False)
     of_inner = arguments | {"BP": s.blocks.light, "tiles": light, "STAGE": 1}
-    launch(stages.depthwise_backward, (light, inner), s.blocks.warps, of_inner)
-    launch(backward.finish_gradients, (inner,), s.blocks.warps, of_inner)
+    launch(stages.depthwise_backward, (light, inner), s.blocks, of_inner)
+    launch(backward.finish_gradients, (inner,), s.blocks, of_inner)
     pointwise(1, source.num_separable, s.layout.has_pool)
 
 
@@ -194,7 +196,7 @@ def differentiate_node(
         "BASE_ROW": s.layout.channels * s.layout.num_nodes,
     }  # fmt: skip
     grid = (s.tiles(s.blocks.pixels, (n, -(-t // step), -(-v // step))), step**2)
-    launch(backward.node_gradient, grid, s.blocks.warps, arguments)
+    launch(backward.node_gradient, grid, s.blocks, arguments)
 
 
 def differentiate_weights(s: Setting, source: Source, size: Size, tensors: Tensors) -> None:
@@ -208,8 +210,8 @@ def differentiate_weights(s: Setting, source: Source, size: Size, tensors: Tenso
     arguments = {**s.arguments(source, size), **tensors, "BP": s.blocks.pixels, "tiles": tiles}
     arguments["correlations"] = parts
     grid = (splits, source.num_taps, source.num_edges)
-    launch(stages.correlate_taps, grid, s.blocks.warps, arguments)
+    launch(stages.correlate_taps, grid, s.blocks, arguments)
     arguments["correlations"] = parts.sum(0)
     groups = padded_channels(s.layout.channels) // COLUMNS
     grid = (groups, source.num_stages, source.num_edges)
-    launch(stages.weight_gradients, grid, s.blocks.warps, arguments)
+    launch(stages.weight_gradients, grid, s.blocks, arguments)

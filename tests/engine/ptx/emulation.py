@@ -18,6 +18,7 @@ from ptx.machine import Block, Divergence, Machine
 from ptx.memory import GlobalMemory
 from ptx.program import Program, parse
 from skelnas.engine.triton import blocks, launches
+from skelnas.engine.triton.blocks import Blocks
 
 TOGETHER = 64
 """Blocks that run at once."""
@@ -48,13 +49,13 @@ class Emulator:
         self._kernels: dict[Any, Kernel] = {}
 
     def launch(
-        self, kernel: Any, grid: tuple[int, ...], warps: int, arguments: Mapping[str, Any]
+        self, kernel: Any, grid: tuple[int, ...], size: Blocks, arguments: Mapping[str, Any]
     ) -> None:
         """Run a kernel; stands in for `skelnas.engine.triton.launches.launch`."""
         if not all(grid):
             return
         taken = {name: arguments[name] for name in kernel.arg_names}
-        call = Launch(kernel, grid, warps, taken)
+        call = Launch(kernel, grid, size, taken)
         self.num_launches += 1
         x, y, z = (*grid, 1, 1)[:3]
         memory = memory_of(call)
@@ -103,8 +104,7 @@ class Emulator:
         key = call.variant, aligned
         if key not in self._kernels:
             target = GPUTarget("cuda", 10 * self.capability[0] + self.capability[1], 32)
-            options = {"num_warps": call.warps, "enable_fp_fusion": True}
-            binary = triton.compile(source_of(call), target=target, options=options)
+            binary = triton.compile(source_of(call), target=target, options=call.blocks.options)
             ptx = binary.asm["ptx"]
             if not self.barriers:
                 ptx = re.sub(r"bar\.sync[^;]*;", "", ptx)
