@@ -17,7 +17,7 @@ from skelnas.errors import InputError
 from skelnas.models.baselines import Baseline
 from skelnas.models.branches import AnyNetwork, parts
 from skelnas.models.complexity import measure
-from skelnas.models.norm import BatchNorm
+from skelnas.models.norm import first_batch, running_statistics
 from skelnas.runtime import devices, distributed
 from skelnas.runtime.console import note
 from skelnas.runtime.seed import random_seed
@@ -145,12 +145,14 @@ class Trainer(TrainLoop):
 
         if self.settings.freeze:
             fix_statistics(self.network)
-        with devices.autocast(self.settings.precision, self.dataset.device):
-            logits = self.forward(batch.x)  # [N, classes], or [N, classes, branches]
-        branches = logits.float().unbind(2) if logits.dim() == 3 else [logits.float()]
-        losses = torch.stack([self._loss(branch, batch) for branch in branches])
-        # The sum, not the mean, so that each branch learns at the rate at which it would alone.
-        descend(self.optimizer, losses.sum(), self.lr(self.steps_done), self.settings.grad_clip)
+        starts_here = self.steps_done == 0 and not self.settings.init
+        with first_batch(self.network) if starts_here else nullcontext():
+            with devices.autocast(self.settings.precision, self.dataset.device):
+                logits = self.forward(batch.x)  # [N, classes], or [N, classes, branches]
+            branches = logits.float().unbind(2) if logits.dim() == 3 else [logits.float()]
+            losses = torch.stack([self._loss(branch, batch) for branch in branches])
+            # The sum, not the mean, so that each branch learns at the rate at which it would alone.
+            descend(self.optimizer, losses.sum(), self.lr(self.steps_done), self.settings.grad_clip)
         if self.settings.batch_norm == "rank" and not self.settings.freeze:
             self._average_statistics(batch.fraction)
         if self.average is not None:
@@ -184,13 +186,7 @@ class Trainer(TrainLoop):
 
     def _average_statistics(self, fraction: float) -> None:
         """Average the running statistics over the ranks, weighted by their clips."""
-        running = [
-            statistic
-            for module in self.network.modules()
-            if isinstance(module, BatchNorm)
-            for statistic in (module.running_mean, module.running_var)
-            if statistic is not None
-        ]
+        running = running_statistics(self.network)
         averages = distributed.all_reduce([value * fraction for value in running])
         torch._foreach_copy_(running, averages)
 

@@ -12,11 +12,16 @@ import torch.nn.functional as F
 from interrupting import stop_after
 
 from skelnas.config import TrainSettings
-from skelnas.data.dataset import Batch
+from skelnas.data.cache import Cache
+from skelnas.data.dataset import Batch, Dataset
+from skelnas.data.matching import origin_of
+from skelnas.data.splits import split_training_part
 from skelnas.errors import Interrupted, UsageError
 from skelnas.genotype import random_genotype
+from skelnas.models.norm import JointNorm
 from skelnas.training import run_dir
 from skelnas.training.best_epoch import Patience
+from skelnas.training.saved_model import load_model
 from skelnas.training.train import train
 from skelnas.training.trainer import Trainer, balance_classes
 
@@ -63,6 +68,31 @@ def test_a_training_that_no_longer_improves_ends_and_resumes_to_the_same_bits(
         assert (resumed / name).read_bytes() == (whole / name).read_bytes()
     train(tiny_cache, GENOTYPE, resumed, settings, resume=True)  # has ended
     assert len(run_dir.read_lines(resumed / run_dir.METRICS)) == len(losses)
+
+
+def test_the_statistics_of_one_step_are_those_of_its_batch(
+    tiny_cache: Path, tmp_path: Path
+) -> None:
+    """Joints move by centimetres: a variance that starts as 1 would drown theirs."""
+    settings = SETTINGS.model_copy(
+        update={"epochs": 1, "batch_size": 64, "hold_out": 0.0, "flip": 0.0, "ema": 0.0}
+        | dict.fromkeys(("rotate", "scale", "shear", "jitter"), 0.0)
+        | {"crop": 1.0, "input_norm": True}
+    )
+    train(tiny_cache, GENOTYPE, tmp_path / "model", settings)
+    model = load_model(tmp_path / "model")
+    with Cache.open(tiny_cache) as cache:
+        part = split_training_part(cache, "xsub", 0.0)
+        clips, origin = cache.load(part.train), origin_of(cache)
+    data = Dataset(clips, origin.layout, origin.max_persons, settings, torch.device("cpu"))
+    x = data.batch(torch.arange(len(data))).x  # [N, C, T, V]
+    (norm,) = (m for m in model.network.modules() if isinstance(m, JointNorm))
+    for running, expected in (
+        (norm.running_mean, x.mean((0, 2))),
+        (norm.running_var, x.transpose(0, 1).flatten(1, 2).var(1)),
+    ):
+        assert running is not None
+        torch.testing.assert_close(running, expected.flatten())
 
 
 def test_patience_needs_held_out_clips(tiny_cache: Path, tmp_path: Path) -> None:
