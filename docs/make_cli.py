@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from skelnas.cli.commands import SUMMARIES, to_click
-from skelnas.cli.help import arguments_first, default_text, flag, signature
+from skelnas.cli.help import arguments_first, default_text, flag, signature, split_examples
 from skelnas.cli.prepare_common import PrepareOptions
 
 OUT = Path(__file__).with_name("cli.md")
@@ -24,8 +24,8 @@ HEAD = """\
 
 Written by `python docs/make_cli.py` from the commands; edit their texts, not this page.
 
-`skelnas COMMAND --help` shows what people use most in a terminal, `--help-all` everything; \
-`skelnas --version` the version; \
+`skelnas COMMAND --help`, or `skelnas help COMMAND`, shows what people use most in a terminal, \
+`--help-all` everything; `skelnas -V` the version; \
 `skelnas --install-completion` installs tab completion. `python -m skelnas` is the same program.
 
 ## Precedence of settings
@@ -112,10 +112,11 @@ def _commands() -> dict[str, Any]:
 
 
 def _section(name: str, command: Any, shared: dict[str, tuple[dict[str, Any], str]]) -> list[str]:
+    _, examples = split_examples(command.help)
     lines = [f"### {name}"]
     for paragraph in _paragraphs(command):
-        label, _, example = paragraph.partition(": ")
-        lines += ["", *(["```", example, "```"] if label == "Example" else [paragraph])]
+        lines += ["", paragraph]
+    lines += ["", "```", *examples, "```"]
     common = COMMON if name.startswith("skelnas prepare") else ()
     lines += ["", *_table(p for p in command.params if not p.envvar and p.name not in common)]
     if name == "skelnas doctor":
@@ -173,7 +174,8 @@ def _table(parameters: Iterable[Any]) -> list[str]:
 
 
 def _paragraphs(command: Any) -> list[str]:
-    return [" ".join(paragraph.split()) for paragraph in command.help.split("\n\n")]
+    text, _ = split_examples(command.help)
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
 
 def _anchor(heading: str) -> str:

@@ -21,6 +21,7 @@ app = typer.Typer(
     cls=Commands,
     help="Find compact CNNs for skeleton-based action recognition by differentiable "
     "architecture search (SAR-NAS).\n\nprepare → search → derive → train → evaluate",
+    epilog="`skelnas help COMMAND` shows how to use a command.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -39,7 +40,11 @@ def root(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+            "-V",
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
         ),
     ] = False,
 ) -> None:

@@ -33,7 +33,9 @@ bench = typer.Typer(
 )
 def bench_run(
     cache: CacheArgument,
-    out: Annotated[Path, typer.Option(help="Folder to create.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder to create.", show_default=False)
+    ],
     genotype: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Also train this one; may be repeated."),
@@ -46,7 +48,10 @@ def bench_run(
 ) -> None:
     """Train random genotypes on folds; writes a table.
 
-    Example: skelnas bench run ntu60.h5 --protocol xsub --out bench/ntu60
+    Examples:
+        skelnas bench run ntu60.h5 --protocol xsub --out bench/ntu60
+        skelnas bench run own.h5 --genotypes 48 --seeds 3 --jobs 2 --out bench/own
+        skelnas bench run own.h5 --genotype cells.json --out bench/own --resume
     """
     if has_ranks():
         raise UsageError(
@@ -91,7 +96,10 @@ def bench_report(
 ) -> None:
     """Say what a table tells of genotypes, seeds and searches.
 
-    Example: skelnas bench report bench/ntu60 --plot ntu60.svg
+    Examples:
+        skelnas bench report bench/ntu60 --plot ntu60.svg
+        skelnas bench report bench/ntu60 --against bench/own
+        skelnas bench report bench/ntu60 --run runs/xsub --json
     """
     from skelnas.nas.bench.report import report
     from skelnas.nas.bench.table import read_table

@@ -12,7 +12,7 @@ from skelnas.cli.help import Command
 
 SUMMARIES = {
     "prepare": "Convert raw recordings to a skeleton cache (HDF5).",
-    "layouts": "List skeletons that have a name, or show the joints and bones of one.",
+    "layouts": "List named skeletons, or show the joints and bones of one.",
     "inspect": "Show what a cache contains, verify it, or draw a clip.",
     "search": "Search for the two cells; writes a run folder.",
     "derive": "Print the genotype of a search as JSON.",
@@ -43,6 +43,12 @@ class Commands(TyperGroup):
         self.commands = {
             name: TyperCommand(name, help=summary) for name, summary in SUMMARIES.items()
         }
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse what precedes the command; ``help COMMAND`` is ``COMMAND --help``."""
+        words = [*args[1:], "--help"] if args[:1] == ["help"] else args
+        rest: list[str] = super().parse_args(ctx, words)
+        return rest
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that is called, and import it."""

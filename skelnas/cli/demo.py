@@ -29,9 +29,9 @@ TRAIN_FLAGS = (
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--out", help="Output folder, new or empty.")] = Path(
-        "skelnas-demo"
-    ),
+    folder: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Output folder, new or empty.")
+    ] = Path("skelnas-demo"),
     num_clips: Annotated[
         int,
         typer.Option("--clips", min=64, help="Number of clips, best a multiple of 16."),
@@ -42,7 +42,10 @@ def demo(
 
     Prepares, searches, derives, trains and evaluates, and compares with a random genotype.
 
-    Example: skelnas demo
+    Examples:
+        skelnas demo
+        skelnas demo --clips 128 --out small-demo
+        skelnas demo --seed 1 --out second-demo
     """
     from skelnas.data.readers.synthetic import write_raw
 

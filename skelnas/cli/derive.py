@@ -31,7 +31,7 @@ def derive(
     ] = None,  # P-DARTS: 2
     select: Annotated[
         Literal["alphas", "perturbation"],
-        typer.Option(help="Rank by alphas or by perturbation."),
+        typer.Option(help="Rank by alphas or perturbation."),
     ] = "alphas",  # paper
     cache: Annotated[
         Path | None,
@@ -43,7 +43,7 @@ def derive(
     ] = None,
     device: Annotated[
         Device | None,
-        typer.Option(metavar=DEVICES, help="For perturbation: device, if not the search's."),
+        typer.Option(metavar=DEVICES, help="For perturbation: auto, cpu, cuda, cuda:N or mps."),
     ] = None,
     front: Annotated[
         bool, typer.Option("--front", help="Print the best genotypes of every size.")
@@ -61,7 +61,10 @@ def derive(
 ) -> None:
     """Print the genotype of a search as JSON.
 
-    Example: skelnas derive runs/xsub | skelnas train ntu60.h5 --genotype - --out models/xsub
+    Examples:
+        skelnas derive runs/xsub --out cells.json --plot cells.svg
+        skelnas derive runs/xsub | skelnas train c.h5 --genotype - --out models/c
+        skelnas derive runs/xsub --max-params 500k --front
     """
     from skelnas.nas.derive import Perturbation
     from skelnas.nas.derive import derive as derive_genotype

@@ -42,7 +42,10 @@ def doctor(
 
     Takes the settings of `skelnas search` and estimates that search.
 
-    Example: skelnas doctor --cache ntu60.h5
+    Examples:
+        skelnas doctor --quick
+        skelnas doctor --cache ntu60.h5 --batch-size 16
+        skelnas doctor --device cuda:1 --precision tf32
     """
     from skelnas.doctor import Workload, diagnose
 

@@ -32,7 +32,10 @@ def ensemble(
 
     Takes the weighted mean of the models' softmax probabilities, matching clips by name.
 
-    Example: skelnas ensemble joint.npz bone.npz --weights 1,0.6
+    Examples:
+        skelnas ensemble joint.npz bone.npz
+        skelnas ensemble joint.npz bone.npz --weights 1,0.6 --scores both.npz
+        skelnas ensemble joint.npz bone.npz motion.npz --json | jq .top1
     """
     from skelnas.evaluation.ensemble import ensemble as run
 

@@ -25,7 +25,7 @@ def evaluate(
     scores: ScoresOut = None,
     compare: Annotated[
         Path | None,
-        typer.Option(help="Compare with another model or its scores file."),
+        typer.Option(metavar="MODEL", help="Compare with another model or its scores file."),
     ] = None,
     card: Annotated[
         bool,
@@ -36,7 +36,10 @@ def evaluate(
 ) -> None:
     """Score a model on test or held-out clips.
 
-    Example: skelnas evaluate ntu60.h5 models/xsub --json
+    Examples:
+        skelnas evaluate ntu60.h5 models/xsub
+        skelnas evaluate ntu60.h5 models/xsub --json | jq .top1
+        skelnas evaluate ntu60.h5 models/xsub --scores xsub.npz --confusion xsub.png
     """
     from skelnas.evaluation.evaluate import evaluate as run
     from skelnas.reporting.model_card import add_results, check_card

@@ -18,7 +18,7 @@ def export(
     out: Annotated[Path, typer.Option(help="File to write.", show_default=False)],
     format: Annotated[
         ExportFormat,
-        typer.Option(help="File format; onnx needs the extra onnx.", show_default=False),
+        typer.Option(help="onnx, torchscript or safetensors-fused.", show_default=False),
     ],
     as_json: Json = False,
 ) -> None:
@@ -26,9 +26,13 @@ def export(
 
     The exported model takes batches of any size and describes its classes and its input.
     BatchNorm is folded into the convolutions. An existing file is replaced only if the new one
-    reproduces the outputs of the model. skelnas itself loads safetensors-fused.
+    reproduces the outputs of the model. The format onnx needs the extra onnx; skelnas itself
+    loads safetensors-fused.
 
-    Example: skelnas export models/xsub --format onnx --out xsub.onnx
+    Examples:
+        skelnas export models/xsub --format onnx --out xsub.onnx
+        skelnas export models/xsub --format torchscript --out xsub.pt --json
+        skelnas export models/xsub --format safetensors-fused --out xsub.safetensors
     """
     from skelnas.evaluation.export import export as run
 

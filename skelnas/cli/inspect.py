@@ -38,7 +38,10 @@ def inspect(
 ) -> None:
     """Show what a cache contains, verify it, or draw a clip.
 
-    Example: skelnas inspect ntu60.h5 --clip S001C001P001R001A023 --plot waving.png
+    Examples:
+        skelnas inspect ntu60.h5
+        skelnas inspect ntu60.h5 --verify
+        skelnas inspect ntu60.h5 --clip S001C001P001R001A023 --plot waving.gif
     """
     if (clip is None) != (plot is None):
         raise UsageError("--clip NAME and --plot FILE go together")

@@ -26,11 +26,14 @@ def layouts(
     plot: Annotated[Path | None, typer.Option(help="Draw it as a .png.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List skeletons that have a name, or show the joints and bones of one.
+    """List named skeletons, or show the joints and bones of one.
 
     `prepare manifest --joints` takes the name, or a file with what --json prints for it.
 
-    Example: skelnas layouts coco17 --plot coco17.png
+    Examples:
+        skelnas layouts
+        skelnas layouts coco17 --plot coco17.png
+        skelnas layouts coco17 --json > joints.json
     """
     if plot is not None and (name is None or plot.suffix.lower() != ".png"):
         raise UsageError("--plot draws one layout: give its name and a file that ends in .png")

@@ -41,7 +41,10 @@ def predict(
     Clips are prepared as those the model was trained on. A recording that cannot be read is
     reported and skipped, and the exit code is then 3.
 
-    Example: skelnas predict models/xsub clips/*.skeleton --top 3
+    Examples:
+        skelnas predict models/xsub clips/*.skeleton --top 3
+        skelnas predict models/xsub waving.npy --json
+        tail -f frames.jsonl | skelnas predict models/xsub - --window 60
     """
     from skelnas.evaluation.predict import predict as predict_recordings
     from skelnas.evaluation.predict import predict_stream

@@ -33,7 +33,7 @@ prepare = typer.Typer(
 
 JointsOption = Annotated[
     Path | None,
-    typer.Option(help="Name (skelnas layouts), or JSON or TOML file."),
+    typer.Option(metavar="LAYOUT", help="Name (skelnas layouts), or JSON or TOML file."),
 ]
 ChannelsOption = Annotated[
     str, typer.Option(help="Numbers of a joint in arrays, such as x,y,score.")
@@ -44,7 +44,7 @@ PersonsOption = Annotated[
 ]
 DelimiterOption = Annotated[
     Literal["", "comma", "semicolon", "tab", "blank"],
-    typer.Option(help="What divides numbers in text; found by default."),
+    typer.Option(help="comma, semicolon, tab or blank; found by default."),
 ]
 SkipColumnsOption = Annotated[
     int, typer.Option(min=0, max=1000, help="Columns before the joints in text.")
@@ -58,7 +58,7 @@ def prepare_ntu(
     out: OutArgument,
     body_rule: Annotated[
         Literal["denoise", "energy", "first"],
-        typer.Option(help="How to choose two bodies per clip."),
+        typer.Option(help="Two bodies: denoise, energy or first."),
     ] = "denoise",
     keep_missing: Annotated[
         bool,
@@ -69,7 +69,10 @@ def prepare_ntu(
 ) -> None:
     """NTU RGB+D 60 and 120: a folder of .skeleton files.
 
-    Example: skelnas prepare ntu nturgb+d_skeletons/ ntu60.h5
+    Examples:
+        skelnas prepare ntu nturgb+d_skeletons/ ntu60.h5
+        skelnas prepare ntu nturgbd_skeletons_s001_to_s017.zip ntu60.h5 --float16
+        skelnas prepare ntu nturgb+d_skeletons/ ntu60.h5 --body-rule energy
     """
     from skelnas.data.readers.ntu import Ntu
 
@@ -90,7 +93,10 @@ def prepare_kinetics(
 ) -> None:
     """Kinetics-Skeleton: train/ and val/ with their label files.
 
-    Example: skelnas prepare kinetics kinetics-skeleton/ kinetics.h5
+    Examples:
+        skelnas prepare kinetics kinetics-skeleton/ kinetics.h5
+        skelnas prepare kinetics kinetics-skeleton.zip kinetics.h5 --resume
+        skelnas prepare kinetics kinetics-skeleton/ kinetics.h5 --person-rule frame
     """
     from skelnas.data.readers.kinetics import Kinetics
 
@@ -107,7 +113,10 @@ def prepare_nw_ucla(
 ) -> None:
     """Northwestern-UCLA: a folder of aXX_sYY_eZZ_vWW.json files.
 
-    Example: skelnas prepare nw-ucla all_sqe/ ucla.h5
+    Examples:
+        skelnas prepare nw-ucla all_sqe/ ucla.h5
+        skelnas prepare nw-ucla all_sqe.zip ucla.h5 --strict
+        skelnas prepare nw-ucla all_sqe/ ucla.h5 --force --json
     """
     from skelnas.data.readers.nw_ucla import NwUcla
 
@@ -124,7 +133,10 @@ def prepare_msrc12(
 ) -> None:
     """MSRC-12: a folder of .csv files, each with its .tagstream.
 
-    Example: skelnas prepare msrc12 MicrosoftGestureDataset/ msrc12.h5
+    Examples:
+        skelnas prepare msrc12 MicrosoftGestureDataset/ msrc12.h5
+        skelnas prepare msrc12 MicrosoftGestureDataset.zip msrc12.h5
+        skelnas prepare msrc12 MicrosoftGestureDataset/ msrc12.h5 --workers 2
     """
     from skelnas.data.readers.msrc12 import Msrc12
 
@@ -141,7 +153,10 @@ def prepare_utd_mhad(
 ) -> None:
     """UTD-MHAD: a folder of aA_sS_tT_skeleton.mat files.
 
-    Example: skelnas prepare utd-mhad Skeleton/ utd.h5
+    Examples:
+        skelnas prepare utd-mhad Skeleton/ utd.h5
+        skelnas prepare utd-mhad Skeleton.zip utd.h5
+        skelnas prepare utd-mhad Skeleton/ utd.h5 --max-failed 4
     """
     from skelnas.data.readers.utd_mhad import UtdMhad
 
@@ -158,7 +173,10 @@ def prepare_penn_action(
 ) -> None:
     """Penn Action: the folder with labels/0001.mat and so on.
 
-    Example: skelnas prepare penn-action Penn_Action/ penn.h5
+    Examples:
+        skelnas prepare penn-action Penn_Action/ penn.h5
+        skelnas prepare penn-action Penn_Action.zip penn.h5
+        skelnas prepare penn-action Penn_Action/ penn.h5 --compress
     """
     from skelnas.data.readers.penn_action import PennAction
 
@@ -176,14 +194,17 @@ def prepare_pyskl(
     ] = None,
     poses: Annotated[
         Path | None,
-        typer.Option(help="Folder of poses, a file per clip; default: beside."),
+        typer.Option(metavar="FOLDER", help="Poses, a file per clip; by default beside."),
     ] = None,
     *,
     options: PrepareOptions,
 ) -> None:
     """PYSKL and MMAction2: a .pkl of 2-D or 3-D poses.
 
-    Example: skelnas prepare pyskl train.pkl own.h5 --test val.pkl
+    Examples:
+        skelnas prepare pyskl ntu60_hrnet.pkl ntu60-2d.h5
+        skelnas prepare pyskl train.pkl own.h5 --test val.pkl
+        skelnas prepare pyskl k400_hrnet.pkl k400.h5 --poses kpfiles/ --resume
     """
     from skelnas.data.readers.pyskl import Pyskl
 
@@ -200,7 +221,10 @@ def prepare_ctrgcn(
 ) -> None:
     """CTR-GCN: NTU RGB+D in an .npz file (x_train, y_train, ...).
 
-    Example: skelnas prepare ctrgcn NTU60_CS.npz ntu60-xsub.h5
+    Examples:
+        skelnas prepare ctrgcn NTU60_CS.npz ntu60-xsub.h5
+        skelnas prepare ctrgcn NTU120_CSet.npz ntu120-xset.h5 --float16
+        skelnas prepare ctrgcn NTU60_CV.npz ntu60-xview.h5 --force
     """
     from skelnas.data.readers.ctrgcn import CtrGcn
 
@@ -233,7 +257,10 @@ def prepare_manifest(
 ) -> None:
     """Your recordings: a table of clips, arrays or text.
 
-    Example: skelnas prepare manifest clips.csv own.h5 --joints coco17 --test-subjects 3,5
+    Examples:
+        skelnas prepare manifest clips.csv own.h5 --joints coco17
+        skelnas prepare manifest clips.zip own.h5 --test-subjects 3,5 --persons 2
+        skelnas prepare manifest clips.csv own.h5 --channels x,y,score --folds 5
     """
     from skelnas.data.readers.channels import parse_option
     from skelnas.data.readers.clip_files import parse_picture
@@ -277,7 +304,10 @@ def prepare_folder(
 ) -> None:
     """Your recordings: CLASS/CLIP, a file or folder of frames.
 
-    Example: skelnas prepare folder recordings/ own.h5 --test-share 0.2
+    Examples:
+        skelnas prepare folder recordings/ own.h5 --test-share 0.2
+        skelnas prepare folder recordings.zip own.h5 --joints mediapipe33 --folds 5
+        skelnas prepare folder recordings/ own.h5 --picture 1920x1080
     """
     from skelnas.data.readers.channels import parse_option
     from skelnas.data.readers.clip_files import parse_picture
@@ -312,7 +342,10 @@ def prepare_synthetic(
 ) -> None:
     """Synthetic motions of a 25-joint body, to try things out.
 
-    Example: skelnas prepare synthetic --clips 576 synthetic.h5
+    Examples:
+        skelnas prepare synthetic synthetic.h5
+        skelnas prepare synthetic small.h5 --clips 64
+        skelnas prepare synthetic other.h5 --seed 1 --json
     """
     from skelnas.data.readers.synthetic import Synthetic
 

@@ -31,14 +31,19 @@ def report(
     latency: Annotated[
         bool, typer.Option("--latency", help="Time the model's forward pass on --device.")
     ] = False,
-    device: Annotated[Device, typer.Option(metavar=DEVICES, help="Device for --latency.")] = "auto",
+    device: Annotated[
+        Device, typer.Option(metavar=DEVICES, help="Time on auto, cpu, cuda, cuda:N or mps.")
+    ] = "auto",
 ) -> None:
     """Write a report on a search or training, finished or not.
 
     It shows curves, alphas, cells and settings; for a trained model also its cost and, with
     --scores, what it confuses.
 
-    Example: skelnas report models/xsub --scores xsub.npz --cache ntu60.h5
+    Examples:
+        skelnas report runs/xsub
+        skelnas report models/xsub --scores xsub.npz --cache ntu60.h5
+        skelnas report models/xsub --latency --out xsub.html
     """
     from skelnas.reporting.report import report as run_report
 

@@ -26,7 +26,10 @@ def resume(
     The result is the same as with the original command and --resume. A longer run is possible
     where the steps so far do not depend on its length.
 
-    Example: skelnas resume models/xsub
+    Examples:
+        skelnas resume models/xsub
+        skelnas resume models/folds
+        skelnas resume runs/xsub --epochs 50
     """
     from skelnas.nas.resume import resume as run
     from skelnas.reporting.model_card import write_card

@@ -43,7 +43,9 @@ SET_PER_TRAINING = frozenset({"genotype", "model", "out"})
 @with_settings(SearchSettings)
 def search(
     cache: CacheArgument,
-    out: Annotated[Path, typer.Option(help="Run folder to create.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Run folder to create.", show_default=False)
+    ],
     resume: Resume = False,
     force: Force = False,
     tensorboard: TensorBoard = False,
@@ -62,7 +64,10 @@ def search(
 ) -> None:
     """Search for the two cells; writes a run folder.
 
-    Example: skelnas search ntu60.h5 --protocol xsub --out runs/xsub
+    Examples:
+        skelnas search ntu60.h5 --protocol xsub --out runs/xsub
+        skelnas search ntu60.h5 --max-params 500k --frames 64 --out runs/small
+        skelnas search own.h5 --method predict --jobs 2 --out runs/own
     """
     if settings.method == "predict":
         if repeats is not None or tensorboard:

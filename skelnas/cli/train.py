@@ -30,7 +30,9 @@ from skelnas.runtime import console
 @with_settings(TrainSettings)
 def train(
     cache: CacheArgument,
-    out: Annotated[Path, typer.Option(help="Model folder to create.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Model folder to create.", show_default=False)
+    ],
     genotype: Annotated[
         str | None,
         typer.Option(
@@ -38,7 +40,9 @@ def train(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[BaselineName | None, typer.Option(help="Train this baseline instead.")] = None,
+    model: Annotated[
+        BaselineName | None, typer.Option(help="Or a baseline: hcn, st-gcn or temporal-conv.")
+    ] = None,
     folds: Annotated[
         int | None, typer.Option(min=2, help="Cross-validate: train once for each fold.")
     ] = None,
@@ -52,7 +56,10 @@ def train(
 ) -> None:
     """Train a genotype's network or a baseline; writes a model folder.
 
-    Example: skelnas train ntu60.h5 --genotype ntu_cs112se30 --out models/released
+    Examples:
+        skelnas train ntu60.h5 --genotype ntu_cs112se30 --out models/released
+        skelnas train own.h5 --genotype cells.json --folds 5 --out models/folds
+        skelnas train own.h5 --init models/released --freeze --out models/own
     """
     if as_json and folds is None:
         raise UsageError("--json is for --folds", hint="`skelnas evaluate --json` scores a model")

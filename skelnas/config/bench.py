@@ -29,7 +29,7 @@ class BenchSettings(TrainSettings):
     folds: int = Field(2, ge=2, le=1_000, description="Parts to hold out, one a training.")
     folds_by: FoldsBy | None = Field(
         None,  # ours: subjects if there are enough, else clips
-        description="What a fold keeps together.",
+        description="Divide by subject, camera or clip.",
     )
     space: Space = Field("sar", description=SPACE_HELP)
     nodes: int = Field(4, ge=1, le=100, description="Intermediate nodes per cell.")  # paper

@@ -28,7 +28,7 @@ class ClipSettings(Settings):
     )
     interpolation: Interpolation = Field(
         "linear",  # ours; "nearest" is the strict reading of the paper
-        description="How to sample frames in time.",
+        description="Sampling in time: linear or nearest.",
     )
     center: bool = Field(
         True,  # ours

@@ -53,7 +53,9 @@ class PredictSettings(DeviceSettings):
 
     channels: str = Field("", description="Numbers of a joint in arrays, such as x,y,score.")
     picture: str = Field("", description="Width x height to divide by; as trained.")
-    delimiter: Delimiter = Field("", description="What divides numbers in text; found by default.")
+    delimiter: Delimiter = Field(
+        "", description="comma, semicolon, tab or blank; found by default."
+    )
     skip_columns: int | None = Field(
         None, ge=0, le=1_000, description="Columns before the joints in text; as trained."
     )

@@ -28,11 +28,11 @@ class DeviceSettings(Settings):
 
     group = "Device"
 
-    device: Device = Field("auto", description="auto takes CUDA, then MPS, then the CPU.")
+    device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 lets PyTorch choose.")
     precision: Precision = Field(
         "fp32",  # ours; the paper does not say
-        description="Arithmetic; auto is bf16 on newer GPUs.",
+        description="fp32, tf32, bf16, auto (newer GPUs: bf16).",
     )
 
 
@@ -43,7 +43,7 @@ class WorkSettings(DeviceSettings):
 
     store: Store = Field(
         "auto",  # ours
-        description="Where and how to keep the clips.",
+        description="Keep clips: auto, float32, float16 or host.",
     )
     rank_timeout: int = Field(
         300,  # ours

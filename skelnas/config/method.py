@@ -38,7 +38,7 @@ class MethodSettings(Settings):
 
     method: Method = Field(
         "gradient",  # paper
-        description="Train a supernet, or many genotypes.",
+        description="gradient, or predict: by trainings.",
     )
     genotypes: int = Field(
         24,  # ours
@@ -54,7 +54,7 @@ class MethodSettings(Settings):
     )
     folds_by: FoldsBy | None = Field(
         None,  # ours: subjects if there are enough, else clips
-        description="With predict: what a fold keeps together.",
+        description="With predict: by subject, camera or clip.",
     )
     jobs: int = Field(1, ge=1, le=1024, description="With predict: trainings at a time.")
 

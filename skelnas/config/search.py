@@ -73,11 +73,11 @@ class SearchSettings(MethodSettings, BudgetSettings, ClipSettings, WorkSettings,
         "second",  # paper; release: first
         description="Order of the architecture gradient.",
     )
-    engine: Engine = Field("auto", description="Supernet engine; auto takes the fastest.")
+    engine: Engine = Field("auto", description="auto, reference, fused or triton.")
     cuda_graphs: bool = Field(True, description="Replay steps as CUDA graphs on a single GPU.")
     validation: ValidationPart = Field(
         "random",  # ours; paper: "validation loss"; release: the test part
-        description="How to halve the training part.",
+        description="Halve the clips: random or subject.",
     )
     hold_out: float = Field(
         0.0,  # ours; 0.2 with --repeats
@@ -109,7 +109,7 @@ class SearchSettings(MethodSettings, BudgetSettings, ClipSettings, WorkSettings,
     )
     alpha_update: AlphaUpdate = Field(
         "adam",  # release; GAEA: exponentiated
-        description="Update of the alphas.",
+        description="How alphas change: adam or exponentiated.",
     )
     alpha_lr: float | Literal["auto"] = Field(
         3e-4,  # release
@@ -132,7 +132,7 @@ class SearchSettings(MethodSettings, BudgetSettings, ClipSettings, WorkSettings,
     )
     hessian: Hessian = Field(
         "difference",  # paper
-        description="Mixed term of the second order.",
+        description="Mixed term: difference or exact.",
     )
     perturbation: float = Field(
         0.01,  # DARTS

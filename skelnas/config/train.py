@@ -113,7 +113,7 @@ class TrainSettings(BudgetSettings, ClipSettings, AugmentSettings, WorkSettings,
     )
     class_weights: ClassWeights = Field(
         "none",  # paper
-        description="Weigh rare classes up: none or balanced.",
+        description="none, or balanced: weigh rare classes up.",
     )
     drop_path: float = Field(
         0.2,  # release

@@ -523,9 +523,9 @@ def test_a_killed_search_resumes(folder: Path, tmp_path: Path) -> None:
 
 
 def test_version_and_help_do_not_import_torch(tmp_path: Path) -> None:
-    assert run("skelnas --version", tmp_path).stdout == "0.1.0\n"
+    assert run("skelnas --version && skelnas -V", tmp_path).stdout == "0.1.0\n0.1.0\n"
     text = run("skelnas search --help", tmp_path, COLUMNS="80").stdout
-    assert "Example: skelnas search" in text
+    assert "Examples:\n  skelnas search" in text
     assert "  --epochs N              Passes over the half that trains the weights. [35]\n" in text
 
 

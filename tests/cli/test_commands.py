@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import h5py
 import pytest
 import typer
 from test_cli import run
+from typer.testing import CliRunner
 
 from skelnas import cli
 from skelnas.cli.commands import SUMMARIES, load, to_click
-from skelnas.cli.help import MAX_NAME_WIDTH, default_text, flag, is_argument
+from skelnas.cli.help import (
+    MAX_NAME_WIDTH,
+    default_text,
+    flag,
+    is_argument,
+    signature,
+    split_examples,
+)
+from skelnas.errors import UsageError
+from skelnas.genotype import BUILT_IN
 
 
 def first_paragraph(text: str | None) -> str:
@@ -26,15 +41,113 @@ def test_the_summary_of_a_command_starts_its_help(name: str) -> None:
     assert SUMMARIES[name] == first_paragraph(text)
 
 
+def commands(name: str) -> Iterator[tuple[str, Any]]:
+    """Yield a command, or those of a group, by full name."""
+    command = to_click(name)
+    for inner, one in getattr(command, "commands", {"": command}).items():
+        yield f"skelnas {name} {inner}".strip(), one
+
+
 @pytest.mark.parametrize("name", SUMMARIES)
 def test_an_option_is_described_in_one_line_of_80_columns(name: str) -> None:
-    command = to_click(name)
-    for one in getattr(command, "commands", {"": command}).values():
-        for parameter in one.params:
+    for _, command in commands(name):
+        for parameter in command.params:
             default = default_text(parameter)
             text = f"{parameter.help} [{default}]" if default else parameter.help
             longest = 60 if is_argument(parameter) else 80 - 6 - MAX_NAME_WIDTH
             assert len(text) <= longest, f"{parameter.name}: {text}"
+            context = typer.Context(command)
+            written = signature(parameter, context)
+            assert len(written) <= MAX_NAME_WIDTH, written
+            record = parameter.get_help_record(context) or ("",)
+            for choice in re.findall(r"[\w-]+", record[0]) if "|" in record[0] else ():
+                assert choice.lower() in f"{written} {text}".lower(), f"{choice}: {text}"
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_help_fits_a_terminal_and_has_three_examples(name: str) -> None:
+    for full_name, command in commands(name):
+        done = CliRunner().invoke(cli.app, [*full_name.split()[1:], "-h"], env={"COLUMNS": "80"})
+        lines = done.stdout.splitlines()
+        assert len(lines) <= 60
+        assert max(map(len, lines)) <= 80
+        _, examples = split_examples(command.help)
+        assert len(examples) == 3
+        assert {f"  {example}" for example in examples} <= set(lines)
+        assert all(f"{full_name} " in f"{example} " for example in examples)
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_examples_are_commands(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cells.json").write_text(BUILT_IN["ntu_cs112se30"].to_json())
+    examples = [e for _, command in commands(name) for e in split_examples(command.help)[1]]
+    for example in examples:
+        for part in example.partition(" > ")[0].split(" | "):
+            program, *words = shlex.split(part)
+            if program != "skelnas":
+                assert program in ("jq", "tail")
+            elif words[0] in ("search", "train") and "-" not in words:
+                done = CliRunner().invoke(cli.app, [*words, "--dry-run"])
+                assert done.exit_code == 0, f"{part}: {done.exception!r}"
+            else:
+                parse(words)
+
+
+def parse(words: list[str]) -> None:
+    """Parse a command without running it."""
+    command = to_click(words.pop(0))
+    if hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    command.make_context("skelnas", words)
+
+
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [
+        ("help", "--help"),
+        ("help train", "train --help"),
+        ("help prepare ntu", "prepare ntu --help"),
+        ("help train --help-all", "train --help-all"),
+        ("predict --help-all", "predict --help"),
+    ],
+)
+def test_help_is_a_command_too(words: str, same: str) -> None:
+    first, second = (CliRunner().invoke(cli.app, line.split()) for line in (words, same))
+    assert first.exit_code == second.exit_code == 0
+    assert first.stdout == second.stdout
+    assert first.stdout.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "right"),
+    [
+        ("evaluate 'a model' c.h5 --json", "evaluate c.h5 'a model' --json"),
+        ("evaluate --part test fused.safetensors c.h5", "evaluate --part test c.h5 fused.saf"),
+        ("evaluate nothing cache", "evaluate cache nothing"),
+        ("predict a.npy b.npy 'a model' --top 3", "predict 'a model' a.npy b.npy --top 3"),
+        ("prepare ntu new.h5 raw/ --force", "prepare ntu raw/ new.h5 --force"),
+    ],
+)
+def test_swapped_arguments_are_recognised(
+    command: str, right: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a model").mkdir()
+    Path("a model/model.safetensors").touch()
+    h5py.File("cache", "w").close()
+    done = CliRunner().invoke(cli.app, shlex.split(command))
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception).startswith("arguments are swapped: ")
+    assert str(done.exception.hint).startswith(f"`skelnas {right}")
+
+
+def test_arguments_in_order_are_not_swapped(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    for line in ("evaluate c.h5 m", "evaluate c d", "predict m c.h5", "prepare ntu raw new"):
+        parse(line.split())
+    parse(["evaluate", "c.h5", str(tmp_path)])
+    parse(["predict", str(tmp_path), "other.safetensors"])
 
 
 @pytest.mark.parametrize("name", ["search", "train", "doctor"])
