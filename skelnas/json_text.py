@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections import Counter
 from typing import Any
@@ -26,12 +27,7 @@ def parse(text: str | bytes, *, is_strict: bool = True) -> Any:
     Raises:
         ValueError: says where it is not JSON, or what there is too much of.
     """
-    num_containers, num_keys = _count(text, "[") + _count(text, "{"), _count(text, ":")
-    if max(num_containers, num_keys) > MAX_ITEMS:
-        raise ValueError(
-            f"{num_containers:,} lists and objects with {num_keys:,} keys, expected at most "
-            f"{MAX_ITEMS:,}"
-        )
+    num_containers = _count_items(text)
     try:
         value = json.loads(text, object_pairs_hook=_to_object if is_strict else None)
     except json.JSONDecodeError as error:
@@ -45,6 +41,39 @@ def parse(text: str | bytes, *, is_strict: bool = True) -> Any:
     if is_strict and num_containers > MAX_LEVELS and _is_deeper(value, MAX_LEVELS):
         raise ValueError("brackets nested too deeply")
     return value
+
+
+def parse_lines(text: bytes) -> dict[int, Any]:
+    """Parse a JSON value a line; blank lines have none. Not strict, see `parse`.
+
+    Returns:
+        Number of the line, from 1, to its value.
+
+    Raises:
+        ValueError: as of `parse`.
+    """
+    _count_items(text)
+    values = {}
+    for number, line in enumerate(text.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            values[number] = parse(line, is_strict=False)
+        except ValueError:
+            parse(b"\n" * (number - 1) + line, is_strict=False)  # which names the line
+            raise
+    return values
+
+
+def _count_items(text: str | bytes) -> int:
+    """Return the number of lists and objects. Raises ValueError if they or keys are too many."""
+    num_containers, num_keys = _count(text, "[") + _count(text, "{"), _count(text, ":")
+    if max(num_containers, num_keys) > MAX_ITEMS:
+        raise ValueError(
+            f"{num_containers:,} lists and objects with {num_keys:,} keys, expected at most "
+            f"{MAX_ITEMS:,}"
+        )
+    return num_containers
 
 
 def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

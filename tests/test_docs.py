@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -129,6 +130,54 @@ def test_the_tutorial_runs_from_start_to_end(
         execute(line, tmp_path, monkeypatch)
     for file in ("search.html", "model.html", "cells.svg", "clip.png", "confusion.csv"):
         assert (tmp_path / file).stat().st_size > 0
+
+
+def test_the_tutorial_of_own_recordings_runs_from_start_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = DOCS / "own-recordings.md"
+    (tmp_path / "people.py").write_text(example(page.name, "## 1. Sort recordings into folders"))
+    printed = {line: execute(line, tmp_path, monkeypatch) for line in commands(page)}
+    text = "".join(printed.values())
+    assert all(float(top1) > 75 for top1 in re.findall(r"top-1 *│ *([0-9.]+)", text))
+    assert "6 subjects by name" in text
+    (stream,) = (output for line, output in printed.items() if line.startswith("cat"))
+    assert ": 9" in stream
+    assert (tmp_path / "clip.png").stat().st_size > 0
+    check_is_live(tmp_path / "models" / "webcam", tmp_path / "live.jsonl")
+
+
+def check_is_live(model: Path, frames: Path) -> None:
+    """Check that `predict -` prints each window before it gets the next frame."""
+    lines = frames.read_text().splitlines(keepends=True)
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "skelnas",
+            "predict",
+            str(model),
+            "-",
+            "--window",
+            "9",
+            "--stride",
+            "5",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as predict:
+        assert predict.stdin
+        assert predict.stdout
+        watchdog = Timer(60, predict.kill)
+        watchdog.start()
+        for first, count in ((1, 9), (6, 5), (11, 5)):
+            predict.stdin.write("".join(lines[:count]))
+            predict.stdin.flush()
+            assert predict.stdout.readline().startswith(f"frames {first} to {first + 8}: ")
+        predict.stdin.close()
+        watchdog.cancel()
+        assert predict.wait() == 0
 
 
 def messages() -> list[str]:

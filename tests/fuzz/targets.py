@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -272,9 +273,10 @@ def keypoints(folder: Path) -> Target:
     return Target([json.dumps(clip).encode() for clip in clips], read)
 
 
-def frames(folder: Path) -> Target:
-    """A folder with a file a frame; each line is one."""
-    (folder / "clips.csv").write_text("path,label,split\none,0,train\n")
+def frames(folder: Path, *, as_lines: bool = False) -> Target:
+    """A folder with a file a frame, or a file with a line a frame; each line is one."""
+    name = "one.jsonl" if as_lines else "one"
+    (folder / "clips.csv").write_text(f"path,label,split\n{name},0,train\n")
     people = [{"pose_keypoints_2d": person} for person in _openpose()]
     people[1] |= {"hand_left_keypoints_2d": [1, 2, 0.5] * 21}
     rows = RNG.normal(0, 1, (3, 3, 2)).round(2)
@@ -286,11 +288,14 @@ def frames(folder: Path) -> Target:
     )
 
     def read(data: bytes) -> Outcome:
-        clip = folder / "one"
-        shutil.rmtree(clip, ignore_errors=True)
-        clip.mkdir()
-        for number, line in enumerate(data.split(b"\n")[:20]):
-            (clip / f"{number}.json").write_bytes(line)
+        clip = folder / name
+        if as_lines:
+            clip.write_bytes(data)
+        else:
+            shutil.rmtree(clip, ignore_errors=True)
+            clip.mkdir()
+            for number, line in enumerate(data.split(b"\n")[:20]):
+                (clip / f"{number}.json").write_bytes(line)
         manifest._find_layout.cache_clear()
         channels = () if b"_2d" in data else ("x", "y")
         source = Manifest(folder / "clips.csv", persons=2, channels=channels)
@@ -553,6 +558,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "msrc12": msrc12,
     "keypoints": keypoints,
     "frames": frames,
+    "jsonl": partial(frames, as_lines=True),
     "folder": class_folder,
     "channels": channels,
     "frame": frame,

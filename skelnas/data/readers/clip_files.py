@@ -1,9 +1,9 @@
 """Read one clip from a file, an array or a table, or one frame from a line of JSON.
 
 An array has the axes [T, V, C] or [M, T, V, C]; `clip_tables` describes tables, `keypoints` the
-JSON of pose estimators and `frames` a folder of frames. An unknown number is NaN, in JSON also
-null, as is a joint, a person or a frame of which all is unknown. A JSON object or an .npz may have
-the names of the `joints` and `channels` beside the array.
+JSON of pose estimators and `frames` a folder or lines of frames. An unknown number is NaN, in JSON
+also null, as is a joint, a person or a frame of which all is unknown. A JSON object or an .npz may
+have the names of the `joints` and `channels` beside the array.
 
 Shapes: M persons, T frames, V joints, C channels.
 """
@@ -31,7 +31,7 @@ from skelnas.data.readers.files import (
     read_bytes,
     read_json,
 )
-from skelnas.data.readers.frames import join_persons, read_frame_folder
+from skelnas.data.readers.frames import join_persons, read_frame_folder, read_frame_lines
 from skelnas.data.readers.joint_names import (
     find_joint_order,
     find_names,
@@ -51,7 +51,7 @@ from skelnas.data.readers.npy import read_npy
 from skelnas.errors import InputError, UsageError, shown
 
 TEXT_ENDINGS = (".csv", ".txt", ".tsv")
-ENDINGS = (".npy", ".npz", ".json", *TEXT_ENDINGS, ".mat")
+ENDINGS = (".npy", ".npz", ".json", ".jsonl", *TEXT_ENDINGS, ".mat")
 MAX_MEMBERS = 1000
 """Files in an .npz: each takes ten times as much memory as in the archive."""
 KEY = "poses"
@@ -286,7 +286,7 @@ def read_clip(
         path: the file, whose extension determines the format, or a folder of frames.
         num_joints: V, which a table without a header needs.
         text_format: what the user says of text.
-        num_channels: C, which does instead of V for a folder of frames.
+        num_channels: C, which does instead of V for single frames.
         max_persons: persons to choose at most where a file does not say who is who.
 
     Raises:
@@ -295,6 +295,8 @@ def read_clip(
     if not is_file(path) and is_folder(path):
         return read_frame_folder(path, num_joints, num_channels, max_persons)
     ending = path.suffix.lower()
+    if ending == ".jsonl":
+        return read_frame_lines(path, num_joints, num_channels, max_persons)
     if ending in TEXT_ENDINGS:
         return read_clip_table(path, num_joints, text_format)
     if ending == ".mat":

@@ -1,4 +1,4 @@
-"""Join single frames to a clip: a folder with a file a frame, or a file with persons a frame.
+"""Join single frames to a clip: a folder with a file a frame, or a file with a line a frame.
 
 Files are sorted by the one number in which their names differ. Missing numbers are frames without
 persons; numbers that go up in equal steps, such as 0, 5, 10, have nothing missing. A frame is
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from skelnas import json_text
 from skelnas.data.readers import keypoints
 from skelnas.data.readers.archives import list_folder
 from skelnas.data.readers.clip_tables import MAX_ABSENT_FRAMES, MAX_NUMBERS, ClipArray
@@ -39,6 +40,8 @@ _DIGITS = re.compile(r"([0-9]+)")
 
 Content = TypeVar("Content")
 _Array = NDArray[np.float64]
+Frame = list[Person] | _Array | None
+"""Persons, or an array [M, V, C]; None where the file says nobody."""
 
 
 def read_frame_folder(
@@ -54,26 +57,49 @@ def read_frame_folder(
     Raises:
         InputError: names the file, what was expected and what was found.
     """
-    frames: dict[int, list[Person] | _Array | None] = {}
+    paths = number_files(folder, _list_frames(folder))
+    frames = ((n, _read_frame(path, num_joints, num_channels)) for n, path in paths.items())
+    return _join_frames(frames, folder, max_persons)
+
+
+def read_frame_lines(
+    path: Path, num_joints: int | None, num_channels: int | None, max_persons: int
+) -> ClipArray:
+    """Read a clip with a line of JSON a frame; otherwise like `read_frame_folder`."""
+    try:
+        contents = json_text.parse_lines(read_bytes(path))
+    except ValueError as error:
+        raise InputError(f"{path}: expected a frame as JSON in each line: {error}") from None
+    if len(contents) > MAX_FRAMES:
+        raise InputError(f"{path}: {len(contents):,} frames, expected at most {MAX_FRAMES:,}")
+    frames = (
+        (index, _parse_frame(content, f"{path}, line {line}", num_joints, num_channels))
+        for index, (line, content) in enumerate(contents.items())
+    )
+    return _join_frames(frames, path, max_persons)
+
+
+def _join_frames(frames_in_order: Iterable[tuple[int, Frame]], path: Path, limit: int) -> ClipArray:
+    """Join numbered frames to a clip of at most `limit` persons, if these are to be tracked."""
+    frames: dict[int, Frame] = {}
     num_numbers = 0
-    for number, path in number_files(folder, _list_frames(folder)).items():
-        frame = _read_frame(path, num_joints, num_channels)
+    for number, frame in frames_in_order:
         frames[number] = frame
         parts = [person.numbers for person in frame] if isinstance(frame, list) else [frame]
         num_numbers += sum(part.size for part in parts if part is not None)
         if num_numbers > MAX_NUMBERS:
-            raise InputError(f"{folder}: expected at most {MAX_NUMBERS:,} numbers in its frames")
+            raise InputError(f"{path}: expected at most {MAX_NUMBERS:,} numbers in its frames")
     arrays = {number: frame for number, frame in frames.items() if isinstance(frame, np.ndarray)}
     persons = {number: frame for number, frame in frames.items() if isinstance(frame, list)}
     nobody = {number for number, frame in frames.items() if frame is None}
     if arrays and persons:
         raise InputError(
-            f"{folder}: frame {min(arrays)} is an array and frame {min(persons)} a list of "
+            f"{path}: frame {min(arrays)} is an array and frame {min(persons)} a list of "
             "persons, expected one kind"
         )
     if arrays:
-        return _join_arrays({**arrays, **dict.fromkeys(nobody)}, str(folder))
-    return join_persons({**persons, **{number: [] for number in nobody}}, str(folder), max_persons)
+        return _join_arrays({**arrays, **dict.fromkeys(nobody)}, str(path))
+    return join_persons({**persons, **{number: [] for number in nobody}}, str(path), limit)
 
 
 def join_persons(frames: Mapping[int, list[Person]], where: str, max_persons: int) -> ClipArray:
@@ -197,46 +223,54 @@ def _list_frames(folder: Path) -> list[Path]:
     return paths
 
 
-def _read_frame(
-    path: Path, num_joints: int | None, num_channels: int | None
-) -> list[Person] | _Array | None:
-    """Read the persons of a frame, or an array [M, V, C]; None where the file says nobody."""
-    array: NDArray[Any] | None
+def _read_frame(path: Path, num_joints: int | None, num_channels: int | None) -> Frame:
     if path.suffix.lower() == ".npy":
         array = read_npy(read_bytes(path, MAX_FRAME_BYTES), str(path))
-    else:
-        content = read_json(path, MAX_FRAME_BYTES)
-        if keypoints.are_persons(content):
-            return keypoints.read_frame(content, str(path), num_joints)
-        if isinstance(content, dict):
-            content = content.get(KEY, content)
-        if content in (None, []):
-            return None
-        array = as_array(content)
+        return _to_frame(array, str(path), num_joints, num_channels)
+    content = read_json(path, MAX_FRAME_BYTES)
+    return _parse_frame(content, str(path), num_joints, num_channels)
+
+
+def _parse_frame(
+    content: Any, where: str, num_joints: int | None, num_channels: int | None
+) -> Frame:
+    if keypoints.are_persons(content):
+        return keypoints.read_frame(content, where, num_joints)
+    if isinstance(content, dict):
+        content = content.get(KEY, content)
+    if content in (None, []):
+        return None
+    return _to_frame(as_array(content), where, num_joints, num_channels)
+
+
+def _to_frame(
+    array: NDArray[Any] | None, where: str, num_joints: int | None, num_channels: int | None
+) -> _Array:
+    """Return an array of a frame as [M, V, C]."""
     if array is None or array.dtype.kind == "b" or not 1 <= array.ndim <= 3 or not array.size:
         found = "something else" if array is None else f"{array.dtype} {list(array.shape)}"
         raise InputError(
-            f"{path}: expected a frame of numbers, [joints, channels], or persons with "
+            f"{where}: expected a frame of numbers, [joints, channels], or persons with "
             f"'keypoints' or 'pose_keypoints_2d', found {found}"
         )
     with np.errstate(invalid="ignore"):  # a signalling NaN
         frame = array.astype(np.float64)
     if frame.ndim == 1:
-        return _split_row(frame, path, num_joints, num_channels)[None]
+        return _split_row(frame, where, num_joints, num_channels)[None]
     return frame if frame.ndim == 3 else frame[None]
 
 
-def _split_row(row: _Array, path: Path, num_joints: int | None, num_channels: int | None) -> _Array:
+def _split_row(row: _Array, where: str, num_joints: int | None, num_channels: int | None) -> _Array:
     """Return a row [V * C] as [V, C]."""
     if num_joints is None and num_channels is None:
         raise InputError(
-            f"{path}: {len(row)} numbers in a row, and nothing says how many a joint has",
+            f"{where}: {len(row)} numbers in a row, and nothing says how many a joint has",
             hint="name them, such as --channels x,y, or the joints, such as --joints mediapipe33",
         )
     count, what = (num_joints, "joints") if num_joints else (num_channels or 1, "channels")
     if len(row) % count:
         raise InputError(
-            f"{path}: {len(row)} numbers in a row, expected a multiple of the {count} {what}"
+            f"{where}: {len(row)} numbers in a row, expected a multiple of the {count} {what}"
         )
     return row.reshape((num_joints, -1) if num_joints else (-1, count))  # [V * C] -> [V, C]
 

@@ -141,6 +141,41 @@ def test_arrays_a_frame_are_joined(tmp_path, ending, shape):
         np.testing.assert_array_equal(read_clip(tmp_path / "clip", **known).poses, expected)
 
 
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [openpose(pose()), openpose(), openpose(pose(x=104.0), pose(x=500.0))],
+        [points(), {"keypoints": []}, None, points()["keypoints"]],
+        [[[1, 2], [3, 4], [5, 6]], [], [[[1, 2], [3, 4], None], [[7, 8], [9, 10], [11, 12]]]],
+        [[1, 2, 3, 4, 5, 6], {"poses": [[1, 2], [3, 4], [5, 6]]}],
+    ],
+)
+def test_a_file_with_a_line_a_frame_is_read_like_a_folder_of_frames(tmp_path, frames):
+    folder = write_frames(tmp_path / "clip", dict(enumerate(frames)))
+    lines = "\ufeff" + "\r\n\n".join(map(json.dumps, frames)) + "\n"
+    (tmp_path / "clip.jsonl").write_text(lines, encoding="utf-8")
+    found, expected = (
+        read_clip(path, num_channels=2, max_persons=2) for path in (tmp_path / "clip.jsonl", folder)
+    )
+    np.testing.assert_array_equal(found.poses, expected.poses)
+    assert found.joints == expected.joints
+    assert found.channels == expected.channels
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "nobody is in any of 0 frames"),
+        ("[[1, 2]]\n\n[[1, 2}", "expected a frame as JSON in each line: line 3, column 7"),
+        ('[[1, 2]]\n{"keypoints": 7}', "clip.jsonl, line 2: keypoints: expected a list"),
+        ("[[1, 2]]\n[[1, 2], [3]]", "clip.jsonl, line 2: expected a frame of numbers"),
+        ("[[1, 2]]\n" + json.dumps(points()), "frame 0 is an array and frame 1 a list of persons"),
+    ],
+)
+def test_lines_that_are_no_frames_are_refused_with_their_number(tmp_path, text, expected):
+    assert expected in message(read_clip, write(tmp_path / "clip.jsonl", text), num_channels=2)
+
+
 def test_a_folder_in_an_archive_is_read_like_one_on_the_disk(tmp_path):
     folder = write_frames(tmp_path / "clip", {n: openpose(pose(x=n)) for n in range(3)})
     path = tmp_path / f"clips{ENDING}"
