@@ -58,7 +58,8 @@ rotate = 15.0
 
 ## Output
 
-Results go to standard output: a genotype, a table, or JSON with `--json`. Notes, progress and \
+Results go to standard output: a path with its metrics, a genotype, a table, or \
+[JSON with `--json`](formats.md#what-commands-print). Notes, progress and \
 errors go to standard error. Where a file goes is checked before work begins, and its folders are \
 made; if it cannot be written in the end, the result is printed all the same. `search` and \
 `train` show the metrics of the current epoch and the cells that would be derived now. Without a \

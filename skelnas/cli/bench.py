@@ -43,6 +43,7 @@ def bench_run(
     resume: Resume = False,
     force: Force = False,
     dry_run: DryRun = False,
+    as_json: Json = False,
     *,
     settings: BenchSettings,
 ) -> None:
@@ -63,12 +64,16 @@ def bench_run(
         console.result(settings.model_dump_json(indent=2, exclude=set(SET_BY_BENCH)))
         return
     from skelnas.nas.bench.run import bench as run
+    from skelnas.nas.bench.table import TABLE
 
     table = run(cache, out, settings, given, resume=resume, force=force)
-    console.note(
-        f"done: {len(table.trials)} trainings of {len(table.genotypes)} genotypes; "
-        f"`{console.shell('bench', 'report', out)}` says what they tell"
-    )
+    path, num_trainings, num_genotypes = out / TABLE, len(table.trials), len(table.genotypes)
+    if as_json:
+        document = {"table": str(path), "genotypes": num_genotypes, "trainings": num_trainings}
+        console.result(json.dumps(document, indent=2))
+    else:
+        console.result(f"{path}: {num_trainings} trainings of {num_genotypes} genotypes")
+    console.note(f"done: `{console.shell('bench', 'report', out)}` says what they tell")
 
 
 @bench.command("report", cls=Command)

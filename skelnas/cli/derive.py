@@ -94,8 +94,8 @@ def derive(
             raise UsageError("--front takes neither --out nor --max-skip")
         _derive_front(run, by or "parameters", plot, as_json=json, **options)
         return
-    if by or json:
-        raise UsageError("--by and --json need --front")
+    if by:
+        raise UsageError("--by needs --front")
     genotype = derive_genotype(run, max_skip=max_skip, **options)
     is_written = False
     try:
@@ -107,7 +107,7 @@ def derive(
 
             draw_cells(genotype, plot)
     finally:  # a full disk does not lose what was computed
-        if not is_written:
+        if json or not is_written:
             console.result(genotype.to_json())
 
 

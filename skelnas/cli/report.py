@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from skelnas.cli.options import Json
 from skelnas.config import DEVICES, Device
 from skelnas.runtime import console
 
@@ -34,6 +36,7 @@ def report(
     device: Annotated[
         Device, typer.Option(metavar=DEVICES, help="Time on auto, cpu, cuda, cuda:N or mps.")
     ] = "auto",
+    as_json: Json = False,
 ) -> None:
     """Write a report on a search or training, finished or not.
 
@@ -49,4 +52,4 @@ def report(
 
     time_on = device if latency else None
     path = run_report(run, out, scores=scores, cache=cache, time_on=time_on)
-    console.note(f"done: {path}")
+    console.result(json.dumps({"report": str(path)}) if as_json else str(path))

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from skelnas.cli.tables import print_folds, print_genotypes
+from skelnas.cli.options import Json
+from skelnas.cli.outcome import print_document, print_search, print_table, print_training
+from skelnas.cli.tables import print_folds
 from skelnas.runtime import console
 
 
@@ -20,6 +22,7 @@ def resume(
         int | None,
         typer.Option(min=1, help="Go on to this epoch, at a constant rate."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Resume a search or training; its folder knows the options.
 
@@ -43,13 +46,14 @@ def resume(
 
     found = run(folder, epochs=epochs, after_train=write)
     if isinstance(found, TrainedModel):
-        console.note(
-            f"done: {found.path}; `{console.shell('evaluate', 'CACHE', folder)}` scores it"
-        )
+        print_training(found, as_json=as_json)
+        console.note(f"done: `{console.shell('evaluate', 'CACHE', folder)}` scores the model")
         return
     if isinstance(found, dict):
-        print_folds(found)
+        print_document(found, print_folds, as_json=as_json)
         return
     if isinstance(found, GenotypeTable):
-        print_genotypes(found)
+        print_table(found, as_json=as_json)
+    else:
+        print_search(folder, as_json=as_json)
     console.note(f"done: `{console.shell('derive', folder)}` prints the genotype")

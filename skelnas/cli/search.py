@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +19,8 @@ from skelnas.cli.options import (
     has_ranks,
     with_settings,
 )
-from skelnas.cli.tables import print_genotypes, print_repeats
+from skelnas.cli.outcome import print_document, print_search, print_table
+from skelnas.cli.tables import print_repeats
 from skelnas.config import (
     SHORT_EPOCHS,
     BudgetSettings,
@@ -57,7 +57,7 @@ def search(
         Path | None,
         typer.Option(help="Settings of the trainings, as --config."),
     ] = None,
-    json_output: Json = False,
+    as_json: Json = False,
     dry_run: DryRun = False,
     *,
     settings: SearchSettings,
@@ -84,11 +84,9 @@ def search(
             resume=resume,
             force=force,
             dry_run=dry_run,
-            json_output=json_output,
+            as_json=as_json,
         )
         return
-    if json_output:
-        raise UsageError("--json is for --method predict", hint="`skelnas derive` prints JSON")
     options: dict[str, Any] = {"resume": resume, "force": force, "tensorboard": tensorboard}
     if repeats is not None:
         if has_ranks():
@@ -97,7 +95,9 @@ def search(
                 hint="run `skelnas search --hold-out` once per --seed instead",
             )
         training = _training_settings(settings, train_config)
-        _repeat(cache, out, settings, training, repeats, dry_run=dry_run, **options)
+        _repeat(
+            cache, out, settings, training, repeats, dry_run=dry_run, as_json=as_json, **options
+        )
         return
     if train_config is not None and not settings.has_budget:
         raise UsageError(
@@ -110,6 +110,7 @@ def search(
     from skelnas.nas.search import search as run
 
     run(cache, out, settings, training=training, **options)
+    print_search(out, as_json=as_json)
     console.note(f"done: `{console.shell('derive', out)}` prints the genotype")
 
 
@@ -122,7 +123,7 @@ def _predict(
     resume: bool,
     force: bool,
     dry_run: bool,
-    json_output: bool,
+    as_json: bool,
 ) -> None:
     """Search by short trainings and print the front."""
     if has_ranks():
@@ -138,10 +139,7 @@ def _predict(
     from skelnas.nas.predictor_search import predictor_search
 
     table = predictor_search(cache, out, settings, training, resume=resume, force=force)
-    if json_output:
-        console.result(json.dumps(asdict(table), indent=2))
-    else:
-        print_genotypes(table)
+    print_table(table, as_json=as_json)
     console.note(f"done: `{console.shell('derive', out)}` prints the genotype")
 
 
@@ -153,6 +151,7 @@ def _repeat(
     count: int,
     *,
     dry_run: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Search with several seeds and print how the genotypes compare with random ones."""
@@ -174,7 +173,7 @@ def _repeat(
         after_train=write_card,
         **options,
     )
-    print_repeats(comparison)
+    print_document(comparison, print_repeats, as_json=as_json)
     console.note(f"done: `{console.shell('derive', out)}` prints the best genotype")
 
 

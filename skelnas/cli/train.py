@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +18,7 @@ from skelnas.cli.options import (
     has_ranks,
     with_settings,
 )
+from skelnas.cli.outcome import print_document, print_training
 from skelnas.cli.tables import print_folds
 from skelnas.config import BaselineName, TrainSettings
 from skelnas.errors import InputError, UsageError
@@ -61,8 +61,6 @@ def train(
         skelnas train own.h5 --genotype cells.json --folds 5 --out models/folds
         skelnas train own.h5 --init models/released --freeze --out models/own
     """
-    if as_json and folds is None:
-        raise UsageError("--json is for --folds", hint="`skelnas evaluate --json` scores a model")
     if folds is not None and has_ranks():
         raise UsageError(
             "--folds runs in one process, not on several ranks",
@@ -91,17 +89,15 @@ def train(
         document = cross_validate(
             cache, architecture, out, settings, count=folds, after_train=write_card, **options
         )
-        if as_json:
-            console.result(json.dumps(document, indent=2))
-        else:
-            print_folds(document)
+        print_document(document, print_folds, as_json=as_json)
         return
     from skelnas.training.train import train as run
 
     trained = run(cache, architecture, out, settings, **options)
     if console.IS_MAIN_RANK:
         write_card(out, trained.model)
-    console.note(f"done: {trained.path}; `{console.shell('evaluate', cache, out)}` scores it")
+    print_training(trained, as_json=as_json)
+    console.note(f"done: `{console.shell('evaluate', cache, out)}` scores the model")
 
 
 def _read_architecture(genotype: str | None, model: BaselineName | None) -> Genotype | BaselineName:

@@ -60,14 +60,31 @@ def folder(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "c.h5").symlink_to(tiny_cache)
     finished = run(
         f"skelnas search c.h5 --out run {SEARCH} && "
-        f"skelnas derive run | skelnas train c.h5 --genotype - --out model {TRAIN}",
+        f"skelnas derive run | skelnas train c.h5 --genotype - --out model {TRAIN} --json",
         path,
     )
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout == ""
+    (path / "printed").write_text(finished.stdout)
     assert "epoch 1/1" in finished.stderr
     assert "\x1b" not in finished.stderr
     return path
+
+
+def test_search_and_train_print_where_the_result_is_and_how_good(folder: Path) -> None:
+    line, _, document = (folder / "printed").read_text().partition("\n")
+    assert re.fullmatch(
+        r"run: epoch 1, train loss \d+\.\d{3}, train top-1 \d+\.\d%, validation loss \d+\.\d{3}",
+        line,
+    )
+    (metrics,) = (folder / "model/metrics.jsonl").read_text().splitlines()
+    printed = {"model": "model/model.safetensors", "metrics": json.loads(metrics)}
+    assert json.loads(document) == printed
+    program = "import json, sys; print(json.load(sys.stdin)['model'])"
+    piped = run(f'skelnas resume model --json | python -c "{program}" | xargs ls', folder)
+    assert piped.stdout == "model/model.safetensors\n", piped.stderr
+    resumed = json.loads(run("skelnas resume run --json", folder).stdout)
+    assert resumed["run"] == "run"
+    assert resumed["metrics"]["epoch"] == 1
 
 
 def test_derive_prints_only_the_genotype(folder: Path) -> None:
@@ -75,6 +92,7 @@ def test_derive_prints_only_the_genotype(folder: Path) -> None:
     assert json.loads(finished.stdout)["format"] == "skelnas-genotype"
     assert finished.stderr == ""
     assert run("skelnas derive run --out g.json --plot cells.svg", folder).stdout == ""
+    assert run("skelnas derive run --out g.json --json", folder).stdout == finished.stdout
     assert (folder / "g.json").read_text() == finished.stdout
     assert (folder / "cells.svg").read_text().startswith("<?xml")
 
@@ -82,8 +100,10 @@ def test_derive_prints_only_the_genotype(folder: Path) -> None:
 def test_report_writes_a_page_and_prints_its_path(folder: Path) -> None:
     finished = run("skelnas report run --out page.html && skelnas report model", folder)
     assert finished.returncode == 0
-    assert finished.stdout == ""
-    assert finished.stderr == "done: page.html\ndone: model/report.html\n"
+    assert finished.stdout == "page.html\nmodel/report.html\n"
+    assert finished.stderr == ""
+    printed = run("skelnas report model --json", folder).stdout
+    assert json.loads(printed) == {"report": "model/report.html"}
     assert (folder / "page.html").read_text().startswith("<!DOCTYPE html>")
     assert (folder / "model/report.html").is_file()
 
@@ -313,7 +333,6 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
         ("skelnas search c.h5 --out new --lr 1e300", None, 2, ["--lr 1e+300", "1e+18"]),
         ("skelnas search c.h5 --out new --layers 1001", None, 2, ["--layers 1001", "1000"]),
         ("skelnas search c.h5 --out new --repeats 0", None, 2, ["--repeats", "equal to 1"]),
-        ("skelnas train c.h5 --out new --model hcn --json", None, 2, ["--json is for --folds"]),
         ("skelnas train c.h5 --out new --model hcn --folds 1", None, 2, ["--folds"]),
         (
             "WORLD_SIZE=2 RANK=0 skelnas train c.h5 --out new --model hcn --folds 2",
@@ -349,7 +368,6 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
             2,
             ["true.toml: epochs is taken from the search"],
         ),
-        ("skelnas search c.h5 --out new --json", None, 2, ["--json is for --method predict"]),
         ("skelnas derive run --clips 9", None, 2, ["--clips", "--select perturbation"]),
         ("skelnas derive run --plot cells.pdf", None, 2, ["cells.pdf", ".svg"]),
         ("skelnas derive run --plot p.svg --out ./p.svg", None, 2, ["p.svg", "two files"]),
@@ -446,7 +464,7 @@ def test_a_terminal_shows_a_live_view_that_is_cleared_at_the_end(
     os.close(ours)
     stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert stdout == b""
+    assert stdout.startswith(f"{tmp_path}/run: epoch 3, train loss ".encode())
     text = screen.decode()
     assert re.search(r"search  epoch 3/3  step \d/3", text)
     assert "epoch 3/3  train_loss" in text

@@ -192,7 +192,7 @@ def test_options_without_effect_are_refused(searched: Path, tmp_path: Path) -> N
     with pytest.raises(UsageError, match=r"^--cache needs --select perturbation, --max-params"):
         derive(run, cache=tmp_path / "x.h5")
     for options, message in (
-        ("--json", "--by and --json need --front"),
+        ("--by macs", "--by needs --front"),
         ("--front --max-skip 2", "--front takes neither --out nor --max-skip"),
     ):
         done = run_command(f"skelnas derive {run} {options}", tmp_path)
