@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the names of _EXPORTS, spelt out for type checkers; a test 
     from skelnas.config import BenchSettings as BenchSettings
     from skelnas.config import EvaluateSettings as EvaluateSettings
     from skelnas.config import PredictSettings as PredictSettings
+    from skelnas.config import QuantizeSettings as QuantizeSettings
     from skelnas.config import SearchSettings as SearchSettings
     from skelnas.config import TrainSettings as TrainSettings
     from skelnas.data.inspect import Inspection as Inspection
@@ -31,6 +32,8 @@ if TYPE_CHECKING:  # the names of _EXPORTS, spelt out for type checkers; a test 
     from skelnas.evaluation.predict import Window as Window
     from skelnas.evaluation.predict import predict as predict
     from skelnas.evaluation.predict import predict_stream as predict_stream
+    from skelnas.evaluation.quantize import Quantization as Quantization
+    from skelnas.evaluation.quantize import quantize as quantize
     from skelnas.genotype import Genotype as Genotype
     from skelnas.nas.bench.run import bench as bench
     from skelnas.nas.bench.table import BenchTable as BenchTable
@@ -49,6 +52,7 @@ _EXPORTS = {
         "BenchSettings",
         "EvaluateSettings",
         "PredictSettings",
+        "QuantizeSettings",
         "SearchSettings",
         "TrainSettings",
     ),
@@ -59,6 +63,7 @@ _EXPORTS = {
     "skelnas.evaluation.evaluate": ("Evaluation", "evaluate"),
     "skelnas.evaluation.export": ("Exported", "export"),
     "skelnas.evaluation.predict": ("Prediction", "Window", "predict", "predict_stream"),
+    "skelnas.evaluation.quantize": ("Quantization", "quantize"),
     "skelnas.genotype": ("Genotype",),
     "skelnas.nas.bench.run": ("bench",),
     "skelnas.nas.bench.table": ("BenchTable",),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from skelnas.cli.options import CacheArgument, Json, ModelArgument, with_settings
+from skelnas.cli.options import CacheArgument, Json, ModelOrExport, with_settings
 from skelnas.cli.score_files import ConfusionOut, ScoresOut, check_outputs, write_outputs
 from skelnas.cli.tables import print_evaluation
 from skelnas.config import EvaluateSettings
@@ -19,7 +19,7 @@ from skelnas.runtime import console
 @with_settings(EvaluateSettings)
 def evaluate(
     cache: CacheArgument,
-    model: ModelArgument,
+    model: ModelOrExport,
     as_json: Json = False,
     confusion: ConfusionOut = None,
     scores: ScoresOut = None,

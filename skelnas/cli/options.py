@@ -28,6 +28,9 @@ CacheArgument = Annotated[
 ModelArgument = Annotated[
     Path, typer.Argument(help="Model folder or model.safetensors.", show_default=False)
 ]
+ModelOrExport = Annotated[
+    Path, typer.Argument(help="Model folder, .safetensors or .onnx.", show_default=False)
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -62,7 +62,9 @@ def is_cache(path: Path) -> bool:
 
 def is_model(path: Path) -> bool:
     """Return whether a path is that of a model, by its name or what the folder holds."""
-    return path.suffix == ".safetensors" or (path / "model.safetensors").is_file()
+    return (
+        path.suffix.lower() in (".safetensors", ".onnx") or (path / "model.safetensors").is_file()
+    )
 
 
 KINDS = {"cache": is_cache, "model": is_model, "out": is_cache}

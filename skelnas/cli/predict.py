@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skelnas.cli.options import ModelArgument, with_settings
+from skelnas.cli.options import ModelOrExport, with_settings
 from skelnas.config import PredictSettings
 from skelnas.errors import InputError, UsageError
 from skelnas.runtime import console
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @with_settings(PredictSettings)
 def predict(
-    model: ModelArgument,
+    model: ModelOrExport,
     recordings: Annotated[
         list[Path],
         typer.Argument(

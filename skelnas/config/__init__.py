@@ -7,7 +7,13 @@ its authors published, and "ours" a choice of this project.
 from skelnas.config.bench import BenchSettings
 from skelnas.config.budget import BudgetSettings
 from skelnas.config.clips import STREAMS, AugmentSettings, ClipSettings
-from skelnas.config.evaluation import EvaluateSettings, ExportFormat, PredictSettings, ScoredPart
+from skelnas.config.evaluation import (
+    EvaluateSettings,
+    ExportFormat,
+    PredictSettings,
+    QuantizeSettings,
+    ScoredPart,
+)
 from skelnas.config.machine import (
     DEVICES,
     Device,
@@ -43,6 +49,7 @@ __all__ = [
     "Order",
     "Precision",
     "PredictSettings",
+    "QuantizeSettings",
     "ScoredPart",
     "SearchSettings",
     "Settings",

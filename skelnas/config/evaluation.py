@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from skelnas.config.machine import DeviceSettings, WorkSettings
+from skelnas.config.settings import Settings
 
 ScoredPart = Literal["test", "held-out"]
 Delimiter = Literal["", "comma", "semicolon", "tab", "blank"]
@@ -72,3 +73,17 @@ class PredictSettings(DeviceSettings):
         ge=1,
         description="For a stream: frames between predictions.",
     )
+
+
+class QuantizeSettings(Settings):
+    """Settings of `skelnas export --quantize`."""
+
+    group = "Quantisation"
+
+    calibration_clips: int = Field(
+        128,  # ours
+        ge=1,
+        le=100_000,
+        description="Training clips that choose the ranges.",
+    )
+    part: ScoredPart = Field("test", description="Which clips to score before and after.")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -30,13 +29,14 @@ from skelnas.evaluation.scores import (
     read_scores,
 )
 from skelnas.genotype import from_dict
-from skelnas.models.branches import parts
+from skelnas.models.branches import AnyNetwork, parts
 from skelnas.models.complexity import Complexity, measure
 from skelnas.models.network import Network
+from skelnas.models.onnx_network import OnnxNetwork
 from skelnas.primitives import PRIMITIVES
 from skelnas.runtime import devices, distributed
 from skelnas.runtime.console import note, progress
-from skelnas.training.inference import score
+from skelnas.training.inference import choose_device, score
 from skelnas.training.metrics import Metrics
 from skelnas.training.saved_model import Model, ModelCard, load_model
 
@@ -105,7 +105,7 @@ def evaluate(
 
     Args:
         cache_path: a skeleton cache with the joints and classes of the model.
-        model_path: a model folder or a ``model.safetensors``.
+        model_path: a model folder, a ``model.safetensors`` or an export.
         settings: see `EvaluateSettings`.
         other_path: another model, or a file of scores, to compare with on the same clips.
 
@@ -116,20 +116,19 @@ def evaluate(
         DeviceError: the device is missing, or does not support the precision.
     """
     with distributed.joined(settings.rank_timeout):
-        device = devices.choose(settings)
-        settings = devices.resolve_precision(settings, device)
         if settings.latency and distributed.world_size() > 1:
             raise UsageError("--latency times a single process, not several ranks")
         model = load_model(model_path)
+        choose_device(model.network, settings)  # raises before any work
         with Cache.open(cache_path) as cache:
             fit = fit_cache(cache, model.card, model_path, allow=settings.allow_mismatch)
-            complexity = measure(model.network, model.card.input_shape)
+            complexity = measure(_network_to_measure(model), model.card.input_shape)
             at_size = _measure_at_size(settings.input_size, model)
             protocol = cache.choose_protocol(settings.protocol or model.card.protocol)
             other = None
             if other_path is not None:
-                other = _score_other(other_path, cache, protocol, settings, device)
-            scores = _score(model, model_path, cache, fit, protocol, settings, device)
+                other = _score_other(other_path, cache, protocol, settings)
+            scores = score_part(model, model_path, cache, fit, protocol, settings)
         comparison = None
         if other is not None and other_path is not None:
             comparison = compare_scores(scores, other, model_path, other_path)
@@ -142,10 +141,16 @@ def evaluate(
             card=model.card,
             at_size=at_size,
             comparison=comparison,
-            latency=_time(model, settings, device) if settings.latency else None,
+            latency=_time(model, settings) if settings.latency else None,
             views=settings.views,
             source=cache.source,
         )
+
+
+def _network_to_measure(model: Model) -> AnyNetwork:
+    """Return a network of the same costs, in PyTorch."""
+    network = model.network
+    return model.card.make_network() if isinstance(network, OnnxNetwork) else network
 
 
 def _measure_at_size(size: str, model: Model) -> tuple[str, Complexity] | None:
@@ -160,7 +165,7 @@ def _measure_at_size(size: str, model: Model) -> tuple[str, Complexity] | None:
             f"{model_joints} that it was trained with",
             hint=f"the number of frames can be changed, as in 224x{model_joints}",
         )
-    network = copy.deepcopy(model.network)
+    network = copy.deepcopy(_network_to_measure(model))
     for part in parts(network):
         if isinstance(part, Network):
             part.input_norm = nn.Identity()  # depends on the joints, and is not counted
@@ -176,9 +181,7 @@ def _find_what_fixes_joints(card: ModelCard) -> str:
     return next((edge.op for edge in edges if PRIMITIVES[edge.op].fixes_joints), "")
 
 
-def _score_other(
-    path: Path, cache: Cache, protocol: str, settings: EvaluateSettings, device: torch.device
-) -> Scores:
+def _score_other(path: Path, cache: Cache, protocol: str, settings: EvaluateSettings) -> Scores:
     """Score the model to compare with on the same part, or read its scores."""
     if is_scores_file(path):
         return read_scores(path)
@@ -190,19 +193,28 @@ def _score_other(
             hint=f"--protocol {protocol} compares them anyway",
         )
     fit = fit_cache(cache, model.card, path, allow=settings.allow_mismatch)
-    return _score(model, path, cache, fit, protocol, settings, device)
+    return score_part(model, path, cache, fit, protocol, settings)
 
 
-def _score(
-    model: Model,
-    path: Path,
-    cache: Cache,
-    fit: Fit,
-    protocol: str,
-    settings: EvaluateSettings,
-    device: torch.device,
+def score_part(
+    model: Model, path: Path, cache: Cache, fit: Fit, protocol: str, settings: EvaluateSettings
 ) -> Scores:
-    """Score a model on the chosen part of a cache that it fits."""
+    """Score a model on the chosen part of a cache that it fits.
+
+    Args:
+        model: it is moved to the device.
+        path: of the model, for messages.
+        cache: open.
+        fit: of `fit_cache`.
+        protocol: one of the cache.
+        settings: see `EvaluateSettings`.
+
+    Raises:
+        InputError: clips do not fit, or are not those that were held out.
+        UsageError: nothing was held out.
+        DeviceError: as `choose_device` raises it.
+    """
+    device, settings = choose_device(model.network, settings)
     if settings.part == "test":
         clips = cache.load(cache.nonempty_indices(protocol, Test))
     else:
@@ -252,8 +264,9 @@ def _find_held_out(
     return part.held_out
 
 
-def _time(model: Model, settings: EvaluateSettings, device: torch.device) -> list[Latency]:
+def _time(model: Model, settings: EvaluateSettings) -> list[Latency]:
     """Time a forward pass of a single clip and of a whole batch."""
+    device, settings = choose_device(model.network, settings)
     shape, passes, precision = model.card.input_shape, settings.passes, settings.precision
     return [
         time_passes(model.network, shape, device, batch_size, passes, precision)

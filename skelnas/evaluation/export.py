@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load
 from torch import Tensor, nn
@@ -19,18 +19,25 @@ from torch import Tensor, nn
 from skelnas.config import ExportFormat
 from skelnas.errors import SkelnasError, UsageError
 from skelnas.models.fold import fold
-from skelnas.runtime import devices, files, seed
+from skelnas.models.onnx_network import INPUT, OUTPUT, OnnxNetwork
+from skelnas.runtime import devices, files, onnx_files, seed
 from skelnas.training.saved_model import (
     METADATA_KEY,
     Model,
-    card_to_json,
+    card_facts,
     find_model_file,
     load_model,
     to_bytes,
 )
 
-INPUT, OUTPUT = "clips", "logits"
-"""Names of the input and output of an ONNX network."""
+SUFFIXES: dict[str, ExportFormat] = {
+    ".onnx": "onnx",
+    ".pt": "torchscript",
+    ".pth": "torchscript",
+    ".ts": "torchscript",
+    ".safetensors": "safetensors-fused",
+}
+"""The format of a file, by the end of its name."""
 
 OPSET = 18
 """The first ONNX opset that PyTorch's exporter writes, supported by runtimes since 2023."""
@@ -75,7 +82,7 @@ class Exported:
         return asdict(self)
 
 
-def export(model_path: Path, out: Path, format: ExportFormat) -> Exported:
+def export(model_path: Path, out: Path, format: ExportFormat | None = None) -> Exported:
     """Export a model to a file for another runtime.
 
     Normalisation is folded into convolutions where that is exact. The file takes batches of any
@@ -84,26 +91,17 @@ def export(model_path: Path, out: Path, format: ExportFormat) -> Exported:
     Args:
         model_path: a model folder or a ``model.safetensors``.
         out: the file to write; an existing file is replaced.
-        format: see `ExportFormat`.
+        format: see `ExportFormat`; None for that of the name.
 
     Raises:
         InputError: there is no model.
-        UsageError: `out` cannot be written to or is the model itself, or the format does not
-            support an operation of the network.
+        UsageError: `out` cannot be written to, is the model itself or has the name of another
+            format; or the format does not support an operation of the network.
         SkelnasError: a package is missing, or the exported network computes something else.
     """
-    source = find_model_file(model_path)
-    _check_out(out, source)
-    model = load_model(source)
-    folded = Model(fold(model.network), replace(model.card, folded=True))
-    data, run = WRITERS[format](folded)
-    difference, largest = _compare(model, run)
-    if not difference <= MAX_RELATIVE_DIFFERENCE * max(1.0, largest):
-        raise SkelnasError(
-            f"{out}: as {format} the logits differ by {difference:.2g} from the model's, which "
-            f"are up to {largest:.2g}; nothing was written",
-            hint="this is a bug, of skelnas or of the package that writes or runs the format",
-        )
+    format = choose_format(out, format)
+    source, model = load_source(model_path, out)
+    data, difference, largest = write_checked(model, format, out)
     files.atomic_write(out, data)
     return Exported(
         path=str(out),
@@ -116,10 +114,74 @@ def export(model_path: Path, out: Path, format: ExportFormat) -> Exported:
     )
 
 
-def _check_out(out: Path, source: Path) -> None:
+def choose_format(out: Path, format: ExportFormat | None) -> ExportFormat:
+    """Return the format of a file: the requested one, or that of its name.
+
+    Raises:
+        UsageError: the name says another, or none.
+    """
+    named = SUFFIXES.get(out.suffix.lower())
+    if format is None and named is None:
+        raise UsageError(
+            f"{out}: its name says no format",
+            hint=f"name a file that ends in {', '.join(SUFFIXES)}, or give --format",
+        )
+    if format is not None and named not in (None, format):
+        endings = ", ".join(suffix for suffix, other in SUFFIXES.items() if other == format)
+        raise UsageError(
+            f"{out}: its name says {named}, not {format}",
+            hint=f"leave out --format; names of {format} end in {endings}",
+        )
+    chosen = format or named
+    assert chosen is not None
+    return chosen
+
+
+def load_source(model_path: Path, out: Path) -> tuple[Path, Model]:
+    """Load the model to export, and check that `out` can be written; return its file, too.
+
+    Raises:
+        InputError: there is no model.
+        UsageError: it is an ONNX file, or `out` is the model itself or cannot be written.
+    """
+    source = find_model_file(model_path)
     files.check_output(out)
     if files.real_path(out) == files.real_path(source):
         raise UsageError(f"{out}: is the model itself", hint="choose another --out")
+    model = load_model(source)
+    if isinstance(model.network, OnnxNetwork):
+        raise UsageError(
+            f"{source}: is an export, whose weights only ONNX Runtime has",
+            hint="export the model folder that it was made from",
+        )
+    return source, model
+
+
+def write_checked(model: Model, format: ExportFormat, out: Path) -> tuple[bytes, float, float]:
+    """Return the content of an exported file, after a comparison with the model.
+
+    Args:
+        model: with its weights in PyTorch.
+        format: of the file.
+        out: the file, for messages.
+
+    Returns:
+        The content; the largest difference between logits, and the largest logit of the model.
+
+    Raises:
+        UsageError: the format does not support an operation of the network.
+        SkelnasError: a package is missing, or the exported network computes something else.
+    """
+    folded = Model(fold(model.network), replace(model.card, folded=True))
+    data, run = WRITERS[format](folded)
+    difference, largest = _compare(model, run)
+    if not difference <= MAX_RELATIVE_DIFFERENCE * max(1.0, largest):
+        raise SkelnasError(
+            f"{out}: as {format} the logits differ by {difference:.2g} from the model's, which "
+            f"are up to {largest:.2g}; nothing was written",
+            hint="this is a bug, of skelnas or of the package that writes or runs the format",
+        )
+    return data, difference, largest
 
 
 @torch.no_grad()
@@ -153,7 +215,7 @@ def _to_torchscript(model: Model) -> tuple[bytes, Run]:
             model.network, _example_input(model), check_trace=False
         )
         file = io.BytesIO()
-        extra = {TORCHSCRIPT_METADATA: card_to_json(model.card)}
+        extra = {TORCHSCRIPT_METADATA: json.dumps(card_facts(model.card), sort_keys=True)}
         torch.jit.save(traced, file, _extra_files=extra)
         loaded: Run = torch.jit.load(  # type: ignore[no-untyped-call]
             io.BytesIO(file.getvalue())
@@ -162,14 +224,7 @@ def _to_torchscript(model: Model) -> tuple[bytes, Run]:
 
 
 def _to_onnx(model: Model) -> tuple[bytes, Run]:
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401  # PyTorch's exporter needs it
-    except ImportError as error:
-        raise SkelnasError(
-            f"writing ONNX needs {error.name}", hint="pip install 'skelnas[onnx]'"
-        ) from None
+    onnx_files.check_packages("writing ONNX", "onnxscript")  # PyTorch's exporter needs that
     if any(isinstance(module, nn.AdaptiveMaxPool2d) for module in model.modules()):
         raise UsageError(
             f"ONNX has no adaptive max pooling, which {model.card.baseline} needs",
@@ -177,15 +232,8 @@ def _to_onnx(model: Model) -> tuple[bytes, Run]:
         )
     proto = _trace_onnx(model)
     _strip_sources(proto)
-    onnx.helper.set_model_props(proto, {METADATA_KEY: card_to_json(model.card)})
-    data: bytes = proto.SerializeToString()
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-
-    def run(clips: Tensor) -> Tensor:
-        (logits,) = session.run([OUTPUT], {INPUT: clips.numpy()})
-        return torch.from_numpy(np.asarray(logits))
-
-    return data, run
+    network: bytes = proto.SerializeToString()
+    return onnx_files.to_bytes(network, METADATA_KEY, card_facts(model.card)), OnnxNetwork(network)
 
 
 def _trace_onnx(model: Model) -> Any:

@@ -30,7 +30,7 @@ from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.scores import softmax
 from skelnas.runtime import devices
 from skelnas.runtime.console import note
-from skelnas.training.inference import score
+from skelnas.training.inference import choose_device, score
 from skelnas.training.saved_model import Model, ModelCard, note_unknown_facts
 
 DEFAULTS = PredictSettings()
@@ -257,8 +257,8 @@ class _Predictor:
             given_skip_columns=settings.skip_columns,
         )
         self._model = model
-        self._device = devices.choose(settings)
-        self._precision = devices.resolve_precision(settings, self._device).precision
+        self._device, settings = choose_device(model.network, settings)
+        self._precision = settings.precision
         self._dataset: Dataset | None = None
         self._noted_misfits: set[str] = set()
         devices.move(model, self._device)

@@ -18,7 +18,6 @@ from skelnas import json_text
 from skelnas.errors import InputError, SkelnasError, UsageError
 from skelnas.evaluation.scores import Scores
 from skelnas.genotype import Genotype, from_dict
-from skelnas.models.branches import parts
 from skelnas.models.complexity import measure
 from skelnas.reporting.plot_cells import draw_cells
 from skelnas.reporting.rendering import render
@@ -233,7 +232,7 @@ def _facts(folder: Path, model: Model) -> list[tuple[str, str]]:
         ("input", f"{channels} channels, {frames} frames, {joints} joints of all persons"),
     ]
     if card.branches:
-        count = len(parts(model.network))
+        count = len(card.make_clip_settings().streams.split(",")) + 1
         rows.append(("branches", f"{count}: one for each stream and one for all, logits averaged"))
     rows += [
         ("how a clip is made", clip),

@@ -11,16 +11,43 @@ from torch import Tensor
 from skelnas.config import Precision
 from skelnas.data.dataset import Dataset
 from skelnas.data.sampling import TemporalCrop
+from skelnas.errors import DeviceError
 from skelnas.models.branches import AnyNetwork
+from skelnas.models.onnx_network import OnnxNetwork
 from skelnas.runtime import devices, distributed
+from skelnas.runtime.devices import AnySettings
 
 VIEW_LENGTH = 0.9
 """Length of each of several views, as a fraction of the clip (ours)."""
 
 
+def choose_device(
+    network: AnyNetwork | OnnxNetwork, settings: AnySettings
+) -> tuple[torch.device, AnySettings]:
+    """Return the device to score on, and the settings with the precision that 'auto' means there.
+
+    Raises:
+        DeviceError: the device is missing, or does not support the precision; or it is not the CPU,
+            on which ONNX Runtime computes in float32.
+    """
+    if isinstance(network, OnnxNetwork):
+        for option, value, possible in (
+            ("device", settings.device, "cpu"),
+            ("precision", settings.precision, "fp32"),
+        ):
+            if value not in ("auto", possible):
+                raise DeviceError(
+                    f"--{option} {value}: ONNX Runtime computes on the CPU, in float32",
+                    hint="the model folder that was exported can be used on other devices",
+                )
+        settings = settings.model_copy(update={"device": "cpu", "precision": "fp32"})
+    device = devices.choose(settings)
+    return device, devices.resolve_precision(settings, device)
+
+
 @torch.no_grad()
 def score(
-    network: AnyNetwork,
+    network: AnyNetwork | OnnxNetwork,
     dataset: Dataset,
     batch_size: int,
     advance: Callable[[int], None] = lambda count: None,

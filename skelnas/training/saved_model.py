@@ -6,11 +6,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -28,7 +27,8 @@ from skelnas.models.baselines import Baseline, Shape, find_baseline
 from skelnas.models.branches import AnyNetwork, Branches
 from skelnas.models.fold import fold
 from skelnas.models.network import Network
-from skelnas.runtime import files, tensor_files
+from skelnas.models.onnx_network import OnnxNetwork
+from skelnas.runtime import files, onnx_files, tensor_files
 from skelnas.runtime.console import note
 from skelnas.training.run_dir import MODEL
 
@@ -55,11 +55,12 @@ class Model(nn.Module):
     """A trained network and its description: clips [N, C, T, V] to logits [N, classes].
 
     Attributes:
-        network: the network; its weights have the same names as in the file.
+        network: the network; its weights have the same names as in the file, and ONNX Runtime has
+            those of an ONNX file.
         card: describes the network, its training data and its input.
     """
 
-    def __init__(self, network: AnyNetwork, card: ModelCard) -> None:
+    def __init__(self, network: AnyNetwork | OnnxNetwork, card: ModelCard) -> None:
         super().__init__()
         self.network = network
         self.card = card
@@ -77,6 +78,14 @@ class Initial:
     source: str
     protocol: str
     weights: str
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """How an export was rounded: the type of its numbers, and how many clips chose their ranges."""
+
+    type: Literal["int8"]
+    calibration_clips: Positive
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,7 @@ class ModelCard:
             `skelnas.data.matching`; None without scores.
         initial: the model that the training started from; None from scratch.
         folded: whether normalisation is folded into convolutions (`skelnas.models.fold`).
+        quantized: how the numbers of an ONNX file were rounded; None if they were not.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -134,6 +144,7 @@ class ModelCard:
     score_size: PositiveFloat | None = None
     initial: Initial | None = None
     folded: bool = False
+    quantized: Quantized | None = None
 
     def __post_init__(self) -> None:
         """Check that the fields agree; raises ValueError."""
@@ -168,7 +179,7 @@ class ModelCard:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain containers, without those that do not apply."""
         omitted = {"baseline", "bones"} if self.baseline is None else set(CELL_FIELDS)
-        optional = {"folded", "input_norm", "branches", "epoch"}
+        optional = {"folded", "quantized", "input_norm", "branches", "epoch"}
         optional |= {"initial", "clip_length", "person_size", "score_size"}
         omitted |= {name for name in optional if not getattr(self, name)}
         fields = {name: value for name, value in asdict(self).items() if name not in omitted}
@@ -244,15 +255,14 @@ def note_unknown_facts(card: ModelCard, model: str) -> None:
         note(f"{model}: does not record the {', '.join(unknown)} that it was trained on")
 
 
-def card_to_json(card: ModelCard) -> str:
+def card_facts(card: ModelCard) -> dict[str, Any]:
     """Return the JSON object that every model file carries, whatever its format."""
-    return json.dumps({"version": VERSION, **card.to_dict()}, sort_keys=True)
+    return {"version": VERSION, **card.to_dict()}
 
 
 def to_bytes(network: nn.Module, card: ModelCard) -> bytes:
     """Return the content of a model file."""
-    facts = {"version": VERSION, **card.to_dict()}
-    return tensor_files.to_bytes(network.state_dict(), METADATA_KEY, facts)
+    return tensor_files.to_bytes(network.state_dict(), METADATA_KEY, card_facts(card))
 
 
 def save_model(folder: Path, network: nn.Module, card: ModelCard) -> Path:
@@ -282,12 +292,19 @@ def find_model_file(path: Path | str) -> Path:
 def load_model(path: Path | str) -> Model:
     """Load a model from its folder or its file, on the CPU and in evaluation mode.
 
+    ONNX Runtime runs a model whose file ends in ``.onnx``.
+
     Raises:
         InputError: there is no model, or this version of skelnas cannot read it.
+        SkelnasError: the extra ``onnx`` is needed, and not installed.
     """
     file_path = find_model_file(path)
+    content: bytes | dict[str, Tensor]
     try:
-        tensors, description = tensor_files.read(file_path, METADATA_KEY)
+        if file_path.suffix.lower() == onnx_files.SUFFIX:
+            content, description = onnx_files.read(file_path, METADATA_KEY)
+        else:
+            content, description = tensor_files.read(file_path, METADATA_KEY)
     except ValueError as error:
         raise InputError(f"{file_path}: not a skelnas model ({error})") from None
     if description.pop("version", None) != VERSION:
@@ -299,7 +316,10 @@ def load_model(path: Path | str) -> Model:
         card = TypeAdapter(ModelCard).validate_python(description)
         if card.input_shape[1] != card.make_clip_settings().frames:
             raise ValueError("input_shape and clip_settings disagree on the frames")
-        network = _build_network(card, tensors)
+        if isinstance(content, bytes):
+            network: AnyNetwork | OnnxNetwork = _open_network(card, content)
+        else:
+            network = _build_network(card, content)
     except (TypeError, RuntimeError, ValueError, SkelnasError) as error:
         reason = "; ".join(str(error).splitlines()[:3])[:MAX_REASON_CHARS]
         raise InputError(f"{file_path}: weights and description disagree ({reason})") from None
@@ -314,16 +334,7 @@ def _build_network(card: ModelCard, tensors: dict[str, Tensor]) -> AnyNetwork:
     Raises:
         ValueError, RuntimeError: the weights do not fit the description.
     """
-    if card.baseline is None:
-        genotype = from_dict(card.genotype, "the model's genotype")
-        layers = card.layers or 0
-        num_edges = layers * max(
-            sum(map(len, cell)) for cell in (genotype.normal, genotype.reduction)
-        )
-        if layers > len(tensors) or num_edges > max(MAX_EDGES, len(tensors)):
-            raise ValueError(f"{layers} layers, {num_edges:,} edges, but {len(tensors)} tensors")
-    elif card.bones and len(card.joints) ** 2 > sum(map(Tensor.numel, tensors.values())):
-        raise ValueError(f"{len(card.joints)} joints, but fewer weights than pairs of joints")
+    _check_size(card, len(tensors), sum(map(Tensor.numel, tensors.values())))
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise ValueError(f"{name} has numbers that are not finite")
@@ -334,3 +345,41 @@ def _build_network(card: ModelCard, tensors: dict[str, Tensor]) -> AnyNetwork:
             raise ValueError(f"{name} is {tensors[name].dtype}, expected {parameter.dtype}")
     network.load_state_dict(tensors, assign=True)
     return network
+
+
+def _open_network(card: ModelCard, data: bytes) -> OnnxNetwork:
+    """Open the network of an ONNX file.
+
+    Raises:
+        ValueError: it does not fit the description.
+    """
+    network = OnnxNetwork(data)
+    if (network.input_shape, network.num_classes) != (card.input_shape, len(card.classes)):
+        raise ValueError(
+            f"it maps clips of {network.input_shape} to {network.num_classes} logits, expected "
+            f"{card.input_shape} and {len(card.classes)}"
+        )
+    _check_size(card, network.num_tensors, len(data))
+    with torch.device("meta"):
+        num_weights = sum(map(Tensor.numel, card.make_network().parameters()))
+    if num_weights > len(data):
+        raise ValueError(f"{num_weights:,} weights in {len(data):,} bytes")
+    return network
+
+
+def _check_size(card: ModelCard, num_tensors: int, num_numbers: int) -> None:
+    """Check, before a network is built, that it is not much larger than a file's weights.
+
+    Raises:
+        ValueError: it is.
+    """
+    if card.baseline is None:
+        genotype = from_dict(card.genotype, "the model's genotype")
+        layers = card.layers or 0
+        num_edges = layers * max(
+            sum(map(len, cell)) for cell in (genotype.normal, genotype.reduction)
+        )
+        if layers > num_tensors or num_edges > max(MAX_EDGES, num_tensors):
+            raise ValueError(f"{layers} layers, {num_edges:,} edges, but {num_tensors} tensors")
+    elif card.bones and len(card.joints) ** 2 > num_numbers:
+        raise ValueError(f"{len(card.joints)} joints, but fewer weights than pairs of joints")

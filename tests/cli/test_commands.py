@@ -124,6 +124,7 @@ def test_help_is_a_command_too(words: str, same: str) -> None:
     [
         ("evaluate 'a model' c.h5 --json", "evaluate c.h5 'a model' --json"),
         ("evaluate --part test fused.safetensors c.h5", "evaluate --part test c.h5 fused.saf"),
+        ("evaluate m.onnx c.h5", "evaluate c.h5 m.onnx"),
         ("evaluate nothing cache", "evaluate cache nothing"),
         ("predict a.npy b.npy 'a model' --top 3", "predict 'a model' a.npy b.npy --top 3"),
         ("prepare ntu new.h5 raw/ --force", "prepare ntu raw/ new.h5 --force"),

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from skelnas.cli import app
-from skelnas.config import EvaluateSettings, PredictSettings, TrainSettings
+from skelnas.config import EvaluateSettings, ExportFormat, PredictSettings, TrainSettings
 from skelnas.errors import SkelnasError, UsageError
 from skelnas.evaluation import export as export_module
 from skelnas.evaluation.evaluate import evaluate
-from skelnas.evaluation.export import OPSET, export
+from skelnas.evaluation.export import OPSET, choose_format, export
 from skelnas.evaluation.predict import predict_stream
 from skelnas.genotype import BUILT_IN, random_genotype
 from skelnas.models.baselines import BASELINES, Shape, find_baseline
@@ -222,8 +222,32 @@ def test_hcn_cannot_be_exported_to_onnx(tiny_cache: Path, tmp_path: Path) -> Non
         export(tmp_path / "hcn", tmp_path / "m.onnx", "onnx")
 
 
+@pytest.mark.parametrize(
+    ("name", "format", "expected"),
+    [
+        ("m.onnx", None, "onnx"),
+        ("m.PT", None, "torchscript"),
+        ("m.ts", "torchscript", "torchscript"),
+        ("m.safetensors", None, "safetensors-fused"),
+        ("m", "onnx", "onnx"),
+    ],
+)
+def test_the_name_says_the_format(
+    name: str, format: ExportFormat | None, expected: ExportFormat
+) -> None:
+    assert choose_format(Path(name), format) == expected
+
+
+def test_names_that_contradict_the_format_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"^m.onnx: its name says onnx, not torchscript$"):
+        choose_format(Path("m.onnx"), "torchscript")
+    for name in ("m", "m.pt2"):
+        with pytest.raises(UsageError, match="its name says no format"):
+            choose_format(Path(name), None)
+
+
 def test_the_command_prints_what_it_wrote(model: Path, tmp_path: Path) -> None:
-    words = ["export", str(model), "--format", "safetensors-fused", "--out"]
+    words = ["export", str(model), "--out"]
     text = CliRunner().invoke(app, [*words, str(tmp_path / "a.safetensors")])
     assert text.exit_code == 0
     assert text.stdout.startswith(f"{tmp_path}/a.safetensors: 0.0")
