@@ -24,7 +24,7 @@ SUMMARIES = {
     "export": "Export a model to another runtime and verify the result.",
     "report": "Write a report on a search or training, finished or not.",
     "bench": "Train many genotypes to a table, and read what it says.",
-    "doctor": "Check the installation and estimate how long a search takes.",
+    "doctor": "Check the installation; estimate a search and a training.",
     "demo": "Run the whole pipeline on synthetic motions in a few minutes.",
 }
 """The commands in the order in which they are used; each summary is the first line of its help."""

@@ -10,9 +10,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from skelnas.cli.config_file import make_settings, read_settings
 from skelnas.cli.options import Json, with_settings
-from skelnas.config import SearchSettings
+from skelnas.config import ClipSettings, DeviceSettings, SearchSettings, TrainSettings
 from skelnas.errors import UsageError
+from skelnas.genotype import load as load_genotype
 from skelnas.runtime import console
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 @with_settings(SearchSettings)
 def doctor(
-    quick: Annotated[bool, typer.Option("--quick", help="Do not time any search steps.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not time any steps.")] = False,
     cache: Annotated[
         Path | None, typer.Option(help="Cache that sets joints, classes and clips.")
     ] = None,
@@ -34,18 +36,22 @@ def doctor(
     clips: Annotated[
         int, typer.Option(min=1, help="Without --cache: clips that train weights.")
     ] = 20_046,
+    genotype: Annotated[str, typer.Option(help="Genotype that is trained.")] = "ntu_cs112se30",
+    train_config: Annotated[
+        Path | None, typer.Option(help="Settings of the training, as --config.")
+    ] = None,
     as_json: Json = False,
     *,
     settings: SearchSettings,
 ) -> None:
-    """Check the installation and estimate how long a search takes.
+    """Check the installation; estimate a search and a training.
 
-    Takes the settings of `skelnas search` and estimates that search.
+    Takes the settings of `skelnas search`, of which the training has the clips and the device.
 
     Examples:
         skelnas doctor --quick
         skelnas doctor --cache ntu60.h5 --batch-size 16
-        skelnas doctor --device cuda:1 --precision tf32
+        skelnas doctor --cache ntu60.h5 --genotype cells.json
     """
     from skelnas.doctor import Workload, diagnose
 
@@ -54,7 +60,13 @@ def doctor(
             "doctor estimates searches by gradient only",
             hint="leave out --method; a search by trainings shows the time that is left",
         )
-    diagnosis = diagnose(settings, Workload(cache, joints, classes, clips), quick=quick)
+    diagnosis = diagnose(
+        settings,
+        Workload(cache, joints, classes, clips),
+        training=_training_settings(settings, train_config),
+        genotype=load_genotype(genotype),
+        quick=quick,
+    )
     if as_json:
         console.result(json.dumps(diagnosis.to_dict(), indent=2))
     else:
@@ -66,6 +78,16 @@ def doctor(
             console.failure(f"{check.name}: {check.detail}", check.hint)
     if not diagnosis.is_sound:
         raise typer.Exit(1)
+
+
+def _training_settings(search: SearchSettings, path: Path | None) -> TrainSettings:
+    """Return the settings of the training: those of a file, else what was given for the search."""
+    shared = {*ClipSettings.model_fields, *DeviceSettings.model_fields, "protocol", "hold_out"}
+    given = {name: getattr(search, name) for name in shared & search.model_fields_set}
+    if path is None:
+        return make_settings(TrainSettings, given)
+    from_file = read_settings(path, "train", TrainSettings.model_fields)
+    return make_settings(TrainSettings, given | from_file, dict.fromkeys(from_file, path))
 
 
 def _print_facts(diagnosis: Diagnosis) -> None:
@@ -97,21 +119,24 @@ def _print_checks(diagnosis: Diagnosis) -> None:
 
 
 def _print_pace(diagnosis: Diagnosis) -> None:
-    pace, machine = diagnosis.pace, diagnosis.machine
-    if pace is None or machine is None:
+    machine = diagnosis.machine
+    if diagnosis.pace is not None:
+        console.result(_describe_pace("search", diagnosis.pace))
+    if diagnosis.training_pace is not None:
+        console.result(_describe_pace("training", diagnosis.training_pace))
+    if diagnosis.pace is None or machine is None:
         return
-    console.result(_describe_pace(pace))
     if machine.load is not None and machine.load > machine.cores + 1:
         console.result(f"the machine is busy (load average {machine.load:.1f}); idle, it is faster")
 
 
-def _describe_pace(pace: Pace) -> str:
+def _describe_pace(name: str, pace: Pace) -> str:
     measured = f"measured: {pace.measured_seconds:.3g} s per step of {pace.measured_clips} clips"
     if pace.measured_clips < pace.batch_size:
         measured += f", hence {pace.step_seconds:.3g} s per step of {pace.batch_size}"
     return (
-        f"{measured}\na search of {pace.steps:,} steps: about {_duration(pace.search_seconds)}, "
-        f"{_duration(pace.epoch_seconds)} per epoch, not counting data loading"
+        f"a {name} of {pace.steps:,} steps: about {_duration(pace.total_seconds)}, "
+        f"{_duration(pace.epoch_seconds)} per epoch, not counting data loading\n  {measured}"
     )
 
 

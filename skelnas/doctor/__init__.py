@@ -1,4 +1,4 @@
-"""`skelnas doctor`: check the installation, the devices and the engines, and estimate a search.
+"""`skelnas doctor`: check the installation and the engines, estimate a search and a training.
 
 Modules that need torch are imported inside a check, so that a broken installation is reported as
 a failed check.
@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skelnas.config import SearchSettings
+from skelnas.config import SearchSettings, TrainSettings
 from skelnas.doctor.packages import Package, find_extras, find_required, find_versions
 from skelnas.errors import SkelnasError, is_out_of_memory
+from skelnas.genotype import BUILT_IN, Genotype
 
 if TYPE_CHECKING:
     from skelnas.doctor.machine import Machine
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Workload:
-    """The data of the search to estimate.
+    """The data of the search and the training to estimate.
 
     Attributes:
-        cache: the cache to search on; None to use the three numbers instead.
+        cache: the cache; None to use the three numbers instead.
         joints: V, the joints of all persons.
         classes: number of classes.
-        clips: clips in the half that trains the weights.
+        clips: clips in the half that trains the weights of a search.
     """
 
     cache: Path | None = None
@@ -66,6 +67,7 @@ class Diagnosis:
         engine: ``name`` of the engine that a search would use, and ``why``.
         checks: in the order in which they were run.
         pace: the estimated time and memory of a search.
+        training_pace: those of a training.
     """
 
     versions: dict[str, str]
@@ -74,6 +76,7 @@ class Diagnosis:
     engine: dict[str, str] | None = None
     checks: list[Check] = field(default_factory=list)
     pace: Pace | None = None
+    training_pace: Pace | None = None
 
     @property
     def is_sound(self) -> bool:
@@ -108,16 +111,24 @@ class Diagnosis:
 
 
 def diagnose(
-    settings: SearchSettings, workload: Workload | None = None, *, quick: bool = False
+    settings: SearchSettings,
+    workload: Workload | None = None,
+    *,
+    training: TrainSettings | None = None,
+    genotype: Genotype = BUILT_IN["ntu_cs112se30"],
+    quick: bool = False,
 ) -> Diagnosis:
-    """Check whether a search with these settings works here, and estimate its time.
+    """Check whether a search with these settings works here; estimate it and a training.
 
     Args:
         settings: of the search.
         workload: its data; NTU RGB+D 60, cross-subject, by default.
+        training: settings of the training; None for the defaults, on the device of the search.
+        genotype: that is trained.
         quick: skip the steps that are timed.
     """
     workload = workload or Workload()
+    training = training or TrainSettings(device=settings.device, threads=settings.threads)
     diagnosis = Diagnosis(find_versions(), find_extras())
     with diagnosis.check("packages") as report:
         report(_check_packages())
@@ -127,6 +138,7 @@ def diagnose(
     from skelnas.doctor.engines import compare_engines, explain_engine
     from skelnas.doctor.machine import describe_machine
     from skelnas.doctor.pace import check_memory, measure_pace, read_size
+    from skelnas.doctor.training_pace import TRAINING_HINT, measure_training
     from skelnas.runtime import devices
 
     device = None
@@ -147,9 +159,13 @@ def diagnose(
         report(f"{size.clips:,} clips train w, each {size.shape} (C, T, V), {size.classes} classes")
     if quick or size is None or not diagnosis.is_sound:
         return diagnosis
-    with diagnosis.check("a few steps") as report:
+    with diagnosis.check("a few steps of a search") as report:
         diagnosis.pace = measure_pace(settings, size, device)
         report(check_memory(diagnosis.pace, device))
+    with diagnosis.check("a few steps of a training") as report:
+        size = read_size(training, workload)
+        diagnosis.training_pace = measure_training(training, genotype, size, device)
+        report(check_memory(diagnosis.training_pace, device, TRAINING_HINT))
     return diagnosis
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_cli import SEARCH, run
+from test_cli import SEARCH, fails, run
 
 from skelnas import doctor
-from skelnas.config import SearchSettings
+from skelnas.config import SearchSettings, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.doctor import Diagnosis, Workload, diagnose
 from skelnas.doctor import packages as packages_of
@@ -24,6 +24,9 @@ SETTINGS = SearchSettings(
     frames=6, layers=3, channels=2, nodes=2, epochs=3, batch_size=6, device="cpu"
 )
 WORKLOAD = Workload(joints=5, classes=3, clips=20)
+TRAINING = TrainSettings(
+    frames=6, layers=3, channels=2, epochs=5, batch_size=8, device="cpu", threads=1
+)
 
 
 def failed(found: Diagnosis) -> dict[str, str]:
@@ -31,7 +34,7 @@ def failed(found: Diagnosis) -> dict[str, str]:
 
 
 def test_a_working_machine_gets_a_time_estimate() -> None:
-    found = diagnose(SETTINGS, WORKLOAD)
+    found = diagnose(SETTINGS, WORKLOAD, training=TRAINING)
     assert found.is_sound, failed(found)
     assert found.versions["torch"] == torch.__version__
     assert {"plot", "tensorboard"} <= found.extras.keys()
@@ -49,8 +52,13 @@ def test_a_working_machine_gets_a_time_estimate() -> None:
     assert pace.step_seconds == pytest.approx(
         pace.measured_seconds * 6 / pace.measured_clips, rel=1e-12
     )
-    assert pace.search_seconds == pytest.approx(9 * pace.step_seconds, rel=1e-12)
+    assert pace.total_seconds == pytest.approx(9 * pace.step_seconds, rel=1e-12)
     assert pace.measured_peak_bytes > 0
+    training = found.training_pace
+    assert training is not None
+    assert training.steps == 5 * 5  # both halves, 40 clips in batches of 8
+    assert training.total_seconds == pytest.approx(25 * training.step_seconds, rel=1e-12)
+    assert training.measured_peak_bytes > 0
 
 
 def test_quick_takes_no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +127,21 @@ def test_cache_size_is_used_and_json_is_printed(tiny_cache: Path, tmp_path: Path
     with Cache.open(tiny_cache) as cache:
         half = -(-len(cache.nonempty_indices("xsub", 0)) // 2)
     assert details["cache"] == f"{half} clips train w, each (3, 6, 10) (C, T, V), 3 classes"
+
+
+def test_a_training_is_measured_as_it_would_be_trained(tiny_cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text(
+        "[train]\nlayers = 3\nchannels = 2\nepochs = 7\nbatch-size = 36\nbranches = true\n"
+        "streams = 'joint,motion'\nclass-weights = 'balanced'\nema = 0.9\n"
+    )
+    options = f"--cache {tiny_cache} --train-config t.toml --genotype random:1 --json"
+    finished = run(f"skelnas doctor {options} {SEARCH}", tmp_path)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    found = json.loads(finished.stdout)
+    assert found["training_pace"]["steps"] == 7  # of all 36 training clips
+    assert found["training_pace"]["batch_size"] == 36
+    assert found["pace"]["steps"] == 3  # of half of them, in batches of 6
+    fails(f"skelnas doctor {options} --genotype none.json", tmp_path, 3, "none.json")
 
 
 def test_failed_checks_set_the_exit_code(tmp_path: Path) -> None:
