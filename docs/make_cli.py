@@ -63,8 +63,9 @@ Results go to standard output: a path with its metrics, a genotype, a table, or 
 errors go to standard error. Where a file goes is checked before work begins, and its folders are \
 made; if it cannot be written in the end, the result is printed all the same. `search` and \
 `train` show the metrics of the current epoch and the cells that would be derived now. Without a \
-terminal, or with `TERM=dumb`, progress is a plain line every 10 seconds at most, and one per \
-epoch. `NO_COLOR=1` turns colours off.
+terminal, or with `TERM=dumb`, a plain line tells step, loss, speed and remaining time, every 10 \
+seconds at first and every 5 minutes in a run of hours, and one line ends each epoch; a notebook \
+shows a bar if it has `ipywidgets`. `NO_COLOR=1` turns colours off.
 
 ## Exit codes
 

@@ -1,7 +1,7 @@
 """Output: notes, progress and errors to stderr, results to stdout.
 
-On a terminal, progress is a live line; elsewhere (a pipe, a log file) it is an occasional plain
-line, so that logs stay readable.
+On a terminal and in a notebook, progress is a bar; elsewhere (a pipe, a log file) it is an
+occasional plain line, so that logs stay readable.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import os
 import shlex
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
@@ -44,7 +47,11 @@ err = _Console(stderr=True, highlight=False, emoji=False, markup=False)
 out = _Console(highlight=False, emoji=False, markup=False)
 """Results, and nothing else."""
 
-SECONDS_BETWEEN_PLAIN_LINES = 10.0
+SECONDS_BETWEEN_LINES = (10.0, 300.0)
+"""At the start and at the most; between them, a tenth of the time that has passed."""
+
+SECONDS_OF_SPEED = 600.0
+"""The speed, and from it the remaining time, are those of this period."""
 
 IS_MAIN_RANK = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 """Whether this process prints and writes: the only one, or rank 0 of several."""
@@ -89,6 +96,44 @@ def result(text: str) -> None:
     sys.stdout.flush()
 
 
+def can_redraw() -> bool:
+    """Return whether a bar can be shown: not in a pipe, a file or a terminal with TERM=dumb."""
+    return err.is_interactive or (err.is_jupyter and find_spec("ipywidgets") is not None)
+
+
+class Pace:
+    """The speed of work that is told in plain lines, and when the next line is due.
+
+    Args:
+        total: units of work.
+        done: of them, before this process began.
+    """
+
+    def __init__(self, total: int, done: int = 0) -> None:
+        self._total = total
+        self._started = self._last_line = time.monotonic()
+        self._marks = deque([(self._started, done)])
+
+    def is_due(self) -> bool:
+        """Return whether it is time for a line: often at first, seldom in a run of days."""
+        now = time.monotonic()
+        first, last = SECONDS_BETWEEN_LINES
+        return now - self._last_line > min(max((now - self._started) / 10, first), last)
+
+    def tell(self, done: int, unit: str = "") -> str:
+        """Return speed and remaining time, such as ``2.5 steps/s  eta 1:02:03``."""
+        now = self._last_line = time.monotonic()
+        while len(self._marks) > 1 and now - self._marks[1][0] > SECONDS_OF_SPEED:
+            self._marks.popleft()
+        then, before = self._marks[0]
+        self._marks.append((now, done))
+        if done <= before or now <= then:
+            return ""
+        speed = (done - before) / (now - then)
+        text = f"{speed:.1f} {unit}s/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}"
+        return f"{text}  eta {timedelta(seconds=round((self._total - done) / speed))}"
+
+
 class Meter:
     """Counts finished units of work; made by `progress`."""
 
@@ -100,22 +145,22 @@ class Meter:
             bar.add_task(description, total=total, status="") if bar else None
         )
         self._done = 0
-        self._last_line = time.monotonic()
+        self._pace = Pace(total)
 
     def advance(self, count: int = 1, status: str = "") -> None:
         """Count `count` more units as finished; `status` is shown next to the bar."""
         self._done += count
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=count, status=status)
-        elif time.monotonic() - self._last_line > SECONDS_BETWEEN_PLAIN_LINES:
-            self._last_line = time.monotonic()
-            note(f"{self._description}: {self._done}/{self.total} {status}".rstrip())
+        elif self._pace.is_due():
+            parts = (f"{self._done}/{self.total}", status, self._pace.tell(self._done, "item"))
+            note(f"{self._description}: {'  '.join(filter(None, parts))}")
 
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Meter]:
     """Show progress over `total` units of work; the bar disappears at the end."""
-    if not err.is_interactive:  # a pipe, a file, or a terminal that cannot redraw (TERM=dumb)
+    if not can_redraw():
         yield Meter(description, total, None)
         return
     with Progress(

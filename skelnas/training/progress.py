@@ -22,9 +22,6 @@ from skelnas.runtime import console
 
 SECONDS_BETWEEN_READINGS = 1.0
 REFRESHES_PER_SECOND = 2
-SECONDS_OF_SPEED = 600.0
-"""The remaining time is estimated from the steps of this period."""
-
 STYLES = {
     "convolution": "blue",
     "pooling": "yellow",
@@ -61,7 +58,7 @@ class View:
             TimeRemainingColumn(compact=True),
             console=screen,
             expand=True,
-            speed_estimate_period=SECONDS_OF_SPEED,
+            speed_estimate_period=console.SECONDS_OF_SPEED,
         )
         self._task = self._bar.add_task("", total=epochs * steps_per_epoch, position="")
         self._reading = Reading()
@@ -93,17 +90,24 @@ class View:
 class PlainLines:
     """A plain line from time to time, instead of a `View`. Made by `watch`."""
 
-    def __init__(self, meter: console.Meter, epochs: int, steps_per_epoch: int) -> None:
-        self._meter, self._epochs, self._steps = meter, epochs, steps_per_epoch
-        self._done = 0
+    def __init__(self, verb: str, epochs: int, steps_per_epoch: int) -> None:
+        self._verb, self._epochs, self._steps = verb, epochs, steps_per_epoch
+        self._pace: console.Pace | None = None
 
     def show(self, epoch: int, step: int, read: Callable[[], Reading] | None = None) -> None:
-        """Show that `epoch` epochs and `step` steps of the next one are done."""
+        """Show that `epoch` epochs and `step` steps of the next one are done.
+
+        `read` is called only if a line is due.
+        """
         done = epoch * self._steps + step
-        self._meter.advance(
-            done - self._done, f"epoch {min(epoch + 1, self._epochs)}/{self._epochs}"
-        )
-        self._done = done
+        if self._pace is None:  # a resumed run has done some steps before
+            self._pace = console.Pace(self._epochs * self._steps, done)
+        if read is None or not self._pace.is_due():
+            return
+        metrics = (f"{name} {format_metric(name, value)}" for name, value in read().metrics.items())
+        position = f"epoch {min(epoch + 1, self._epochs)}/{self._epochs}  step {step}/{self._steps}"
+        parts = (position, *metrics, self._pace.tell(done, "step"))
+        console.note(f"{self._verb}: {'  '.join(filter(None, parts))}")
 
 
 Display = View | PlainLines
@@ -112,9 +116,8 @@ Display = View | PlainLines
 @contextmanager
 def watch(verb: str, epochs: int, steps_per_epoch: int) -> Iterator[Display]:
     """Show the progress of a run; a live view vanishes when the run ends."""
-    if not console.err.is_interactive:
-        with console.progress(verb, epochs * steps_per_epoch) as meter:
-            yield PlainLines(meter, epochs, steps_per_epoch)
+    if not console.can_redraw():
+        yield PlainLines(verb, epochs, steps_per_epoch)
         return
     view = View(verb, epochs, steps_per_epoch, console.err)
     with Live(

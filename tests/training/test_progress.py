@@ -114,11 +114,55 @@ def test_plain_lines_if_the_screen_cannot_be_redrawn(
     on: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "err", on)
-    monkeypatch.setattr(console, "SECONDS_BETWEEN_PLAIN_LINES", -1.0)
-    with watch("search", 2, 3) as view:
-        view.show(0, 2)
-        view.show(1, 1, lambda: pytest.fail("was read without need"))
-    assert written(on) == "search: 2/6 epoch 1/2\nsearch: 4/6 epoch 2/2\n"
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    with watch("search", 4, 30) as view:
+        view.show(1, 10)  # resumed
+        for second in range(1, 7):
+            now = 100 + 2 * second
+            read = (lambda: SEARCH) if second == 6 else lambda: pytest.fail("read without need")
+            view.show(1, 10 + second, read)
+        now += 10.5
+        view.show(3, 0, lambda: Reading({"lr": 0.01}))
+    assert written(on).splitlines() == [
+        "search: epoch 2/4  step 16/30  train_loss 1.350  train_top1 47.4%  "
+        "validation_loss 1.530  lr 0.0137  2.0 s/step  eta 0:02:28",
+        "search: epoch 4/4  step 0/30  lr 0.01  2.2 steps/s  eta 0:00:14",
+    ]
+
+
+def test_lines_become_rare_in_a_long_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    pace, lines = console.Pace(10**6), []
+    for second in range(24 * 3600):
+        now = float(second)
+        if pace.is_due():
+            lines.append(second)
+            pace.tell(second + 1)
+    gaps = [after - before for before, after in zip([0, *lines], lines, strict=False)]
+    assert gaps == sorted(gaps)
+    assert (gaps[0], gaps[-1]) == (11, 301)
+    assert len(lines) < 400
+
+
+def test_the_speed_is_that_of_the_last_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    pace = console.Pace(119_700)
+    assert pace.tell(0) == ""
+    for minute in range(1, 31):
+        now = 60.0 * minute
+        done = 60 * minute if minute <= 15 else 900 + 120 * (minute - 15) * 60
+        text = pace.tell(done, "clip")
+    assert text == "120.0 clips/s  eta 0:01:30"
+
+
+def test_a_notebook_has_a_bar_if_it_has_widgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "err", Console(file=io.StringIO(), force_jupyter=True))
+    for spec in (None, object()):
+        monkeypatch.setattr(console, "find_spec", lambda name, spec=spec: spec)
+        assert console.can_redraw() is (spec is not None)
 
 
 def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
