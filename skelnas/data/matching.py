@@ -53,6 +53,7 @@ class Match:
         mismatches: what does not fit, each with both values; empty if the data fit.
         notes: differences that do no harm.
         is_shape_equal: whether the data can be given to the model at all.
+        is_layout_equal: whether joints and channels have the same names.
     """
 
     joints: list[int]
@@ -60,6 +61,7 @@ class Match:
     mismatches: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     is_shape_equal: bool = True
+    is_layout_equal: bool = True
 
     def reorder(self, clips: Clips) -> Clips:
         """Return clips with joints and channels in the order of the model."""
@@ -98,6 +100,7 @@ def match_origins(data: Origin, model: Origin) -> Match:
         [*mismatches, *rule_mismatches],
         notes,
         is_shape_equal=shapes[0] == shapes[1],
+        is_layout_equal=not (joint_mismatch or channel_mismatch),
     )
 
 

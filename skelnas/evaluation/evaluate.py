@@ -28,12 +28,10 @@ from skelnas.evaluation.scores import (
     note_degenerate,
     read_scores,
 )
-from skelnas.genotype import from_dict
 from skelnas.models.branches import AnyNetwork, parts
 from skelnas.models.complexity import Complexity, measure
 from skelnas.models.network import Network
 from skelnas.models.onnx_network import OnnxNetwork
-from skelnas.primitives import PRIMITIVES
 from skelnas.runtime import devices, distributed
 from skelnas.runtime.console import note, progress
 from skelnas.training.inference import choose_device, score
@@ -159,7 +157,7 @@ def _measure_at_size(size: str, model: Model) -> tuple[str, Complexity] | None:
         return None
     frames, joints = map(int, size.split("x"))
     channels, _, model_joints = model.card.input_shape
-    if joints != model_joints and (fixed := _find_what_fixes_joints(model.card)):
+    if joints != model_joints and (fixed := model.card.find_what_fixes_joints()):
         raise UsageError(
             f"--input-size {size}: {joints} joints, but {fixed} is made for the "
             f"{model_joints} that it was trained with",
@@ -170,15 +168,6 @@ def _measure_at_size(size: str, model: Model) -> tuple[str, Complexity] | None:
         if isinstance(part, Network):
             part.input_norm = nn.Identity()  # depends on the joints, and is not counted
     return size, measure(network, (channels, frames, joints))
-
-
-def _find_what_fixes_joints(card: ModelCard) -> str:
-    """Return the baseline or an operation whose weights are for a number of joints, or nothing."""
-    if card.genotype is None:
-        return card.baseline or ""
-    genotype = from_dict(card.genotype, "the model's genotype")
-    edges = (edge for node in genotype.normal + genotype.reduction for edge in node)
-    return next((edge.op for edge in edges if PRIMITIVES[edge.op].fixes_joints), "")
 
 
 def _score_other(path: Path, cache: Cache, protocol: str, settings: EvaluateSettings) -> Scores:

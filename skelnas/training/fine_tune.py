@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 from torch import Tensor
 from torch.nn import Parameter
@@ -10,6 +11,7 @@ from torch.nn import Parameter
 from skelnas.config import ClipSettings, TrainSettings
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.matching import Match, compare_units, match_origins, origin_of, rename_joints
+from skelnas.data.readers.base import Layout
 from skelnas.data.readers.unlabelled import Origin
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype, from_dict
@@ -22,6 +24,7 @@ from skelnas.training.saved_model import (
     load_model,
     note_unknown_facts,
 )
+from skelnas.training.transfer import fit_weights, note_channels, order_like_model
 
 FIXED = ("channels", "layers", "input_norm", "branches", "streams")
 """Settings that are those of the model: its weights fit no others."""
@@ -79,13 +82,15 @@ def adopt_settings(
 
 
 def match_cache(cache: Cache, settings: TrainSettings, card: ModelCard) -> tuple[Match, Origin]:
-    """Return how the clips of a cache become those of the model.
+    """Return how the clips of a cache become those of the model, or of a network for its own.
 
     Raises:
-        InputError: they have other joints, channels or units.
+        InputError: they have other units, or joints of which the model knows too few.
     """
     origin = card.find_origin(rename_joints(cache.layout, card.joints))
     match = match_origins(origin_of(cache), origin)
+    if not match.is_layout_equal and card.layout is not None:
+        match, origin = _match_other_layout(cache, settings, card, card.layout)
     if match.mismatches:
         raise InputError(
             f"{cache.path}: does not fit --init {settings.init}: {'; '.join(match.mismatches)}",
@@ -103,12 +108,33 @@ def match_cache(cache: Cache, settings: TrainSettings, card: ModelCard) -> tuple
     return match, origin
 
 
+def _match_other_layout(
+    cache: Cache, settings: TrainSettings, card: ModelCard, layout: Layout
+) -> tuple[Match, Origin]:
+    """Return how the joints of a cache are ordered for what a model knows of them, see `transfer`.
+
+    Args:
+        cache: with other joints or channels than the model's.
+        settings: name the model.
+        card: of the model.
+        layout: that of the card.
+    """
+    where, data = f"--init {settings.init}", cache.layout
+    order = order_like_model(data, card, where)
+    note_channels(data, layout, where)
+    joints = [data.joints[joint] for joint in order]
+    origin = replace(origin_of(cache), layout=rename_joints(data, joints))
+    return Match(order, list(range(len(data.channels)))), origin
+
+
 def check_clips(clips: Clips, origin: Origin, settings: TrainSettings, card: ModelCard) -> None:
     """Compare the units of clips, in the order of the model, with those that it learned from.
 
     Raises:
         InputError: they must be in other units.
     """
+    if card.input_norm and has_other_layout(origin.layout, card):
+        return  # the units of each joint are measured anew
     certain, possible = compare_units(clips, origin.layout, card.person_size, card.score_size)
     if certain:
         raise InputError(f"the clips do not fit --init {settings.init}: {'; '.join(certain)}")
@@ -116,6 +142,15 @@ def check_clips(clips: Clips, origin: Origin, settings: TrainSettings, card: Mod
         note(f"--init {settings.init}: {text}")
     if clips.num_persons.max() > origin.max_persons:
         note(f"--init {settings.init}: takes the first {origin.max_persons} persons of a clip")
+
+
+def has_other_layout(layout: Layout, card: ModelCard) -> bool:
+    """Return whether joints or channels are others than those that a model records."""
+    recorded = card.layout
+    return recorded is not None and (layout.joints, layout.channels) != (
+        recorded.joints,
+        recorded.channels,
+    )
 
 
 def take_over(network: AnyNetwork, initial: Model, card: ModelCard, path: str) -> None:
@@ -131,6 +166,8 @@ def take_over(network: AnyNetwork, initial: Model, card: ModelCard, path: str) -
     """
     has_same_classes = card.classes == initial.card.classes
     state = initial.network.state_dict()
+    if card.layout is not None and has_other_layout(card.layout, initial.card):
+        state = fit_weights(state, initial.card, card)
     taken = {
         name: value for name, value in state.items() if has_same_classes or not _is_classifier(name)
     }

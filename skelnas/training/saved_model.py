@@ -28,6 +28,7 @@ from skelnas.models.branches import AnyNetwork, Branches
 from skelnas.models.fold import fold
 from skelnas.models.network import Network
 from skelnas.models.onnx_network import OnnxNetwork
+from skelnas.primitives import PRIMITIVES
 from skelnas.runtime import files, onnx_files, tensor_files
 from skelnas.runtime.console import note
 from skelnas.training.run_dir import MODEL
@@ -215,6 +216,14 @@ class ModelCard:
             joints=len(self.joints),
             normalised_joints=self.input_shape[2] if self.input_norm else 0,
         )
+
+    def find_what_fixes_joints(self) -> str:
+        """Return the baseline or an operation whose weights are for a number of joints, or ""."""
+        if self.genotype is None:
+            return self.baseline or ""
+        genotype = from_dict(self.genotype, "the model's genotype")
+        edges = (edge for node in genotype.normal + genotype.reduction for edge in node)
+        return next((edge.op for edge in edges if PRIMITIVES[edge.op].fixes_joints), "")
 
     def make_clip_settings(self) -> ClipSettings:
         """Return the settings by which clips become the model's input."""

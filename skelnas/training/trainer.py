@@ -25,11 +25,12 @@ from skelnas.training import metrics
 from skelnas.training.averaging import WeightAverage
 from skelnas.training.best_epoch import BestEpoch, Patience
 from skelnas.training.checkpoint import OptimizerState, State
-from skelnas.training.fine_tune import fix_statistics, freeze_trunk, take_over
+from skelnas.training.fine_tune import fix_statistics, freeze_trunk, has_other_layout, take_over
 from skelnas.training.inference import score
 from skelnas.training.loop import Item, TrainLoop, descend
 from skelnas.training.run_dir import CHECKPOINT, RunDir
 from skelnas.training.saved_model import Model, ModelCard
+from skelnas.training.transfer import measure_inputs
 
 STREAM_INIT, STREAM_ORDER, STREAM_DROP, STREAM_AUGMENT = range(4)
 """Random streams, each with its own seeds."""
@@ -71,6 +72,8 @@ class Trainer(TrainLoop):
         if initial is not None:
             take_over(self.network, initial, card, settings.init)
         devices.move(self.network, dataset.device)
+        if initial is not None and has_other_layout(dataset.layout, initial.card):
+            measure_inputs(self.network, dataset)
         self.forward = torch.compile(self.network) if settings.compile else self.network
         learned = dict(self.network.named_parameters())
         if settings.freeze:
