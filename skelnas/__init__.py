@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # the names of _EXPORTS, spelt out for type checkers; a test 
     from skelnas.evaluation.quantize import Quantization as Quantization
     from skelnas.evaluation.quantize import quantize as quantize
     from skelnas.genotype import Genotype as Genotype
+    from skelnas.models.create import create_model as create_model
+    from skelnas.models.create import list_models as list_models
     from skelnas.nas.bench.run import bench as bench
     from skelnas.nas.bench.table import BenchTable as BenchTable
     from skelnas.nas.derive import derive as derive
@@ -65,6 +67,7 @@ _EXPORTS = {
     "skelnas.evaluation.predict": ("Prediction", "Window", "predict", "predict_stream"),
     "skelnas.evaluation.quantize": ("Quantization", "quantize"),
     "skelnas.genotype": ("Genotype",),
+    "skelnas.models.create": ("create_model", "list_models"),
     "skelnas.nas.bench.run": ("bench",),
     "skelnas.nas.bench.table": ("BenchTable",),
     "skelnas.nas.derive": ("derive",),
