@@ -18,10 +18,14 @@ if TYPE_CHECKING:  # the names of _EXPORTS, spelt out for type checkers; a test 
     from skelnas.config import QuantizeSettings as QuantizeSettings
     from skelnas.config import SearchSettings as SearchSettings
     from skelnas.config import TrainSettings as TrainSettings
+    from skelnas.data.cache import Cache as Cache
     from skelnas.data.inspect import Inspection as Inspection
     from skelnas.data.inspect import inspect as inspect
     from skelnas.data.prepare import PrepareReport as PrepareReport
     from skelnas.data.prepare import prepare as prepare
+    from skelnas.evaluation.clip_dataset import ClipDataset as ClipDataset
+    from skelnas.evaluation.clip_dataset import load_dataset as load_dataset
+    from skelnas.evaluation.clip_dataset import load_dataset_for as load_dataset_for
     from skelnas.evaluation.cross_validation import cross_validate as cross_validate
     from skelnas.evaluation.ensemble import ensemble as ensemble
     from skelnas.evaluation.evaluate import Evaluation as Evaluation
@@ -43,7 +47,10 @@ if TYPE_CHECKING:  # the names of _EXPORTS, spelt out for type checkers; a test 
     from skelnas.nas.predictor_search import predictor_search as predictor_search
     from skelnas.nas.resume import resume as resume
     from skelnas.nas.search import search as search
+    from skelnas.reporting.publish import push_to_hub as push_to_hub
+    from skelnas.reporting.publish import save_pretrained as save_pretrained
     from skelnas.reporting.report import report as report
+    from skelnas.training.hub import from_pretrained as from_pretrained
     from skelnas.training.saved_model import Model as Model
     from skelnas.training.saved_model import load_model as load_model
     from skelnas.training.train import TrainedModel as TrainedModel
@@ -58,8 +65,10 @@ _EXPORTS = {
         "SearchSettings",
         "TrainSettings",
     ),
+    "skelnas.data.cache": ("Cache",),
     "skelnas.data.inspect": ("Inspection", "inspect"),
     "skelnas.data.prepare": ("PrepareReport", "prepare"),
+    "skelnas.evaluation.clip_dataset": ("ClipDataset", "load_dataset", "load_dataset_for"),
     "skelnas.evaluation.cross_validation": ("cross_validate",),
     "skelnas.evaluation.ensemble": ("ensemble",),
     "skelnas.evaluation.evaluate": ("Evaluation", "evaluate"),
@@ -74,7 +83,9 @@ _EXPORTS = {
     "skelnas.nas.predictor_search": ("predictor_search",),
     "skelnas.nas.resume": ("resume",),
     "skelnas.nas.search": ("search",),
+    "skelnas.reporting.publish": ("push_to_hub", "save_pretrained"),
     "skelnas.reporting.report": ("report",),
+    "skelnas.training.hub": ("from_pretrained",),
     "skelnas.training.saved_model": ("Model", "load_model"),
     "skelnas.training.train": ("TrainedModel", "train"),
 }

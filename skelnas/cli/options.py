@@ -20,13 +20,32 @@ from skelnas.cli.help import HELP_ALL
 from skelnas.config import DEVICES, Device, Settings
 from skelnas.errors import UsageError
 
+HUB = "hf://"
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 CacheArgument = Annotated[
     Path, typer.Argument(help="Skeleton cache, made by `skelnas prepare`.", show_default=False)
 ]
+
+
+def _find_model(text: str) -> Path:
+    """Return the path of a model, downloaded if it is on the Hugging Face Hub."""
+    if not text.startswith(HUB):
+        return Path(text)
+    from skelnas.training.hub import fetch
+
+    return fetch(text.removeprefix(HUB))
+
+
 ModelArgument = Annotated[
-    Path, typer.Argument(help="Model folder or model.safetensors.", show_default=False)
+    Path,
+    typer.Argument(
+        help="Model folder, model.safetensors or hf://user/name.",
+        metavar="MODEL",
+        parser=_find_model,
+        show_default=False,
+    ),
 ]
 ModelOrExport = Annotated[
     Path, typer.Argument(help="Model folder, .safetensors or .onnx.", show_default=False)

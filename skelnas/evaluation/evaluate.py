@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from skelnas.config import EvaluateSettings
-from skelnas.data.cache import Cache
+from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import Dataset
 from skelnas.data.readers.base import Test
 from skelnas.data.splits import split_training_part
@@ -204,19 +204,8 @@ def score_part(
         DeviceError: as `choose_device` raises it.
     """
     device, settings = choose_device(model.network, settings)
-    if settings.part == "test":
-        clips = cache.load(cache.nonempty_indices(protocol, Test))
-    else:
-        clips = cache.load(_find_held_out(cache, protocol, model.card, path))
-    clips = fit.match.reorder(clips)
-    paths = cache.path, path
-    mismatches = [
-        *fit.mismatches,
-        *fit_clips(clips, fit, model.card, paths, allow=settings.allow_mismatch),
-    ]
-    layout, persons = fit.origin.layout, fit.origin.max_persons
-    clip_settings = model.card.make_clip_settings()
-    dataset = Dataset(clips, layout, persons, clip_settings, device, settings.store)
+    clips, mismatches = load_clips(cache, fit, model.card, path, protocol, settings)
+    dataset = make_dataset(clips, fit, model.card, device, settings)
     devices.move(model.network, device)
     with (
         devices.precision(settings.precision),
@@ -232,6 +221,44 @@ def score_part(
         )
     info = ScoresInfo(clips.names, model.card.classes, protocol, settings.part, mismatches)
     return Scores(info, logits.numpy(), clips.labels)
+
+
+def load_clips(
+    cache: Cache, fit: Fit, card: ModelCard, path: Path, protocol: str, settings: EvaluateSettings
+) -> tuple[Clips, list[str]]:
+    """Load the chosen part of a cache that a model fits.
+
+    Args:
+        cache: open.
+        fit: how its clips become those of the model.
+        card: of the model.
+        path: of the model, for messages.
+        protocol, settings: which clips, and whether they may misfit.
+
+    Returns:
+        The clips with joints and channels in the order of the model; and what does not fit, if
+        that is allowed.
+
+    Raises:
+        InputError: the part is empty or not the one that was held out, or clips do not fit.
+        UsageError: nothing was held out when the model was trained.
+    """
+    if settings.part == "test":
+        clips = cache.load(cache.nonempty_indices(protocol, Test))
+    else:
+        clips = cache.load(_find_held_out(cache, protocol, card, path))
+    clips = fit.match.reorder(clips)
+    found = fit_clips(clips, fit, card, (cache.path, path), allow=settings.allow_mismatch)
+    return clips, [*fit.mismatches, *found]
+
+
+def make_dataset(
+    clips: Clips, fit: Fit, card: ModelCard, device: torch.device, settings: EvaluateSettings
+) -> Dataset:
+    """Return what makes the input of a model from clips in its order."""
+    layout, persons = fit.origin.layout, fit.origin.max_persons
+    clip_settings = card.make_clip_settings()
+    return Dataset(clips, layout, persons, clip_settings, device, settings.store)
 
 
 def _find_held_out(

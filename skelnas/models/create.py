@@ -66,18 +66,17 @@ def create_model(
             raise UsageError(f"{name}={size}: expected at least 1")
     cells = {"channels": channels, "num_layers": layers}
     given = {name: size for name, size in cells.items() if size is not None}
-    if isinstance(architecture, str) and architecture in BASELINES:
+    found = find_architecture(architecture)
+    if isinstance(found, str):
         if given or input_norm:
             raise UsageError(
-                f"channels, layers and input_norm are of cells, and {architecture} has none",
+                f"channels, layers and input_norm are of cells, and {found} has none",
                 hint="leave them out: a baseline has the sizes of its paper",
             )
         bones = () if isinstance(layout, int) else layout.bones
-        return _create_baseline(
-            architecture, Shape(in_channels, num_joints, persons, num_classes, bones)
-        )
+        return _create_baseline(found, Shape(in_channels, num_joints, persons, num_classes, bones))
     return Network(
-        _find_genotype(architecture),
+        found,
         in_channels=in_channels,
         num_classes=num_classes,
         joints=num_joints,
@@ -96,8 +95,14 @@ def _create_baseline(name: str, shape: Shape) -> Baseline:
     return baseline(shape)
 
 
-def _find_genotype(architecture: Genotype | str) -> Genotype:
-    if isinstance(architecture, Genotype):
+def find_architecture(architecture: Genotype | str) -> Genotype | str:
+    """Return a genotype as it is, by its name or from its file, or the name of a baseline.
+
+    Raises:
+        UsageError: there is none.
+        InputError: the file is broken.
+    """
+    if isinstance(architecture, Genotype) or architecture in BASELINES:
         return architecture
     is_name = architecture in BUILT_IN or read_random(architecture) is not None
     if not is_name and not Path(architecture).exists():

@@ -42,6 +42,8 @@ METRICS = {
 """The metrics of a card: their keys in an evaluation, and their names in the card."""
 
 _CHECKSUM = re.compile(r"<!-- skelnas card of ([0-9a-f]{8}) -->")
+_LICENSE = re.compile(r"^license: .*$", re.MULTILINE)
+_LICENSE_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*", re.ASCII)
 _INDEX = re.compile(r"^model-index: (\[.*\])$", re.MULTILINE)
 
 
@@ -117,6 +119,26 @@ def add_results(folder: Path, scores: Scores, source: str = "") -> None:
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     files.atomic_write(folder / README, head + _results_section(_table(results)) + tail)
+
+
+def set_license(folder: Path, license: str) -> None:
+    """Change the licence that the card of a folder names.
+
+    Raises:
+        UsageError: this is not the name of a licence, or there is no place for it.
+    """
+    if not _LICENSE_NAME.fullmatch(license):
+        raise UsageError(
+            f"license {license!r}: expected a name as on the Hugging Face Hub",
+            hint="such as apache-2.0, cc-by-nc-4.0, other or unknown",
+        )
+    text, count = _LICENSE.subn(f"license: {license}", _read(folder), count=1)
+    if not count:
+        raise UsageError(
+            f"{folder / README}: has no line `license: ...` to change",
+            hint="add one to its front matter",
+        )
+    files.atomic_write(folder / README, text)
 
 
 def _read(folder: Path) -> str:

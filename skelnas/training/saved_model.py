@@ -59,12 +59,14 @@ class Model(nn.Module):
         network: the network; its weights have the same names as in the file, and ONNX Runtime has
             those of an ONNX file.
         card: describes the network, its training data and its input.
+        revision: the commit on the Hugging Face Hub that it is of, if it came from there.
     """
 
     def __init__(self, network: AnyNetwork | OnnxNetwork, card: ModelCard) -> None:
         super().__init__()
         self.network = network
         self.card = card
+        self.revision: str | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map clips [N, C, T, V] to logits [N, classes]."""

@@ -97,7 +97,7 @@ def train(
     initial = load_initial(settings.init) if settings.init else None
     if initial is not None:
         settings = adopt_settings(settings, architecture, initial.card)
-    network_fields, unused_settings = _describe_network(architecture, settings)
+    network_fields, unused_settings = describe_network(architecture, settings)
     events = EventWriter(out) if tensorboard else None
     with open_setup(cache_path, out, settings, resume=resume, force=force, mirror=events) as setup:
         device = setup.device
@@ -122,9 +122,10 @@ def train(
             if settings.hold_out:
                 others = match.reorder(cache.load(part.held_out))
                 held_out = Dataset(others, layout, persons, settings, device, settings.store)
-            card = _make_card(
-                cache, clips, layout, part.hold_out, dataset.shape, settings, network_fields
+            data_fields = describe_data(
+                cache, clips, layout, part.hold_out, dataset.shape, settings
             )
+            card = make_card(data_fields, network_fields, cache.path)
         _check_budget(settings, card)
         check_normalisation(
             settings, len(dataset), lambda: count_normalised(card.make_network(), card.input_shape)
@@ -195,10 +196,14 @@ def _check_settings(settings: TrainSettings) -> None:
         )
 
 
-def _describe_network(
+def describe_network(
     architecture: Genotype | str, settings: TrainSettings
 ) -> tuple[dict[str, Any], set[str]]:
-    """Return the network's fields of the model card, and the settings that do not apply to it."""
+    """Return the network's fields of the model card, and the settings that do not apply to it.
+
+    Raises:
+        UsageError: there is no such baseline, or settings of cells are given for one.
+    """
     if isinstance(architecture, Genotype):
         sizes = settings.model_dump(include={"channels", "layers", "input_norm"})
         return {"genotype": architecture.to_dict(), **sizes}, set()
@@ -237,42 +242,47 @@ def _lower_lr_if_needed(settings: TrainSettings, baseline: str) -> TrainSettings
     return settings.model_copy(update={"lr": highest})
 
 
-def _make_card(
+def describe_data(
     cache: Cache,
     clips: Clips,
     layout: Layout,
     hold_out: HoldOut | None,
     input_shape: tuple[int, int, int],
     settings: TrainSettings,
-    network_fields: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the fields of the model card that describe the training clips."""
+    return {
+        "classes": cache.classes,
+        "input_shape": input_shape,
+        "joints": list(layout.joints),
+        "clip_settings": settings.model_dump(include=set(ClipSettings.model_fields)),
+        "source": cache.source,
+        "layout": layout,
+        "rule": cache.rule,
+        "clip_length": round(float(np.median(clips.num_frames))),
+        "person_size": find_person_size(clips, layout),
+        "score_size": find_score_size(clips, layout),
+        "protocol": settings.protocol,
+        "hold_out": hold_out,
+        "versions": files.versions(),
+        "branches": settings.branches,
+    }
+
+
+def make_card(
+    data_fields: dict[str, Any], network_fields: dict[str, Any], cache_path: Path
 ) -> ModelCard:
-    """Describe the model to be trained on these clips.
+    """Describe the model of a network to be trained on clips.
 
     Raises:
         InputError: a baseline needs bones, and the cache has none.
     """
-    baseline = network_fields.get("baseline")
-    needs_bones = baseline is not None and find_baseline(baseline).needs_bones
-    if needs_bones and not layout.bones:
-        raise InputError(
-            f"{cache.path}: does not say which joints are joined, and {baseline} needs bones",
-            hint="prepare it from a source with bones, or take another --model",
-        )
-    return ModelCard(
-        classes=cache.classes,
-        input_shape=input_shape,
-        joints=list(layout.joints),
-        clip_settings=settings.model_dump(include=set(ClipSettings.model_fields)),
-        source=cache.source,
-        layout=layout,
-        rule=cache.rule,
-        clip_length=round(float(np.median(clips.num_frames))),
-        person_size=find_person_size(clips, layout),
-        score_size=find_score_size(clips, layout),
-        protocol=settings.protocol,
-        hold_out=hold_out,
-        versions=files.versions(),
-        branches=settings.branches,
-        bones=layout.bones if needs_bones else (),
-        **network_fields,
-    )
+    baseline, bones = network_fields.get("baseline"), ()
+    if baseline is not None and find_baseline(baseline).needs_bones:
+        bones = data_fields["layout"].bones
+        if not bones:
+            raise InputError(
+                f"{cache_path}: does not say which joints are joined, and {baseline} needs bones",
+                hint="prepare it from a source with bones, or take another --model",
+            )
+    return ModelCard(bones=bones, **data_fields, **network_fields)
