@@ -9,11 +9,13 @@ import runpy
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Timer
 
 import numpy as np
 import pytest
+from hub_server import serving
 from typer.testing import CliRunner
 
 from skelnas.cli import app
@@ -25,6 +27,7 @@ from skelnas.training.saved_model import ModelCard, save_model
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 REPOSITORY = "https://github.com/skelnas/skelnas/blob/main/"
+NOTHING: Mapping[str, str] = {}
 PAGES = sorted([*DOCS.glob("*.md"), *ROOT.glob("*.md")])
 
 
@@ -236,15 +239,15 @@ def example(page: str, heading: str, kind: str = "python") -> str:
     return found[1]
 
 
-def run(program: str, folder: Path) -> str:
+def run(program: str, folder: Path, environment: Mapping[str, str] = NOTHING) -> str:
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -295,14 +298,22 @@ def test_example_of_reading_a_model(tmp_path: Path) -> None:
     assert printed == "[3, 8, 4] 2 classes\n"
 
 
-def test_the_whole_pipeline_from_python(tmp_path: Path) -> None:
-    whole, loading = (
-        example("python.md", heading)
-        for heading in ("## The commands as functions", "## A trained model")
-    )
-    moved = 'Path("models").mkdir()\nfolder.rename("models/xsub")\n'
-    printed = run(f"{whole}{moved}{loading}assert model.card.classes\n", tmp_path)
-    assert printed == ("32 clips, 16 of them scored\nTrue 3 (60,)\nTrue 3 (60,)\n")
-    first = min((tmp_path / "raw").glob("*.skeleton"))
-    first.rename(first.with_name("S001C001P001R001A001.skeleton"))
+def test_the_page_on_python_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    page = (DOCS / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)```", page, flags=re.DOTALL | re.MULTILINE)
+    with serving() as server:
+        environment = {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "cache")}
+        printed = run("".join(blocks), tmp_path, environment)
+        ((commit, _),) = server.repositories["user/name"]
+    first, *_, gcn, revision = printed.splitlines()
+    assert first.startswith("Evaluation(xsub test, 16 clips, top-1 ")
+    assert printed.count("Evaluation(") == 2
+    assert printed.count("Prediction(") == 2
+    assert gcn == "['st-gcn']"
+    assert revision == commit
+
+    (tmp_path / "models").mkdir()
+    (tmp_path / "model").rename(tmp_path / "models" / "xsub")
+    recording = min((tmp_path / "raw").glob("*.skeleton"))
+    recording.rename(recording.with_name("S001C001P001R001A001.skeleton"))
     assert run(example("../README.md", "## From recordings to metrics"), tmp_path).count("(") == 3

@@ -79,3 +79,26 @@ def test_results_are_short_where_they_are_shown(tmp_path: Path) -> None:
     with Cache.open(tmp_path / "c.h5") as cache:
         expected = f"Inspection({str(cache.path)!r}, 48 clips of 3 classes, protocols: xsub)"
         assert repr(skelnas.inspect(cache)) == expected
+
+
+def test_paths_may_be_text_and_architectures_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tiny_cache(Path("c.h5"))
+    small = {"frames": 6, "layers": 3, "channels": 2, "epochs": 1, "device": "cpu"}
+    settings = TrainSettings(**small, batch_size=9)
+    skelnas.search("c.h5", "run", skelnas.SearchSettings(**small, nodes=1))
+    genotype = skelnas.derive("run")
+    skelnas.train("c.h5", genotype, "model", settings)
+    skelnas.train("c.h5", "random:0", "drawn", settings)
+    assert skelnas.load_model("drawn").card.genotype == random_genotype(0).to_dict()
+    assert skelnas.resume("model").path == Path("model/model.safetensors")
+    on_cpu = skelnas.EvaluateSettings(device="cpu")
+    comparison = skelnas.evaluate("c.h5", "model", on_cpu, "drawn").comparison
+    assert comparison is not None
+    assert comparison.other == "drawn"
+    skelnas.cross_validate("c.h5", "random:1", "folds", settings, count=2)
+    assert skelnas.export("model", "m.safetensors", "safetensors-fused").path == "m.safetensors"
+    assert skelnas.report("run", "page.html") == Path("page.html")
+    assert {"folds", "m.safetensors", "page.html"} <= {path.name for path in Path().iterdir()}

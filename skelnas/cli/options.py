@@ -38,18 +38,12 @@ def _find_model(text: str) -> Path:
     return fetch(text.removeprefix(HUB))
 
 
-ModelArgument = Annotated[
-    Path,
-    typer.Argument(
-        help="Model folder, model.safetensors or hf://user/name.",
-        metavar="MODEL",
-        parser=_find_model,
-        show_default=False,
-    ),
-]
-ModelOrExport = Annotated[
-    Path, typer.Argument(help="Model folder, .safetensors or .onnx.", show_default=False)
-]
+def _model_argument(help: str) -> Any:
+    return typer.Argument(help=help, metavar="MODEL", parser=_find_model, show_default=False)
+
+
+ModelArgument = Annotated[Path, _model_argument("Model folder or file, or hf://user/name.")]
+ModelOrExport = Annotated[Path, _model_argument("Model folder or file, .onnx or hf://user/name.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -107,7 +107,7 @@ def report_path(out: Path) -> Path:
 
 def prepare(
     source: Source,
-    out: Path,
+    out: Path | str,
     *,
     workers: int | None = None,
     force: bool = False,
@@ -139,7 +139,7 @@ def prepare(
         DeviceError: a worker died.
         SkelnasError: the cache cannot be written.
     """
-    start = time.perf_counter()
+    start, out = time.perf_counter(), Path(out)
     _check_arguments(out, workers, force, max_failed)
     storage = storage or Storage()
     catalogue = source.catalogue()

@@ -15,6 +15,7 @@ from skelnas.data.splits import name_folds
 from skelnas.errors import UsageError
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import Genotype
+from skelnas.models.create import find_architecture
 from skelnas.runtime import files
 from skelnas.runtime.console import note
 from skelnas.training import run_dir
@@ -24,9 +25,9 @@ from skelnas.training.train import train
 
 
 def cross_validate(
-    cache_path: Path,
+    cache_path: Path | str,
     architecture: Genotype | str,
-    out: Path,
+    out: Path | str,
     settings: TrainSettings,
     *,
     count: int,
@@ -43,7 +44,7 @@ def cross_validate(
 
     Args:
         cache_path: a skeleton cache.
-        architecture: a genotype, or the name of a baseline.
+        architecture: as for `train`.
         out: folder of the model folders ``fold1``, ``fold2``, ... and of ``folds.json``.
         settings: of each training.
         count: number of folds.
@@ -59,6 +60,8 @@ def cross_validate(
         UsageError: the cache has another number of folds; see also `train`.
         InputError, DeviceError, Interrupted: see `train` and `evaluate`.
     """
+    cache_path, out = Path(cache_path), Path(out)
+    architecture = find_architecture(architecture)
     run_dir.check(out, resume=resume, force=force)
     with Cache.open(cache_path) as cache:
         protocols = choose_folds(cache, settings.protocol, count)

@@ -13,7 +13,7 @@ from skelnas.errors import UsageError
 from skelnas.evaluation.scores import Scores, align_scores, read_scores
 
 
-def ensemble(paths: Sequence[Path], weights: Sequence[float] = ()) -> Scores:
+def ensemble(paths: Sequence[Path | str], weights: Sequence[float] = ()) -> Scores:
     """Average the softmax probabilities of several models, matching clips by name.
 
     Args:
@@ -36,9 +36,10 @@ def ensemble(paths: Sequence[Path], weights: Sequence[float] = ()) -> Scores:
         )
     if not all(0 < weight < float("inf") for weight in weights):
         raise UsageError("--weights: a weight is not a number above 0")
-    first, *others = [read_scores(path) for path in paths]
-    pairs = zip(others, paths[1:], strict=True)
-    members = [first, *(align_scores(first, other, paths[0], path) for other, path in pairs)]
+    files = [Path(path) for path in paths]
+    first, *others = [read_scores(file) for file in files]
+    pairs = zip(others, files[1:], strict=True)
+    members = [first, *(align_scores(first, other, files[0], file) for other, file in pairs)]
     fractions = np.array(weights or [1.0] * len(paths), dtype=np.float64)
     fractions /= fractions.sum()
     weighted = [

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -94,10 +95,10 @@ class Evaluation:
 
 
 def evaluate(
-    cache_path: Path,
-    model_path: Path,
+    cache_path: Path | str,
+    model_path: Path | str,
     settings: EvaluateSettings = DEFAULTS,
-    other_path: Path | None = None,
+    other_path: Path | str | None = None,
 ) -> Evaluation:
     """Score a trained model on the test part of a protocol, or on the held-out clips.
 
@@ -113,6 +114,8 @@ def evaluate(
             settings do not fit the model or the number of ranks.
         DeviceError: the device is missing, or does not support the precision.
     """
+    cache_path, model_path = Path(cache_path), Path(model_path)
+    other_path = None if other_path is None else Path(other_path)
     with distributed.joined(settings.rank_timeout):
         if settings.latency and distributed.world_size() > 1:
             raise UsageError("--latency times a single process, not several ranks")

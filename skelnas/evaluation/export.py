@@ -82,7 +82,7 @@ class Exported:
         return asdict(self)
 
 
-def export(model_path: Path, out: Path, format: ExportFormat | None = None) -> Exported:
+def export(model_path: Path | str, out: Path | str, format: ExportFormat | None = None) -> Exported:
     """Export a model to a file for another runtime.
 
     Normalisation is folded into convolutions where that is exact. The file takes batches of any
@@ -99,6 +99,7 @@ def export(model_path: Path, out: Path, format: ExportFormat | None = None) -> E
             format; or the format does not support an operation of the network.
         SkelnasError: a package is missing, or the exported network computes something else.
     """
+    out = Path(out)
     format = choose_format(out, format)
     source, model = load_source(model_path, out)
     data, difference, largest = write_checked(model, format, out)
@@ -137,7 +138,7 @@ def choose_format(out: Path, format: ExportFormat | None) -> ExportFormat:
     return chosen
 
 
-def load_source(model_path: Path, out: Path) -> tuple[Path, Model]:
+def load_source(model_path: Path | str, out: Path) -> tuple[Path, Model]:
     """Load the model to export, and check that `out` can be written; return its file, too.
 
     Raises:

@@ -68,7 +68,10 @@ class Quantization:
 
 
 def quantize(
-    cache_path: Path, model_path: Path, out: Path, settings: QuantizeSettings = DEFAULTS
+    cache_path: Path | str,
+    model_path: Path | str,
+    out: Path | str,
+    settings: QuantizeSettings = DEFAULTS,
 ) -> Quantization:
     """Export a model to ONNX in 8-bit integers, and score it next to the model.
 
@@ -84,6 +87,7 @@ def quantize(
             operation of the network, or held-out clips are to be scored and there are none.
         SkelnasError: a package is missing, or the network in ONNX computes something else.
     """
+    out = Path(out)
     source, model = load_source(model_path, out)
     format = choose_format(out, "onnx")
     scoring = EvaluateSettings(device="cpu", part=settings.part)

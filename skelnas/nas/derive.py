@@ -60,13 +60,13 @@ class Ranking:
 
 
 def derive(
-    run: Path,
+    run: Path | str,
     *,
     epoch: int | None = None,
     keep: int = 2,
     max_skip: int | None = None,
     perturbation: Perturbation | None = None,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     training: TrainSettings | None = None,
 ) -> Genotype:
     """Derive a genotype from a search.
@@ -91,6 +91,7 @@ def derive(
             genotype is within the budget.
         DeviceError: the device is missing.
     """
+    run, cache = Path(run), None if cache is None else Path(cache)
     training = training or TrainSettings()
     config = read_config(run)
     given = (epoch, keep, max_skip, perturbation, cache)

@@ -33,8 +33,8 @@ TRIALS = "trials"
 
 
 def predictor_search(
-    cache_path: Path,
-    out: Path,
+    cache_path: Path | str,
+    out: Path | str,
     settings: SearchSettings,
     training: TrainSettings | None = None,
     *,
@@ -63,6 +63,7 @@ def predictor_search(
         DeviceError: the device is missing or out of memory.
         Interrupted: stopped by a signal; the search can be resumed.
     """
+    cache_path, out = Path(cache_path), Path(out)
     training = training or TrainSettings(**settings.of_trainings())
     run_dir.check(out, resume=resume, force=force)
     with Cache.open(cache_path) as cache:

@@ -30,7 +30,7 @@ Result = TrainedModel | GenotypeTable | dict[str, Any] | None
 
 
 def resume(
-    folder: Path,
+    folder: Path | str,
     *,
     epochs: int | None = None,
     after_train: Callable[[Path, Model], object] | None = None,
@@ -54,6 +54,7 @@ def resume(
             cannot take more epochs.
         DeviceError, Interrupted: see the functions above.
     """
+    folder = Path(folder)
     config = run_dir.read_config(folder)
     run_dir.check(folder, resume=True, force=False)
     verb, cache = config.get("verb"), config.get("cache")

@@ -87,8 +87,8 @@ def load_search_clips(cache: Cache, settings: SearchSettings, device: torch.devi
 
 
 def search(
-    cache_path: Path,
-    out: Path,
+    cache_path: Path | str,
+    out: Path | str,
     settings: SearchSettings,
     *,
     training: TrainSettings | None = None,
@@ -124,6 +124,7 @@ def search(
             "search descends a gradient; --method predict is skelnas.predictor_search",
             hint="call that function, or `skelnas search`, which knows both",
         )
+    cache_path, out = Path(cache_path), Path(out)
     events = EventWriter(out, candidates(settings.space)) if tensorboard else None
     with open_setup(cache_path, out, settings, resume=resume, force=force, mirror=events) as setup:
         settings = setup.settings

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from skelnas._version import __version__
 from skelnas.errors import UsageError
+from skelnas.models.onnx_network import OnnxNetwork
 from skelnas.reporting.model_card import PICTURE, README, set_license, write_card
 from skelnas.training.hub import explain, import_client
 from skelnas.training.run_dir import CONFIG, MODEL
@@ -24,9 +25,14 @@ def save_pretrained(model: Model, folder: Path | str, *, license: str | None = N
         The file of the model.
 
     Raises:
-        UsageError: the folder holds a training, or this is not the name of a licence.
+        UsageError: the folder holds a training, the model runs in ONNX Runtime, or this is not the name of a licence.
     """
     folder = Path(folder)
+    if isinstance(model.network, OnnxNetwork):
+        raise UsageError(
+            "an export to ONNX cannot be saved as a model: only ONNX Runtime has its weights",
+            hint="save the model that was exported",
+        )
     if (folder / CONFIG).exists():
         raise UsageError(
             f"{folder}: holds a training, whose model is not replaced", hint="name another folder"

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def report(
-    run: Path,
-    out: Path | None = None,
+    run: Path | str,
+    out: Path | str | None = None,
     *,
     scores: Path | None = None,
     cache: Path | None = None,
@@ -46,7 +46,8 @@ def report(
         DeviceError: the device is missing.
         SkelnasError: matplotlib is not installed, or `out` cannot be written.
     """
-    out = out or run / "report.html"
+    run = Path(run)
+    out = Path(out or run / "report.html")
     if out.suffix.lower() != ".html":
         raise UsageError(
             f"{out}: a report is an HTML page",

@@ -18,6 +18,7 @@ from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype
 from skelnas.models.baselines import find_baseline
 from skelnas.models.complexity import count_normalised, measure
+from skelnas.models.create import find_architecture
 from skelnas.runtime import devices, files
 from skelnas.runtime.console import note
 from skelnas.runtime.memory import explaining_network_too_large
@@ -61,9 +62,9 @@ class TrainedModel:
 
 
 def train(
-    cache_path: Path,
+    cache_path: Path | str,
     architecture: Genotype | str,
-    out: Path,
+    out: Path | str,
     settings: TrainSettings,
     *,
     resume: bool = False,
@@ -77,7 +78,7 @@ def train(
 
     Args:
         cache_path: a skeleton cache.
-        architecture: a genotype, or the name of a baseline.
+        architecture: a genotype, its file, ``random:SEED``, or a name of `skelnas.list_models`.
         out: the model folder.
         settings: see `TrainSettings`.
         resume: resume the run in the folder.
@@ -93,6 +94,8 @@ def train(
         DeviceError: the device is missing or out of memory.
         Interrupted: a signal stopped it; the run can be resumed.
     """
+    cache_path, out = Path(cache_path), Path(out)
+    architecture = find_architecture(architecture)
     _check_settings(settings)
     initial = load_initial(settings.init) if settings.init else None
     if initial is not None:

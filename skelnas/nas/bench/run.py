@@ -33,8 +33,8 @@ NO_GENOTYPES: Mapping[str, Genotype] = {}
 
 
 def bench(
-    cache_path: Path,
-    out: Path,
+    cache_path: Path | str,
+    out: Path | str,
     settings: BenchSettings,
     given: Mapping[str, Genotype] = NO_GENOTYPES,
     *,
@@ -63,6 +63,7 @@ def bench(
         DeviceError: the device is missing or out of memory, or a process died.
         Interrupted: stopped by a signal; can be resumed.
     """
+    cache_path, out = Path(cache_path), Path(out)
     run_dir.check(out, resume=resume, force=force)
     training = settings.of_trainings()
     with Cache.open(cache_path) as cache:
