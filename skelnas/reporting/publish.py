@@ -25,7 +25,8 @@ def save_pretrained(model: Model, folder: Path | str, *, license: str | None = N
         The file of the model.
 
     Raises:
-        UsageError: the folder holds a training, the model runs in ONNX Runtime, or this is not the name of a licence.
+        UsageError: the folder holds a training, the model runs in ONNX Runtime, or this is not
+            the name of a licence.
     """
     folder = Path(folder)
     if isinstance(model.network, OnnxNetwork):

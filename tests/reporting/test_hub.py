@@ -23,6 +23,7 @@ from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.errors import InputError, SkelnasError, UsageError
 from skelnas.evaluation.clip_dataset import load_dataset
 from skelnas.evaluation.evaluate import evaluate
+from skelnas.evaluation.export import export
 from skelnas.genotype import random_genotype
 from skelnas.reporting.model_card import README, add_results, set_license, write_card
 from skelnas.reporting.publish import push_to_hub, save_pretrained
@@ -197,6 +198,13 @@ def test_a_model_of_an_own_loop_is_saved_with_its_card(tmp_path: Path) -> None:
     text = (path.parent / README).read_text()
     assert "| protocol | other |" in text
     assert "license: unknown\n" in text
+
+
+def test_an_export_to_onnx_is_not_saved_as_a_model(folder: Path, tmp_path: Path) -> None:
+    export(folder, tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match="only ONNX Runtime has its weights"):
+        save_pretrained(load_model(tmp_path / "model.onnx"), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_training_is_not_replaced(folder: Path) -> None:
