@@ -10,19 +10,14 @@ import typer
 from skelnas.cli.help import Command
 from skelnas.cli.plugins import SourceGroup
 from skelnas.cli.prepare_common import (
-    Folds,
     OutArgument,
     PrepareOptions,
     RawArgument,
-    SplitSeed,
-    TestCameras,
-    TestShare,
-    TestSubjects,
-    parse_numbers,
     run_prepare,
+    with_fields,
     with_prepare_options,
 )
-from skelnas.errors import UsageError
+from skelnas.cli.recording_options import RecordingOptions
 
 prepare = typer.Typer(
     cls=SourceGroup,
@@ -30,25 +25,6 @@ prepare = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-JointsOption = Annotated[
-    Path | None,
-    typer.Option(metavar="LAYOUT", help="Name (skelnas layouts), or JSON or TOML file."),
-]
-ChannelsOption = Annotated[
-    str, typer.Option(help="Numbers of a joint in arrays, such as x,y,score.")
-]
-PictureOption = Annotated[str, typer.Option(help="Width x height to divide by, such as 1920x1080.")]
-PersonsOption = Annotated[
-    int, typer.Option(min=1, max=16, help="Maximum number of persons per clip.")
-]
-DelimiterOption = Annotated[
-    Literal["", "comma", "semicolon", "tab", "blank"],
-    typer.Option(help="comma, semicolon, tab or blank; found by default."),
-]
-SkipColumnsOption = Annotated[
-    int, typer.Option(min=0, max=1000, help="Columns before the joints in text.")
-]
 
 
 @prepare.command("ntu", cls=Command)
@@ -233,26 +209,14 @@ def prepare_ctrgcn(
 
 @prepare.command("manifest", cls=Command)
 @with_prepare_options
+@with_fields("recordings", RecordingOptions)
 def prepare_manifest(
     table: Annotated[
         Path, typer.Argument(help="CSV of clips, or a .zip with it.", show_default=False)
     ],
     out: OutArgument,
-    joints: JointsOption = None,
-    channels: ChannelsOption = "",
-    picture: PictureOption = "",
-    delimiter: DelimiterOption = "",
-    skip_columns: SkipColumnsOption = 0,
-    frame_rate: Annotated[
-        float | None, typer.Option(help="Frames per second, for start_s and end_s.")
-    ] = None,
-    persons: PersonsOption = 1,
-    test_subjects: TestSubjects = "",
-    test_cameras: TestCameras = "",
-    test_share: TestShare = 0.0,
-    folds: Folds = 0,
-    split_seed: SplitSeed = 0,
     *,
+    recordings: RecordingOptions,
     options: PrepareOptions,
 ) -> None:
     """Your recordings: a table of clips, arrays or text.
@@ -262,44 +226,19 @@ def prepare_manifest(
         skelnas prepare manifest clips.zip own.h5 --test-subjects 3,5 --persons 2
         skelnas prepare manifest clips.csv own.h5 --channels x,y,score --folds 5
     """
-    from skelnas.data.readers.channels import parse_option
-    from skelnas.data.readers.clip_files import parse_picture
-    from skelnas.data.readers.clip_tables import TextFormat
     from skelnas.data.readers.manifest import Manifest
 
-    source = Manifest(
-        table,
-        joints=joints,
-        channels=parse_option(channels),
-        picture=parse_picture(picture),
-        frame_rate=check_frame_rate(frame_rate),
-        text_format=TextFormat(delimiter, skip_columns),
-        persons=persons,
-        test_subjects=parse_numbers(test_subjects, "--test-subjects"),
-        test_cameras=parse_numbers(test_cameras, "--test-cameras"),
-        test_share=test_share,
-        folds=folds,
-        split_seed=split_seed,
-    )
-    run_prepare(source, out, options)
+    run_prepare(Manifest(table, **recordings.parse()), out, options)
 
 
 @prepare.command("folder", cls=Command)
 @with_prepare_options
+@with_fields("recordings", RecordingOptions, without=("frame_rate", "test_cameras"))
 def prepare_folder(
     raw: RawArgument,
     out: OutArgument,
-    joints: JointsOption = None,
-    channels: ChannelsOption = "",
-    picture: PictureOption = "",
-    delimiter: DelimiterOption = "",
-    skip_columns: SkipColumnsOption = 0,
-    persons: PersonsOption = 1,
-    test_subjects: TestSubjects = "",
-    test_share: TestShare = 0.0,
-    folds: Folds = 0,
-    split_seed: SplitSeed = 0,
     *,
+    recordings: RecordingOptions,
     options: PrepareOptions,
 ) -> None:
     """Your recordings: CLASS/CLIP, a file or folder of frames.
@@ -309,24 +248,9 @@ def prepare_folder(
         skelnas prepare folder recordings.zip own.h5 --joints mediapipe33 --folds 5
         skelnas prepare folder recordings/ own.h5 --picture 1920x1080
     """
-    from skelnas.data.readers.channels import parse_option
-    from skelnas.data.readers.clip_files import parse_picture
-    from skelnas.data.readers.clip_tables import TextFormat
     from skelnas.data.readers.folder import Folder
 
-    source = Folder(
-        raw,
-        joints=joints,
-        channels=parse_option(channels),
-        picture=parse_picture(picture),
-        text_format=TextFormat(delimiter, skip_columns),
-        persons=persons,
-        test_subjects=parse_numbers(test_subjects, "--test-subjects"),
-        test_share=test_share,
-        folds=folds,
-        split_seed=split_seed,
-    )
-    run_prepare(source, out, options)
+    run_prepare(Folder(raw, **recordings.parse()), out, options)
 
 
 @prepare.command("synthetic", cls=Command)
@@ -350,12 +274,3 @@ def prepare_synthetic(
     from skelnas.data.readers.synthetic import Synthetic
 
     run_prepare(Synthetic(clips, seed=seed), out, options)
-
-
-def check_frame_rate(frame_rate: float | None) -> float | None:
-    """Return it, unless it is none."""
-    from skelnas.data.readers.skeleton_file import MAX_FRAME_RATE
-
-    if frame_rate is not None and not 0 < frame_rate <= MAX_FRAME_RATE:
-        raise UsageError(f"--frame-rate {frame_rate:g}: expected frames per second, such as 30")
-    return frame_rate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from inspect import Parameter
 from pathlib import Path
@@ -12,7 +13,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from skelnas.cli.options import Force, Function, Json, with_signature
-from skelnas.errors import UsageError
 from skelnas.runtime import console
 
 if TYPE_CHECKING:
@@ -26,12 +26,6 @@ RawArgument = Annotated[
 OutArgument = Annotated[
     Path, typer.Argument(help="Cache to write, an .h5 file.", show_default=False)
 ]
-
-TestSubjects = Annotated[str, typer.Option(help="Test subjects of protocol xsub, such as 3,5.")]
-TestCameras = Annotated[str, typer.Option(help="Test cameras of protocol xview, such as 2.")]
-TestShare = Annotated[float, typer.Option(help="Fraction that protocol random tests on.")]
-Folds = Annotated[int, typer.Option(help="Number of protocols fold1, fold2, ...")]
-SplitSeed = Annotated[int, typer.Option(min=0, help="Seed of random and the folds.")]
 
 
 @dataclass(frozen=True)
@@ -60,24 +54,41 @@ class PrepareOptions:
     as_json: Json = False
 
 
-def with_prepare_options(function: Function) -> Function:
-    """Give a command one option per field of `PrepareOptions`; it receives them as ``options``."""
+def with_fields(
+    name: str, kind: type[Any], without: Collection[str] = ()
+) -> Callable[[Function], Function]:
+    """Give a command one option per field of a dataclass; it receives them as one argument.
 
-    def command(**arguments: Any) -> Any:
-        values = {field.name: arguments.pop(field.name) for field in fields(PrepareOptions)}
-        return function(**arguments, options=PrepareOptions(**values))
+    Args:
+        name: of the argument.
+        kind: the dataclass.
+        without: fields that the command leaves at their defaults.
+    """
+    names = [field.name for field in fields(kind) if field.name not in without]
+    hints = get_type_hints(kind, include_extras=True)
 
-    hints = get_type_hints(PrepareOptions, include_extras=True)
-    parameters = [
-        Parameter(
-            field.name,
-            Parameter.KEYWORD_ONLY,
-            default=field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(PrepareOptions)
-    ]
-    return with_signature(command, function, "options", parameters)
+    def decorate(function: Function) -> Function:
+        def command(**arguments: Any) -> Any:
+            values = {option: arguments.pop(option) for option in names}
+            return function(**arguments, **{name: kind(**values)})
+
+        parameters = [
+            Parameter(
+                field.name,
+                Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=hints[field.name],
+            )
+            for field in fields(kind)
+            if field.name in names
+        ]
+        return with_signature(command, function, name, parameters)
+
+    return decorate
+
+
+with_prepare_options = with_fields("options", PrepareOptions)
+"""Gives a command the options that do not depend on the source, as its argument ``options``."""
 
 
 def run_prepare(source: Source, out: Path, options: PrepareOptions) -> None:
@@ -138,11 +149,3 @@ def _note_summary(report: PrepareReport, out: Path) -> None:
         console.note(f"{report_path(out)} lists all of them")
     for line in report.missing_clips:
         console.note(line)
-
-
-def parse_numbers(text: str, option: str) -> tuple[int, ...]:
-    """Parse comma-separated numbers."""
-    fields = [field.strip() for field in text.split(",")] if text else []
-    if not all(field.isascii() and field.isdigit() and len(field) < 10 for field in fields):
-        raise UsageError(f"{option} {text}: expected numbers such as 3,5")
-    return tuple(map(int, fields))

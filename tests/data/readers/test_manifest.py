@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skelnas.cli.prepare_common import parse_numbers
+from skelnas.cli.recording_options import parse_numbers
 from skelnas.data.cache import Cache
 from skelnas.data.matching import match_origins
 from skelnas.data.prepare import prepare
