@@ -16,6 +16,7 @@ from threading import Timer
 import numpy as np
 import pytest
 from hub_server import serving
+from test_commands import parse
 from typer.testing import CliRunner
 
 from skelnas.cli import app
@@ -86,6 +87,24 @@ def commands(page: Path) -> list[str]:
     for mark, _ in blocks:
         assert not mark or MARK.fullmatch(mark), f"{page.name}: unknown mark {mark}"
     return [line for mark, block in blocks if not mark for line in block.splitlines() if line]
+
+
+def written_commands(page: Path) -> list[str]:
+    """Return all skelnas commands on a page, in shell blocks and others, whether run or not."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    blocks = [block for language, block in fenced if language in ("", "bash", "text")]
+    blocks += re.findall(r"^ {4}(skelnas .*)$", text, re.MULTILINE)
+    found = re.findall(r"(?:^|[|(] ?)(skelnas [^|>)#\n]*)", "\n".join(blocks), re.MULTILINE)
+    return [
+        line for line in found if not any(sign in line for sign in ("...", "$", "[", "skelnas --"))
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_have_arguments_and_options_that_exist(page: Path) -> None:
+    for line in written_commands(page):
+        parse(shlex.split(line)[1:])
 
 
 def execute(line: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
