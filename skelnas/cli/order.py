@@ -21,25 +21,35 @@ def check_order(command: str, arguments: Mapping[str, Any], words: list[str]) ->
     Raises:
         UsageError: two are swapped; the hint is the right command.
     """
+    typed = {name: _typed(value, words) for name, value in arguments.items()}
+    swapped = _find_swapped(typed)
+    if swapped is None:
+        return
+    verb = command.removeprefix("skelnas ")
+    right = console.shell(*verb.split(), *_exchange(words, *swapped))
+    raise UsageError(
+        f"arguments are swapped: {verb} takes {', then '.join(map(str.upper, arguments))}",
+        hint=f"`{right}`",
+    )
+
+
+def _typed(value: Any, words: list[str]) -> list[Path]:
+    """Return the paths of an argument, but for those from a file of settings."""
+    values = value if isinstance(value, list) else [value]
+    return [one for one in values if isinstance(one, Path) and one in map(Path, words)]
+
+
+def _find_swapped(typed: Mapping[str, list[Path]]) -> tuple[Path, Path] | None:
+    """Return a path that is not what its argument should be, and the one that is."""
     for name, belongs in KINDS.items():
-        misplaced = _paths(arguments.get(name))
+        misplaced = typed.get(name)
         if not misplaced or belongs(misplaced[0]):
             continue
-        for other in arguments.keys() - {name}:
-            for path in _paths(arguments[other]):
+        for other in typed.keys() - {name}:
+            for path in typed[other]:
                 if belongs(path) and not (other in KINDS and KINDS[other](path)):
-                    verb = command.removeprefix("skelnas ")
-                    right = _exchange(words, misplaced[0], path)
-                    raise UsageError(
-                        f"arguments are swapped: {verb} takes "
-                        f"{', then '.join(map(str.upper, arguments))}",
-                        hint=f"`{console.shell(*verb.split(), *right)}`",
-                    )
-
-
-def _paths(value: Any) -> list[Path]:
-    values = value if isinstance(value, list) else [value]
-    return [one for one in values if isinstance(one, Path)]
+                    return misplaced[0], path
+    return None
 
 
 def _exchange(words: list[str], *paths: Path) -> list[str]:

@@ -149,6 +149,8 @@ def test_arguments_in_order_are_not_swapped(tmp_path: Path) -> None:
         parse(line.split())
     parse(["evaluate", "c.h5", str(tmp_path)])
     parse(["predict", str(tmp_path), "other.safetensors"])
+    (tmp_path / "evaluate.toml").write_text("model = 'c.h5'")
+    parse(["evaluate", "--config", str(tmp_path / "evaluate.toml"), str(tmp_path)])
 
 
 @pytest.mark.parametrize("name", ["search", "train", "doctor"])
