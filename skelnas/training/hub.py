@@ -98,6 +98,7 @@ def import_client() -> ModuleType:
     try:
         import huggingface_hub
         import huggingface_hub.errors
+        import huggingface_hub.utils
     except ImportError as error:
         raise SkelnasError(
             f"the Hugging Face Hub needs {error.name}", hint='pip install "skelnas[hub]"'

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -135,6 +137,25 @@ def test_commands_take_a_model_of_the_hub(
     assert f"me/small: commit {commit}" in done.stderr
     done = CliRunner().invoke(app, ["evaluate", str(tiny_cache), "hf://me/small", "--card"])
     assert isinstance(done.exception, UsageError)  # the Hub's cache is not ours to write to
+
+
+def test_a_program_that_starts_with_the_hub_says_in_two_lines_what_is_wrong(
+    server: HubServer, tiny_cache: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-m", "skelnas", "evaluate", str(tiny_cache), "hf://me/nothing"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (InputError.exit_code, "")
+    assert done.stderr.splitlines() == [
+        "skelnas: me/nothing: there is no such repository, or it is private",
+        "  hint: `hf auth login` or HF_TOKEN says who you are",
+    ]
 
 
 @pytest.mark.parametrize(
