@@ -23,8 +23,9 @@ from skelnas.data.dataset import Dataset
 from skelnas.data.matching import compare_units
 from skelnas.data.readers.base import Recording
 from skelnas.data.readers.channels import check_channels, parse_option
-from skelnas.data.readers.clip_files import parse_frame, parse_picture, to_poses
+from skelnas.data.readers.clip_files import StreamFrame, parse_frame, parse_picture, to_poses
 from skelnas.data.readers.files import find_extent_outside
+from skelnas.data.readers.tracking import track
 from skelnas.data.readers.unlabelled import NO_LABEL, Origin, as_unlabelled, read_unlabelled
 from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.scores import softmax
@@ -185,7 +186,7 @@ def predict_stream(
     predictor = _Predictor(model, settings)
     size = settings.window or _choose_window(model.card)
     predictor.warm_up(size)
-    frames: deque[NDArray[np.float64]] = deque(maxlen=size)
+    frames: deque[StreamFrame] = deque(maxlen=size)
     origin, number = predictor.origin, 0
     for line_number, line in enumerate(lines, start=1):
         if not line.strip("\ufeff \t\r\n"):
@@ -204,10 +205,11 @@ def predict_stream(
         yield predictor.score_window(frames, number)
 
 
-def _check_channels(frames: Iterable[NDArray[np.float64]], origin: Origin) -> None:
-    """Raise InputError if the first frames, each [M, V, C], are unlike the model's channels."""
+def _check_channels(frames: Iterable[StreamFrame], origin: Origin) -> None:
+    """Raise InputError if the first frames are unlike the model's channels."""
     if not origin.given_channels:
-        check_channels(np.concatenate(list(frames)), origin.layout.channels, STDIN)
+        persons = np.concatenate([frame.persons for frame in frames])  # [n, V, C]
+        check_channels(persons, origin.layout.channels, STDIN)
 
 
 def _choose_window(card: ModelCard) -> int:
@@ -306,8 +308,8 @@ class _Predictor:
             self._dataset.load(clips)
         return self._dataset
 
-    def score_window(self, frames: Sequence[NDArray[np.float64]], last_frame: int) -> Window:
-        """Score the last frames of a stream, each [M, V, C]."""
+    def score_window(self, frames: Sequence[StreamFrame], last_frame: int) -> Window:
+        """Score the last frames of a stream."""
         start = time.perf_counter()
         first_frame = last_frame - len(frames) + 1
         recording = _join(frames, self.origin)
@@ -322,7 +324,7 @@ class _Predictor:
         """Score a made-up window, because the first pass takes longer than the others."""
         layout = self.origin.layout
         pose = np.ones((self.origin.max_persons, len(layout.joints), len(layout.channels)))
-        recording = _join([pose] * num_frames, self.origin)
+        recording = _join([StreamFrame(pose)] * num_frames, self.origin)
         assert recording is not None
         self._compute([recording])
 
@@ -334,11 +336,15 @@ class _Predictor:
         return Prediction(name, num_frames, num_persons, self._model.card.classes, logits)
 
 
-def _join(frames: Sequence[NDArray[np.float64]], origin: Origin) -> Recording | None:
-    """Make frames [M, V, C] into a recording; None if nobody is in any of them."""
-    clip = np.full((max(map(len, frames)), len(frames), *frames[0].shape[1:]), np.nan)
-    for number, frame in enumerate(frames):
-        clip[: len(frame), number] = frame
+def _join(frames: Sequence[StreamFrame], origin: Origin) -> Recording | None:
+    """Make frames into a recording; None if nobody is in any of them."""
+    persons = [frame.persons for frame in frames]  # T x [M, V, C]
+    if all(frame.says_who for frame in frames):
+        clip = np.full((max(map(len, persons)), len(frames), *persons[0].shape[1:]), np.nan)
+        for number, numbers in enumerate(persons):
+            clip[: len(numbers), number] = numbers
+    else:
+        clip = track(persons, origin.layout.channels, origin.max_persons)  # [M, T, V, C]
     poses, present = to_poses(clip, origin.layout.channels, origin.picture_of_files)
     if not present.any():
         return None

@@ -219,6 +219,31 @@ def test_a_window_of_a_stream_equals_a_recording_of_its_frames(
         assert window.latency_ms > 0
 
 
+def test_persons_of_a_pose_estimator_are_tracked_in_a_stream_as_in_a_file(
+    model: Path, poses: np.ndarray, tmp_path: Path
+) -> None:
+    """They come in any order, and more pass by than the model takes."""
+    passer = poses[:1] + np.array([3, 0, 0])
+    passer[:, 6:] = np.nan
+    seen = np.concatenate([poses, passer])
+    lines = []
+    for number, frame in enumerate(seen.swapaxes(0, 1)):  # [M, V, C]
+        persons = [person for person in frame if np.isfinite(person).all()]
+        people = [
+            {"keypoints": [dict(zip("xyz", joint, strict=True)) for joint in person.tolist()]}
+            for person in persons[:: -1 if number % 2 else 1]
+        ]
+        lines.append(json.dumps(people))
+    (tmp_path / "clip.jsonl").write_text("\n".join(lines))
+    np.save(tmp_path / "clip.npy", poses[:, :20])
+    loaded, settings = load_model(model), PredictSettings(device="cpu", window=20)
+    (window,) = predict_stream(loaded, lines, settings)
+    assert window.prediction is not None
+    for name in ("clip.jsonl", "clip.npy"):
+        (expected,) = predict(loaded, [tmp_path / name], ON_CPU)
+        assert np.array_equal(window.prediction.logits, expected.logits)
+
+
 def test_windows_have_the_length_of_training_clips_and_come_as_soon_as_they_are_full(
     model: Path, tiny_cache: Path, poses: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:

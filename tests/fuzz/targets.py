@@ -454,7 +454,7 @@ def frame(folder: Path) -> Target:
 
     def read(data: bytes) -> Outcome:
         line = data.decode("utf-8", "replace")
-        persons = parse_frame(line, "line 1", source.layout, source.max_persons)
+        persons = parse_frame(line, "line 1", source.layout, source.max_persons).persons
         poses, present = to_poses(persons[:, None], source.layout.channels)
         if present.any():
             yield Recording("one", 0, poses, present), source

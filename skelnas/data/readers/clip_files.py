@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,9 +203,22 @@ def to_poses(array: NDArray[np.float64], channels: Sequence[str], picture: Pictu
     return as_joints(array, channels, picture), present
 
 
+class StreamFrame(NamedTuple):
+    """One frame of a stream.
+
+    Attributes:
+        persons: [M, V, C], M >= 0, NaN where a number is unknown.
+        says_who: whether a person has the same place in all frames; if not, there may be more than
+            the model takes, and they are to be tracked.
+    """
+
+    persons: NDArray[np.float64]
+    says_who: bool = True
+
+
 def parse_frame(
     line: str, where: str, layout: Layout, max_persons: int, channels: tuple[str, ...] = ()
-) -> NDArray[np.float64]:
+) -> StreamFrame:
     """Read one frame from JSON: [joints, channels] or [persons, joints, channels].
 
     An object holds this under the key ``poses``, and maybe names, as in a file, or is of a pose
@@ -215,11 +228,8 @@ def parse_frame(
         line: the text.
         where: name of the line, for error messages.
         layout: the expected joints and channels.
-        max_persons: maximum number of persons.
+        max_persons: maximum number of persons in an array.
         channels: those of the line, in its order; by default the layout's.
-
-    Returns:
-        [M, V, C], M >= 0, NaN where a number is unknown.
 
     Raises:
         InputError: the line is not such a frame.
@@ -230,13 +240,13 @@ def parse_frame(
         found = shown(line.strip())
         raise InputError(f"{where}: expected a frame as JSON, found {found}") from None
     if are_persons(value):
-        return _parse_persons(value, where, layout, max_persons)
+        return StreamFrame(_parse_persons(value, where, layout), says_who=False)
     content: dict[str, Any] = {}
     if isinstance(value, dict):
         content, value = value, value.get(KEY)
     shape = (len(layout.joints), len(layout.channels))
     if value is None or value == []:
-        return np.empty((0, *shape))
+        return StreamFrame(np.empty((0, *shape)))
     array = as_array(value)
     if array is None or array.ndim not in (2, 3) or array.shape[-2:] != shape:
         found = "something else" if array is None else f"an array {list(array.shape)}"
@@ -253,15 +263,14 @@ def parse_frame(
     joints, names = (find_names(content, key, count, where) for key, count in pairs)
     if joints:
         frame = frame[:, order_joints(joints, layout, where)]
-    return frame[..., order_channels(names or channels or layout.channels, layout, where)]
+    order = order_channels(names or channels or layout.channels, layout, where)
+    return StreamFrame(frame[..., order])
 
 
-def _parse_persons(value: Any, where: str, layout: Layout, max_persons: int) -> NDArray[np.float64]:
+def _parse_persons(value: Any, where: str, layout: Layout) -> NDArray[np.float64]:
     """Return persons [M, V, C] in the order of the layout."""
     num_joints = len(layout.joints)
     persons = read_frame(value, where, num_joints)
-    if len(persons) > max_persons:
-        raise InputError(f"{where}: {len(persons)} persons, expected at most {max_persons}")
     frame = np.empty((len(persons), num_joints, len(layout.channels)))
     for index, person in enumerate(persons):
         if len(person.numbers) != num_joints:

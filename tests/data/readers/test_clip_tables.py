@@ -162,7 +162,7 @@ def test_every_format_and_a_stream_give_the_same_frames(tmp_path):
     buffer = io.StringIO()
     np.savetxt(buffer, LOST.reshape(6, 9), "%.3f", ",")
     (tmp_path / "clip.csv").write_text(buffer.getvalue())
-    frames = [parse_frame(json.dumps(frame), "line", LAYOUT, 1) for frame in short]
+    frames = [parse_frame(json.dumps(frame), "line", LAYOUT, 1).persons for frame in short]
     stream = np.stack([frame[0] if len(frame) else np.full((3, 3), np.nan) for frame in frames])
 
     expected, present = to_poses(LOST[None], LAYOUT.channels)
@@ -225,7 +225,7 @@ def test_arrays_may_have_their_channels_in_another_order(tmp_path):
     np.save(tmp_path / "clip.npy", [[[0.5, 540, 480]]])
     poses, _ = read_poses(tmp_path / "clip.npy", layout, 1, (1920, 1080), ("conf", "y", "x"))
     np.testing.assert_array_equal(poses, [[[[-0.25, 0, 0.5]]]])
-    frame = parse_frame("[[0.5, 540, 480]]", "line", layout, 1, ("conf", "y", "x"))
+    frame, _ = parse_frame("[[0.5, 540, 480]]", "line", layout, 1, ("conf", "y", "x"))
     np.testing.assert_array_equal(frame, [[[480, 540, 0.5]]])
 
 

@@ -34,7 +34,7 @@ def test_names_beside_an_array_order_it(tmp_path):
     poses, _ = read_poses(tmp_path / "clip.npz", LAYOUT, 1)
     np.testing.assert_array_equal(poses[0], POSES.astype(np.float32))
     line = json.dumps({"poses": SHUFFLED[0].tolist(), **NAMES})
-    np.testing.assert_array_equal(parse_frame(line, "line", LAYOUT, 1), POSES[:1])
+    np.testing.assert_array_equal(parse_frame(line, "line", LAYOUT, 1).persons, POSES[:1])
 
 
 @pytest.mark.parametrize(

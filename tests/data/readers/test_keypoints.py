@@ -397,13 +397,14 @@ def test_one_frame_in_an_array_names_the_folder(tmp_path):
 def test_a_stream_takes_the_frames_of_pose_estimators():
     layout = Layout(("b", "a"), channels=("x", "y", "z", "score"))
     line = json.dumps(points(2, names=("a", "b")))
-    frame = parse_frame(line, "line 1", layout, 1)
+    frame, says_who = parse_frame(line, "line 1", layout, 1)
+    assert not says_who
     np.testing.assert_allclose(frame, [[[1.1, 1.2, 1.3, 1.4], [0.1, 0.2, 0.3, 0.4]]])
-    assert len(parse_frame('{"people": []}', "line 1", layout, 1)) == 0
+    assert len(parse_frame('{"people": []}', "line 1", layout, 1).persons) == 0
     for value, expected in (
         (points(3), "line 1: 3 joints, expected 2"),
         (points(2, names=("a", "c")), "line 1: expected the joints b, a, found a, c"),
         (points(2, keys="xy"), "line 1: expected the channels x, y, z, score, found x, y"),
-        ([points(2)] * 2, "line 1: 2 persons, expected at most 1"),
+        ([points(2)] * 101, "line 1: 101 persons in a frame, expected at most 100"),
     ):
         assert expected in message(parse_frame, json.dumps(value), "line 1", layout, 1)
