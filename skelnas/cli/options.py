@@ -17,7 +17,7 @@ import typer
 
 from skelnas.cli.config_file import make_settings, read_options, suggest
 from skelnas.cli.help import HELP_ALL
-from skelnas.config import DEVICES, Device, Settings
+from skelnas.config import DEVICES, Device, Settings, TrackerName
 from skelnas.errors import UsageError
 
 HUB = "hf://"
@@ -47,9 +47,9 @@ ModelOrExport = Annotated[Path, _model_argument("Model folder or file, .onnx or 
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-TensorBoard = Annotated[
-    bool,
-    typer.Option("--tensorboard", help="Write TensorBoard events (extra: tensorboard)."),
+Track = Annotated[
+    TrackerName | None,
+    typer.Option("--track", help="Log to tensorboard, wandb or mlflow (extras)."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the resulting settings as JSON and exit.")

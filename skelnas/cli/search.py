@@ -15,7 +15,7 @@ from skelnas.cli.options import (
     Force,
     Json,
     Resume,
-    TensorBoard,
+    Track,
     has_ranks,
     with_settings,
 )
@@ -31,7 +31,7 @@ from skelnas.errors import UsageError
 from skelnas.runtime import console
 
 SET_BY_SEARCH = frozenset(
-    {"seed", "protocol", "hold_out", "resume", "force", "tensorboard", "dry_run"}
+    {"seed", "protocol", "hold_out", "resume", "force", "track", "dry_run"}
     | {*BudgetSettings.model_fields}
 )
 """Options of `skelnas train` that the trainings of a search take from it."""
@@ -48,7 +48,7 @@ def search(
     ],
     resume: Resume = False,
     force: Force = False,
-    tensorboard: TensorBoard = False,
+    track: Track = None,
     repeats: Annotated[
         int | None,
         typer.Option(min=1, help="Search with N seeds; compare with random cells."),
@@ -70,9 +70,9 @@ def search(
         skelnas search own.h5 --method predict --jobs 2 --out runs/own
     """
     if settings.method == "predict":
-        if repeats is not None or tensorboard:
+        if repeats is not None or track:
             raise UsageError(
-                f"{'--tensorboard' if tensorboard else '--repeats'} is for --method gradient",
+                f"{'--track' if track else '--repeats'} is for --method gradient",
                 hint="leave it out",
             )
         training = _training_settings(settings, train_config)
@@ -87,7 +87,7 @@ def search(
             as_json=as_json,
         )
         return
-    options: dict[str, Any] = {"resume": resume, "force": force, "tensorboard": tensorboard}
+    options: dict[str, Any] = {"resume": resume, "force": force, "track": track}
     if repeats is not None:
         if has_ranks():
             raise UsageError(

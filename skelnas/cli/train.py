@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from skelnas.cli.options import (
     Force,
     Json,
     Resume,
-    TensorBoard,
+    Track,
     has_ranks,
     with_settings,
 )
@@ -48,7 +48,7 @@ def train(
     ] = None,
     resume: Resume = False,
     force: Force = False,
-    tensorboard: TensorBoard = False,
+    track: Track = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     *,
@@ -82,7 +82,7 @@ def train(
         architecture = draw_for_training(cache, settings, *drawn)
     from skelnas.reporting.model_card import write_card
 
-    options = {"resume": resume, "force": force, "tensorboard": tensorboard}
+    options: dict[str, Any] = {"resume": resume, "force": force, "track": track}
     if folds is not None:
         from skelnas.evaluation.cross_validation import cross_validate
 

@@ -26,6 +26,7 @@ from skelnas.config.machine import (
 from skelnas.config.method import Method, MethodSettings
 from skelnas.config.search import Engine, Hessian, Order, SearchSettings, count_weight_epochs
 from skelnas.config.settings import Settings
+from skelnas.config.tracking import TrackerName
 from skelnas.config.train import RECIPES, SHORT_EPOCHS, BaselineName, TrainSettings
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "Settings",
     "Statistics",
     "Store",
+    "TrackerName",
     "TrainSettings",
     "WorkSettings",
     "count_weight_epochs",

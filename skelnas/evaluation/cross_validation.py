@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from skelnas.config import EvaluateSettings, TrainSettings
+from skelnas.config import EvaluateSettings, TrackerName, TrainSettings
 from skelnas.config.evaluation import ScoredPart
 from skelnas.data.cache import Cache
 from skelnas.data.splits import name_folds
@@ -33,7 +33,7 @@ def cross_validate(
     count: int,
     resume: bool = False,
     force: bool = False,
-    tensorboard: bool = False,
+    track: TrackerName | None = None,
     after_train: Callable[[Path, Model], object] | None = None,
 ) -> dict[str, Any]:
     """Train and score a network once for each fold.
@@ -50,7 +50,7 @@ def cross_validate(
         count: number of folds.
         resume: continue; finished folds are only scored again.
         force: discard what is in the folder.
-        tensorboard: also write TensorBoard events.
+        track: a tracker to show the runs in.
         after_train: called with each model folder and its trained model.
 
     Returns:
@@ -88,7 +88,7 @@ def cross_validate(
                 settings.model_copy(update={"protocol": protocol}),
                 resume=exists,
                 force=not exists,
-                tensorboard=tensorboard,
+                track=track,
             )
             if after_train is not None:
                 after_train(model, trained.model)

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from skelnas.config import BudgetSettings, SearchSettings, TrainSettings
+from skelnas.config import BudgetSettings, SearchSettings, TrackerName, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.errors import InputError, Interrupted
 from skelnas.evaluation.cross_validation import score_model, spread
@@ -43,7 +43,7 @@ def repeat(
     count: int,
     resume: bool = False,
     force: bool = False,
-    tensorboard: bool = False,
+    track: TrackerName | None = None,
     after_train: Callable[[Path, Model], object] | None = None,
 ) -> dict[str, Any]:
     """Search with `count` seeds and compare the results with as many random genotypes.
@@ -60,7 +60,7 @@ def repeat(
         count: number of seeds; may change on resuming.
         resume: continue; finished parts are not repeated.
         force: discard what is in the folder.
-        tensorboard: also write TensorBoard events.
+        track: a tracker to show the runs in.
         after_train: called with each model folder and its trained model.
 
     Returns:
@@ -85,10 +85,10 @@ def repeat(
         "training": training.fixed(),
     }
 
-    def options(folder: Path) -> dict[str, bool]:
+    def options(folder: Path) -> dict[str, Any]:
         """Resume a run that exists; otherwise start one."""
         exists = (folder / run_dir.CONFIG).exists()
-        return {"resume": exists, "force": not exists, "tensorboard": tensorboard}
+        return {"resume": exists, "force": not exists, "track": track}
 
     def make_network(kind: str, seed: int) -> dict[str, Any]:
         """Find a genotype, train it and score it."""

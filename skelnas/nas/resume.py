@@ -20,6 +20,7 @@ from skelnas.runtime import files
 from skelnas.training import run_dir
 from skelnas.training.genotype_table import GenotypeTable
 from skelnas.training.saved_model import Model
+from skelnas.training.tracking import find_tracker
 from skelnas.training.train import TrainedModel, train
 
 AnySettings = TypeVar("AnySettings", SearchSettings, TrainSettings)
@@ -70,7 +71,7 @@ def resume(
         return _resume_search(folder, Path(cache), config, epochs)
     settings = _read_settings(TrainSettings, folder, config, "settings")
     architecture = _read_architecture(folder, config)
-    options: dict[str, Any] = {"resume": True, "tensorboard": _has_events(folder)}
+    options: dict[str, Any] = {"resume": True, "track": find_tracker(folder)}
     if verb == "train":
         settings = _prolong(folder, config, settings, epochs)
         trained = train(Path(cache), architecture, folder, settings, **options)
@@ -79,7 +80,7 @@ def resume(
         return trained
     _refuse_epochs(folder, epochs)
     settings = _as_given(settings, folder / "fold1")
-    options["tensorboard"] = _has_events(folder / "fold1")
+    options["track"] = find_tracker(folder / "fold1")
     protocols = config.get("protocols")
     if not isinstance(protocols, list):
         raise InputError(f"{folder / run_dir.CONFIG}: expected protocols, a list of names")
@@ -107,7 +108,7 @@ def _resume_search(
         training = training and _as_given(training, folder / TRIALS)
         return predictor_search(cache, folder, settings, training, resume=True)
     settings = _prolong(folder, config, settings, epochs)
-    search(cache, folder, settings, training=training, resume=True, tensorboard=_has_events(folder))
+    search(cache, folder, settings, training=training, resume=True, track=find_tracker(folder))
     return None
 
 
@@ -206,7 +207,3 @@ def _refuse_epochs(folder: Path, epochs: int | None) -> None:
             f"--epochs {epochs}: {folder} holds several trainings, which cannot be prolonged",
             hint="leave it out",
         )
-
-
-def _has_events(folder: Path) -> bool:
-    return (folder / run_dir.TENSORBOARD).is_dir()

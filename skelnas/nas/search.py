@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skelnas.config import SearchSettings, TrainSettings
+from skelnas.config import SearchSettings, TrackerName, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.data.dataset import Dataset, num_batches, shuffled_batches
 from skelnas.data.splits import HoldOut, halve, note_missing_clips, split_training_part
@@ -36,7 +36,7 @@ from skelnas.training.loop import Item, TrainLoop
 from skelnas.training.progress import Reading
 from skelnas.training.run_dir import ALPHAS, RunDir, read_lines
 from skelnas.training.setup import name_single_clips, open_setup
-from skelnas.training.tensorboard import EventWriter
+from skelnas.training.tracking import Tracking
 
 STREAM_INIT, STREAM_SPLIT, STREAM_TRAIN, STREAM_VALIDATION = range(4)
 """Random streams of a search; each has its own seed."""
@@ -94,7 +94,7 @@ def search(
     training: TrainSettings | None = None,
     resume: bool = False,
     force: bool = False,
-    tensorboard: bool = False,
+    track: TrackerName | None = None,
 ) -> None:
     """Search for the two cells and write a run folder, from which `derive` reads the genotype.
 
@@ -110,7 +110,7 @@ def search(
             the defaults, with the clips of the search.
         resume: continue the run in the folder; the result is that of an uninterrupted run.
         force: discard the run in the folder.
-        tensorboard: also write TensorBoard events.
+        track: a tracker to show the run in.
 
     Raises:
         InputError: the cache is broken, or its training part is too small to split.
@@ -125,8 +125,8 @@ def search(
             hint="call that function, or `skelnas search`, which knows both",
         )
     cache_path, out = Path(cache_path), Path(out)
-    events = EventWriter(out, candidates(settings.space)) if tensorboard else None
-    with open_setup(cache_path, out, settings, resume=resume, force=force, mirror=events) as setup:
+    mirror = Tracking(track, out, candidates(settings.space)) if track else None
+    with open_setup(cache_path, out, settings, resume=resume, force=force, mirror=mirror) as setup:
         settings = setup.settings
         engine = choose_engine(settings)  # refuses what it cannot do before the folder is made
         with setup.cache as cache:

@@ -25,22 +25,23 @@ TABLE = "genotypes.json"
 CHOSEN = "genotype.json"
 LOCK = ".lock"
 TENSORBOARD = "tensorboard"
+TRACKER = "tracker.json"
 
 COMPARED_FIRST = ("verb", "settings", "recipe", "epochs", "batch_size", "weights_first")
 """Where two configurations differ in these, the other differences follow from them."""
 
 
 class Mirror(Protocol):
-    """Receives everything that a run logs, to show it elsewhere."""
+    """Shows what a run logs elsewhere, from its folder."""
 
-    def log(self, record: Mapping[str, Any], file: str) -> None:
-        """Receive one line of a JSON-lines file."""
+    def open(self, epoch: int) -> None:
+        """Begin, or go on after an epoch; -1 before anything is logged."""
 
-    def drop_epochs_after(self, epoch: int) -> None:
-        """Drop what was logged after an epoch; -1 before anything is logged."""
+    def update(self) -> None:
+        """Show what was logged since."""
 
-    def close(self) -> None:
-        """Finish; nothing more is logged."""
+    def close(self, *, failed: bool) -> None:
+        """Finish; nothing more is logged. Without `open`, nothing is to be done."""
 
 
 class RunDir:
@@ -50,7 +51,7 @@ class RunDir:
 
     Args:
         folder: holds all files of the run.
-        mirror: receives everything that the run logs.
+        mirror: shows what the run logs elsewhere.
         writes: False on all ranks but the first, which holds the lock and writes for all.
     """
 
@@ -63,13 +64,13 @@ class RunDir:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(failed=kind is not None)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = True) -> None:
         """Release the lock."""
         if self._mirror is not None:
-            self._mirror.close()
+            self._mirror.close(failed=failed)
         if self._lock is not None:
             self._lock.close()
 
@@ -90,10 +91,14 @@ class RunDir:
                 "checkpoint",
             ) from error
         if self._mirror is not None:
-            self._mirror.log(record, file)
+            self._mirror.update()
 
     def drop_epochs_after(self, epoch: int) -> None:
-        """Drop the lines of epochs after the checkpoint's: they are about to be logged again."""
+        """Drop the lines of epochs after the checkpoint's: they are about to be logged again.
+
+        Raises:
+            SkelnasError: the mirror cannot be opened.
+        """
         if not self.writes:
             return
         for path in (self.folder / METRICS, self.folder / ALPHAS):
@@ -102,7 +107,7 @@ class RunDir:
             lines = [line for line in read_lines(path) if line["epoch"] <= epoch]
             atomic_write(path, "".join(_to_line(line, path.name) for line in lines))
         if self._mirror is not None:
-            self._mirror.drop_epochs_after(epoch)
+            self._mirror.open(epoch)
 
 
 def start(
@@ -120,7 +125,7 @@ def start(
         config: what defines the run; written to ``config.json`` together with the versions.
         resume: resume the run in the folder, which must have the same config.
         force: delete the run in the folder. Files that no run wrote stay.
-        mirror: receives everything that the run logs.
+        mirror: shows what the run logs elsewhere.
 
     Raises:
         UsageError: see `check`; or the run to be resumed has another config.
@@ -198,7 +203,7 @@ def _delete_run(folder: Path) -> None:
     if (folder / TABLE).exists():  # otherwise the genotype is a user's
         (folder / CHOSEN).unlink(missing_ok=True)
         (folder / TABLE).unlink()
-    for name in (CHECKPOINT, MODEL, METRICS, ALPHAS, REPEATS, FOLDS, CONFIG):
+    for name in (CHECKPOINT, MODEL, METRICS, ALPHAS, TRACKER, REPEATS, FOLDS, CONFIG):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from skelnas.config import ClipSettings, TrainSettings
+from skelnas.config import ClipSettings, TrackerName, TrainSettings
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import Dataset
 from skelnas.data.matching import Match, find_person_size, find_score_size, origin_of
@@ -33,7 +33,7 @@ from skelnas.training.flip import choose_flip, warn_of_mirrored_classes
 from skelnas.training.run_dir import MODEL
 from skelnas.training.saved_model import Model, ModelCard, save_model
 from skelnas.training.setup import Setup, check_normalisation, open_setup
-from skelnas.training.tensorboard import EventWriter
+from skelnas.training.tracking import Tracking
 from skelnas.training.trainer import Trainer
 
 CARD_FIELDS_NOT_COMPARED = frozenset(
@@ -69,7 +69,7 @@ def train(
     *,
     resume: bool = False,
     force: bool = False,
-    tensorboard: bool = False,
+    track: TrackerName | None = None,
 ) -> TrainedModel:
     """Train the network of a genotype, or a baseline, on the training part of a protocol.
 
@@ -83,7 +83,7 @@ def train(
         settings: see `TrainSettings`.
         resume: resume the run in the folder.
         force: delete the run in the folder.
-        tensorboard: also write events for TensorBoard.
+        track: a tracker to show the run in.
 
     Raises:
         InputError: the cache is broken, has no training clips or none to score the model by,
@@ -101,8 +101,8 @@ def train(
     if initial is not None:
         settings = adopt_settings(settings, architecture, initial.card)
     network_fields, unused_settings = describe_network(architecture, settings)
-    events = EventWriter(out) if tensorboard else None
-    with open_setup(cache_path, out, settings, resume=resume, force=force, mirror=events) as setup:
+    mirror = Tracking(track, out) if track else None
+    with open_setup(cache_path, out, settings, resume=resume, force=force, mirror=mirror) as setup:
         device = setup.device
         with setup.cache as cache:
             settings = _adapt_settings(setup, architecture, cache)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from interrupting import stop_after
 
-from skelnas.config import SearchSettings, TrainSettings
+from skelnas.config import SearchSettings, TrackerName, TrainSettings
 from skelnas.errors import Interrupted, SkelnasError
 from skelnas.genotype import random_genotype, softmax
 from skelnas.nas.search import search
@@ -42,11 +42,11 @@ def scalars(run: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events(run).Scalars(tag)]
 
 
-def stopped(tiny_cache: Path, out: Path, steps: int, *, tensorboard: bool) -> None:
+def stopped(tiny_cache: Path, out: Path, steps: int, track: TrackerName | None) -> None:
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, steps)
         with pytest.raises(Interrupted):
-            search(tiny_cache, out, SEARCH, tensorboard=tensorboard)
+            search(tiny_cache, out, SEARCH, track=track)
 
 
 def check_whole(run: Path) -> None:
@@ -72,21 +72,24 @@ def check_whole(run: Path) -> None:
         assert value == pytest.approx(sum(weights) / len(weights))
     (text,) = events(run).Tensors("genotype/text_summary")[-1].tensor_proto.string_val
     assert b"skelnas-genotype" in text
+    (config,) = events(run).Tensors("config/text_summary")[-1].tensor_proto.string_val
+    assert b'"alpha_lr": 0.05' in config
+    assert b'"versions"' in config
 
 
 def test_a_search_that_was_stopped_and_resumed(tiny_cache: Path, tmp_path: Path) -> None:
-    stopped(tiny_cache, tmp_path, 3, tensorboard=True)
-    search(tiny_cache, tmp_path, SEARCH, resume=True, tensorboard=True)
+    stopped(tiny_cache, tmp_path, 3, "tensorboard")
+    search(tiny_cache, tmp_path, SEARCH, resume=True, track="tensorboard")
     check_whole(tmp_path)
 
 
 def test_epochs_after_the_checkpoint_do_not_double(tiny_cache: Path, tmp_path: Path) -> None:
-    search(tiny_cache, tmp_path, SEARCH.model_copy(update={"epochs": 1}), tensorboard=True)
+    search(tiny_cache, tmp_path, SEARCH.model_copy(update={"epochs": 1}), track="tensorboard")
     checkpoint = (tmp_path / run_dir.CHECKPOINT).read_bytes()
-    search(tiny_cache, tmp_path, SEARCH, force=True, tensorboard=True)
+    search(tiny_cache, tmp_path, SEARCH, force=True, track="tensorboard")
     first = scalars(tmp_path, "loss/train")
     (tmp_path / run_dir.CHECKPOINT).write_bytes(checkpoint)  # as if it had been killed in between
-    search(tiny_cache, tmp_path, SEARCH, resume=True, tensorboard=True)
+    search(tiny_cache, tmp_path, SEARCH, resume=True, track="tensorboard")
     check_whole(tmp_path)
     assert scalars(tmp_path, "loss/train")[0] == first[0]
 
@@ -94,9 +97,9 @@ def test_epochs_after_the_checkpoint_do_not_double(tiny_cache: Path, tmp_path: P
 def test_earlier_epochs_are_written_when_events_start_late(
     tiny_cache: Path, tmp_path: Path
 ) -> None:
-    stopped(tiny_cache, tmp_path, 3, tensorboard=False)
+    stopped(tiny_cache, tmp_path, 3, None)
     assert not (tmp_path / run_dir.TENSORBOARD).exists()
-    search(tiny_cache, tmp_path, SEARCH, resume=True, tensorboard=True)
+    search(tiny_cache, tmp_path, SEARCH, resume=True, track="tensorboard")
     check_whole(tmp_path)
 
 
@@ -105,21 +108,21 @@ def test_a_resumed_training_with_events_has_the_earlier_epochs(
 ) -> None:
     genotype = random_genotype(0)
     train(tiny_cache, genotype, tmp_path, TRAIN)
-    train(tiny_cache, genotype, tmp_path, TRAIN, resume=True, tensorboard=True)
+    train(tiny_cache, genotype, tmp_path, TRAIN, resume=True, track="tensorboard")
     assert [epoch for epoch, _ in scalars(tmp_path, "loss/train")] == [1, 2]
 
 
 def test_force_deletes_the_events(tiny_cache: Path, tmp_path: Path) -> None:
     genotype = random_genotype(0)
-    train(tiny_cache, genotype, tmp_path, TRAIN, tensorboard=True)
+    train(tiny_cache, genotype, tmp_path, TRAIN, track="tensorboard")
     assert [epoch for epoch, _ in scalars(tmp_path, "loss/train")] == [1, 2]
     train(tiny_cache, genotype, tmp_path, TRAIN, force=True)
     assert list((tmp_path / run_dir.TENSORBOARD).iterdir()) == []
 
 
 def test_events_change_nothing_in_the_run(tiny_cache: Path, tmp_path: Path) -> None:
-    for name, tensorboard in {"with": True, "without": False}.items():
-        search(tiny_cache, tmp_path / name, SEARCH, tensorboard=tensorboard)
+    search(tiny_cache, tmp_path / "with", SEARCH, track="tensorboard")
+    search(tiny_cache, tmp_path / "without", SEARCH)
     for file in (run_dir.ALPHAS, run_dir.CHECKPOINT):
         assert (tmp_path / "with" / file).read_bytes() == (tmp_path / "without" / file).read_bytes()
 
@@ -128,7 +131,8 @@ def test_without_tensorboard_the_error_names_the_extra(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(SkelnasError, match=r"^--tensorboard needs the package") as caught:
-        search(tiny_cache, tmp_path / "run", SEARCH, tensorboard=True)
+    monkeypatch.delitem(sys.modules, "skelnas.training.tracking.tensorboard", raising=False)
+    with pytest.raises(SkelnasError, match=r"^--track tensorboard needs the package") as caught:
+        search(tiny_cache, tmp_path / "run", SEARCH, track="tensorboard")
     assert caught.value.hint == 'pip install "skelnas[tensorboard]"'
     assert not (tmp_path / "run").exists()
