@@ -17,7 +17,7 @@ from skelnas.cli.prepare_common import (
     with_fields,
     with_prepare_options,
 )
-from skelnas.cli.recording_options import RecordingOptions
+from skelnas.cli.recording_options import Folds, RecordingOptions, SplitSeed, TestShare
 
 prepare = typer.Typer(
     cls=SourceGroup,
@@ -172,6 +172,9 @@ def prepare_pyskl(
         Path | None,
         typer.Option(metavar="FOLDER", help="Poses, a file per clip; by default beside."),
     ] = None,
+    test_share: TestShare = 0.0,
+    folds: Folds = 0,
+    split_seed: SplitSeed = 0,
     *,
     options: PrepareOptions,
 ) -> None:
@@ -182,9 +185,11 @@ def prepare_pyskl(
         skelnas prepare pyskl train.pkl own.h5 --test val.pkl
         skelnas prepare pyskl k400_hrnet.pkl k400.h5 --poses kpfiles/ --resume
     """
+    from skelnas.data.readers.division import Division
     from skelnas.data.readers.pyskl import Pyskl
 
-    run_prepare(Pyskl(file, test, poses), out, options)
+    division = Division(test_share=test_share, folds=folds, seed=split_seed)
+    run_prepare(Pyskl(file, test, poses, division), out, options)
 
 
 @prepare.command("ctrgcn", cls=Command)

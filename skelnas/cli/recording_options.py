@@ -10,6 +10,10 @@ import typer
 
 from skelnas.errors import UsageError
 
+TestShare = Annotated[float, typer.Option(help="Fraction that protocol random tests on.")]
+Folds = Annotated[int, typer.Option(help="Number of protocols fold1, fold2, ...")]
+SplitSeed = Annotated[int, typer.Option(min=0, help="Seed of random and the folds.")]
+
 
 @dataclass(frozen=True)
 class RecordingOptions:
@@ -44,9 +48,9 @@ class RecordingOptions:
     test_cameras: Annotated[
         str, typer.Option(help="Test cameras of protocol xview, such as 2.")
     ] = ""
-    test_share: Annotated[float, typer.Option(help="Fraction that protocol random tests on.")] = 0.0
-    folds: Annotated[int, typer.Option(help="Number of protocols fold1, fold2, ...")] = 0
-    split_seed: Annotated[int, typer.Option(min=0, help="Seed of random and the folds.")] = 0
+    test_share: TestShare = 0.0
+    folds: Folds = 0
+    split_seed: SplitSeed = 0
 
     def parse(self) -> dict[str, Any]:
         """Return them as arguments of `skelnas.data.readers.manifest.Manifest`.

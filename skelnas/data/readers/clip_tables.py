@@ -130,7 +130,8 @@ def read_clip_table(
     poses = _fill(path, lines, table, columns)  # [M, T, V * C]
     if not columns.joints and num_joints is None:
         raise InputError(
-            f"{path}: line {first.line}: expected a header such as frame,hip_x,hip_y,hip_z",
+            f"{path}: line {first.line}: expected a header such as frame,hip_x,hip_y,hip_z, found "
+            f"{len(first.cells)} numbers",
             hint="or name the joints, in the order of the columns, with --joints",
         )
     num_joints = len(columns.joints) or num_joints or 1

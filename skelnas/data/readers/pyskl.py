@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from skelnas.data.readers.base import (
 )
 from skelnas.data.readers.channels import check_channels
 from skelnas.data.readers.detections import group_by_frame, list_pose_files, read_detections
+from skelnas.data.readers.division import Division
 from skelnas.data.readers.files import as_joints
 from skelnas.data.readers.layouts import find_layout
 from skelnas.data.readers.pickles import Array, PickleError
@@ -34,7 +36,11 @@ LAYOUTS: dict[tuple[int, ...], Layout] = {(17, 2): COCO, (25, 3): ntu_facts.LAYO
 """Layout for each number of joints and of coordinates in the file."""
 MAX_FRACTION = 2
 """Without the size of the picture, larger coordinates must be pixels, not fractions of it."""
-TWO_FILES = "give a second file with the clips for testing: --test val.pkl"
+DIVIDE = (
+    "give a second file with the clips for testing, --test val.pkl, or --test-share 0.2 or "
+    "--folds 5"
+)
+UNDIVIDED = Division()
 MAX_SEARCHED = 1000
 """Annotations to search for one whose joints are known."""
 
@@ -47,12 +53,14 @@ class Pyskl:
         root: the file.
         test: the file with the clips for testing, if `root` has no splits.
         poses_folder: folder of the files that hold the poses of a clip each, if `root` does not.
+        division: protocols beside those of the files.
     """
 
     root: Path
     # Not in the representation, by which runs of version 0.1.0 are resumed.
     test: Path | None = field(default=None, repr=False)
     poses_folder: Path | None = field(default=None, repr=False)
+    division: Division = field(default=UNDIVIDED, repr=False)
 
     name = "pyskl"
     max_persons = MAX_PERSONS
@@ -92,13 +100,15 @@ class Pyskl:
     @property
     def rule(self) -> dict[str, Any]:
         """How persons were chosen and coordinates changed."""
+        division = self.division.rule if self.division != UNDIVIDED else {}
         if _is_scored(self.layout):
             # The wording is stored in caches.
             return {
                 "persons": "the two with the highest sum of scores over the clip",
                 "coordinates": "x and y in shares of the picture, less 0.5; zero where score is 0",
+                **division,
             }
-        return {"persons": "the first two", "coordinates": "as in the file"}
+        return {"persons": "the first two", "coordinates": "as in the file", **division}
 
     def classes(self, labels: NDArray[np.int32]) -> list[str]:
         """Return NTU's class names if all names and labels are NTU's, else ``class 0``, ..."""
@@ -115,18 +125,22 @@ class Pyskl:
                 is for testing.
         """
         annotations = self._annotations
-        if annotations.splits is None and not annotations.protocols:
+        protocols = [*annotations.protocols, *self.division.protocols]
+        if annotations.splits is None and not protocols:
             raise InputError(
                 f"{self.root}: nothing says which of its {len(annotations.clips)} annotations are "
                 "for testing: it has no 'split'",
-                hint=TWO_FILES,
+                hint=DIVIDE,
             )
-        if not annotations.protocols:
+        if not protocols:
             found = ", ".join(map(repr, annotations.splits or ())) or "none"
             raise InputError(
                 f"{self.root}: expected splits such as xsub_train and xsub_val, found {found:.80}",
-                hint=TWO_FILES,
+                hint=DIVIDE,
             )
+        if self.division != UNDIVIDED:
+            clips = _tabulate(annotations.clips.values())
+            self.division.check(self.root, clips, list(annotations.protocols))
         return Catalogue(
             list(annotations.clips),
             annotations.skipped,
@@ -146,9 +160,7 @@ class Pyskl:
                 f"{item}: expected 'label' to be 0 to {MAX_CLASSES - 1}, found {shown(label)}"
             )
         poses, present = self.poses(item)
-        numbers = ntu_facts.parse_name(name)
-        metadata = (numbers.subject, numbers.camera, numbers.setup) if numbers else (-1, -1, -1)
-        return Recording(name, label, poses, present, *metadata)
+        return Recording(name, label, poses, present, *_find_metadata(name))
 
     def poses(self, item: Path) -> Poses:
         """Read the two most confident persons of a clip, whatever its label.
@@ -173,11 +185,12 @@ class Pyskl:
         return poses, present
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
-        """Return the protocols of the file."""
-        return {
+        """Return the protocols of the file, and those that were asked for."""
+        splits = {
             protocol: np.array([parts.get(name, Unused) for name in clips.names], np.int8)
             for protocol, parts in self._annotations.protocols.items()
         }
+        return splits | self.division.split(clips)
 
     @property
     def _annotations(self) -> Annotations:
@@ -224,6 +237,21 @@ def find_single(path: Path) -> tuple[Path, Path]:
         f"{path}: expected a single annotation, found {found}",
         hint=f"name one of them, such as {next(iter(items))}",
     )
+
+
+def _tabulate(annotations: Collection[dict[str, Any]]) -> ClipTable:
+    """Return what is known of clips before their poses are read; a broken label is 0."""
+    names = [annotation["frame_dir"] for annotation in annotations]
+    labels = [annotation.get("label") for annotation in annotations]
+    known = [label if _is_integer(label, 0, MAX_CLASSES) else 0 for label in labels]
+    metadata = np.array(list(map(_find_metadata, names)), np.int32)  # [N, 3]
+    return ClipTable(names, np.array(known, np.int32), *metadata.T)
+
+
+def _find_metadata(name: str) -> tuple[int, int, int]:
+    """Return subject, camera and setup from a name of NTU's; -1 in others."""
+    numbers = ntu_facts.parse_name(name)
+    return (numbers.subject, numbers.camera, numbers.setup) if numbers else (-1, -1, -1)
 
 
 def _has_ntu_label(annotation: dict[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from skelnas.data.prepare import prepare
 from skelnas.data.readers.annotations import read_annotations
 from skelnas.data.readers.base import ClipTable, Test, Train, Unused, check_recording
 from skelnas.data.readers.detections import group_by_frame
+from skelnas.data.readers.division import Division
 from skelnas.data.readers.ntu_facts import LAYOUT as KINECT
 from skelnas.data.readers.pyskl import COCO, Pyskl
 from skelnas.data.readers.unlabelled import Origin, read_unlabelled
@@ -343,6 +344,22 @@ def test_two_lists_are_the_parts_of_a_protocol(tmp_path):
     assert found == f"{tmp_path / 'other.pkl'}: clip 'b' is also in {train}"
     whole = write(tmp_path, [flat("d")], {"train": ["d"], "val": ["a"]})
     assert "says itself which clips are for testing" in message(Pyskl(whole, test).catalogue)
+
+
+def test_a_list_is_divided_if_that_is_asked_for(tmp_path, capsys):
+    path = tmp_path / "clips.pkl"
+    path.write_bytes(pickle.dumps([flat(f"clip{n}", n % 2) for n in range(8)]))
+    read_annotations.cache_clear()
+    source = Pyskl(path, division=Division(test_share=0.25, folds=2))
+    report = prepare(source, tmp_path / "own.h5", workers=1)
+    assert report.splits == {"random": (6, 2), "fold1": (4, 4), "fold2": (4, 4)}
+    assert "--folds 2: by clip, because subjects are not known" in capsys.readouterr().err
+    with Cache.open(tmp_path / "own.h5") as cache:
+        assert cache.rule["folds"] == 2
+    assert "--folds 9: there are 8 clips" in message(
+        Pyskl(path, division=Division(folds=9)).catalogue
+    )
+    assert repr(source) == repr(Pyskl(path))
 
 
 def test_a_single_annotation_is_a_recording(tmp_path):
