@@ -19,8 +19,7 @@ from skelnas.cli.config_file import make_settings, read_options, suggest
 from skelnas.cli.help import HELP_ALL
 from skelnas.config import DEVICES, Device, Settings, TrackerName
 from skelnas.errors import UsageError
-
-HUB = "hf://"
+from skelnas.runtime.files import HUB_PREFIX
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -31,11 +30,11 @@ CacheArgument = Annotated[
 
 def _find_model(text: str) -> Path:
     """Return the path of a model, downloaded if it is on the Hugging Face Hub."""
-    if not text.startswith(HUB):
+    if not text.startswith(HUB_PREFIX):
         return Path(text)
     from skelnas.training.hub import fetch
 
-    return fetch(text.removeprefix(HUB))
+    return fetch(text)
 
 
 def _model_argument(help: str) -> Any:

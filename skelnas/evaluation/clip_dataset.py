@@ -45,7 +45,7 @@ TRAIN_DEFAULTS, EVALUATE_DEFAULTS = TrainSettings(), EvaluateSettings()
 
 
 @dataclass(frozen=True)
-class _Origin:
+class _Training:
     """What a training model needs to know of its clips, see `ClipDataset.create_model`."""
 
     path: Path
@@ -76,11 +76,12 @@ class ClipDataset(data.Dataset[Pair]):
         names: Sequence[str],
         classes: Sequence[str],
         batch_size: int,
-        origin: _Origin | None = None,
+        training: _Training | None = None,
     ) -> None:
         self._clips = clips
         self._batch_size = batch_size
-        self._origin = origin
+        self._training = training
+        self._settings = None if training is None else training.settings
         self.names, self.classes = list(names), list(classes)
         self.labels, self.shape = clips.labels, clips.shape
         self.layout, self.max_persons = clips.layout, clips.max_persons
@@ -102,27 +103,27 @@ class ClipDataset(data.Dataset[Pair]):
         chosen = torch.tensor(indices)
         if not (-len(self) <= chosen.min() and chosen.max() < len(self)):
             raise IndexError(f"clips are 0 to {len(self) - 1}, not {list(indices)}")
-        settings = None if self._origin is None else self._origin.settings
-        batch = self._clips.batch(chosen % len(self), settings)
+        batch = self._clips.batch(chosen % len(self), self._settings)
         return list(zip(batch.x, batch.labels, strict=True))
 
     def loader(self, epoch: int = 0) -> data.DataLoader[Pair]:
         """Return the batches of an epoch: clips [N, C, T, V] and labels [N].
 
         Those of a training are shuffled and augmented, the same bit for bit as in
-        `skelnas.train` with the same settings, seed included; a last batch that is not full is
+        `skelnas.train` with the same settings in one process; a last batch that is not full is
         dropped. Other clips come in their order, all of them.
 
         Args:
             epoch: from 0, in a training.
         """
-        batches = _Epoch(self._clips, self._batch_size, self._origin, epoch)
+        batches = _Epoch(self._clips, self._batch_size, self._settings, epoch)
         return data.DataLoader(batches, batch_size=None)
 
     def create_model(self, architecture: Genotype | str) -> Model:
         """Create a model for training clips, with the weights that `skelnas.train` begins with.
 
-        Once it has learned, `skelnas.save_pretrained` saves it for all commands.
+        Once it has learned, `skelnas.save_pretrained` saves it for all commands. With
+        `branches`, it returns logits [N, classes, branches] in training mode.
 
         Args:
             architecture: a genotype, its file, ``random:SEED`` or a name of `list_models`; width
@@ -132,23 +133,25 @@ class ClipDataset(data.Dataset[Pair]):
             UsageError: the clips are not those of a training, or there is no such architecture.
             InputError: a baseline needs bones, and the cache has none.
         """
-        if self._origin is None:
+        if self._training is None:
             raise UsageError(
                 "a model is made for training clips", hint='load_dataset(cache, "train") loads them'
             )
-        fields, _ = describe_network(find_architecture(architecture), self._origin.settings)
-        card = make_card(self._origin.card_fields, fields, self._origin.path)
-        with torch.random.fork_rng():
-            torch.manual_seed(random_seed(self._origin.settings.seed, STREAM_INIT))
+        settings = self._training.settings
+        fields, _ = describe_network(find_architecture(architecture), settings)
+        card = make_card(self._training.card_fields, fields, self._training.path)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(random_seed(settings.seed, STREAM_INIT))
             return Model(card.make_network(), card)
 
 
 class _Epoch(data.Dataset[Pair]):
     """The batches of an epoch."""
 
-    def __init__(self, clips: Dataset, batch_size: int, origin: _Origin | None, epoch: int) -> None:
-        self._clips, self._epoch = clips, epoch
-        self._settings = None if origin is None else origin.settings
+    def __init__(
+        self, clips: Dataset, batch_size: int, settings: TrainSettings | None, epoch: int
+    ) -> None:
+        self._clips, self._epoch, self._settings = clips, epoch, settings
         indices = torch.arange(len(clips))
         self._batches = list(torch.split(indices, batch_size))
         if self._settings is not None:
@@ -211,7 +214,7 @@ def load_dataset(
         training = None
         if part == "train":
             fields = describe_data(cache, clips, layout, divided.hold_out, made.shape, settings)
-            training = _Origin(cache.path, settings, fields)
+            training = _Training(cache.path, settings, fields)
         return ClipDataset(made, clips.names, cache.classes, settings.batch_size, training)
 
 

@@ -35,6 +35,9 @@ MAX_TEXT_BYTES = 64 << 20
 MAX_TOML_LENGTH, MAX_TOML_DOTS, MAX_TOML_DOTS_IN_LINE = 2 << 20, 50_000, 200
 """Dotted keys take a thousand times as much memory as text and, in one line, quadratic time."""
 
+HUB_PREFIX = "hf://"
+"""Where a path to a model is expected, begins its name on the Hugging Face Hub instead."""
+
 CHECKSUM = "checksum"
 """Key of the checksum in the JSON objects that we write."""
 

@@ -17,6 +17,8 @@ from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype, from_dict
 from skelnas.models.branches import AnyNetwork, parts
 from skelnas.runtime.console import note
+from skelnas.runtime.files import HUB_PREFIX
+from skelnas.training.hub import fetch
 from skelnas.training.saved_model import (
     Initial,
     Model,
@@ -31,12 +33,12 @@ FIXED = ("channels", "layers", "input_norm", "branches", "streams")
 
 
 def load_initial(path: str) -> Model:
-    """Load the model to start from.
+    """Load the model to start from, by its path or its name on the Hugging Face Hub.
 
     Raises:
         InputError: it is broken, or its normalisation is folded into the convolutions.
     """
-    model = load_model(path)
+    model = load_model(fetch(path) if path.startswith(HUB_PREFIX) else path)
     if model.card.folded:
         raise InputError(
             f"{path}: an export, whose normalisation can no longer learn",

@@ -12,6 +12,7 @@ from types import ModuleType
 
 from skelnas.errors import InputError, SkelnasError, UsageError
 from skelnas.runtime.console import note
+from skelnas.runtime.files import HUB_PREFIX
 from skelnas.training.run_dir import MODEL
 from skelnas.training.saved_model import Model, load_model
 
@@ -25,7 +26,7 @@ def from_pretrained(name: Path | str, revision: str | None = None) -> Model:
     """Load a model from a folder or file, if there is one of this name, or else from the Hub.
 
     Args:
-        name: a path, or ``user/name`` on the Hub. ``HF_TOKEN`` opens private repositories,
+        name: a path, or as text ``user/name`` on the Hub. ``HF_TOKEN`` opens private repositories,
             ``HF_ENDPOINT`` names another server.
         revision: branch, tag or commit on the Hub; by default the main branch.
 
@@ -37,9 +38,8 @@ def from_pretrained(name: Path | str, revision: str | None = None) -> Model:
         UsageError: a revision of a local model is asked for.
         SkelnasError: a model of the Hub needs the extra `hub`.
     """
-    is_local = Path(name).exists() or not _REPOSITORY.fullmatch(str(name))
-    if not is_local:
-        file, commit = download(str(name), revision)
+    if isinstance(name, str) and _REPOSITORY.fullmatch(name) and not Path(name).exists():
+        file, commit = download(name, revision)
         model = load_model(file)
         model.revision = commit
         return model
@@ -52,9 +52,13 @@ def from_pretrained(name: Path | str, revision: str | None = None) -> Model:
 
 
 def fetch(address: str) -> Path:
-    """Download ``user/name`` or ``user/name@revision``; print its commit and return its file."""
+    """Return the file of a model on the Hub, downloaded if necessary, and print its commit.
+
+    Args:
+        address: ``hf://user/name`` or ``hf://user/name@revision``.
+    """
     import_client().utils.logging.set_verbosity_error()  # failures are told in one line
-    repository, _, revision = address.partition("@")
+    repository, _, revision = address.removeprefix(HUB_PREFIX).partition("@")
     file, commit = download(repository, revision or None)
     note(f"{repository}: commit {commit}")
     return file

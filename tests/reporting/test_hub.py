@@ -139,6 +139,18 @@ def test_commands_take_a_model_of_the_hub(
     assert isinstance(done.exception, UsageError)  # the Hub's cache is not ours to write to
 
 
+def test_a_training_starts_from_a_model_of_the_hub(
+    server: HubServer, folder: Path, tiny_cache: Path, tmp_path: Path
+) -> None:
+    push_to_hub(folder, "me/small")
+    trained = []
+    for name, init in (("local", str(folder)), ("hub", "hf://me/small")):
+        settings = TrainSettings(init=init, epochs=1, batch_size=9, device="cpu")
+        trained.append(train(tiny_cache, random_genotype(0), tmp_path / name, settings).model)
+    assert_same(*trained)
+    assert trained[1].card.initial is not None
+
+
 def test_a_program_that_starts_with_the_hub_says_in_two_lines_what_is_wrong(
     server: HubServer, tiny_cache: Path, tmp_path: Path
 ) -> None:
@@ -186,7 +198,7 @@ def test_what_cannot_be_loaded_is_explained(
 def test_a_local_model_is_never_looked_up(server: HubServer, folder: Path) -> None:
     assert_same(from_pretrained(folder), load_model(folder))
     assert_same(from_pretrained(str(folder / MODEL)), load_model(folder))
-    for name in ("./me/small", "/me/small", "small", "a/b/c"):
+    for name in ("./me/small", "/me/small", "small", "a/b/c", Path("me/small")):
         with pytest.raises(InputError, match="holds no trained model"):
             from_pretrained(name)
     with pytest.raises(UsageError, match="this is not a model of the Hub"):
