@@ -17,7 +17,7 @@ from skelnas.runtime.files import parse_toml, read_text, unseal
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
-TABLES = ("search", "derive", "train", "evaluate", "predict", "bench", "doctor")
+TABLES = ("search", "derive", "train", "evaluate", "predict", "export", "bench", "doctor")
 """Tables of a file: the commands with settings."""
 
 RECORDS = {
