@@ -52,7 +52,7 @@ LEFT = """
 """Joints on the left; those on the right mirror them."""
 
 FINGERS = """
-    wrist 0 0, hand_root 0 0, thumb_cmc -3 2.5, thumb_mcp -5.5 5, thumb_ip -7.3 7.3,
+    wrist 0 0, hand_root 0 0, palm 0 5, thumb_cmc -3 2.5, thumb_mcp -5.5 5, thumb_ip -7.3 7.3,
     thumb_tip -8.7 9.3,
     index_finger_mcp -2.8 9, index_finger_pip -3.4 13, index_finger_dip -3.7 15.6,
     index_finger_tip -3.9 17.8, middle_finger_mcp -0.3 9.4, middle_finger_pip -0.3 14,

@@ -107,6 +107,29 @@ HAND_21 = """
     pinky_mcp:wrist pinky_pip:pinky_mcp pinky_dip:pinky_pip pinky_tip:pinky_dip
 """
 
+# The bones of the palm first, then each finger from there to its tip.
+FPHA_21 = """
+    wrist thumb_cmc:wrist index_finger_mcp:wrist middle_finger_mcp:wrist ring_finger_mcp:wrist
+    pinky_mcp:wrist thumb_mcp:thumb_cmc thumb_ip:thumb_mcp thumb_tip:thumb_ip
+    index_finger_pip:index_finger_mcp index_finger_dip:index_finger_pip
+    index_finger_tip:index_finger_dip
+    middle_finger_pip:middle_finger_mcp middle_finger_dip:middle_finger_pip
+    middle_finger_tip:middle_finger_dip
+    ring_finger_pip:ring_finger_mcp ring_finger_dip:ring_finger_pip ring_finger_tip:ring_finger_dip
+    pinky_pip:pinky_mcp pinky_dip:pinky_pip pinky_tip:pinky_dip
+"""
+
+SHREC_22 = """
+    wrist palm:wrist thumb_cmc:wrist thumb_mcp:thumb_cmc thumb_ip:thumb_mcp thumb_tip:thumb_ip
+    index_finger_mcp:palm index_finger_pip:index_finger_mcp
+    index_finger_dip:index_finger_pip index_finger_tip:index_finger_dip
+    middle_finger_mcp:palm middle_finger_pip:middle_finger_mcp
+    middle_finger_dip:middle_finger_pip middle_finger_tip:middle_finger_dip
+    ring_finger_mcp:palm ring_finger_pip:ring_finger_mcp
+    ring_finger_dip:ring_finger_pip ring_finger_tip:ring_finger_dip
+    pinky_mcp:palm pinky_pip:pinky_mcp pinky_dip:pinky_pip pinky_tip:pinky_dip
+"""
+
 FACE_68 = """
     jaw_right_8:jaw_right_7 jaw_right_7:jaw_right_6 jaw_right_6:jaw_right_5 jaw_right_5:jaw_right_4
     jaw_right_4:jaw_right_3 jaw_right_3:jaw_right_2 jaw_right_2:jaw_right_1 jaw_right_1:chin
@@ -240,6 +263,8 @@ LAYOUTS = {
     "penn13": _make(PENN_13, IN_2D, "Penn Action"),
     "mediapipe33": _make(MEDIAPIPE_33, IN_3D_SCORED, "MediaPipe Pose, BlazePose", y_down=True),
     "mediapipe-hands21": _make(HAND_21, IN_3D, "one hand, also of OpenPose", "wrist", y_down=True),
+    "fpha21": _make(FPHA_21, IN_3D, "one hand of FPHA", "wrist", y_down=True),
+    "shrec22": _make(SHREC_22, IN_3D, "one hand of SHREC'17 and DHG", "palm", y_down=True),
     "kinect-v1": _make(KINECT_V1, IN_3D, "Kinect v1, NW-UCLA, MSRC-12", "spine_mid"),
     "kinect-v2": _make(KINECT_V2, IN_3D, "Kinect v2, NTU RGB+D", "spine_mid"),
     "azure-kinect": _make(AZURE_KINECT, IN_3D, "Azure Kinect, Orbbec Femto", "pelvis", y_down=True),

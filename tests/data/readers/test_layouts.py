@@ -9,6 +9,9 @@ from skelnas.data.readers.layouts import LAYOUTS, find_layout
 from skelnas.data.sides import find_mirrored_joints
 from skelnas.errors import InputError
 
+HANDS = {"mediapipe-hands21", "fpha21", "shrec22"}
+"""A single hand has no sides."""
+
 NUM_JOINTS = {
     "coco17": 17,
     "coco-wholebody": 133,
@@ -21,6 +24,8 @@ NUM_JOINTS = {
     "penn13": 13,
     "mediapipe33": 33,
     "mediapipe-hands21": 21,
+    "fpha21": 21,
+    "shrec22": 22,
     "kinect-v1": 20,
     "kinect-v2": 25,
     "azure-kinect": 32,
@@ -54,6 +59,9 @@ DOCUMENTED = {
     "mediapipe33": {1: "eye_inner_left", 7: "ear_left", 10: "mouth_right", 15: "wrist_left"}
     | {20: "index_right", 23: "hip_left", 29: "heel_left", 32: "foot_index_right"},
     "mediapipe-hands21": {0: "wrist", 4: "thumb_tip", 8: "index_finger_tip", 20: "pinky_tip"},
+    "fpha21": {1: "thumb_cmc", 5: "pinky_mcp", 8: "thumb_tip", 9: "index_finger_pip"}
+    | {20: "pinky_tip"},
+    "shrec22": {1: "palm", 5: "thumb_tip", 6: "index_finger_mcp", 21: "pinky_tip"},
     "kinect-v1": {0: "spine_base", 3: "head", 7: "hand_left", 16: "hip_right"},
     "kinect-v2": {1: "spine_mid", 3: "head", 20: "spine_shoulder", 24: "thumb_right"},
     "azure-kinect": {0: "pelvis", 10: "thumb_left", 22: "hip_right", 26: "head", 31: "ear_right"},
@@ -99,7 +107,7 @@ def test_joints_have_the_documented_indices(name: str) -> None:
     assert {index: joints[index] for index in DOCUMENTED[name]} == DOCUMENTED[name]
 
 
-@pytest.mark.parametrize("name", sorted(LAYOUTS.keys() - {"mediapipe-hands21"}))
+@pytest.mark.parametrize("name", sorted(LAYOUTS.keys() - HANDS))
 def test_sides_pair_completely(name: str) -> None:
     joints = LAYOUTS[name].layout.joints
     for joint, other in enumerate(find_mirrored_joints(joints)):
@@ -108,7 +116,7 @@ def test_sides_pair_completely(name: str) -> None:
         assert joints[other].replace("left", "right") == joints[joint].replace("left", "right")
 
 
-@pytest.mark.parametrize("name", sorted(LAYOUTS.keys() - {"mediapipe-hands21"}))
+@pytest.mark.parametrize("name", sorted(LAYOUTS.keys() - HANDS))
 def test_bones_are_the_same_on_both_sides(name: str) -> None:
     layout = LAYOUTS[name].layout
     mirrored = find_mirrored_joints(layout.joints)
@@ -125,9 +133,10 @@ def test_points_of_a_face_pair_as_in_all_data_sets_of_faces() -> None:
     assert [joint for joint in range(68) if found[joint] == joint] == [*FACE_MIDDLE]
 
 
-def test_a_hand_has_no_sides() -> None:
+@pytest.mark.parametrize("name", sorted(HANDS))
+def test_a_hand_has_no_sides(name: str) -> None:
     with pytest.raises(InputError, match="no joint is left or right"):
-        find_mirrored_joints(find_layout("mediapipe-hands21").joints)
+        find_mirrored_joints(find_layout(name).joints)
 
 
 def test_names_are_found_in_any_case() -> None:

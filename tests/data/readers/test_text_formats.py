@@ -1,6 +1,7 @@
 """Clips in text, divided by anything, with columns before the joints."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from skelnas.data.readers.base import Layout
 from skelnas.data.readers.clip_files import read_clip, read_poses
 from skelnas.data.readers.clip_tables import TextFormat
+from skelnas.data.readers.folder import Folder
+from skelnas.data.readers.layouts import find_layout
 from skelnas.data.readers.manifest import Manifest
 from skelnas.data.readers.unlabelled import Origin, read_unlabelled
 from skelnas.errors import InputError
@@ -20,6 +23,7 @@ ROWS = [" ".join(map(str, frame)) for frame in POSES.reshape(6, 15).tolist()]
 
 
 def write(folder, text, name="clip.txt"):
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_text(text)
     return path
@@ -67,6 +71,25 @@ def test_a_row_may_be_a_joint(tmp_path):
         "3 columns, expected a multiple of the 5 joints, or a row per joint, but 29"
         in message(read, path)[0]
     )
+
+
+@pytest.mark.parametrize(("name", "num_skipped"), [("shrec22", 0), ("fpha21", 1)])
+def test_hands_of_public_sets_are_read_as_they_come(tmp_path, name, num_skipped):
+    """Rows of numbers, blanks between them and at the ends; FPHA counts frames before them."""
+    layout = find_layout(name)
+    hand = np.random.default_rng(1).normal((0, 0, 0.5), 0.05, (7, len(layout.joints), 3)).round(4)
+    rows = [" ".join(f"{number:.6f}" for number in frame.ravel()) for frame in hand]
+    counts = [f"{number:05d} " if num_skipped else "" for number in range(7)]
+    for clip, part in (("1_1", "train"), ("2_1", "test")):
+        text = "".join(f"{n}{row} \n" for n, row in zip(counts, rows, strict=True))
+        write(tmp_path / part / "grab", text, f"{clip}.txt")
+    source = Folder(tmp_path, joints=Path(name), text_format=TextFormat("", num_skipped))
+    assert source.layout.channels == ("x", "y", "z")
+    poses = [source.read(item).poses for item in source.catalogue().items]
+    np.testing.assert_array_equal(poses, np.float32([hand[None]] * 2))
+    origin = Origin("folder", layout, 1, source.rule)
+    read_again = read_unlabelled(tmp_path / "test" / "grab" / "2_1.txt", origin)
+    np.testing.assert_array_equal(read_again.poses, poses[1])
 
 
 def test_skipped_columns_and_divider_that_do_not_fit_are_refused(tmp_path):
