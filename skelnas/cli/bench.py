@@ -95,7 +95,7 @@ def bench_report(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Draw the genotypes, .svg or .png (extra: plot)."),
+        typer.Option(help="Draw the genotypes: .svg, .png or .pdf."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -27,6 +27,11 @@ TRAIN_FLAGS = (
 )
 """The values were tuned for the paper's recipe."""
 
+SESSION = (10, 8, 9, 24, 58)
+"""Clapping, sitting down, standing up, kicking, and handshaking with someone else."""
+SUBJECT = 3
+"""One of the test subjects of xsub, who occurs in the smallest demo."""
+
 SEARCH_STEPS, MAX_SEARCH_EPOCHS = 36, 12
 TRAIN_STEPS, MAX_TRAIN_EPOCHS = 180, 50
 """Enough to learn these motions from few clips, and no more for many; far below the paper's."""
@@ -51,7 +56,8 @@ def demo(
         skelnas demo --clips 128 --out small-demo
         skelnas demo --seed 1 --out second-demo
     """
-    from skelnas.data.readers.synthetic import write_raw
+    from skelnas.data.readers.synthetic import write_raw, write_session
+    from skelnas.reporting.plot_style import has_matplotlib
 
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder}: is not empty", hint="remove it, or choose another --out")
@@ -75,7 +81,16 @@ def demo(
         name: json.loads(_run(["evaluate", str(cache), str(model), *ONE_THREAD.split(), "--json"]))
         for name, model in (("searched", searched), (f"random:{seed}", drawn))
     }
+    session, picture = folder / "made-up-session.skeleton", folder / "session.svg"
+    write_session(session, actions=SESSION, subject=SUBJECT, seed=seed)
+    predict = ["predict", str(searched), str(session), "--plot", str(picture)]
+    if has_matplotlib():
+        _run([*predict, *ONE_THREAD.split()])
+        shown = f"{picture}: a session of a test subject, and the actions it is taken for"
+    else:
+        shown = f"for a picture: pip install 'skelnas[plot]' && {shell(*predict)}"
     _print_summary(evaluations, folder)
+    result(shown)
 
 
 def _epochs(num_clips: int, num_steps: int, max_epochs: int) -> list[str]:

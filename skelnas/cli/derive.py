@@ -54,7 +54,7 @@ def derive(
     ] = None,
     json: Json = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw cells or front: .svg, .png (extra: plot).")
+        Path | None, typer.Option(help="Draw cells or front: .svg, .png or .pdf.")
     ] = None,
     *,
     settings: TrainSettings,

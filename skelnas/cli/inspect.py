@@ -13,7 +13,6 @@ from rich.table import Table
 from skelnas.cli.options import CacheArgument, Json
 from skelnas.errors import UsageError
 from skelnas.runtime import console
-from skelnas.runtime.files import check_output
 
 if TYPE_CHECKING:
     from skelnas.data.cache import Cache
@@ -31,7 +30,7 @@ def inspect(
     clip: Annotated[str | None, typer.Option(help="Name of the clip to draw.")] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Draw the clip as a .png or an animated .gif."),
+        typer.Option(help="Draw the clip: .svg, .png, .pdf or .gif."),
     ] = None,
     poses: Annotated[int, typer.Option(min=1, max=40, help="Poses in the .png.")] = 8,
     as_json: Json = False,
@@ -45,10 +44,10 @@ def inspect(
     """
     if (clip is None) != (plot is None):
         raise UsageError("--clip NAME and --plot FILE go together")
-    if plot is not None and plot.suffix.lower() not in (".png", ".gif"):
-        raise UsageError(f"{plot}: expected a name that ends in .png or .gif")
+    from skelnas.reporting.plot_style import ANIMATION, PICTURES, check_picture
+
     if plot is not None:
-        check_output(plot)
+        check_picture(plot, "clips", (*PICTURES, ANIMATION))
 
     from skelnas.data.cache import Cache
     from skelnas.data.inspect import find_damage

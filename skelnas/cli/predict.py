@@ -18,6 +18,7 @@ from skelnas.runtime import console
 
 if TYPE_CHECKING:
     from skelnas.evaluation.predict import Prediction, Window
+    from skelnas.training.saved_model import Model
 
 
 @with_settings(PredictSettings)
@@ -33,6 +34,10 @@ def predict(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per prediction.")
     ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw one recording: .svg, .png, .pdf or .gif."),
+    ] = None,
     *,
     settings: PredictSettings,
 ) -> None:
@@ -55,6 +60,8 @@ def predict(
         raise UsageError(
             "- cannot be combined with files", hint="give files, or - alone for frames on a pipe"
         )
+    if plot is not None:
+        _check_plot(plot, recordings)
     loaded = load_model(model)
     if is_stream:
         for window in predict_stream(loaded, _read_stdin(), settings):
@@ -79,6 +86,30 @@ def predict(
             console.result(_prediction_to_text(prediction, settings.top))
     if broken:
         raise typer.Exit(InputError.exit_code)
+    if plot is not None:
+        _draw(loaded, recordings[0], settings, plot)
+
+
+def _check_plot(plot: Path, recordings: list[Path]) -> None:
+    """Check, before any work, that the recordings are one that can be drawn into a file."""
+    from skelnas.reporting.plot_style import ANIMATION, PICTURES, check_picture
+
+    if len(recordings) != 1 or recordings == [Path("-")]:
+        found = "a stream" if recordings == [Path("-")] else f"{len(recordings)} recordings"
+        raise UsageError(
+            f"--plot draws one recording, not {found}",
+            hint="give the file of one recording",
+        )
+    check_picture(plot, "a recording", (*PICTURES, ANIMATION))
+
+
+def _draw(model: Model, recording: Path, settings: PredictSettings, plot: Path) -> None:
+    from skelnas.evaluation.timeline import predict_over_time
+    from skelnas.reporting.plot_timeline import draw_timeline
+
+    timeline = predict_over_time(model, recording, settings)
+    draw_timeline(timeline, plot)
+    console.note(f"{plot}: {timeline.num_frames} frames, windows: {len(timeline.spans)}")
 
 
 def _read_stdin() -> Iterator[str]:

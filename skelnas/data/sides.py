@@ -80,6 +80,11 @@ def standard_name(joint: str) -> str:
     return "".join(split_words(joint))
 
 
+def find_side(joint: str) -> str:
+    """Return `left`, `right`, or an empty text where a name has no certain side."""
+    return next((sided.side for sided, is_certain in _read(joint).items() if is_certain), "")
+
+
 def split_words(name: str) -> list[str]:
     """Split a name into its words, in lower case."""
     return [word.lower() for word in _WORD.findall(unicodedata.normalize("NFC", name))]

@@ -148,11 +148,11 @@ def predict(
             "predict takes several recordings, not a single one",
             hint="put it into a list: predict(model, [recording])",
         )
-    return _predict(_Predictor(model, settings), recordings, settings.batch_size, on_broken)
+    return _predict(Predictor(model, settings), recordings, settings.batch_size, on_broken)
 
 
 def _predict(
-    predictor: _Predictor,
+    predictor: Predictor,
     recordings: Iterable[Recorded],
     batch_size: int,
     on_broken: Callable[[str, InputError], None] | None,
@@ -183,8 +183,8 @@ def predict_stream(
         InputError: a line is not a frame, or there is none.
         DeviceError: the device is missing, or does not support the precision.
     """
-    predictor = _Predictor(model, settings)
-    size = settings.window or _choose_window(model.card)
+    predictor = Predictor(model, settings)
+    size = settings.window or choose_window(model.card)
     predictor.warm_up(size)
     frames: deque[StreamFrame] = deque(maxlen=size)
     origin, number = predictor.origin, 0
@@ -212,7 +212,7 @@ def _check_channels(frames: Iterable[StreamFrame], origin: Origin) -> None:
         check_channels(persons, origin.layout.channels, STDIN)
 
 
-def _choose_window(card: ModelCard) -> int:
+def choose_window(card: ModelCard) -> int:
     """Return how many frames a window has by default, and print it."""
     if card.clip_length is None:
         size = card.make_clip_settings().frames
@@ -246,7 +246,7 @@ def _read(
             on_broken(name, error)
 
 
-class _Predictor:
+class Predictor:
     """A model on a device, and the dataset that makes batches for it."""
 
     def __init__(self, model: Model, settings: PredictSettings) -> None:

@@ -50,10 +50,10 @@ def draw_bench(points: Sequence[Point], path: Path) -> None:
 
     Args:
         points: in ascending order of parameters.
-        path: the file to write, ``.svg`` or ``.png``.
+        path: the file to write, ``.svg``, ``.png`` or ``.pdf``.
 
     Raises:
-        UsageError: the suffix is neither.
+        UsageError: the suffix is none of these.
         SkelnasError: matplotlib is not installed, or `path` cannot be written.
     """
     kind = picture_kind(path)

@@ -38,7 +38,7 @@ def draw_budget_front(
     The same values always give the same file.
 
     Args:
-        path: the file to write, ``.svg`` or ``.png``.
+        path: the file to write, ``.svg``, ``.png`` or ``.pdf``.
         costs: in ascending order.
         scores: the best within each cost.
         random: for each cost, a low, a middle and a high score of random genotypes within it.
@@ -46,7 +46,7 @@ def draw_budget_front(
         limit: a cost to mark; None for none.
 
     Raises:
-        UsageError: the suffix is neither.
+        UsageError: the suffix is none of these.
         SkelnasError: matplotlib is not installed, or `path` cannot be written.
     """
     kind = picture_kind(path)

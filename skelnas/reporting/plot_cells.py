@@ -47,10 +47,10 @@ def draw_cells(genotype: Genotype, path: Path) -> None:
 
     Args:
         genotype: the cells to draw.
-        path: the file to write, ``.svg`` or ``.png``.
+        path: the file to write, ``.svg``, ``.png`` or ``.pdf``.
 
     Raises:
-        UsageError: the suffix is neither.
+        UsageError: the suffix is none of these.
         SkelnasError: matplotlib is not installed, or `path` cannot be written.
     """
     kind = picture_kind(path)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,10 @@ KINDS = {
 }
 """The colour of each kind of operation; they can be told apart with any colour vision."""
 
+PICTURES = (".svg", ".png", ".pdf")
+"""Suffixes of the files that a figure can be drawn into."""
+ANIMATION = ".gif"
+
 PIXELS_PER_INCH = 200
 
 
@@ -67,6 +72,11 @@ def stroke(op: str) -> Stroke:
     if op not in PRIMITIVES:  # of a run made by other code
         return Stroke(KINDS["convolution"])
     return Stroke(PALETTE[PRIMITIVES[op].colour][0], PRIMITIVES[op].dashes)
+
+
+def has_matplotlib() -> bool:
+    """Return whether pictures can be drawn."""
+    return find_spec("matplotlib") is not None
 
 
 @contextmanager
@@ -105,29 +115,29 @@ def _noting_missing_glyphs() -> Iterator[None]:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
-def picture_kind(path: Path) -> str:
-    """Return ``svg`` or ``png``, by the suffix of a file.
+def picture_kind(path: Path, kinds: Sequence[str] = PICTURES) -> str:
+    """Return the kind of picture that a file is to be, by its suffix, without a dot.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is none of `kinds`.
     """
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in ("svg", "png"):
+    suffix = path.suffix.lower()
+    if suffix not in kinds:
         raise UsageError(
             f"{path}: cannot draw a picture of this type",
-            hint="name a file that ends in .svg or .png",
+            hint=f"name a file that ends in {', '.join(kinds[:-1])} or {kinds[-1]}",
         )
-    return kind
+    return suffix.removeprefix(".")
 
 
-def check_picture(path: Path, what: str) -> None:
+def check_picture(path: Path, what: str, kinds: Sequence[str] = PICTURES) -> None:
     """Check, before any work, that a picture can be drawn and written.
 
     Raises:
         UsageError: its suffix is unknown, or it cannot be written.
         SkelnasError: matplotlib is not installed.
     """
-    picture_kind(path)
+    picture_kind(path, kinds)
     check_output(path)
     with drawing(what):
         pass

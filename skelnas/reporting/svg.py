@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.reporting.plot_confusion import MAX_NUMBERED_CLASSES, shorten_name
-from skelnas.reporting.plot_skeleton import Strip
+from skelnas.reporting.plot_skeleton import ClipPicture, Strip
 from skelnas.reporting.plot_style import PALETTE, save
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ CHARACTER_WIDTH = 0.55
 """At most, on average, in font sizes."""
 
 POSE_HEIGHT, HEADROOM = 120.0, 8.0  # pixels
-PERSON_COLOURS = ("first", "second", "green", "purple")
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> str:
@@ -205,7 +204,7 @@ def strip_svg(strip: Strip, description: str) -> str:
         for person in reversed(range(len(strip.points))):  # the first one in front
             x, y = strip.points[person, column].T
             joints = np.stack([x * scale, (strip.high - y) * scale], axis=1)
-            _add_pose(root, joints, strip, PERSON_COLOURS[person % len(PERSON_COLOURS)])
+            _add_pose(root, joints, strip.picture, person)
         SubElement(
             root,
             "text",
@@ -219,20 +218,25 @@ def strip_svg(strip: Strip, description: str) -> str:
     return _to_text(root)
 
 
-def _add_pose(parent: Element, joints: NDArray[np.float64], strip: Strip, colour: str) -> None:
+def _add_pose(
+    parent: Element, joints: NDArray[np.float64], picture: ClipPicture, person: int
+) -> None:
     """Draw one person, joints [V, 2] in pixels; a bone is drawn if both of its joints are known."""
     known = np.flatnonzero(np.isfinite(joints).all(axis=1)).tolist()
-    bones = "".join(
-        f"M{joints[a, 0]:.1f} {joints[a, 1]:.1f}L{joints[b, 0]:.1f} {joints[b, 1]:.1f}"
-        for a, b in strip.picture.bones
-        if a in known and b in known
-    )
-    if bones:
-        SubElement(parent, "path", {"class": "rim", "d": bones})
-        SubElement(parent, "path", {"class": "bones", "stroke": f"var(--{colour})", "d": bones})
+    lines: dict[str, str] = {}  # of the bones of each colour
+    for a, b in picture.bones:
+        if a in known and b in known:
+            line = f"M{joints[a, 0]:.1f} {joints[a, 1]:.1f}L{joints[b, 0]:.1f} {joints[b, 1]:.1f}"
+            colour = picture.bone_colour((a, b), person)
+            lines[colour] = lines.get(colour, "") + line
+    if lines:
+        SubElement(parent, "path", {"class": "rim", "d": "".join(lines.values())})
+    for colour, path in lines.items():
+        SubElement(parent, "path", {"class": "bones", "stroke": f"var(--{colour})", "d": path})
     for joint in known:
         x, y = joints[joint]
-        radius = 5 if joint == strip.picture.head else 1.6
+        radius = 5 if joint == picture.head else 1.6
+        colour = picture.joint_colour(joint, person)
         SubElement(
             parent,
             "circle",

@@ -9,6 +9,7 @@ import pytest
 
 from skelnas.cli import demo as module
 from skelnas.cli.demo import BATCH_SIZE, demo
+from skelnas.reporting import plot_style
 
 TOP1 = {"searched": 0.875, "random": 0.9375}
 
@@ -44,6 +45,26 @@ def test_few_clips_are_shown_often_enough_and_many_not_longer(
     assert 100 <= steps <= 200
     (search,) = (c for c in commands if c[0] == "search")
     assert 12 <= option(search, "--epochs") * (num_clips / 4 / BATCH_SIZE) <= 40
+
+
+@pytest.mark.parametrize("has_matplotlib", [True, False])
+def test_a_session_of_a_test_subject_is_drawn_if_possible(
+    commands: list[list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    has_matplotlib: bool,
+) -> None:
+    monkeypatch.setattr(plot_style, "has_matplotlib", lambda: has_matplotlib)
+    demo(tmp_path / "demo", 64, 0)
+    session, picture = tmp_path / "demo/made-up-session.skeleton", tmp_path / "demo/session.svg"
+    assert session.exists()
+    printed = capsys.readouterr().out
+    assert str(picture) in printed
+    assert ("pip install" in printed) != has_matplotlib
+    drawn = [command for command in commands if command[0] == "predict"]
+    assert len(drawn) == has_matplotlib
+    assert all(str(session) in command and str(picture) in command for command in drawn)
 
 
 @pytest.mark.usefixtures("commands")

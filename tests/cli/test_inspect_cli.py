@@ -67,7 +67,7 @@ def test_clips_are_drawn(folder: Path, name: str) -> None:
     [
         ("skelnas inspect c.h5 --clip one", 2, ["--plot"]),
         ("skelnas inspect c.h5 --plot one.png", 2, ["--clip"]),
-        ("skelnas inspect c.h5 --clip one --plot one.jpg", 2, ["one.jpg", ".png or .gif"]),
+        ("skelnas inspect c.h5 --clip one --plot one.jpg", 2, ["one.jpg", ".pdf or .gif"]),
         ("skelnas inspect c.h5 --clip one --plot one.png", 3, ["'one'", "hint: there are S"]),
         ("skelnas inspect nowhere.h5", 3, ["nowhere.h5", "No such file"]),
         ("skelnas layouts coco71", 3, ["'coco71' is not a layout", "did you mean coco17?"]),

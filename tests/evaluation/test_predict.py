@@ -29,6 +29,7 @@ from skelnas.data.readers.synthetic import write_raw
 from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.evaluation.predict import predict, predict_stream
+from skelnas.evaluation.timeline import predict_over_time
 from skelnas.genotype import BUILT_IN
 from skelnas.training.saved_model import Model, load_model, save_model
 from skelnas.training.train import train
@@ -553,3 +554,31 @@ def test_a_prediction_is_short_where_it_is_shown(model: Path, poses: np.ndarray)
     assert list(as_dict) == ["recording", "frames", "persons", "classes"]
     assert as_dict["classes"][0] == {"class": name, "probability": probability}
     assert len(as_dict["classes"]) == 2
+
+
+def test_a_recording_over_time_has_the_windows_of_a_stream(
+    model: Path, poses: np.ndarray, tmp_path: Path
+) -> None:
+    loaded, path = load_model(model), tmp_path / "a.npy"
+    np.save(path, poses)
+    settings = ON_CPU.model_copy(update={"window": 4, "stride": 3, "batch_size": 2})
+    timeline = predict_over_time(loaded, path, settings)
+    windows = list(predict_stream(loaded, as_lines(poses), settings))
+    assert len(windows) > 1
+    assert [(w.first_frame - 1, w.last_frame) for w in windows] == [*map(tuple, timeline.spans)]
+    expected = [w.prediction.probabilities for w in windows if w.prediction]
+    np.testing.assert_allclose(timeline.probabilities, expected, rtol=1e-5)
+    whole = ON_CPU.model_copy(update={"window": poses.shape[1]})
+    (prediction,) = predict(loaded, [path], ON_CPU)
+    (probabilities,) = predict_over_time(loaded, path, whole).probabilities
+    np.testing.assert_allclose(probabilities, prediction.probabilities, rtol=1e-5)
+
+
+def test_the_command_draws_a_recording(model: Path, poses: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", poses)
+    plot = tmp_path / "new" / "a.svg"
+    code, out, err = command(model, tmp_path / "a.npy", "--plot", plot)
+    assert code == 0
+    assert str(plot) in err
+    assert str(plot) not in out
+    assert plot.read_text().startswith("<?xml")

@@ -181,8 +181,8 @@ def test_a_front_is_always_drawn_the_same(tmp_path: Path) -> None:
         random = [(0.1, 0.2, 0.3), (0.2, 0.3, 0.4)]
         draw_budget_front(tmp_path / name, [100, 2000], [0.5, 0.7], random, "parameters", limit=500)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    with pytest.raises(UsageError, match=r"front\.pdf: cannot draw"):
-        draw_budget_front(tmp_path / "front.pdf", [1], [1.0], [(0.0, 0.0, 0.0)], "parameters")
+    with pytest.raises(UsageError, match=r"front\.jpg: cannot draw"):
+        draw_budget_front(tmp_path / "front.jpg", [1], [1.0], [(0.0, 0.0, 0.0)], "parameters")
 
 
 def test_options_without_effect_are_refused(searched: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_the_same_genotype_gives_the_same_file(suffix: str, tmp_path: Path) -> N
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [first.name, second.name]
 
 
-@pytest.mark.parametrize("name", ["cells.pdf", "cells", "svg", ".svg"])
+@pytest.mark.parametrize("name", ["cells.jpg", "cells", "svg", ".svg"])
 def test_another_suffix_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         draw_cells(BUILT_IN["ntu_cs112se30"], tmp_path / name)

@@ -10,7 +10,14 @@ from PIL import Image
 
 from skelnas.data.readers.base import Layout
 from skelnas.errors import SkelnasError, UsageError
-from skelnas.reporting.plot_skeleton import PERSON_COLOURS, ClipPicture, draw_animation, draw_strip
+from skelnas.reporting.plot_skeleton import (
+    TRUNK_COLOURS,
+    ClipPicture,
+    draw_animation,
+    draw_strip,
+    lay_out_moments,
+)
+from skelnas.reporting.plot_style import PALETTE
 
 LAYOUT = Layout(joints=("hip", "head", "hand"), bones=((1, 0), (2, 1)), center_joint=0)
 
@@ -29,18 +36,52 @@ def colours(path: Path) -> set[tuple[int, ...]]:
         return {colour for _, colour in picture.convert("RGB").getcolors(10**6)}
 
 
-def rgb(colour: str) -> tuple[int, ...]:
-    return tuple(bytes.fromhex(colour[1:]))
+def rgb(name: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(PALETTE[name][0][1:]))
 
 
 def test_a_strip_shows_both_persons(tmp_path: Path) -> None:
     path = tmp_path / "clip.png"
     draw_strip(clip(), path)
-    assert {rgb(PERSON_COLOURS[0]), rgb(PERSON_COLOURS[1])} <= colours(path)
+    assert {rgb(TRUNK_COLOURS[0]), rgb(TRUNK_COLOURS[1])} <= colours(path)
     draw_strip(clip(num_persons=1), path)
-    assert rgb(PERSON_COLOURS[0]) in colours(path)
-    assert rgb(PERSON_COLOURS[1]) not in colours(path)
+    assert rgb(TRUNK_COLOURS[0]) in colours(path)
+    assert rgb(TRUNK_COLOURS[1]) not in colours(path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_limbs_have_the_colour_of_their_side(tmp_path: Path) -> None:
+    path = tmp_path / "clip.png"
+    joints = ("hip", "KneeLeft", "r_knee")
+    for present, absent in (((1, 2), ()), ((1,), (2,)), ((2,), (1,))):
+        bones = tuple((child, 0) for child in present)
+        picture = clip(num_persons=1, layout=Layout(joints, bones))
+        picture.points[:, :, list(absent)] = np.nan
+        draw_strip(picture, path)
+        sides = {1: rgb("second"), 2: rgb("first")}
+        assert {sides[joint] for joint in present} <= colours(path)
+        assert not {sides[joint] for joint in absent} & colours(path)
+
+
+@pytest.mark.parametrize("aspect", [0.5, 3.0, 6.0, 20.0])
+def test_poses_over_time_stand_at_their_moments_and_apart(aspect: float) -> None:
+    picture = clip(num_frames=40)
+    picture.points[:, 10:20] = np.nan
+    picture.points[0, 30:, :, 0] -= 2  # two persons further apart
+    moments = lay_out_moments(picture, aspect)
+    assert moments is not None
+    assert not set(moments.frames.tolist()) & set(range(10, 20))
+    lefts, rights = (f(moments.points[..., 0], axis=(0, 2)) for f in (np.nanmin, np.nanmax))
+    assert (lefts[1:] >= rights[:-1]).all()
+    middles = (moments.frames + 0.5) / 40 * moments.width
+    assert np.nanmedian(moments.points[..., 0], axis=(0, 2)) == pytest.approx(middles)
+    assert (len(moments.frames) > 2) == (aspect == 20)
+
+
+def test_there_are_no_moments_without_anybody() -> None:
+    picture = clip()
+    picture.points[:] = np.nan
+    assert lay_out_moments(picture, 5.0) is None
 
 
 def test_more_poses_make_a_wider_strip(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ recordings of people.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from skelnas.data.readers.simulation.sensor import (
     CAMERAS,
     SensorData,
     format_skeleton,
+    join,
     record,
     to_camera,
 )
@@ -43,9 +45,10 @@ FACINGS_DEGREES = {1: 45.0, 2: -45.0}
 """Where the performer looks in each replication: at camera 2, then at camera 3."""
 FIRST_SETUP = 101
 """NTU has the setups 1 to 32, so no clip can be mistaken for a recording of people."""
+LAST_SETUP = 999
+"""The number has three digits."""
 LAPS_PER_SITE = len(CAMERAS) * len(FACINGS_DEGREES)
-MAX_CLIPS = (1000 - FIRST_SETUP) // 2 * LAPS_PER_SITE * len(SUBJECTS) * len(ACTIONS)
-"""The setup has three digits."""
+MAX_CLIPS = (LAST_SETUP - FIRST_SETUP) // 2 * LAPS_PER_SITE * len(SUBJECTS) * len(ACTIONS)
 
 _ACTIONS = {action.number: action for action in ACTIONS}
 
@@ -129,6 +132,21 @@ def write_raw(folder: Path, *, num_clips: int, seed: int = 0) -> list[Path]:
         path.write_bytes(format_skeleton(simulate(name, seed)).encode("ascii"))
         paths.append(path)
     return paths
+
+
+def write_session(path: Path, *, actions: Sequence[int], subject: int, seed: int = 0) -> None:
+    """Write one raw NTU file in which a subject performs several actions, one after the other.
+
+    The performances are none of the clips of `write_raw`: they are at a setup of their own.
+
+    Args:
+        path: the file to write.
+        actions: their numbers in NTU's file names.
+        subject: the actor, one of `SUBJECTS`.
+        seed: seed of all random numbers.
+    """
+    names = [ClipName(LAST_SETUP, 1, subject, 1, action) for action in actions]
+    path.write_bytes(format_skeleton(join([simulate(n, seed) for n in names])).encode("ascii"))
 
 
 def clip_names(num_clips: int) -> list[ClipName]:

@@ -6,6 +6,7 @@ camera's left, y up, z away from it; metres.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -164,6 +165,22 @@ def _merge(num_frames: int, tracks: list[Track]) -> SensorData:
             joints=np.round(joints[order], 6).astype(np.float32),
         ),
         states=np.concatenate([track.states for track in tracks])[order],
+    )
+
+
+def join(recordings: Sequence[SensorData]) -> SensorData:
+    """Make one recording of several, in their order; each track keeps its id."""
+    seen = [data.detections for data in recordings]
+    starts = np.cumsum([0, *(one.num_frames for one in seen)])
+    return SensorData(
+        Detections(
+            num_frames=int(starts[-1]),
+            frames=np.concatenate([s.frames + t for s, t in zip(seen, starts, strict=False)]),
+            slots=np.concatenate([one.slots for one in seen]),
+            bodies=np.concatenate([one.bodies for one in seen]),
+            joints=np.concatenate([one.joints for one in seen]),
+        ),
+        np.concatenate([data.states for data in recordings]),
     )
 
 
