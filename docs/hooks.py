@@ -14,8 +14,9 @@ def on_config(config: Any) -> None:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Let links to files beside docs/ lead to the repository."""
-    return markdown.replace("](../", f"]({REPOSITORY}")
+    """Let links to files beside docs/, and to notebooks, lead to the repository, which shows them."""
+    notebooks = f"{REPOSITORY}docs/notebooks/"
+    return markdown.replace("](../", f"]({REPOSITORY}").replace("](notebooks/", f"]({notebooks}")
 
 
 def slugify(heading: str, separator: str) -> str:
