@@ -14,7 +14,7 @@ def on_config(config: Any) -> None:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Let links to files beside docs/, and to notebooks, lead to the repository, which shows them."""
+    """Let links to files beside docs/, and to notebooks, lead to the repository."""
     notebooks = f"{REPOSITORY}docs/notebooks/"
     return markdown.replace("](../", f"]({REPOSITORY}").replace("](notebooks/", f"]({notebooks}")
 
