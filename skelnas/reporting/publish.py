@@ -8,7 +8,7 @@ from skelnas._version import __version__
 from skelnas.errors import UsageError
 from skelnas.models.onnx_network import OnnxNetwork
 from skelnas.reporting.model_card import PICTURE, README, set_license, write_card
-from skelnas.training.hub import explain, import_client
+from skelnas.training.hub import explain, failures, import_client
 from skelnas.training.run_dir import CONFIG, MODEL
 from skelnas.training.saved_model import Model, load_model, save_model
 
@@ -69,11 +69,11 @@ def push_to_hub(
         UsageError: this is not the name of a licence.
         SkelnasError: `huggingface_hub` is missing.
     """
+    client = import_client()
     folder = Path(folder)
     write_card(folder, load_model(folder))
     if license is not None:
         set_license(folder, license)
-    client = import_client()
     try:
         hub = client.HfApi()
         hub.create_repo(repository, private=private, exist_ok=True)
@@ -83,6 +83,6 @@ def push_to_hub(
             allow_patterns=[MODEL, README, PICTURE],
             commit_message=f"Upload a model of skelnas {__version__}",
         )
-    except (client.errors.HFValidationError, OSError, RuntimeError) as error:
+    except failures(client) as error:
         raise explain(client, error, repository) from None
     return str(commit.commit_url)

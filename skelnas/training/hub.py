@@ -88,7 +88,7 @@ def download(repository: str, revision: str | None = None) -> tuple[Path, str]:
             size = f"{found.file_size:,}" if found.file_size else "unknown many"
             raise InputError(f"{repository}: {MODEL} has {size} bytes, at most {MAX_BYTES:,}")
         file = Path(hub.hf_hub_download(repository, MODEL, revision=revision))
-    except (client.errors.HFValidationError, OSError, RuntimeError) as error:
+    except failures(client) as error:
         raise explain(client, error, repository, revision) from None
     return file, file.parent.name  # the Hub's cache has a folder for each commit
 
@@ -108,6 +108,12 @@ def import_client() -> ModuleType:
             f"the Hugging Face Hub needs {error.name}", hint='pip install "skelnas[hub]"'
         ) from None
     return huggingface_hub
+
+
+def failures(client: ModuleType) -> tuple[type[Exception], ...]:
+    """Return what the client raises where a request fails."""
+    # The errors of its HTTP library, whose name differs between its versions, are no OSError.
+    return (OSError, RuntimeError, client.errors.HFValidationError, client.errors.HTTPError)
 
 
 def explain(

@@ -217,6 +217,14 @@ def test_a_model_that_is_broken_is_not_uploaded(server: HubServer, folder: Path)
     assert not server.repositories
 
 
+def test_a_hub_that_cannot_be_reached_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"me/small: .*Connection refused"):
+        push_to_hub(folder, "me/small")
+
+
 def test_a_model_of_an_own_loop_is_saved_with_its_card(tmp_path: Path) -> None:
     write_tiny_cache(tmp_path / "clips.h5")
     model = load_dataset(tmp_path / "clips.h5", "train", SMALL).create_model("random:0")
