@@ -293,9 +293,12 @@ def find_model_file(path: Path | str) -> Path:
     file = path / MODEL if path.is_dir() else path
     files.check_is_regular(file)
     if not file.is_file():
+        is_export = file.suffix.lower() == onnx_files.SUFFIX
         raise InputError(
             f"{path}: holds no trained model: there is no {file.name}",
-            hint="`skelnas train --out MODEL` writes it when it ends",
+            hint="`skelnas export --out FILE` writes it"
+            if is_export
+            else "`skelnas train --out MODEL` writes it when it ends",
         )
     return file
 
@@ -317,7 +320,11 @@ def load_model(path: Path | str) -> Model:
         else:
             content, description = tensor_files.read(file_path, METADATA_KEY)
     except ValueError as error:
-        raise InputError(f"{file_path}: not a skelnas model ({error})") from None
+        raise InputError(
+            f"{file_path}: not a skelnas model ({error})",
+            hint="a model is a folder of `skelnas train`, or a .safetensors or .onnx of "
+            "`skelnas export`",
+        ) from None
     if description.pop("version", None) != VERSION:
         raise InputError(
             f"{file_path}: not a model of version {VERSION}",

@@ -186,6 +186,16 @@ def test_networks_that_are_not_ours_are_refused(file: Path, tmp_path: Path) -> N
             load_model(tmp_path / "m.onnx")
 
 
+def test_what_is_no_model_is_refused_with_what_writes_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no m\.onnx") as missing:
+        load_model(tmp_path / "m.onnx")
+    assert missing.value.hint == "`skelnas export --out FILE` writes it"
+    (tmp_path / "m.pt").write_bytes(b"PK of TorchScript")
+    with pytest.raises(InputError, match=r"m\.pt: not a skelnas model") as foreign:
+        load_model(tmp_path / "m.pt")
+    assert ".onnx of `skelnas export`" in str(foreign.value.hint)
+
+
 def test_weights_in_another_file_are_not_read(file: Path, tmp_path: Path) -> None:
     network, facts = onnx_files.read(file, METADATA_KEY)
     proto = onnx.ModelProto.FromString(network)
