@@ -167,15 +167,15 @@ def take_over(network: AnyNetwork, initial: Model, card: ModelCard, path: str) -
         path: of the model, for messages.
     """
     has_same_classes = card.classes == initial.card.classes
-    state = initial.network.state_dict()
+    state, num_new = initial.network.state_dict(), 0
     if card.layout is not None and has_other_layout(card.layout, initial.card):
-        state = fit_weights(state, initial.card, card)
+        state, num_new = fit_weights(state, initial.card, card)
     taken = {
         name: value for name, value in state.items() if has_same_classes or not _is_classifier(name)
     }
     network.load_state_dict({**network.state_dict(), **taken})
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
-    num_taken = sum(size for name, size in sizes.items() if name in taken)
+    num_taken = sum(size for name, size in sizes.items() if name in taken) - num_new
     ending = "" if has_same_classes else f"; the classifier of {len(card.classes)} classes is new"
     note(f"train: {num_taken:,} of {sum(sizes.values()):,} parameters are from {path}{ending}")
 

@@ -80,17 +80,24 @@ def note_channels(data: Layout, model: Layout, where: str) -> None:
         note(f"{where}: {'; '.join(texts)}")
 
 
-def fit_weights(state: dict[str, Tensor], old: ModelCard, new: ModelCard) -> dict[str, Tensor]:
-    """Return the weights of a model without statistics of its joints, and with a stem for others.
+def fit_weights(
+    state: dict[str, Tensor], old: ModelCard, new: ModelCard
+) -> tuple[dict[str, Tensor], int]:
+    """Fit the weights of a model to other joints and channels.
 
     Args:
         state: of the model.
         old, new: cards of the model and of the network to be trained.
+
+    Returns:
+        The weights without statistics of the input, with a stem for the new channels; and how many
+        of them start at 0, since the model has none like them.
     """
     assert old.layout is not None
     assert new.layout is not None
     fitted = {name: value for name, value in state.items() if "input_norm" not in name.split(".")}
     y_sign = 1 if old.layout.y_down == new.layout.y_down else -1
+    num_new = 0
     inputs = zip(_name_inputs(old, old.layout), _name_inputs(new, new.layout), strict=True)
     for number, (old_names, new_names) in enumerate(inputs):
         key = f"networks.{number}.stem.0.weight" if old.branches else "stem.0.weight"
@@ -100,7 +107,9 @@ def fit_weights(state: dict[str, Tensor], old: ModelCard, new: ModelCard) -> dic
             if name in old_names:
                 sign = y_sign if name.endswith(" y") else 1
                 fitted[key][:, channel] = sign * weight[:, old_names.index(name)]
-    return fitted
+            else:
+                num_new += fitted[key][:, channel].numel()
+    return fitted, num_new
 
 
 def _name_inputs(card: ModelCard, layout: Layout) -> list[list[str]]:

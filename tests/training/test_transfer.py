@@ -84,7 +84,10 @@ def test_the_same_image_in_other_channels_has_the_same_logits(branches: bool) ->
     old, new = (make_card(layout, branches=branches) for layout in (deep, flat))
     torch.manual_seed(0)
     network, other = old.make_network().eval(), new.make_network().eval()
-    other.load_state_dict(other.state_dict() | fit_weights(network.state_dict(), old, new))
+    weights, num_new = fit_weights(network.state_dict(), old, new)
+    other.load_state_dict(other.state_dict() | weights)
+    num_stems = 4 if branches else 1
+    assert num_new == num_stems * 6 * 9  # the score's, of 6 channels and 3 x 3 points
     x = torch.randn(2, 9, 8, 2)  # x, y, z of joints, bones and motions
     x[:, 2::3] = 0  # no depth
     y = torch.randn(2, 7, 8, 2)  # x, y of the same, and a score, which counts for nothing yet
