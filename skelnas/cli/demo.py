@@ -131,7 +131,7 @@ def _print_summary(evaluations: dict[str, dict[str, Any]], folder: Path) -> None
         costs = f"{document['parameters']:,}", f"{document['macs']:,}"
         table.add_row(name, f"{document['top1']:.1%}", *costs)
     facts = next(iter(evaluations.values()))
-    table.add_row("always one class", f"{facts['chance']:.1%}", "", "")
+    table.add_row("always the largest class", f"{facts['chance']:.1%}", "", "")
     out.print(table)
     result(
         f"{facts['clips']} test clips of subjects not trained on. The motions are made up and "

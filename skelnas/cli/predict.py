@@ -48,7 +48,7 @@ def predict(
 
     Examples:
         skelnas predict models/xsub clips/*.skeleton --top 3
-        skelnas predict models/xsub waving.npy --json
+        skelnas predict models/xsub session.npy --plot session.svg
         tail -f frames.jsonl | skelnas predict models/xsub - --window 60
     """
     from skelnas.evaluation.predict import predict as predict_recordings

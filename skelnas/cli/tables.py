@@ -50,9 +50,9 @@ def print_scores(scores: Scores, extra_rows: Iterable[tuple[str, str]] = ()) -> 
     overall = Table(title=title, show_header=False)
     for name, value in (
         ("top-1", f"{metrics.top1:.2%}"),
-        ("top-5", f"{metrics.top5:.2%}"),
+        *([("top-5", f"{metrics.top5:.2%}")] if len(info.classes) > 5 else []),
         ("mean per class", f"{metrics.mean_class:.2%}"),
-        ("chance", f"{scores.chance:.2%}"),
+        ("always the largest class", f"{scores.chance:.2%}"),
         ("negative log-likelihood", f"{metrics.nll:.4f}"),
         ("calibration error", f"{metrics.ece:.2%}"),
         *extra_rows,
@@ -154,14 +154,15 @@ def print_repeats(document: dict[str, Any]) -> None:
         table.add_row("deviation", deviations[0], "", deviations[1], "")
     console.out.print(table)
     console.result(
-        f"picked: seed {picked['seed']}, {picked['top1']:.1%} (chance {picked['chance']:.1%}); "
-        "choosing the best of\nseveral is optimistic, so evaluate it on the test part"
+        f"picked: seed {picked['seed']}, {picked['top1']:.1%} (always the largest class: "
+        f"{picked['chance']:.1%});\nchoosing the best of several is optimistic, so evaluate it on "
+        "the test part"
     )
 
 
 def print_folds(document: dict[str, Any]) -> None:
     """Print the cross-validation in ``folds.json``."""
-    table = Table("fold", "protocol", "test clips", "top-1", "mean per class", "chance")
+    table = Table("fold", "protocol", "test clips", "top-1", "mean per class", "largest class")
     for fold in document["folds"]:
         scores = [f"{fold[name]:.1%}" for name in ("top1", "mean_class_accuracy", "chance")]
         table.add_row(fold["name"], escape(fold["protocol"]), f"{fold['clips']:,}", *scores)

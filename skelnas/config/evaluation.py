@@ -66,12 +66,12 @@ class PredictSettings(DeviceSettings):
         0,
         ge=0,
         le=100_000,
-        description="For a stream: frames a window; 0: as trained.",
+        description="Stream or --plot: frames a window; 0: trained.",
     )
     stride: int = Field(
         8,  # ours
         ge=1,
-        description="For a stream: frames between predictions.",
+        description="Stream or --plot: frames between windows.",
     )
 
 

@@ -143,7 +143,9 @@ def note_degenerate(scores: Scores) -> None:
     if len(classes) == 1:
         note(f"the only class is {shown(classes[0])}, so every accuracy is 100 %")
     elif len(occurring) == 1:
-        note(f"all clips are of the class {shown(classes[occurring[0]])}: chance is 100 %")
+        note(
+            f"all clips are of the class {shown(classes[occurring[0]])}: always saying so is right"
+        )
     elif len(occurring) < len(classes):
         missing = [name for index, name in enumerate(classes) if index not in occurring]
         names = ", ".join(map(shown, missing[:3])) + (" and others" if len(missing) > 3 else "")

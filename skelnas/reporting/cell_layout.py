@@ -19,15 +19,16 @@ from skelnas.genotype import NUM_INPUT_NODES, Cell
 
 # Lengths are in points, 1/72 inch.
 NODE_WIDTH = 32.0
+INPUT_WIDTH = 56.0
 NODE_HEIGHT = 28.0
 OP_WIDTH = 82.0
 OP_HEIGHT = 21.0
 BOX_GAP = 9.0  # between boxes of a column
 PORT_GAP = 9.0  # between the ends of lines on a side of a box
 
-INPUTS = ("$c_{k{-}2}$", "$c_{k{-}1}$")
+INPUTS = ("$0\\quad c_{k{-}2}$", "$1\\quad c_{k{-}1}$")
 OUTPUT = "$c_{k}$"
-"""Labels of the input and output nodes; intermediate nodes are numbered from 0."""
+"""Labels of the input and output nodes; nodes are numbered as in a genotype's file."""
 
 NUM_STARTS = 40
 """The number of initial orders in the search for one with few crossings."""
@@ -105,8 +106,9 @@ def _build(cell: Cell) -> CellLayout:
     output_column = max(node_columns) + 1
     columns: list[Column] = [[] for _ in range(output_column + 1)]
     lines = []
-    labels = [*INPUTS, *(str(index) for index in range(len(cell)))]
-    nodes = [Box(label, NODE_WIDTH, NODE_HEIGHT, is_node=True) for label in labels]
+    nodes = [Box(label, INPUT_WIDTH, NODE_HEIGHT, is_node=True) for label in INPUTS]
+    for number in range(len(nodes), len(nodes) + len(cell)):
+        nodes.append(Box(str(number), NODE_WIDTH, NODE_HEIGHT, is_node=True))
     output = Box(OUTPUT, NODE_WIDTH, NODE_HEIGHT, is_node=True)
     for node, column in zip([*nodes, output], [*node_columns, output_column], strict=True):
         columns[column].append(node)

@@ -109,9 +109,9 @@ def score_facts(scores: Scores) -> Facts:
     metrics = scores.metrics
     return [
         ("Top-1", f"{metrics.top1:.1%}"),
-        ("Top-5", f"{metrics.top5:.1%}"),
+        *([("Top-5", f"{metrics.top5:.1%}")] if len(scores.info.classes) > 5 else []),
         ("Mean per class", f"{metrics.mean_class:.1%}"),
-        ("Chance", f"{scores.chance:.1%}"),
+        ("Always the largest class", f"{scores.chance:.1%}"),
         ("Negative log-likelihood", f"{metrics.nll:.3f}"),
         ("Calibration error", f"{metrics.ece:.1%}"),
         *(("Clips that did not fit the model", text) for text in scores.info.mismatches),

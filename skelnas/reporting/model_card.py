@@ -35,7 +35,7 @@ METRICS = {
     "top1": "top-1",
     "top5": "top-5",
     "mean_class_accuracy": "mean per class",
-    "chance": "chance",
+    "chance": "always the largest class",
     "nll": "negative log-likelihood",
     "ece": "calibration error",
 }
@@ -211,10 +211,11 @@ def _table(results: list[dict[str, Any]]) -> str:
     names = ["protocol", "part", "clips", *METRICS.values()]
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for result in results:
-        values = {metric["name"]: metric["value"] for metric in result["metrics"]}
+        values = {metric["type"]: metric["value"] for metric in result["metrics"]}
         cells = [result["dataset"]["config"], result["dataset"]["split"], f"{values['clips']:,}"]
-        for key, name in METRICS.items():
-            cells.append(f"{values[name]:.4f}" if key == "nll" else f"{values[name]:.2%}")
+        for key in METRICS:
+            value = values["accuracy" if key == "top1" else key]
+            cells.append(f"{value:.4f}" if key == "nll" else f"{value:.2%}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

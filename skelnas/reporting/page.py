@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from skelnas._version import __version__
-from skelnas.genotype import Cell
+from skelnas.genotype import NUM_INPUT_NODES, Cell
 from skelnas.reporting.facts import (
     cost_facts,
     describe_confusion,
@@ -24,7 +24,7 @@ from skelnas.reporting.plot_front import describe_front, draw_front
 from skelnas.reporting.plot_skeleton import lay_out_strip
 from skelnas.reporting.plot_style import PALETTE, drawing, stroke
 from skelnas.reporting.rendering import render
-from skelnas.reporting.svg import THEME_COLOURS, inline_svg, matrix_svg, strip_svg
+from skelnas.reporting.svg import NUMBER_COLOURS, THEME_COLOURS, inline_svg, matrix_svg, strip_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,7 @@ def make_page(history: History, results: Results | None = None) -> str:
         context = {
             "title": heading(history),
             "version": __version__,
-            "palette": PALETTE,
+            "palette": PALETTE | NUMBER_COLOURS,
             "facts": [*run_facts(history), *cost_facts(results)],
             "history": history,
             "results": results,
@@ -181,13 +181,8 @@ def _describe_chart(chart: Chart) -> str:
 
 def _describe_cell(name: str, cell: Cell) -> str:
     """Return the edges of a cell in words."""
-    inputs = ("the cell before the last", "the last cell")
-
-    def node(source: int) -> str:
-        return inputs[source] if source < len(inputs) else f"node {source - len(inputs)}"
-
     nodes = (
-        f"node {index} is " + " plus ".join(f"{edge.op} of {node(edge.source)}" for edge in edges)
-        for index, edges in enumerate(cell)
+        f"node {number} is " + " plus ".join(f"{edge.op} of node {edge.source}" for edge in edges)
+        for number, edges in enumerate(cell, start=NUM_INPUT_NODES)
     )
     return f"{name} cell: {'; '.join(nodes)}"

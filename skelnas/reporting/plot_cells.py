@@ -42,7 +42,7 @@ FONT_SIZE = 9.0
 def draw_cells(genotype: Genotype, path: Path) -> None:
     """Draw both cells of a genotype into one picture.
 
-    Rectangles are nodes, the intermediate ones numbered from 0; rounded boxes are operations.
+    Rectangles are nodes, numbered as in the genotype's file; rounded boxes are operations.
     The same genotype always gives the same file.
 
     Args:

@@ -66,8 +66,8 @@ class EdgeChart:
     """The weights of the operations on one edge of a cell.
 
     Attributes:
-        target: the intermediate node that the edge ends at, counted from 0.
-        source: the node that it starts from; 0 and 1 are the input nodes.
+        target: the number of the node that the edge ends at, as in a genotype's file.
+        source: the number of the node that it starts from; 0 and 1 are the input nodes.
         op: the operation that the derived cell has on this edge; None if the edge is not in it.
         chart: one curve for each operation.
     """
@@ -135,9 +135,9 @@ def edge_charts(history: History, cell: str) -> Iterator[EdgeChart]:
     derived_cell = getattr(history.genotypes[history.derived_epoch], cell)
     op_weights = history.op_weights(cell)  # [epochs, edges, operations]
     index = 0
-    for target, edges in enumerate(derived_cell):
+    for target, edges in enumerate(derived_cell, start=NUM_INPUT_NODES):
         derived_ops = {edge.source: edge.op for edge in edges}
-        for source in range(NUM_INPUT_NODES + target):
+        for source in range(target):
             derived_op = derived_ops.get(source)
             curves = [
                 Curve(

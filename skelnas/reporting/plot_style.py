@@ -59,6 +59,31 @@ ANIMATION = ".gif"
 PIXELS_PER_INCH = 200
 
 
+def luminance(colour: str) -> float:
+    """Return the relative luminance of a colour ``#rrggbb``, from 0 to 1 (WCAG 2)."""
+    channels = (value / 255 for value in bytes.fromhex(colour.removeprefix("#")))
+    linear = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours, from 1 to 21 (WCAG 2)."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def text_colour(background: str) -> str:
+    """Return black or white, whichever contrasts more: at least 4.58, on any background."""
+    return max(("#000000", "#ffffff"), key=lambda colour: contrast(colour, background))
+
+
+def blend(colour: str, paper: str, opacity: float) -> str:
+    """Return the colour that shows where one of some opacity lies on another."""
+    pairs = zip(*(bytes.fromhex(one.removeprefix("#")) for one in (colour, paper)), strict=True)
+    mixed = (round(opacity * above + (1 - opacity) * below) for above, below in pairs)
+    return "#" + bytes(mixed).hex()
+
+
 @dataclass(frozen=True)
 class Stroke:
     """Colour and dashes of a line."""

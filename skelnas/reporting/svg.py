@@ -5,6 +5,7 @@ Their text is in the page's font, and their colours follow the page's light or d
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,15 +15,23 @@ from xml.etree.ElementTree import Element, SubElement
 import numpy as np
 from numpy.typing import NDArray
 
-from skelnas.reporting.plot_confusion import MAX_NUMBERED_CLASSES, shorten_name
+from skelnas.reporting.plot_confusion import MAX_NUMBERED_CLASSES, shorten_name, shown_classes
 from skelnas.reporting.plot_skeleton import ClipPicture, Strip
-from skelnas.reporting.plot_style import PALETTE, save
+from skelnas.reporting.plot_style import PALETTE, blend, save, text_colour
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 THEME_COLOURS = {light: f"var(--{name})" for name, (light, _) in PALETTE.items()}
 """The CSS variable of each colour that a figure may have."""
+
+NUMBER_COLOURS = {
+    f"number-{one}-{two}": (colours[one], colours[two])
+    for colours in [{"black": "#000000", "white": "#ffffff"}]
+    for one in colours
+    for two in colours
+}
+"""The colours of numbers in a matrix, in the light and in the dark theme, by their variable."""
 
 MAX_NAMED_CLASSES = 120
 """With more classes there is no room for their names, and only the tooltips have them."""
@@ -96,29 +105,33 @@ def matrix_svg(classes: Sequence[str], confusion: NDArray[np.int64]) -> str:
         classes: their names.
         confusion: [classes, classes] counts.
     """
-    num_classes = len(classes)
-    has_numbers = num_classes <= MAX_NUMBERED_CLASSES
+    rows, columns = shown_classes(confusion)
+    num_rows, num_columns = len(rows), len(columns)
+    confusion = confusion[np.ix_(rows, columns)]
+    classes = [classes[index] for index in columns]  # those of the rows come first
+    has_numbers = num_columns <= MAX_NUMBERED_CLASSES
     side, font_size = (30.0, 11.0) if has_numbers else (13.0, 9.5)
     names = [shorten_name(name) for name in classes]
     margin = CHARACTER_WIDTH * font_size * max(map(len, names)) + 12
-    if num_classes > MAX_NAMED_CLASSES:
-        names, margin, side = [], 1, MAX_MATRIX_WIDTH / num_classes
-    width = margin + side * num_classes
+    if num_columns > MAX_NAMED_CLASSES:
+        names, margin, side = [], 1, MAX_MATRIX_WIDTH / num_columns
+    width, height = margin + side * num_columns, margin + side * num_rows
     root = Element(
         "svg",
         {
             "role": "img",
-            "aria-label": f"confusion matrix of {num_classes} classes",
+            "aria-label": f"confusion matrix of {num_rows} classes",
             "class": "matrix",
             "style": f"--width:{width:.0f}px",
-            "viewBox": f"0 0 {width:.1f} {width:.1f}",
+            "viewBox": f"0 0 {width:.1f} {height:.1f}",
             "font-size": f"{font_size}",
         },
     )
     group = SubElement(root, "g", transform=f"translate({margin:.1f} {margin:.1f})")
-    _add_grid(group, num_classes if names else 1, side if names else MAX_MATRIX_WIDTH)
+    lines = (num_columns, num_rows) if names else (1, 1)
+    _add_grid(group, lines, (side * num_columns, side * num_rows))
     for index, name in enumerate(names):
-        _add_name(group, name, (index + 0.5) * side)
+        _add_name(group, name, (index + 0.5) * side, has_row=index < num_rows)
     totals = np.maximum(confusion.sum(axis=1), 1)
     for row, column in np.argwhere(confusion).tolist():
         count, total = int(confusion[row, column]), int(totals[row])
@@ -129,23 +142,24 @@ def matrix_svg(classes: Sequence[str], confusion: NDArray[np.int64]) -> str:
         _add_square(group, column * side, row * side, side, count / total, tooltip)
         if has_numbers:
             x, y = (column + 0.5) * side, (row + 0.5) * side
-            _add_number(group, x, y, count, "paper" if count / total > 0.25 else "ink")
+            _add_number(group, x, y, count, _number_colour(count / total))
     return _to_text(root)
 
 
-def _add_grid(parent: Element, num_squares: int, side: float) -> None:
-    extent = num_squares * side
-    positions = [index * side for index in range(num_squares + 1)]
-    lines = "".join(f"M0 {p:g}H{extent:g}M{p:g} 0V{extent:g}" for p in positions)
-    SubElement(parent, "path", d=lines, stroke="var(--grid)", fill="none")
+def _add_grid(parent: Element, counts: tuple[int, int], extent: tuple[float, float]) -> None:
+    """Draw the lines around this many columns and rows of an extent."""
+    (columns, rows), (width, height) = counts, extent
+    lines = [f"M{index * width / columns:g} 0V{height:g}" for index in range(columns + 1)]
+    lines += [f"M0 {index * height / rows:g}H{width:g}" for index in range(rows + 1)]
+    SubElement(parent, "path", d="".join(lines), stroke="var(--grid)", fill="none")
 
 
-def _add_name(parent: Element, name: str, middle: float) -> None:
-    """Write the name of a class at its row and at its column."""
+def _add_name(parent: Element, name: str, middle: float, *, has_row: bool) -> None:
+    """Write the name of a class at its column, and at its row if it has one."""
     style = {"dominant-baseline": "central", "fill": "var(--ink)"}
     row = {"x": "-6", "y": f"{middle:g}", "text-anchor": "end"}
     column = {"transform": f"translate({middle:g} -6) rotate(-90)"}
-    for position in (row, column):
+    for position in (row, column) if has_row else (column,):
         SubElement(parent, "text", {**position, **style}).text = name
 
 
@@ -161,10 +175,24 @@ def _add_square(
             "width": f"{side:g}",
             "height": f"{side:g}",
             "fill": "var(--deep-blue)",
-            "fill-opacity": f"{fraction**0.5:.2f}",
+            "fill-opacity": f"{opacity(fraction):.2f}",
         },
     )
     SubElement(square, "title").text = tooltip
+
+
+def opacity(fraction: float) -> float:
+    """Return how opaque the square of a fraction is; the root makes rare mistakes visible."""
+    return math.sqrt(fraction)
+
+
+def _number_colour(fraction: float) -> str:
+    """Return the variable of the colour of the number in a square, see `NUMBER_COLOURS`."""
+    pair = tuple(
+        text_colour(blend(square, paper, round(opacity(fraction), 2)))
+        for square, paper in zip(PALETTE["deep-blue"], PALETTE["paper"], strict=True)
+    )
+    return next(name for name, colours in NUMBER_COLOURS.items() if colours == pair)
 
 
 def _add_number(parent: Element, x: float, y: float, number: int, colour: str) -> None:

@@ -73,5 +73,7 @@ def test_the_summary_says_what_the_figures_are_worth(
 ) -> None:
     demo(tmp_path / "demo", 64, 0)
     printed = capsys.readouterr().out
-    for words in ("87.5%", "93.8%", "always one class", "6.2%", "made up", "nothing about people"):
+    for words in ("87.5%", "93.8%", "always the largest class", "6.2%"):
         assert words in printed
+    assert "made up" in printed
+    assert "nothing about people" in printed

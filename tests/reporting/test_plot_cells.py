@@ -43,7 +43,7 @@ def test_svg_names_every_operation_and_node(name: str, tmp_path: Path) -> None:
     draw_cells(genotype, path)
     cells = (genotype.normal, genotype.reduction)
     ops = [edge.op for cell in cells for node in cell for edge in node]
-    nodes = [str(number) for cell in cells for number in range(len(cell))]
+    nodes = [str(number) for cell in cells for number in range(2, 2 + len(cell))]
     kinds = ["convolution", "pooling", "squeeze-and-excitation"]
     assert sorted(texts(path)) == sorted(
         ["Normal cell", "Reduction cell", *ops, *nodes, *kinds],
@@ -70,7 +70,7 @@ def test_another_suffix_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         draw_cells(BUILT_IN["ntu_cs112se30"], tmp_path / name)
     assert str(caught.value) == f"{tmp_path / name}: cannot draw a picture of this type"
-    assert caught.value.hint == "name a file that ends in .svg or .png"
+    assert caught.value.hint == "name a file that ends in .svg, .png or .pdf"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -149,12 +149,12 @@ def test_every_edge_is_drawn_once_including_parallel_edges() -> None:
     ]
     assert sorted(ends) == sorted(
         [
-            ("$c_{k{-}2}$", "conv_3x3", "0"),
-            ("$c_{k{-}2}$", "conv_3x3", "0"),
-            ("$c_{k{-}1}$", "se_connect", "0"),
-            ("0", "skip_connect", "1"),
-            ("0", "", "$c_{k}$"),
-            ("1", "", "$c_{k}$"),
+            (cell_layout.INPUTS[0], "conv_3x3", "2"),
+            (cell_layout.INPUTS[0], "conv_3x3", "2"),
+            (cell_layout.INPUTS[1], "se_connect", "2"),
+            ("2", "skip_connect", "3"),
+            ("2", "", "$c_{k}$"),
+            ("3", "", "$c_{k}$"),
         ]
     )
 
@@ -170,7 +170,8 @@ def test_a_planar_cell_is_drawn_without_crossings() -> None:
 def test_cells_of_different_sizes_share_a_picture(tmp_path: Path) -> None:
     path = tmp_path / "cells.svg"
     draw_cells(Genotype(draw_any(1, 1), draw_any(6, 3)), path)
-    assert texts(path).count("0") == 2
+    assert texts(path).count("2") == 2
+    assert texts(path).count("7") == 1
 
 
 def test_every_operation_has_a_distinct_stroke() -> None:

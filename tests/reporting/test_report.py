@@ -183,12 +183,12 @@ def test_op_weights_are_a_softmax_and_the_derived_edges_are_marked(searched: Pat
         np.testing.assert_allclose(op_weights.sum(axis=2), 1)
         charts = list(edge_charts(history, cell))
         assert [(edge.source, edge.target) for edge in charts] == [
-            (0, 0), (1, 0), (0, 1), (1, 1), (2, 1)
+            (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)
         ]  # fmt: skip
         derived = {(edge.target, edge.source): edge.op for edge in charts if edge.op}
         assert derived == {
             (target, edge.source): edge.op
-            for target, node in enumerate(getattr(genotype, cell))
+            for target, node in enumerate(getattr(genotype, cell), start=2)
             for edge in node
         }
         last = {curve.label: curve.values[-1] for curve in charts[3].chart.curves}

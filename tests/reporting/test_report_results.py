@@ -24,9 +24,10 @@ from skelnas.nas.search import search
 from skelnas.reporting.facts import cost_facts, shown_epochs
 from skelnas.reporting.history import read_history
 from skelnas.reporting.plot_skeleton import ClipPicture, lay_out_strip
+from skelnas.reporting.plot_style import PALETTE, blend, contrast
 from skelnas.reporting.report import report
 from skelnas.reporting.results import find_confusions, read_results
-from skelnas.reporting.svg import matrix_svg, strip_svg
+from skelnas.reporting.svg import NUMBER_COLOURS, matrix_svg, strip_svg
 from skelnas.training import run_dir
 from skelnas.training.train import train
 
@@ -137,7 +138,9 @@ def test_a_strip_shows_known_joints_with_the_head_up() -> None:
     others = [float(y) for _, y, radius in circles if radius == "1"]
     assert len(heads) == 3
     assert max(heads) < min(others)
-    assert drawn.count('class="bones"') == 3
+    assert drawn.count('class="rim"') == 3
+    sides = {f'stroke="var(--{colour})"' for colour in ("first", "second", "ink")}
+    assert all(drawn.count(side) == 3 for side in sides)  # right, left and trunk of each pose
     assert drawn.count("L") == 2 * (3 * 4 - 1)  # the bones, and their rims
     assert "&lt;about&gt;" in drawn
     across = [float(x) for x, _, radius in circles if radius == "5"]
@@ -157,6 +160,31 @@ def test_only_small_confusion_matrices_have_numbers() -> None:
     large = matrix_svg([f"class {n}" for n in range(121)], np.eye(121, dtype=np.int64))
     assert "<text" not in large
     assert "class 7 recognised: 1 of 1 clips" in large
+
+
+def test_classes_without_clips_have_no_row() -> None:
+    counts = np.array([[0, 0, 0, 0], [2, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 4]])
+    svg = matrix_svg(["predicted", "one", "absent", "two"], counts)
+    assert svg.count(">absent</text>") == 0
+    assert svg.count(">predicted</text>") == 1  # a column
+    assert svg.count(">one</text>") == svg.count(">two</text>") == 2
+    assert svg.count("<rect") == 3
+    assert "one classified as predicted: 2 of 5 clips" in svg
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_numbers_in_a_matrix_can_be_read_in_both_themes(theme: int) -> None:
+    for count in range(1, 101):
+        svg = matrix_svg(["a", "b"], np.array([[count, 100 - count], [0, 1]]))
+        square, number = (
+            re.search(r'fill-opacity="([\d.]+)"', svg),
+            re.search(r"--(number-\S+)\)", svg),
+        )
+        assert square is not None
+        assert number is not None
+        paper, ink = PALETTE["paper"][theme], PALETTE["deep-blue"][theme]
+        background = blend(ink, paper, float(square[1]))
+        assert contrast(NUMBER_COLOURS[number[1]][theme], background) >= 4.5
 
 
 def test_latency_is_timed_on_request(model: Path) -> None:
