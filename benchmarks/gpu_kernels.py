@@ -146,10 +146,10 @@ def sizes(width: int, default: Blocks) -> list[Blocks]:
         return all(512 <= pixels * width <= 4096 for pixels in (size.pixels, size.light))
 
     found = [
-        default._replace(pixels=pixels, warps=warps, stages=stages)
+        default._replace(pixels=pixels, product_warps=warps, stages=stages)
         for pixels, warps, stages in product(PIXELS, WARPS, STAGES)
     ]
-    found += [default._replace(light=light) for light in PIXELS]
+    found += [default._replace(light=light, warps=warps) for light, warps in product(PIXELS, WARPS)]
     order = {size: sum(map(lambda a, b: a != b, size, default)) for size in found if fits(size)}
     return sorted(order, key=order.__getitem__)
 

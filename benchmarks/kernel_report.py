@@ -8,7 +8,8 @@ present. Registers, spills and shared memory come from the compiler. Bytes are c
 tensor that a launch reads or writes crossed the memory bus once (halos and shared reads stay in the
 cache); FLOPs are those of the convolutions, forward and backward. The estimate for a launch is the
 longer of the two times at the given rates, and at least `--overhead`. Nothing is timed. `--cell`
-counts the launches and bytes of one cell with every engine.
+counts the launches and bytes of one cell with every engine, and what a forward pass of the
+supernet keeps for the backward pass.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +30,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from skelnas.engine import ENGINES
+from skelnas.engine.triton import uncovered
 from skelnas.engine.triton.check import make_cell
 from skelnas.engine.triton.layout import Op
 from skelnas.engine.triton.mixed_cell import evaluate
 from skelnas.models.stack import cell_specs
+from skelnas.nas.supernet import MixedCell, Supernet
 from skelnas.primitives import SPACES
 
 PASSES = {"forward": 5, "backward": 2, "backward with weights": 3}
 """Passes of each kind in a second-order step."""
+
+
+COVERED = [space for space, primitives in SPACES.items() if not uncovered(primitives, 16)]
+"""The search spaces whose operations all have kernels."""
 
 
 def decode(code: int, count: int) -> list[Op]:
@@ -67,8 +76,9 @@ def cost(launch: Launch) -> tuple[int, int]:
 
     match launch.name:
         case "convolve_and_pool" if args["STAGE"] == 1:
-            moved = node + image * (k * len(ops) + 2 * pools) + image // 4 * pools
-            return size * moved, work(ops)
+            return size * (node + image * (k * len(ops) + 2 * pools)), work(ops)
+        case "pool":
+            return size * (node + 2 * image + image // 4), 0
         case "convolve_and_pool":
             return size * 2 * k * image * len(second), work(second)
         case "combine":
@@ -148,10 +158,55 @@ NO_LAUNCH = {
 }
 
 
+@contextmanager
+def saving() -> Iterator[list[Tensor]]:
+    """Collect the tensors that are saved for a backward pass."""
+    saved: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor.detach())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield saved
+
+
+def saved_bytes(saved: Iterable[Tensor], leaves: Iterable[Tensor]) -> int:
+    """Return the bytes of the storages of saved tensors, without those of leaves."""
+    storages = {each.untyped_storage().data_ptr(): each.untyped_storage() for each in saved}
+    known = {leaf.untyped_storage().data_ptr() for leaf in leaves}
+    return sum(each.nbytes() for address, each in storages.items() if address not in known)
+
+
+def count_saved(args: argparse.Namespace) -> dict[str, int]:
+    """Count the bytes that a forward pass of the supernet keeps for the backward pass."""
+    found = {}
+    for engine in ENGINES:
+        torch.manual_seed(0)
+        supernet = Supernet(
+            in_channels=3,
+            num_classes=60,
+            primitives=SPACES[args.space],
+            channels=args.channels,
+            joints=args.joints,
+            engine=engine,
+        )
+        for cell in supernet.modules():
+            if isinstance(cell, MixedCell):
+                cell.engine = evaluate if engine == "triton" else ENGINES[engine]
+        x = torch.randn(args.batch, 3, args.frames, args.joints)
+        with recording((9, 0)), saving() as saved:
+            out = supernet(x)  # whose graph holds what is saved
+        found[engine] = saved_bytes(saved, [*supernet.parameters(), x])
+        del out, saved
+    return found
+
+
 def count_cell(args: argparse.Namespace) -> dict[str, dict[str, int]]:
     """Count launches and bytes of the first normal cell, forward and backward, for each engine.
 
-    A dispatched operation counts as one launch, although some take several on CUDA.
+    A dispatched operation counts as one launch, although some take several on CUDA. `saved` is what
+    the forward pass keeps for the backward pass, without inputs and weights.
     """
     shape = (args.batch, args.channels, args.frames, args.joints)
     found = {}
@@ -160,11 +215,13 @@ def count_cell(args: argparse.Namespace) -> dict[str, dict[str, int]]:
         run = evaluate if engine == "triton" else ENGINES[engine]
         for _ in range(2):  # the first time, tables are made
             with recording((9, 0)) as launched, Dispatched() as counter:
-                out = run(cell.inputs, cell.op_weights, cell.primitives, cell.weights, False)
+                with saving() as saved:
+                    out = run(cell.inputs, cell.op_weights, cell.primitives, cell.weights, False)
                 torch.autograd.grad(out, cell.leaves, torch.empty_like(out), allow_unused=True)
         found[engine] = {
             "launches": counter.launches + len(launched),
             "bytes": counter.bytes + sum(cost(launch)[0] for launch in launched),
+            "saved": saved_bytes(saved, cell.leaves),
         }
     return found
 
@@ -213,7 +270,7 @@ def report(args: argparse.Namespace, capability: tuple[int, int]) -> dict[str, A
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--capability", nargs="+", default=["8.0", "8.6", "8.9", "9.0"])
-    parser.add_argument("--space", default="sar", choices=list(SPACES))
+    parser.add_argument("--space", default="sar", choices=COVERED)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--layers", type=int, default=6)
@@ -228,6 +285,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.cell:
         print(json.dumps(count_cell(args)))
+        print(json.dumps({"saved by the supernet": count_saved(args)}))
         return
     reports = []
     for name in args.capability:

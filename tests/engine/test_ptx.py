@@ -53,7 +53,7 @@ def assert_right(*cells: Mapping[str, Any]) -> None:
 def test_two_cells() -> None:
     assert_right(
         {"shape": (1, 16, 3, 4), "primitives": SEPARABLE},
-        {"shape": (2, 16, 3, 5), "primitives": DENSE, "reduction": True, "nodes": 2},
+        {"shape": (2, 12, 3, 5), "primitives": DENSE, "reduction": True, "nodes": 2},
     )
 
 

@@ -107,7 +107,7 @@ def assert_same(cell: check.Cell, upstream_of: Run = contiguous) -> None:
 
 @pytest.mark.parametrize("reduction", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_papers_cell_in_several_tiles(monkeypatch: pytest.MonkeyPatch, reduction: bool) -> None:
-    monkeypatch.setattr(blocks, "INTERPRETED", blocks.Blocks(16, 16, 99, 1))
+    monkeypatch.setattr(blocks, "INTERPRETED", blocks.Blocks(16, 16, 99, 1, 1, sums=32))
     assert_same(make(SPACES["sar"], (2, 3, 9, 5) if reduction else (2, 3, 3, 6), reduction, 2))
 
 
@@ -216,7 +216,7 @@ def test_products_have_the_precision_of_the_search(precision: Precision, roundin
         forward, backward = ahead_of_time.launches_of(SPACES["sar"], (2, 16, 8, 6), False, (9, 0))
     precisions = [launch.arguments.get("PRECISION") for launch in forward + backward]
     assert set(precisions) == {None, rounding}
-    assert (len(forward), len(backward)) == (29, 50)
+    assert (len(forward), len(backward)) == (29, 55)
 
 
 def test_a_second_derivative_is_refused() -> None:
@@ -338,6 +338,7 @@ KERNELS = {
     "finish_statistics",
     "channel_scales",
     "combine",
+    "pool",
     "sum_products",
     "finish_gradients",
     "scales_backward",
@@ -373,7 +374,7 @@ def test_compiled_kernels_fit_the_gpu(tmp_path: Path, width: int, capability: st
     found = json.loads(done.stdout)
     assert {row["kernel"] for row in found["kernels"]} == KERNELS
     assert found["launches"]["forward"] <= 2 * 29
-    assert found["launches"]["backward with weights"] <= 2 * 50
+    assert found["launches"]["backward with weights"] <= 2 * 55
     for row in found["kernels"]:
         assert row["spilled"] <= 16, row
         assert row["shared"] <= 64 * 1024, row  # (8, 6) and (8, 9) have 99 KiB

@@ -1,10 +1,10 @@
 """Tile sizes of the kernels for each kind of GPU, without autotuning.
 
-The values are reasoned, not measured: nothing has run on a GPU yet. A tile holds about 1,024
-numbers of a tensor, 4 or 8 per thread, so that a few accumulators and their addresses fit into a
-thread's 255 registers (a test compiles the kernels and checks). The late cells, with few pixels and
-many channels, still give more programs than a GPU has multiprocessors. Sums for weights are split
-so that all taps of all edges give several programs per multiprocessor.
+The values are reasoned and modelled, not measured: nothing has run on a GPU yet. A tile holds about
+1,024 numbers of a tensor, 4 or 8 per thread, so that a few accumulators and their addresses fit
+into a thread's 255 registers (a test compiles the kernels and checks). The late cells, with few
+pixels and many channels, still give more programs than a GPU has multiprocessors. Sums for weights
+are split so that all taps of all edges give several programs per multiprocessor.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ class Blocks(NamedTuple):
         light: pixels of a tile in kernels that only add up.
         programs: at least, of the sums over all pixels for weights.
         warps: warps of a program.
+        product_warps: those of a program that multiplies matrices and little else.
         stages: of a loop that are loaded ahead (the compiler's default is 3).
+        sums: sums of tiles that a program adds up at once.
     """
 
     pixels: int
     light: int
     programs: int
     warps: int
+    product_warps: int
     stages: int = 3
+    sums: int = 8192
 
     @property
     def options(self) -> dict[str, Any]:
@@ -38,17 +42,43 @@ class Blocks(NamedTuple):
             "num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True,
         }  # fmt: skip
 
+    @property
+    def multiplying(self) -> Blocks:
+        """Those of kernels that multiply matrices: fewer threads read less shared memory."""
+        return self._replace(warps=self.product_warps)
+
+    @property
+    def finishing(self) -> Blocks:
+        """Those of kernels that add up sums: few programs, which many threads make shorter."""
+        return self._replace(warps=16)
+
 
 BLOCKS: dict[tuple[int, int], dict[int, Blocks]] = {
-    (8, 0): {16: Blocks(64, 64, 864, 4), 32: Blocks(32, 32, 864, 8), 64: Blocks(16, 16, 864, 8)},
-    (8, 6): {16: Blocks(64, 64, 672, 4), 32: Blocks(32, 32, 672, 8), 64: Blocks(16, 16, 672, 8)},
-    (8, 9): {16: Blocks(64, 64, 1024, 4), 32: Blocks(32, 32, 1024, 8), 64: Blocks(16, 16, 1024, 8)},
-    (9, 0): {16: Blocks(64, 64, 1056, 4), 32: Blocks(32, 32, 1056, 8), 64: Blocks(16, 16, 1056, 8)},
+    (8, 0): {
+        16: Blocks(64, 64, 864, 4, 4),
+        32: Blocks(32, 32, 864, 8, 8),
+        64: Blocks(16, 16, 864, 8, 8),
+    },
+    (8, 6): {
+        16: Blocks(64, 64, 672, 4, 4),
+        32: Blocks(32, 32, 672, 8, 8),
+        64: Blocks(16, 16, 672, 8, 8),
+    },
+    (8, 9): {
+        16: Blocks(64, 64, 1024, 4, 4),
+        32: Blocks(32, 32, 1024, 8, 8),
+        64: Blocks(16, 16, 1024, 8, 8),
+    },
+    (9, 0): {
+        16: Blocks(64, 64, 1056, 4, 4),
+        32: Blocks(32, 32, 1056, 8, 4),
+        64: Blocks(16, 16, 1056, 8, 8),
+    },
 }
 """By compute capability and padded channels. Later GPUs use the last entry."""
 
-INTERPRETED = Blocks(16, 16, 16, 1)
-"""For the interpreter: several tiles even for small images."""
+INTERPRETED = Blocks(16, 16, 16, 1, 1, sums=64)
+"""For the interpreter: several tiles even for small images, and several additions of their sums."""
 
 
 def padded_channels(channels: int) -> int:

@@ -95,7 +95,8 @@ class Setting(NamedTuple):
             "MAX_POOL": positions["max_pool_3x3"], "AVG_POOL": positions["avg_pool_3x3"],
             "SKIP": positions["skip_connect"], "GATE": positions["se_connect"],
             "H": layout.hidden, "BH": 1 << (layout.hidden - 1).bit_length(), "BN": CLIPS,
-            "COLUMNS": COLUMNS, "ROWS": 2048 // padded, "EPS": EPS, "PRECISION": self.precision,
+            "COLUMNS": COLUMNS, "ROWS": self.blocks.sums // padded, "EPS": EPS,
+            "PRECISION": self.precision,
         }  # fmt: skip
 
 
@@ -109,8 +110,8 @@ def compute_outputs(s: Setting, source: Source, size: Size, tensors: Tensors) ->
         arguments |= {"STAGE": stage, "POOLS": pools, "tiles": tiles, "num_ops": num_ops}
         arguments["first_slot"] = 0 if stage == 1 else s.layout.stage2_slot
         jobs = num_ops * source.num_edges
-        launch(forward.convolve_and_pool, (tiles, jobs + pools), s.blocks, arguments)
-        launch(forward.finish_statistics, (jobs + 2 * pools,), s.blocks, arguments)
+        launch(forward.convolve_and_pool, (tiles, jobs + pools), s.blocks.multiplying, arguments)
+        launch(forward.finish_statistics, (jobs + 2 * pools,), s.blocks.finishing, arguments)
 
 
 def compute_scales(
@@ -141,13 +142,20 @@ def combine(s: Setting, target: int, tensors: Tensors) -> None:
     launch(forward.combine, (s.tiles(s.blocks.light),), s.blocks, arguments)
 
 
+def pool_again(s: Setting, source: Source, size: Size, tensors: Tensors) -> None:
+    """Compute both pools of a node again, with the index of each maximum."""
+    if s.layout.has_pool:
+        arguments = {**s.arguments(source, size), **tensors, "BP": s.blocks.light}
+        launch(forward.pool, (s.tiles(s.blocks.light),), s.blocks, arguments)
+
+
 def differentiate_outputs(s: Setting, source: Source, tensors: Tensors) -> None:
     """Compute the gradients of raw outputs and op weights from those of a node's targets."""
     tiles = s.tiles(s.blocks.light)
     arguments = {**s.arguments(source, s.size), **tensors, "BP": s.blocks.light, "tiles": tiles}
     launch(backward.sum_products, (tiles, source.num_edges), s.blocks, arguments)
     outputs = (len(source.ops) + 2 * s.layout.has_pool) * source.num_edges
-    launch(backward.finish_gradients, (outputs,), s.blocks, arguments | {"STAGE": 2})
+    launch(backward.finish_gradients, (outputs,), s.blocks.finishing, arguments | {"STAGE": 2})
 
 
 def differentiate_scales(
@@ -167,13 +175,13 @@ def differentiate_stages(s: Setting, source: Source, size: Size, tensors: Tensor
     def pointwise(stage: int, num_ops: int, pools: bool) -> None:
         of_stage = {"STAGE": stage, "POOLS": pools, "BP": s.blocks.pixels}
         grid = (heavy, num_ops * source.num_edges + pools)
-        launch(stages.pointwise_backward, grid, s.blocks, arguments | of_stage)
+        launch(stages.pointwise_backward, grid, s.blocks.multiplying, arguments | of_stage)
 
     inner = source.num_two_stage * source.num_edges
     pointwise(2, source.num_two_stage, pools=False)
     of_inner = arguments | {"BP": s.blocks.light, "tiles": light, "STAGE": 1}
     launch(stages.depthwise_backward, (light, inner), s.blocks, of_inner)
-    launch(backward.finish_gradients, (inner,), s.blocks, of_inner)
+    launch(backward.finish_gradients, (inner,), s.blocks.finishing, of_inner)
     pointwise(1, source.num_separable, s.layout.has_pool)
 
 
@@ -210,7 +218,7 @@ def differentiate_weights(s: Setting, source: Source, size: Size, tensors: Tenso
     arguments = {**s.arguments(source, size), **tensors, "BP": s.blocks.pixels, "tiles": tiles}
     arguments["correlations"] = parts
     grid = (splits, source.num_taps, source.num_edges)
-    launch(stages.correlate_taps, grid, s.blocks, arguments)
+    launch(stages.correlate_taps, grid, s.blocks.multiplying, arguments)
     arguments["correlations"] = parts.sum(0)
     groups = padded_channels(s.layout.channels) // COLUMNS
     grid = (groups, source.num_stages, source.num_edges)

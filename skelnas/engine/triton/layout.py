@@ -2,7 +2,8 @@
 
 Raw outputs are in one tensor [slots, P, C]. Every edge has the same number of slots: one for each
 convolution, in the order of the primitives, then one for the second stage of each two-stage
-convolution. After all edges, each source node has two slots for its pools. Gradients and their sums
+convolution. Pools are apart, since the backward pass computes them again; in tables with a row a
+slot, each source node has two for its pools after all edges. Gradients and their sums
 have three additional slots an edge: for both pools and for the node itself.
 
 Weights are in one flat tensor: for each source and operation those of all edges that leave the

@@ -46,9 +46,8 @@ class Saved:
         op_weights: [E, P].
         weights: all weights of the cell, flat; see `skelnas.engine.triton.layout`.
         turned: those of convolutions, turned.
-        y: [slots, P, C], raw outputs.
-        norms: [slots, 2, C], their means and 1 / sqrt(variance + eps).
-        max_indices: [sources, P, C], the index 0 to 8 of each maximum under a 3 x 3 pool.
+        y: [slots, P, C], raw outputs of convolutions.
+        norms: [slots, 2, C], means and 1 / sqrt(variance + eps) of these and of all pools.
         scales: [E, N, C], factors of the channels by skip and gate.
         nodes: [P, nodes * C], the intermediate nodes; they are the output.
         squeezed: [nodes, tiles, C], the sum of each tile of each intermediate node.
@@ -62,7 +61,6 @@ class Saved:
     turned: Tensor
     y: Tensor
     norms: Tensor
-    max_indices: Tensor
     scales: Tensor
     nodes: Tensor
     squeezed: Tensor
@@ -147,9 +145,8 @@ def _forward(
         op_weights=op_weights,
         weights=weights,
         turned=turned,
-        y=new(num_slots, num_pixels, channels),
+        y=new(layout.pool_slot, num_pixels, channels),
         norms=new(num_slots, 2, channels),
-        max_indices=new(len(layout.sources), num_pixels, channels, dtype=torch.uint8),
         scales=new(layout.num_edges, size[0], channels),
         nodes=new(num_pixels, layout.num_nodes * channels),
         squeezed=new(layout.num_nodes, s.tiles(s.blocks.light), channels),
@@ -157,6 +154,7 @@ def _forward(
         squeezed1=squeezed1,
     )
     sums = new(num_slots, 2, s.tiles(s.blocks.pixels), channels)
+    pools = new(2 * len(layout.sources) * layout.has_pool, num_pixels, channels)
     outputs = {"y": saved.y, "norms": saved.norms}
     weighting = {"op_weights": op_weights, "scales": saved.scales}
     for source in layout.sources:
@@ -164,7 +162,7 @@ def _forward(
         tensors = outputs | {
             "x": image,
             "sums": sums,
-            "max_indices": saved.max_indices[source.number],
+            "pools": pools[2 * source.number :],
             "turned": turned[source.weights :],
         }
         launches.compute_outputs(s, source, source_size, tensors)
@@ -174,6 +172,7 @@ def _forward(
         target = source.number + 1 - NUM_INPUTS
         if target >= 0:  # its last source is done
             nodes = {
+                "pools": pools,
                 "x0": inputs[0],
                 "x1": inputs[1],
                 "nodes": saved.nodes,
@@ -194,7 +193,8 @@ class _Buffers:
         coefficients: [E * (slots + 3), 3, C], of the gradients of raw outputs.
         inner_up: [two-stage convolutions, P, C], the gradients between two stages.
         grad_h: [separable convolutions, P, C], the gradients of depthwise outputs.
-        grad_pools: [2, P, C], the gradients of the pools of one node.
+        pools, grad_pools: [2, P, C], the pools of one node and their gradients.
+        max_indices: [P, C], the index 0 to 8 of each maximum under its 3 x 3 pool.
         grad_op_weights: [E, P].
         per_pixel: [nodes, N, C], the gradient that each pixel receives through a clip's mean.
     """
@@ -204,7 +204,9 @@ class _Buffers:
     coefficients: Tensor
     inner_up: Tensor
     grad_h: Tensor
+    pools: Tensor
     grad_pools: Tensor
+    max_indices: Tensor
     grad_op_weights: Tensor
     per_pixel: Tensor
 
@@ -221,7 +223,9 @@ def _new_buffers(s: Setting, op_weights: Tensor, num_pixels: int) -> _Buffers:
         coefficients=new(num_tables, 3, channels),
         inner_up=new(num_two_stage, num_pixels, channels),
         grad_h=new(num_separable, num_pixels, channels),
+        pools=new(2, num_pixels, channels),
         grad_pools=new(2, num_pixels, channels),
+        max_indices=new(num_pixels, channels, dtype=torch.uint8),
         grad_op_weights=torch.zeros_like(op_weights),
         per_pixel=new(layout.num_nodes, s.size[0], channels),
     )
@@ -259,7 +263,6 @@ def _backward(
             "y": saved.y,
             "norms": saved.norms,
             "op_weights": saved.op_weights,
-            "max_indices": saved.max_indices[source.number],
             "scales": saved.scales,
             "x": image,
             "weights": saved.weights[source.weights :],
@@ -272,6 +275,7 @@ def _backward(
             "weights": saved.weights[layout.num_convolved + source.gates :],
             "grad_weights": grad_gates[source.gates :],
         }
+        launches.pool_again(s, source, source_size, tensors)
         launches.differentiate_outputs(s, source, tensors)
         if s.is_scaled(source):
             launches.differentiate_scales(s, source, *saved.sums(source, s), gates)

@@ -28,7 +28,7 @@ from skelnas.engine.triton.kernels.tiles import (
 
 @triton.jit(do_not_specialize=INTS)
 def sum_products(
-    up, x, y, norms, sums, N, TO, VO, K, first, source, slots, stage2_slot, pool_slot,
+    up, x, y, pools, norms, sums, N, TO, VO, K, first, source, slots, stage2_slot, pool_slot,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr, OPS: tl.constexpr,
     NUM_OPS: tl.constexpr, POOLS: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
@@ -52,10 +52,12 @@ def sum_products(
             if num_stages(OPS, j) == 2:
                 edge_slot = stage2_slot + two_stage_index(OPS, j)
             slot = edge * slots + edge_slot
+            rows = rows_of(y, slot, n, N, TO * VO, C)
         else:
             edge_slot = slots + j - NUM_OPS
             slot = pool_slot + 2 * source + j - NUM_OPS
-        raw = tl.load(rows_of(y, slot, n, N, TO * VO, C) + offsets, mask=mask, other=0.0)
+            rows = rows_of(pools, j - NUM_OPS, n, N, TO * VO, C)
+        raw = tl.load(rows + offsets, mask=mask, other=0.0)
         centred = tl.where(mask, raw - load_vector(norms, slot, 0, C, BC, 2)[None, :], 0.0)
         store_pair_sums(
             sums, edge * (slots + 3) + edge_slot, tile, tiles, g, centred, inside, count, C, BC
@@ -78,7 +80,8 @@ def finish_gradients(
     """Turn sums into `coefficients` of gradients of y, and into gradients of the op weights.
 
     Stage 2: all outputs that enter a target, pools included. Stage 1: first stages whose second
-    stage is done. One program an output.
+    stage is done. One program an output. Tiles are combined as in `finish_statistics`; q is
+    relative to the mean gradient so far.
     """
     job = tl.program_id(0)
     edge = edge_between(source, first + job % K)
@@ -108,28 +111,33 @@ def finish_gradients(
 
     c = tl.arange(0, BC)
     first_sum = sums + table.to(tl.int64) * 3 * tiles * C
-    total = tl.zeros([BC], dtype=sums.dtype.element_ty)
-    for start in range(0, tiles, ROWS):
-        tile = start + tl.arange(0, ROWS)
-        mask = (tile < tiles)[:, None] & (c < C)[None, :]
-        pointers = first_sum + tile[:, None] * C + c[None, :]
-        total += tl.sum(tl.load(pointers, mask=mask, other=0.0), 0)
-    pixels = N * TO * VO
-    mean = total / pixels
+    number = 0.0
+    mean = tl.zeros([BC], dtype=sums.dtype.element_ty)
+    all_y = tl.zeros([BC], dtype=sums.dtype.element_ty)
     q = tl.zeros([BC], dtype=sums.dtype.element_ty)
     for start in range(0, tiles, ROWS):
         tile = start + tl.arange(0, ROWS)
         mask = (tile < tiles)[:, None] & (c < C)[None, :]
         pointers = first_sum + tile[:, None] * C + c[None, :]
-        count = tl.where(tile < tiles, count_of(tile, TO * VO, BP), 1)[:, None]
-        deviation = tl.load(pointers, mask=mask, other=0.0) / count - mean[None, :]
+        total = tl.load(pointers, mask=mask, other=0.0)
         y_sum = tl.load(pointers + tiles * C, mask=mask, other=0.0)
         product = tl.load(pointers + 2 * tiles * C, mask=mask, other=0.0)
+        count = tl.where(tile < tiles, count_of(tile, TO * VO, BP), 0).to(total.dtype)
+        of_these = tl.sum(count, 0)
+        their_mean = tl.sum(total, 0) / of_these
+        their_y = tl.sum(y_sum, 0)
+        deviation = total / tl.maximum(count, 1.0)[:, None] - their_mean[None, :]
         q += tl.sum(product + deviation * y_sum, 0)
+        part = of_these / (number + of_these)
+        step = their_mean - mean
+        q += step * ((1.0 - part) * their_y - part * all_y)
+        mean += step * part
+        all_y += their_y
+        number += of_these
 
     rstd = load_vector(norms, slot, 1, C, BC, 2)
     a = op_weight * rstd
-    b = -a * rstd * rstd * q / pixels
+    b = -a * rstd * rstd * q / number
     constant = -a * mean - b * load_vector(norms, slot, 0, C, BC, 2)
     out = coefficients + table * 3 * C + c
     tl.store(out, a, mask=c < C)

@@ -26,12 +26,14 @@ from skelnas.engine.triton.kernels.tiles import (
 
 
 @triton.jit
-def _store_raw(y, sums, slot, tile, tiles, n, num_clips, per_clip, pixel, inside, value,
+def _store_raw(out, sums, slot, tile, tiles, per_clip, pixel, inside, value,
                C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr):  # fmt: skip
-    """Store a tile of a raw output, and its sum and centred sum of squares."""
+    """Store a tile of a raw output, and its sum and centred sum of squares.
+
+    `out` are the rows of the clip, `slot` is that of the sums.
+    """
     c = tl.arange(0, BC)
     mask = inside[:, None] & (c < C)[None, :]
-    out = rows_of(y, slot, n, num_clips, per_clip, C)
     tl.store(out + pixel[:, None] * C + c[None, :], value, mask=mask)
     total = tl.sum(tl.where(mask, value, 0.0), 0)
     centred = tl.where(mask, value - total[None, :] / count_of(tile, per_clip, BP), 0.0)
@@ -109,7 +111,7 @@ def _pool(
 
 @triton.jit(do_not_specialize=INTS)
 def convolve_and_pool(
-    x, y, norms, sums, max_indices, turned,
+    x, y, pools, norms, sums, turned,
     N, T, V, TO, VO, K, first, source, slots, first_slot, pool_slot,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     STRIDE: tl.constexpr, OPS: tl.constexpr, NUM_OPS: tl.constexpr, STAGE: tl.constexpr,
@@ -119,7 +121,8 @@ def convolve_and_pool(
 
     Stage 1: the first stage of every convolution of the ReLU of node x, and both pools of x.
     Stage 2: second stages of the normalised first ones. The outputs go to the slots of an edge from
-    `first_slot` on. Programs: (tiles, jobs); a job is one operation on one edge, or the pools.
+    `first_slot` on, `pools` [2, P, C] are those of x. Programs: (tiles, jobs); a job is one
+    operation on one edge, or the pools.
     """
     tile, job = tl.program_id(0), tl.program_id(1)
     tiles = tl.num_programs(0)
@@ -137,21 +140,38 @@ def convolve_and_pool(
                     TO * VO, VO, C, BC, BP, ROW, STRIDE, OPS, j, STAGE, PRECISION,
                 )  # fmt: skip
                 slot = edge * slots + first_slot + jobs
-                _store_raw(
-                    y, sums, slot, tile, tiles, n, N, TO * VO, pixel, inside, value, C, BC, BP
-                )
+                out = rows_of(y, slot, n, N, TO * VO, C)
+                _store_raw(out, sums, slot, tile, tiles, TO * VO, pixel, inside, value, C, BC, BP)
             jobs += 1
     if POOLS:
         if job == K * jobs:
-            best, mean, index = _pool(image, t, v, inside, T, V, C, BC, BP, ROW, STRIDE)
+            best, mean, _ = _pool(image, t, v, inside, T, V, C, BC, BP, ROW, STRIDE)
             slot = pool_slot + 2 * source
-            _store_raw(y, sums, slot, tile, tiles, n, N, TO * VO, pixel, inside, best, C, BC, BP)
-            _store_raw(
-                y, sums, slot + 1, tile, tiles, n, N, TO * VO, pixel, inside, mean, C, BC, BP
-            )
-            c = tl.arange(0, BC)
-            pointers = max_indices + (n * TO * VO + pixel[:, None]) * C + c[None, :]
-            tl.store(pointers, index.to(tl.uint8), mask=inside[:, None] & (c < C)[None, :])
+            out = rows_of(pools, 0, n, N, TO * VO, C)
+            _store_raw(out, sums, slot, tile, tiles, TO * VO, pixel, inside, best, C, BC, BP)
+            out = rows_of(pools, 1, n, N, TO * VO, C)
+            _store_raw(out, sums, slot + 1, tile, tiles, TO * VO, pixel, inside, mean, C, BC, BP)
+
+
+@triton.jit(do_not_specialize=INTS)
+def pool(
+    x, pools, max_indices, N, T, V, TO, VO,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr, STRIDE: tl.constexpr,
+):  # fmt: skip
+    """Compute both pools of x again, and the index of each maximum, for the backward pass.
+
+    Programs: tiles.
+    """
+    n, pixel, inside = pixels_of(tl.program_id(0), TO * VO, BP)
+    best, mean, index = _pool(
+        x + n * T * V * ROW, pixel // VO, pixel % VO, inside, T, V, C, BC, BP, ROW, STRIDE
+    )
+    c = tl.arange(0, BC)
+    mask = inside[:, None] & (c < C)[None, :]
+    offsets = pixel[:, None] * C + c[None, :]
+    tl.store(rows_of(pools, 0, n, N, TO * VO, C) + offsets, best, mask=mask)
+    tl.store(rows_of(pools, 1, n, N, TO * VO, C) + offsets, mean, mask=mask)
+    tl.store(max_indices + n * TO * VO * C + offsets, index.to(tl.uint8), mask=mask)
 
 
 @triton.jit(do_not_specialize=INTS)
@@ -161,50 +181,52 @@ def finish_statistics(
 ):  # fmt: skip
     """Turn the sums of all tiles into mean and 1 / sqrt(variance + eps); one program an output.
 
-    Tiles are combined by their means and centred squares (Chan et al., 1979).
+    Tiles are combined by their means and centred squares (Chan et al., 1979): ROWS at once, then
+    with those before.
     """
     job = tl.program_id(0)
     slot = edge_between(source, first + job % K) * slots + first_slot + job // K
     slot = tl.where(job < num_ops * K, slot, pool_slot + 2 * source + job - num_ops * K)
     c = tl.arange(0, BC)
     first_sum = sums + slot.to(tl.int64) * 2 * tiles * C
-    total = tl.zeros([BC], dtype=sums.dtype.element_ty)
-    for start in range(0, tiles, ROWS):
-        tile = start + tl.arange(0, ROWS)
-        mask = (tile < tiles)[:, None] & (c < C)[None, :]
-        pointers = first_sum + tile[:, None] * C + c[None, :]
-        total += tl.sum(tl.load(pointers, mask=mask, other=0.0), 0)
-    pixels = N * TO * VO
-    mean = total / pixels
+    number = 0.0
+    mean = tl.zeros([BC], dtype=sums.dtype.element_ty)
     squares = tl.zeros([BC], dtype=sums.dtype.element_ty)
     for start in range(0, tiles, ROWS):
         tile = start + tl.arange(0, ROWS)
         mask = (tile < tiles)[:, None] & (c < C)[None, :]
         pointers = first_sum + tile[:, None] * C + c[None, :]
-        count = count_of(tile, TO * VO, BP)[:, None]
-        deviation = tl.load(pointers, mask=mask, other=0.0) / count - mean[None, :]
+        total = tl.load(pointers, mask=mask, other=0.0)
         within = tl.load(pointers + tiles * C, mask=mask, other=0.0)
-        squares += tl.sum(within + tl.where(mask, count * deviation * deviation, 0.0), 0)
+        count = tl.where(tile < tiles, count_of(tile, TO * VO, BP), 0).to(total.dtype)
+        of_these = tl.sum(count, 0)
+        their_mean = tl.sum(total, 0) / of_these
+        deviation = total / tl.maximum(count, 1.0)[:, None] - their_mean[None, :]
+        squares += tl.sum(within + count[:, None] * deviation * deviation, 0)
+        part = of_these / (number + of_these)
+        step = their_mean - mean
+        squares += step * step * number * part
+        mean += step * part
+        number += of_these
     tl.store(norms + slot * 2 * C + c, mean, mask=c < C)
-    tl.store(norms + (slot * 2 + 1) * C + c, 1.0 / tl.sqrt(squares / pixels + EPS), mask=c < C)
+    tl.store(norms + (slot * 2 + 1) * C + c, 1.0 / tl.sqrt(squares / number + EPS), mask=c < C)
 
 
 @triton.jit
 def _add_output(
-    acc, y, norms, op_weights, slot, edge, n, num_clips, per_clip, pixel, mask,
+    acc, rows, norms, op_weights, slot, edge, pixel, mask,
     C: tl.constexpr, BC: tl.constexpr, IDS: tl.constexpr, POSITION: tl.constexpr,
 ):  # fmt: skip
-    """Add a raw output to a tile, normalised and weighted."""
+    """Add a raw output, `rows` of a clip, to a tile, normalised and weighted."""
     c = tl.arange(0, BC)
     scale = tl.load(op_weights + edge * IDS + POSITION) * load_vector(norms, slot, 1, C, BC, 2)
-    pointers = rows_of(y, slot, n, num_clips, per_clip, C) + pixel[:, None] * C + c[None, :]
-    value = tl.load(pointers, mask=mask, other=0.0)
+    value = tl.load(rows + pixel[:, None] * C + c[None, :], mask=mask, other=0.0)
     return acc + (value - load_vector(norms, slot, 0, C, BC, 2)[None, :]) * scale[None, :]
 
 
 @triton.jit
 def _add_edge(
-    acc, y, norms, op_weights, scales, image, row: tl.constexpr, edge, slots, stage2_slot,
+    acc, y, pools, norms, op_weights, scales, image, row: tl.constexpr, edge, slots, stage2_slot,
     source, pool_slot, n, num_clips, per_clip, pixel, mask,
     C: tl.constexpr, BC: tl.constexpr, OPS: tl.constexpr, NUM_OPS: tl.constexpr,
     IDS: tl.constexpr, MAX_POOL: tl.constexpr, AVG_POOL: tl.constexpr, SCALED: tl.constexpr,
@@ -214,21 +236,21 @@ def _add_edge(
         slot = edge * slots + j
         if num_stages(OPS, j) == 2:
             slot = edge * slots + stage2_slot + two_stage_index(OPS, j)
+        rows = rows_of(y, slot, n, num_clips, per_clip, C)
         acc = _add_output(
-            acc, y, norms, op_weights, slot, edge, n, num_clips, per_clip, pixel, mask,
-            C, BC, IDS, op_position(OPS, j),
-        )  # fmt: skip
+            acc, rows, norms, op_weights, slot, edge, pixel, mask, C, BC, IDS, op_position(OPS, j)
+        )
     slot = pool_slot + 2 * source
     if MAX_POOL >= 0:
+        rows = rows_of(pools, 2 * source, n, num_clips, per_clip, C)
         acc = _add_output(
-            acc, y, norms, op_weights, slot, edge, n, num_clips, per_clip, pixel, mask,
-            C, BC, IDS, MAX_POOL,
-        )  # fmt: skip
+            acc, rows, norms, op_weights, slot, edge, pixel, mask, C, BC, IDS, MAX_POOL
+        )
     if AVG_POOL >= 0:
+        rows = rows_of(pools, 2 * source + 1, n, num_clips, per_clip, C)
         acc = _add_output(
-            acc, y, norms, op_weights, slot + 1, edge, n, num_clips, per_clip, pixel, mask,
-            C, BC, IDS, AVG_POOL,
-        )  # fmt: skip
+            acc, rows, norms, op_weights, slot + 1, edge, pixel, mask, C, BC, IDS, AVG_POOL
+        )
     if SCALED:
         c = tl.arange(0, BC)
         scale = tl.load(scales + (edge * num_clips + n) * C + c, mask=c < C, other=0.0)
@@ -240,7 +262,7 @@ def _add_edge(
 
 @triton.jit(do_not_specialize=[*INTS, "target"])
 def combine(
-    y, norms, op_weights, scales, x0, x1, nodes, out, squeezed,
+    y, pools, norms, op_weights, scales, x0, x1, nodes, out, squeezed,
     N, TO, VO, target, slots, stage2_slot, pool_slot,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     OPS0: tl.constexpr, NUM_OPS0: tl.constexpr, SCALED0: tl.constexpr,
@@ -259,18 +281,18 @@ def combine(
     edge = edge_between(0, target)
     acc = tl.zeros([BP, BC], dtype=y.dtype.element_ty)
     acc = _add_edge(
-        acc, y, norms, op_weights, scales, x0, C, edge, slots, stage2_slot, 0, pool_slot, n, N,
-        TO * VO, pixel, mask, C, BC, OPS0, NUM_OPS0, IDS, MAX_POOL, AVG_POOL, SCALED0,
+        acc, y, pools, norms, op_weights, scales, x0, C, edge, slots, stage2_slot, 0, pool_slot,
+        n, N, TO * VO, pixel, mask, C, BC, OPS0, NUM_OPS0, IDS, MAX_POOL, AVG_POOL, SCALED0,
     )  # fmt: skip
     acc = _add_edge(
-        acc, y, norms, op_weights, scales, x1, C, edge + 1, slots, stage2_slot, 1, pool_slot, n, N,
-        TO * VO, pixel, mask, C, BC, OPS0, NUM_OPS0, IDS, MAX_POOL, AVG_POOL, SCALED0,
+        acc, y, pools, norms, op_weights, scales, x1, C, edge + 1, slots, stage2_slot, 1, pool_slot,
+        n, N, TO * VO, pixel, mask, C, BC, OPS0, NUM_OPS0, IDS, MAX_POOL, AVG_POOL, SCALED0,
     )  # fmt: skip
     for before in range(target):
         acc = _add_edge(
-            acc, y, norms, op_weights, scales, nodes + before * C, ROW, edge + 2 + before, slots,
-            stage2_slot, 2 + before, pool_slot, n, N, TO * VO, pixel, mask, C, BC, OPS, NUM_OPS,
-            IDS, MAX_POOL, AVG_POOL, SCALED,
+            acc, y, pools, norms, op_weights, scales, nodes + before * C, ROW, edge + 2 + before,
+            slots, stage2_slot, 2 + before, pool_slot, n, N, TO * VO, pixel, mask, C, BC, OPS,
+            NUM_OPS, IDS, MAX_POOL, AVG_POOL, SCALED,
         )  # fmt: skip
     rows = out + n * TO * VO * ROW
     tl.store(rows + pixel[:, None] * ROW + c[None, :], acc, mask=mask)

@@ -54,8 +54,8 @@ def _grad_output(
 
 @triton.jit(do_not_specialize=INTS)
 def pointwise_backward(
-    up, inner_up, y, coefficients, weights, grad_h, grad_pools,
-    N, T, V, TO, VO, K, first, source, slots, stage2_slot, pool_slot,
+    up, inner_up, y, pools, coefficients, weights, grad_h, grad_pools,
+    N, T, V, TO, VO, K, first, source, slots, stage2_slot,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, STRIDE: tl.constexpr,
     OPS: tl.constexpr, NUM_OPS: tl.constexpr, STAGE: tl.constexpr, POOLS: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -89,14 +89,14 @@ def pointwise_backward(
     if POOLS:
         if job == K * jobs:
             _pool_gradients(
-                up, y, coefficients, grad_pools, tile, first, source, K, slots, pool_slot,
+                up, pools, coefficients, grad_pools, tile, first, source, K, slots,
                 N, T, V, TO, VO, C, BC, BP, STRIDE,
             )  # fmt: skip
 
 
 @triton.jit
 def _pool_gradients(
-    up, y, coefficients, grad_pools, tile, first, source, K, slots, pool_slot, N, T, V, TO, VO,
+    up, pools, coefficients, grad_pools, tile, first, source, K, slots, N, T, V, TO, VO,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, STRIDE: tl.constexpr,
 ):  # fmt: skip
     """Store a tile of the gradients of both pools; the mean's is divided by its pixel count."""
@@ -104,11 +104,10 @@ def _pool_gradients(
     n, pixel, inside = pixels_of(tile, TO * VO, BP)
     t, v = pixel // VO, pixel % VO
     mask = inside[:, None] & (c < C)[None, :]
-    grad_max = tl.zeros([BP, BC], dtype=y.dtype.element_ty)
-    grad_mean = tl.zeros([BP, BC], dtype=y.dtype.element_ty)
-    slot = pool_slot + 2 * source
-    maximum = rows_of(y, slot, n, N, TO * VO, C)
-    mean = rows_of(y, slot + 1, n, N, TO * VO, C)
+    grad_max = tl.zeros([BP, BC], dtype=pools.dtype.element_ty)
+    grad_mean = tl.zeros([BP, BC], dtype=pools.dtype.element_ty)
+    maximum = rows_of(pools, 0, n, N, TO * VO, C)
+    mean = rows_of(pools, 1, n, N, TO * VO, C)
     for e in range(K):
         target = rows_of(up, first + e, n, N, TO * VO, C)
         table = edge_between(source, first + e) * (slots + 3) + slots
