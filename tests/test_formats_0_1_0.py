@@ -205,7 +205,11 @@ def test_exports_are_as_0_1_0_wrote_them(copy: Path) -> None:
 
 def test_a_card_of_0_1_0_takes_results(copy: Path) -> None:
     run(f"{EVALUATE} cells --card")
-    assert_same(read_card_results(copy / "cells"), EXPECTED["card"]["results"])
+    results = read_card_results(copy / "cells")
+    (chance,) = (m for m in results[0]["results"][0]["metrics"] if m["type"] == "chance")
+    assert chance["name"] == "always the largest class"
+    chance["name"] = "chance"  # as 0.1.0 called it
+    assert_same(results, EXPECTED["card"]["results"])
     assert "| xsub | test | 6 |" in (copy / "cells" / "README.md").read_text()
 
 

@@ -28,7 +28,7 @@ run() {
 search() {
   local folder=$out/$1/$2
   if [ ! -e "$folder/genotype.json" ]; then
-    run search "$cache" --protocol "$1" --space "$2" --out "$folder/search" --resume ${SEARCH:-}
+    run search "$cache" --protocol "$1" --space "$2" --out "$folder/search" --resume ${SEARCH:-} >&2
     run derive "$folder/search" --out "$folder/genotype.json"
   fi
 }
@@ -51,7 +51,7 @@ score() {
   shift 3
   if [ ! -e "$model.json" ]; then
     run train "$cache" ${protocol:+--protocol "$protocol"} --recipe paper ${TRAIN:-} "$@" \
-      --out "$model" --resume
+      --out "$model" --resume >&2
     save "$model.json" evaluate "$cache" "$model" $size --json ${EVALUATE:-}
   fi
 }

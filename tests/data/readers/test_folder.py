@@ -163,7 +163,10 @@ def test_a_folder_without_a_split_names_what_makes_one(root):
     [
         ([], "expected clips in folders named after classes, such as wave/clip1.json"),
         (["0.json"], "found none; the first file, 0.json, is not in the folder of a class"),
-        (["wave/a.avi"], "wave/a.avi, is not a clip, which ends in .npy, .npz, .json, .csv"),
+        (
+            ["wave/a.avi"],
+            "wave/a.avi, is not a clip, which ends in .npy, .npz, .json, .jsonl, .csv",
+        ),
         (["wave/a/b/0.json"], "is too deep, expected CLASS/CLIP or CLASS/CLIP/FRAME"),
         (["wave/a.json", "Wave/b.json"], "the classes 'Wave' and 'wave', expected one"),
         (["wave/a.json", "wave/a.npy"], "have the same name, expected one"),

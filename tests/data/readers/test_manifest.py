@@ -481,7 +481,8 @@ def test_joints_in_the_order_of_another_layout_are_noted(folder, capsys, name):
         source = own(folder, standing(name), joints=Path(other), channels=("x", "y"))
         assert source.catalogue().items
         err = capsys.readouterr().err
-        if other in (name, "h36m17"):  # of COCO, whose bones between these joints are as short
+        # Between COCO's joints the bones of h36m17 are as short; fingers lie as close as phalanges.
+        if other in (name, "h36m17") or {name, other} == {"mediapipe-hands21", "fpha21"}:
             assert "another order" not in err
         else:
             assert f"With --joints {name}, bones would be " in err
