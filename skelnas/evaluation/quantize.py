@@ -22,6 +22,7 @@ from skelnas.config import EvaluateSettings, QuantizeSettings, ScoredPart
 from skelnas.data.cache import Cache
 from skelnas.data.dataset import Dataset
 from skelnas.data.splits import split_training_part
+from skelnas.errors import InputError
 from skelnas.evaluation.evaluate import score_part
 from skelnas.evaluation.export import choose_format, load_source, write_checked
 from skelnas.evaluation.fit import Fit, fit_cache, fit_clips
@@ -93,7 +94,7 @@ def quantize(
     scoring = EvaluateSettings(device="cpu", part=settings.part)
     with Cache.open(cache_path) as cache:
         fit = fit_cache(cache, model.card, source)
-        protocol = cache.choose_protocol(model.card.protocol)
+        protocol = _find_protocol(cache, model.card)
         scores = score_part(model, source, cache, fit, protocol, scoring)
         clips = _load_training_clips(cache, fit, model.card, source, settings.calibration_clips)
         float_data, _, _ = write_checked(model, format, out)
@@ -118,12 +119,24 @@ def quantize(
     )
 
 
+def _find_protocol(cache: Cache, card: ModelCard) -> str:
+    """Return the protocol that a model was trained on.
+
+    Raises:
+        InputError: the cache does not have it.
+    """
+    try:
+        return cache.choose_protocol(card.protocol)
+    except InputError as error:
+        raise InputError(str(error), hint="--cache takes the cache of the training") from None
+
+
 def _load_training_clips(
     cache: Cache, fit: Fit, card: ModelCard, path: Path, count: int
 ) -> Dataset:
     """Load some of the clips that a model was trained on, evenly spread over the cache."""
     held_out = card.hold_out.share if card.hold_out else 0
-    indices = split_training_part(cache, cache.choose_protocol(card.protocol), held_out).train
+    indices = split_training_part(cache, _find_protocol(cache, card), held_out).train
     chosen = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
     clips = fit.match.reorder(cache.load(indices[chosen]))
     fit_clips(clips, fit, card, (cache.path, path), allow=False)

@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from skelnas.cli import app
 from skelnas.config import EvaluateSettings, PredictSettings, TrainSettings
+from skelnas.data.cache import Cache
 from skelnas.data.readers.base import Layout
 from skelnas.errors import DeviceError, InputError, SkelnasError, UsageError
 from skelnas.evaluation import quantize
@@ -311,6 +312,24 @@ def test_contradictory_options_of_int8_are_refused(
     done = run("export", folder, "--quantize", "int8", *words)
     assert isinstance(done.exception, UsageError)
     assert message in str(done.exception)
+
+
+def test_a_cache_of_other_protocols_is_refused(
+    tiny_cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    init = Cache.__init__
+
+    def rename(cache: Cache, *args: object) -> None:
+        init(cache, *args)  # type: ignore[arg-type]
+        cache.splits = {"official": cache.splits["xsub"]}
+
+    monkeypatch.setattr(Cache, "__init__", rename)
+    out = tmp_path / "i8.onnx"
+    done = run("export", folder, "--out", out, "--quantize", "int8", "--cache", tiny_cache)
+    assert isinstance(done.exception, InputError)
+    assert "no protocol" in str(done.exception)
+    assert done.exception.hint == "--cache takes the cache of the training"
+    assert not out.exists()
 
 
 def test_a_cache_without_int8_is_refused(folder: Path) -> None:
