@@ -147,9 +147,9 @@ def _judge(
 
 def _number_joints(clip: ClipArray, notes: list[str]) -> tuple[str, ...]:
     """Return numbered names, and note the layouts that the joints may be those of."""
-    lengths = _find_bone_lengths([clip], ("x", "y"))
+    count, num_channels = clip.poses.shape[2:]
+    lengths = _find_bone_lengths([clip], ("x", "y")) if num_channels > 1 else {}
     names = [name for name in lengths if lengths[name] <= MAX_BONE_RATIO * min(lengths.values())]
-    count = clip.poses.shape[2]
     if names:
         notes.append(
             f"{count} joints without names, bones and sides: if they are those of "

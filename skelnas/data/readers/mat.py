@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from skelnas.data.readers.clip_tables import MAX_NUMBERS, ClipArray
 from skelnas.data.readers.files import MAX_BYTES
 from skelnas.data.readers.layouts import find_layout
-from skelnas.errors import InputError
+from skelnas.errors import InputError, shown
 
 HEADER_BYTES = 128
 MAX_AXES = 8
@@ -170,7 +170,7 @@ def read_mat_clip(data: bytes, where: str) -> ClipArray:
     joints = {name: array for name, array in arrays.items() if array.ndim in (3, 4)}
     known = [name for name in joints if name in KNOWN_NAMES] or list(joints)
     if len(known) != 1:
-        listed = ", ".join(f"{key} {value.shape}" for key, value in arrays.items())[:120]
+        listed = ", ".join(f"{shown(key)} {value.shape}" for key, value in arrays.items())[:120]
         raise InputError(
             f"{where}: expected one array of joints, or x and y, found {listed or 'no arrays'}",
             hint="name it poses: [frames, joints, channels]",
@@ -185,7 +185,8 @@ def read_mat_clip(data: bytes, where: str) -> ClipArray:
         array = array.transpose(2, 0, 1)  # [V, C, T] -> [T, V, C]
     elif name != "poses" and is_last == is_middle:
         raise InputError(
-            f"{where}: {name} has the shape {array.shape}: which axis has the numbers of a joint?",
+            f"{where}: {shown(name)} has the shape {array.shape}: which axis has the numbers of a "
+            "joint?",
             hint="name it poses if it is [frames, joints, channels]",
         )
     is_utd = name == "d_skel" and array.shape[1] == len(UTD_JOINTS)

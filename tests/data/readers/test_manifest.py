@@ -502,6 +502,12 @@ def test_joints_without_names_are_told(folder, capsys):
     assert "if they are those of coco17 or h36m17, give --joints coco17" in capsys.readouterr().err
 
 
+def test_a_single_number_a_joint_is_refused(folder):
+    """Of 17, so that there are layouts whose bones might be measured."""
+    found = message(own(folder, POINTS[..., :1]).catalogue)
+    assert "1 number" in found or "the channels x, y" in found, found
+
+
 def test_channels_are_sorted_and_their_order_in_arrays_is_stored(folder):
     np.save(folder / "clips" / "a.npy", [[[0.5, 25, 100], [0, -1, -1]]])
     content = {"joints": ["hip", "head"], "channels": ["Conf", "Y", "x"], "picture": [100, 50]}

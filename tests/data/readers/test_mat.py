@@ -115,11 +115,12 @@ def test_visibility_is_a_score(tmp_path):
     ("variables", "expected"),
     [
         ([], "expected one array of joints, or x and y, found no arrays"),
-        ([("a", ARRAY), ("b", ARRAY)], "found a (2, 5, 3), b (2, 5, 3)"),
+        ([("a", ARRAY), ("b", ARRAY)], "found 'a' (2, 5, 3), 'b' (2, 5, 3)"),
         (
             [("a", ARRAY[:, :3])],
-            "a has the shape (2, 3, 3): which axis has the numbers of a joint?",
+            "'a' has the shape (2, 3, 3): which axis has the numbers of a joint?",
         ),
+        ([("d_\nskel", ARRAY[:, :3])], r"'d_\nskel' has the shape"),  # in one line
     ],
 )
 def test_joints_that_cannot_be_told_are_refused(tmp_path, variables, expected):
