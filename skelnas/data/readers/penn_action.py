@@ -118,10 +118,11 @@ def _poses(variables: dict[str, NDArray[Any] | str], item: Path) -> Poses:
         shapes = [array.shape for array in arrays]
         raise InputError(f"{item}: 'x', 'y' and 'visibility' have the shapes {shapes}")
     x, y, visible = arrays
-    if not visible.any():
-        visible = ((x != 1) | (y != 1)).astype(np.float64)  # (1, 1) is a joint that is not marked
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        if not visible.any():
+            visible = ((x != 1) | (y != 1)).astype(np.float64)  # (1, 1): a joint that is not marked
     size = variables.get("dimensions")
-    if not isinstance(size, np.ndarray) or size.size < 2 or not (size.flat[:2] > 0).all():
+    if not isinstance(size, np.ndarray) or size.size < 2 or not (size.flat[:2] >= 1).all():
         raise InputError(f"{item}: expected 'dimensions', height and width, found {shown(size)}")
     height, width = map(float, size.flat[:2])
     numbers = np.stack([x, y, visible], axis=-1)  # [T, V, C]

@@ -185,6 +185,15 @@ def test_a_clip_without_visible_joints_has_those_that_are_marked(tmp_path):
     assert np.flatnonzero(poses[0, 0, :, 2] == 0).tolist() == [5]
 
 
+def test_a_signalling_nan_is_no_warning(tmp_path):
+    visible = np.ones((3, 13))
+    visible.view(np.uint64)[0, 4] = 0x7FF0_0000_0000_0001
+    path = tmp_path / "0001.mat"
+    path.write_bytes(penn_clip(visibility=visible))
+    poses = PennAction(tmp_path).poses(path)[0]
+    assert np.flatnonzero(~poses[0, 0].any(axis=1)).tolist() == [4]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -192,6 +201,7 @@ def test_a_clip_without_visible_joints_has_those_that_are_marked(tmp_path):
         ({"x": np.ones((3, 12))}, "expected 'x' of frames x 13, found the shape (3, 12)"),
         ({"y": np.ones((2, 13))}, "'x', 'y' and 'visibility' have the shapes [(3, 13), (2, 13)"),
         ({"dimensions": np.float64([[0, 9]])}, "expected 'dimensions', height and width, found"),
+        ({"dimensions": np.float64([[9, 3e-317]])}, "expected 'dimensions', height and width"),
     ],
 )
 def test_bad_clips_of_penn_action_are_refused(tmp_path, changes, expected):
