@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from skelnas.config import SearchSettings
 from skelnas.data.cache import CacheWriter
 from skelnas.data.readers.base import Layout, Recording, Test, Train
 
@@ -22,6 +23,18 @@ BODY = np.array(
     [[0, 0, 3], [0, 0.5, 3], [0.2, 0, 3], [-0.2, 0, 3], [0.5, 0.5, 3]], dtype=np.float32
 )
 
+TINY_SEARCH = SearchSettings(
+    frames=4,
+    layers=3,
+    channels=1,
+    nodes=1,
+    epochs=3,
+    batch_size=9,
+    order="first",
+    device="cpu",
+    alpha_lr=0.05,
+)
+"""A search of the tiny cache that takes a moment."""
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
 torch.set_num_threads(1)  # tensors are small: more threads only wait for each other

@@ -23,7 +23,7 @@ from skelnas.data.cache import Cache
 from skelnas.data.dataset import Dataset
 from skelnas.data.splits import split_training_part
 from skelnas.errors import InputError
-from skelnas.evaluation.evaluate import score_part
+from skelnas.evaluation.evaluate import make_dataset, score_part
 from skelnas.evaluation.export import choose_format, load_source, write_checked
 from skelnas.evaluation.fit import Fit, fit_cache, fit_clips
 from skelnas.evaluation.scores import Scores
@@ -96,7 +96,9 @@ def quantize(
         fit = fit_cache(cache, model.card, source)
         protocol = _find_protocol(cache, model.card)
         scores = score_part(model, source, cache, fit, protocol, scoring)
-        clips = _load_training_clips(cache, fit, model.card, source, settings.calibration_clips)
+        clips = _load_training_clips(
+            cache, fit, model.card, source, protocol, settings.calibration_clips, scoring
+        )
         float_data, _, _ = write_checked(model, format, out)
         network = _quantize(float_data, clips)
         card = replace(model.card, folded=True, quantized=Quantized("int8", len(clips)))
@@ -132,16 +134,21 @@ def _find_protocol(cache: Cache, card: ModelCard) -> str:
 
 
 def _load_training_clips(
-    cache: Cache, fit: Fit, card: ModelCard, path: Path, count: int
+    cache: Cache,
+    fit: Fit,
+    card: ModelCard,
+    path: Path,
+    protocol: str,
+    count: int,
+    scoring: EvaluateSettings,
 ) -> Dataset:
     """Load some of the clips that a model was trained on, evenly spread over the cache."""
     held_out = card.hold_out.share if card.hold_out else 0
-    indices = split_training_part(cache, _find_protocol(cache, card), held_out).train
+    indices = split_training_part(cache, protocol, held_out).train
     chosen = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
     clips = fit.match.reorder(cache.load(indices[chosen]))
     fit_clips(clips, fit, card, (cache.path, path), allow=False)
-    layout, persons = fit.origin.layout, fit.origin.max_persons
-    return Dataset(clips, layout, persons, card.make_clip_settings(), torch.device("cpu"))
+    return make_dataset(clips, fit, card, torch.device("cpu"), scoring)
 
 
 def _quantize(data: bytes, clips: Dataset) -> bytes:

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import TINY_SEARCH
 from interrupting import stop_after
 
-from skelnas.config import SearchSettings, TrackerName, TrainSettings
+from skelnas.config import TrackerName, TrainSettings
 from skelnas.errors import Interrupted, SkelnasError
 from skelnas.genotype import random_genotype, softmax
 from skelnas.nas.search import search
@@ -19,17 +20,6 @@ from skelnas.training.train import train
 pytest.importorskip("tensorboard")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-SEARCH = SearchSettings(
-    frames=4,
-    layers=3,
-    channels=1,
-    nodes=1,
-    epochs=3,
-    batch_size=9,
-    order="first",
-    device="cpu",
-    alpha_lr=0.05,
-)
 TRAIN = TrainSettings(frames=6, layers=3, channels=2, epochs=2, batch_size=6, device="cpu")
 
 
@@ -46,7 +36,7 @@ def stopped(tiny_cache: Path, out: Path, steps: int, track: TrackerName | None) 
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, steps)
         with pytest.raises(Interrupted):
-            search(tiny_cache, out, SEARCH, track=track)
+            search(tiny_cache, out, TINY_SEARCH, track=track)
 
 
 def check_whole(run: Path) -> None:
@@ -79,17 +69,17 @@ def check_whole(run: Path) -> None:
 
 def test_a_search_that_was_stopped_and_resumed(tiny_cache: Path, tmp_path: Path) -> None:
     stopped(tiny_cache, tmp_path, 3, "tensorboard")
-    search(tiny_cache, tmp_path, SEARCH, resume=True, track="tensorboard")
+    search(tiny_cache, tmp_path, TINY_SEARCH, resume=True, track="tensorboard")
     check_whole(tmp_path)
 
 
 def test_epochs_after_the_checkpoint_do_not_double(tiny_cache: Path, tmp_path: Path) -> None:
-    search(tiny_cache, tmp_path, SEARCH.model_copy(update={"epochs": 1}), track="tensorboard")
+    search(tiny_cache, tmp_path, TINY_SEARCH.model_copy(update={"epochs": 1}), track="tensorboard")
     checkpoint = (tmp_path / run_dir.CHECKPOINT).read_bytes()
-    search(tiny_cache, tmp_path, SEARCH, force=True, track="tensorboard")
+    search(tiny_cache, tmp_path, TINY_SEARCH, force=True, track="tensorboard")
     first = scalars(tmp_path, "loss/train")
     (tmp_path / run_dir.CHECKPOINT).write_bytes(checkpoint)  # as if it had been killed in between
-    search(tiny_cache, tmp_path, SEARCH, resume=True, track="tensorboard")
+    search(tiny_cache, tmp_path, TINY_SEARCH, resume=True, track="tensorboard")
     check_whole(tmp_path)
     assert scalars(tmp_path, "loss/train")[0] == first[0]
 
@@ -99,7 +89,7 @@ def test_earlier_epochs_are_written_when_events_start_late(
 ) -> None:
     stopped(tiny_cache, tmp_path, 3, None)
     assert not (tmp_path / run_dir.TENSORBOARD).exists()
-    search(tiny_cache, tmp_path, SEARCH, resume=True, track="tensorboard")
+    search(tiny_cache, tmp_path, TINY_SEARCH, resume=True, track="tensorboard")
     check_whole(tmp_path)
 
 
@@ -121,8 +111,8 @@ def test_force_deletes_the_events(tiny_cache: Path, tmp_path: Path) -> None:
 
 
 def test_events_change_nothing_in_the_run(tiny_cache: Path, tmp_path: Path) -> None:
-    search(tiny_cache, tmp_path / "with", SEARCH, track="tensorboard")
-    search(tiny_cache, tmp_path / "without", SEARCH)
+    search(tiny_cache, tmp_path / "with", TINY_SEARCH, track="tensorboard")
+    search(tiny_cache, tmp_path / "without", TINY_SEARCH)
     for file in (run_dir.ALPHAS, run_dir.CHECKPOINT):
         assert (tmp_path / "with" / file).read_bytes() == (tmp_path / "without" / file).read_bytes()
 
@@ -133,6 +123,6 @@ def test_without_tensorboard_the_error_names_the_extra(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     monkeypatch.delitem(sys.modules, "skelnas.training.tracking.tensorboard", raising=False)
     with pytest.raises(SkelnasError, match=r"^--track tensorboard needs the package") as caught:
-        search(tiny_cache, tmp_path / "run", SEARCH, track="tensorboard")
+        search(tiny_cache, tmp_path / "run", TINY_SEARCH, track="tensorboard")
     assert caught.value.hint == 'pip install "skelnas[tensorboard]"'
     assert not (tmp_path / "run").exists()

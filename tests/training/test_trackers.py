@@ -11,9 +11,10 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+from conftest import TINY_SEARCH
 from interrupting import stop_after
 
-from skelnas.config import SearchSettings, TrackerName, TrainSettings
+from skelnas.config import TrackerName, TrainSettings
 from skelnas.errors import InputError, Interrupted, SkelnasError
 from skelnas.genotype import random_genotype
 from skelnas.nas.resume import resume
@@ -22,17 +23,6 @@ from skelnas.training import run_dir
 from skelnas.training.tracking import find_tracker
 from skelnas.training.train import train
 
-SEARCH = SearchSettings(
-    frames=4,
-    layers=3,
-    channels=1,
-    nodes=1,
-    epochs=3,
-    batch_size=9,
-    order="first",
-    device="cpu",
-    alpha_lr=0.05,
-)
 TRAIN = TrainSettings(frames=6, layers=3, channels=2, epochs=3, batch_size=12, device="cpu")
 
 
@@ -84,7 +74,7 @@ def epochs(service: type[Service], what: str) -> list[int]:
 def test_a_search_sends_metrics_and_genotypes(
     tiny_cache: Path, tmp_path: Path, service: type[Service]
 ) -> None:
-    search(tiny_cache, tmp_path, SEARCH, track="wandb")
+    search(tiny_cache, tmp_path, TINY_SEARCH, track="wandb")
     assert epochs(service, "loss/train") == [1, 2, 3]
     assert epochs(service, "genotype") == [0, 1, 2, 3]
     sent = [call[2] for call in service.calls if call[0] == "loss/train"]
@@ -236,7 +226,7 @@ def test_mlflow_in_files(tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.M
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 3)
         with pytest.raises(Interrupted):
-            search(tiny_cache, out, SEARCH, track="mlflow")
+            search(tiny_cache, out, TINY_SEARCH, track="mlflow")
     client = MlflowClient()
     experiment = client.get_experiment_by_name("skelnas")
     (run,) = client.search_runs([experiment.experiment_id])
