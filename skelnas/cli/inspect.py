@@ -77,7 +77,8 @@ def inspect(
 
 def _draw(cache: Cache, name: str, path: Path, num_poses: int) -> None:
     from skelnas.data.inspect import find_clip
-    from skelnas.reporting.plot_skeleton import ClipPicture, draw_animation, draw_strip
+    from skelnas.reporting.plot_skeleton import draw_animation, draw_strip
+    from skelnas.reporting.pose_layout import ClipPicture
 
     index = find_clip(cache, name)
     action = cache.classes[cache.clips.labels[index]]

@@ -21,8 +21,8 @@ from skelnas.reporting.history import CELLS, History
 from skelnas.reporting.plot_cells import cell_figure
 from skelnas.reporting.plot_curves import Chart, EdgeChart, draw_chart, edge_charts, learning_curves
 from skelnas.reporting.plot_front import describe_front, draw_front
-from skelnas.reporting.plot_skeleton import lay_out_strip
 from skelnas.reporting.plot_style import PALETTE, drawing, stroke
+from skelnas.reporting.pose_layout import lay_out_strip
 from skelnas.reporting.rendering import render
 from skelnas.reporting.svg import NUMBER_COLOURS, THEME_COLOURS, inline_svg, matrix_svg, strip_svg
 

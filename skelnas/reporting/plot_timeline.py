@@ -13,13 +13,7 @@ import numpy as np
 
 from skelnas.evaluation.timeline import Timeline
 from skelnas.reporting.plot_confusion import shorten_name
-from skelnas.reporting.plot_skeleton import (
-    ClipPicture,
-    animate,
-    draw_pose,
-    find_limits,
-    lay_out_moments,
-)
+from skelnas.reporting.plot_skeleton import animate, draw_pose
 from skelnas.reporting.plot_style import (
     FAINT,
     GRID,
@@ -31,6 +25,7 @@ from skelnas.reporting.plot_style import (
     picture_kind,
     save,
 )
+from skelnas.reporting.pose_layout import ClipPicture, find_limits, lay_out_moments
 from skelnas.runtime.files import atomic_write
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from skelnas.evaluation.fit import fit_cache
 from skelnas.evaluation.latency import Latency, time_passes
 from skelnas.evaluation.scores import Scores, read_scores, softmax
 from skelnas.models.complexity import Complexity, measure
-from skelnas.reporting.plot_skeleton import ClipPicture
+from skelnas.reporting.pose_layout import ClipPicture
 from skelnas.runtime import devices
 from skelnas.runtime.console import shell
 from skelnas.training.run_dir import MODEL

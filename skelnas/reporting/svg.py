@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.reporting.plot_confusion import MAX_NUMBERED_CLASSES, shorten_name, shown_classes
-from skelnas.reporting.plot_skeleton import ClipPicture, Strip
 from skelnas.reporting.plot_style import PALETTE, blend, save, text_colour
+from skelnas.reporting.pose_layout import ClipPicture, Strip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

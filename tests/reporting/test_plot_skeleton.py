@@ -10,14 +10,9 @@ from PIL import Image
 
 from skelnas.data.readers.base import Layout
 from skelnas.errors import SkelnasError, UsageError
-from skelnas.reporting.plot_skeleton import (
-    TRUNK_COLOURS,
-    ClipPicture,
-    draw_animation,
-    draw_strip,
-    lay_out_moments,
-)
+from skelnas.reporting.plot_skeleton import draw_animation, draw_strip
 from skelnas.reporting.plot_style import PALETTE
+from skelnas.reporting.pose_layout import TRUNK_COLOURS, ClipPicture, lay_out_moments
 
 LAYOUT = Layout(joints=("hip", "head", "hand"), bones=((1, 0), (2, 1)), center_joint=0)
 

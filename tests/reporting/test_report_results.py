@@ -23,8 +23,8 @@ from skelnas.nas.derive import derive
 from skelnas.nas.search import search
 from skelnas.reporting.facts import cost_facts, shown_epochs
 from skelnas.reporting.history import read_history
-from skelnas.reporting.plot_skeleton import ClipPicture, lay_out_strip
 from skelnas.reporting.plot_style import PALETTE, blend, contrast
+from skelnas.reporting.pose_layout import ClipPicture, lay_out_strip
 from skelnas.reporting.report import report
 from skelnas.reporting.results import find_confusions, read_results
 from skelnas.reporting.svg import NUMBER_COLOURS, matrix_svg, strip_svg
