@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from skelnas.engine import reference
 from skelnas.engine.fused.images import depthwise, depthwise_grad_image, depthwise_grad_kernel
+from skelnas.models.channels_last import with_channels_last_gradient
 from skelnas.models.norm import make_norm
 
 SE_REDUCTION = 16
@@ -21,6 +22,11 @@ MAX_JOINT_GROUPS = 4
 
 JOINT_NOISE = 0.5
 """Norm of what a joint gets from random others at first, over that from itself (ours)."""
+
+
+def every_second_pixel(x: Tensor) -> Tensor:
+    """Map [N, C, T, V] to [N, C, T / 2, V / 2], rounded up."""
+    return with_channels_last_gradient(x)[:, :, ::2, ::2]
 
 
 class FactorizedReduce(nn.Module):
@@ -44,7 +50,7 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, T, V] to [N, C', T / 2, V / 2], rounded up."""
-        x = torch.relu(x[:, :, ::2, ::2])  # [N, C, T / 2, V / 2]
+        x = torch.relu(every_second_pixel(x))  # [N, C, T / 2, V / 2]
         reduced: Tensor = self.norm(torch.cat([self.conv1(x), self.conv2(x)], dim=1))
         return reduced
 
@@ -67,7 +73,7 @@ class Dilated(nn.Conv2d):
         """Map [N, C, T, V] to the same shape, or to half of T and V, rounded up."""
         if self.stride == (2, 2):
             padding = self.kernel_size[0] // 2
-            return F.conv2d(x[:, :, ::2, ::2], self.weight, padding=padding, groups=self.groups)
+            return F.conv2d(every_second_pixel(x), self.weight, padding=padding, groups=self.groups)
         if self.training and x.device.type == "cpu":
             y: Tensor = _DilatedOnCPU.apply(x, self.weight.to(x.dtype))  # type: ignore[no-untyped-call]
             return y
@@ -151,6 +157,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, T, V] to the same shape."""
-        hidden = torch.relu(self.squeeze(x.mean(dim=(2, 3))))  # [N, C] -> [N, H]
+        means = with_channels_last_gradient(x).mean(dim=(2, 3))  # [N, C, T, V] -> [N, C]
+        hidden = torch.relu(self.squeeze(means))  # [N, C] -> [N, H]
         gate = torch.sigmoid(self.excite(hidden))  # [N, H] -> [N, C]
         return x * gate[:, :, None, None]

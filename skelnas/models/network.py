@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from skelnas.genotype import NUM_INPUT_NODES, Cell, Genotype
+from skelnas.models.channels_last import with_channels_last_gradient
 from skelnas.models.norm import JointNorm
 from skelnas.models.ops import make_edge_op, make_preprocessing
 from skelnas.models.stack import CellSpec, cell_specs, make_stem, output_channels
@@ -46,7 +47,7 @@ class DerivedCell(nn.Module):
             self.nodes.append(ops)
 
     def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
-        """Map the outputs of the two cells before to this cell's output."""
+        """Map the outputs of the two cells before, after ReLU, to this cell's output."""
         states = [self.preprocess0(before_last), self.preprocess1(last)]
         for ops, sources in zip(self.nodes, self.sources, strict=True):
             incoming = [op(states[source]) for op, source in zip(ops, sources, strict=True)]  # type: ignore[call-overload]
@@ -97,10 +98,12 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map clips [N, C, T, V] to logits [N, classes]."""
-        before_last = last = self.stem(self.input_norm(x))
-        for cell in self.cells:
-            before_last, last = last, cell(before_last, last)
-        logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
+        *cells, last_cell = self.cells
+        before_last = last = torch.relu(self.stem(self.input_norm(x)))
+        for cell in cells:
+            before_last, last = last, torch.relu(cell(before_last, last))
+        image = with_channels_last_gradient(last_cell(before_last, last))  # [N, C, T, V]
+        logits: Tensor = self.classifier(image.mean(dim=(2, 3)))  # [N, C] -> [N, classes]
         return logits
 
     def draw_drop_paths(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skelnas.engine import norm
+from skelnas.models.channels_last import with_channels_last_gradient
 
 MOMENTUM = 0.1
 """Fraction of the running statistics that is from the last batch (PyTorch's default)."""
@@ -21,7 +22,7 @@ class BatchNorm(nn.BatchNorm2d):
         """Map [N, C, T, V] to the same shape."""
         uses_batch = self.training or not self.track_running_stats
         if not (uses_batch and norm.is_over_ranks()):
-            return super().forward(x)
+            return with_channels_last_gradient(super().forward(x))  # cells are concatenated
         y, mean, variance = norm.standardise(x, self.eps)
         for running, value in ((self.running_mean, mean), (self.running_var, variance)):
             if running is not None:

@@ -27,22 +27,25 @@ from skelnas.models.stack import CellSpec
 from skelnas.primitives import PRIMITIVES, Primitive
 
 
-def relu_conv_norm(in_channels: int, out_channels: int, searching: bool = False) -> nn.Module:
-    """Make the 1 x 1 preprocessing of a cell's input node: ReLU, convolution, normalisation."""
+def conv_norm(in_channels: int, out_channels: int, searching: bool = False) -> nn.Module:
+    """Make the 1 x 1 preprocessing of a cell's input node, after its ReLU."""
     return nn.Sequential(
-        nn.ReLU(),
+        nn.Identity(),  # the numbers in the names of the tensors stay
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
         make_norm(out_channels, searching),
     )
 
 
 def make_preprocessing(spec: CellSpec, searching: bool = False) -> tuple[nn.Module, nn.Module]:
-    """Make the modules that bring the two inputs of a cell to its size and channels."""
+    """Make the modules that bring the two inputs of a cell to its size and channels.
+
+    The inputs have passed a ReLU: an output is read by two cells, which share it.
+    """
     before_last, last = spec.input_channels
-    resize = FactorizedReduce if spec.after_reduction else relu_conv_norm
+    resize = FactorizedReduce if spec.after_reduction else conv_norm
     return (
         resize(before_last, spec.channels, searching),
-        relu_conv_norm(last, spec.channels, searching),
+        conv_norm(last, spec.channels, searching),
     )
 
 

@@ -80,7 +80,8 @@ class MixedCell(nn.Module):
         """Evaluate the cell.
 
         Args:
-            s0, s1: outputs of the last cell but one and of the last cell, [N, C, T, V].
+            s0, s1: outputs of the last cell but one and of the last cell, after ReLU,
+                [N, C, T, V].
             op_weights: softmax of the alphas, [edges, primitives].
         """
         inputs = self.preprocess0(s0), self.preprocess1(s1)
@@ -169,13 +170,20 @@ class Supernet(nn.Module):
             op_weights: replaces the softmax of the alphas, by kind of cell.
         """
         op_weights = self.op_weights() if op_weights is None else op_weights
-        s0 = s1 = self.stem(x)
-        for cell in self.cells:
-            inputs = s0, s1, op_weights["reduction" if cell.reduction else "normal"]
-            output = _checkpointed(cell, *inputs) if self.checkpoint_cells else cell(*inputs)
-            s0, s1 = s1, output
-        logits: Tensor = self.classifier(s1.mean(dim=(2, 3)))  # [N, C, T, V] -> [N, classes]
+        *cells, last_cell = self.cells
+        s0 = s1 = torch.relu(self.stem(x))
+        for cell in cells:
+            s0, s1 = s1, torch.relu(self._evaluate(cell, s0, s1, op_weights))
+        image = self._evaluate(last_cell, s0, s1, op_weights)
+        logits: Tensor = self.classifier(image.mean(dim=(2, 3)))  # [N, C, T, V] -> [N, classes]
         return logits
+
+    def _evaluate(
+        self, cell: nn.Module, s0: Tensor, s1: Tensor, op_weights: Mapping[str, Tensor]
+    ) -> Tensor:
+        inputs = s0, s1, op_weights["reduction" if cell.reduction else "normal"]
+        output: Tensor = _checkpointed(cell, *inputs) if self.checkpoint_cells else cell(*inputs)
+        return output
 
     def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the name and value of every parameter except the alphas."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,3 +160,28 @@ def test_a_gpu_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(DeviceError, match="device cuda:0 is not available"):
         devices.choose(DeviceSettings(device="cuda:0"))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    script = """
+import resource
+import torch
+from skelnas.runtime import devices
+def faults(steps=20):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        tensors = [torch.zeros(100_000 * size) for size in range(1, 30)]  # 174 MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+before = faults()
+devices.keep_freed_memory()
+faults()
+print(before, faults())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    before, after = map(int, done.stdout.split())
+    assert before > 10_000
+    assert after < before / 10
