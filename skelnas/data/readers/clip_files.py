@@ -33,8 +33,9 @@ from skelnas.data.readers.files import (
 )
 from skelnas.data.readers.frames import join_persons, read_frame_folder, read_frame_lines
 from skelnas.data.readers.joint_names import (
+    NAME_KEYS,
+    find_array_names,
     find_joint_order,
-    find_names,
     order_channels,
     order_joints,
 )
@@ -56,8 +57,6 @@ MAX_MEMBERS = 1000
 """Files in an .npz: each takes ten times as much memory as in the archive."""
 KEY = "poses"
 """Name of the array in an .npz or a .json object that holds several."""
-NAME_KEYS = ("joints", "channels")
-"""Names beside it, in the order of the numbers; optional."""
 NO_NAMES: Mapping[str, Any] = {}
 
 Picture = tuple[float, float] | None
@@ -259,8 +258,7 @@ def parse_frame(
     _check_size(frame, where)
     if len(frame) > max_persons:
         raise InputError(f"{where}: {len(frame)} persons, expected at most {max_persons}")
-    pairs = zip(NAME_KEYS, shape, strict=True)
-    joints, names = (find_names(content, key, count, where) for key, count in pairs)
+    joints, names = find_array_names(content, shape, where)
     if joints:
         frame = frame[:, order_joints(joints, layout, where)]
     order = order_channels(names or channels or layout.channels, layout, where)
@@ -354,9 +352,8 @@ def as_clip(
         )
     with np.errstate(invalid="ignore"):  # a signalling NaN
         poses = array.astype(np.float64)
-    pairs = zip(NAME_KEYS, array.shape[-2:], strict=True)
-    joints, channels = (find_names(names, key, count, where) for key, count in pairs)
-    return ClipArray(poses[None] if array.ndim == 3 else poses, joints, channels)
+    names_found = find_array_names(names, array.shape, where)
+    return ClipArray(poses[None] if array.ndim == 3 else poses, *names_found)
 
 
 def _read_npz(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:

@@ -3,6 +3,7 @@
 Files are sorted by the one number in which their names differ. Missing numbers are frames without
 persons; numbers that go up in equal steps, such as 0, 5, 10, have nothing missing. A frame is
 JSON with persons, see `keypoints`, or an array, `.json` or `.npy`, of [V * C], [V, C] or [M, V, C].
+JSON may have it under the key ``poses``, beside the names of ``joints`` and ``channels``.
 
 Shapes: M persons, T frames, V joints, C channels.
 """
@@ -14,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from skelnas.data.readers import keypoints
 from skelnas.data.readers.archives import list_folder
 from skelnas.data.readers.clip_tables import MAX_ABSENT_FRAMES, MAX_NUMBERS, ClipArray
 from skelnas.data.readers.files import are_found, as_array, read_bytes, read_json
+from skelnas.data.readers.joint_names import NAME_KEYS, find_array_names
 from skelnas.data.readers.keypoints import OTHER_ORDER, Person
 from skelnas.data.readers.layouts import MAX_BONE_RATIO, find_layout, mean_bone_length
 from skelnas.data.readers.npy import read_npy
@@ -40,8 +42,23 @@ _DIGITS = re.compile(r"([0-9]+)")
 
 Content = TypeVar("Content")
 _Array = NDArray[np.float64]
-Frame = list[Person] | _Array | None
-"""Persons, or an array [M, V, C]; None where the file says nobody."""
+
+
+class ArrayFrame(NamedTuple):
+    """A frame that is an array.
+
+    Attributes:
+        numbers: [M, V, C].
+        joints, channels: their names; empty if the file has none.
+    """
+
+    numbers: _Array
+    joints: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+
+
+Frame = list[Person] | ArrayFrame | None
+"""None where the file says nobody."""
 
 
 def read_frame_folder(
@@ -85,11 +102,11 @@ def _join_frames(frames_in_order: Iterable[tuple[int, Frame]], path: Path, limit
     num_numbers = 0
     for number, frame in frames_in_order:
         frames[number] = frame
-        parts = [person.numbers for person in frame] if isinstance(frame, list) else [frame]
-        num_numbers += sum(part.size for part in parts if part is not None)
+        parts = frame if isinstance(frame, list) else [frame]
+        num_numbers += sum(part.numbers.size for part in parts if part is not None)
         if num_numbers > MAX_NUMBERS:
             raise InputError(f"{path}: expected at most {MAX_NUMBERS:,} numbers in its frames")
-    arrays = {number: frame for number, frame in frames.items() if isinstance(frame, np.ndarray)}
+    arrays = {number: frame for number, frame in frames.items() if isinstance(frame, ArrayFrame)}
     persons = {number: frame for number, frame in frames.items() if isinstance(frame, list)}
     nobody = {number for number, frame in frames.items() if frame is None}
     if arrays and persons:
@@ -226,7 +243,7 @@ def _list_frames(folder: Path) -> list[Path]:
 def _read_frame(path: Path, num_joints: int | None, num_channels: int | None) -> Frame:
     if path.suffix.lower() == ".npy":
         array = read_npy(read_bytes(path, MAX_FRAME_BYTES), str(path))
-        return _to_frame(array, str(path), num_joints, num_channels)
+        return ArrayFrame(_to_frame(array, str(path), num_joints, num_channels))
     content = read_json(path, MAX_FRAME_BYTES)
     return _parse_frame(content, str(path), num_joints, num_channels)
 
@@ -236,11 +253,13 @@ def _parse_frame(
 ) -> Frame:
     if keypoints.are_persons(content):
         return keypoints.read_frame(content, where, num_joints)
-    if isinstance(content, dict):
-        content = content.get(KEY, content)
+    names = content if isinstance(content, dict) else {}
+    if KEY in names:
+        content = names[KEY]
     if content in (None, []):
         return None
-    return _to_frame(as_array(content), where, num_joints, num_channels)
+    numbers = _to_frame(as_array(content), where, num_joints, num_channels)
+    return ArrayFrame(numbers, *find_array_names(names, numbers.shape, where))
 
 
 def _to_frame(
@@ -275,23 +294,30 @@ def _split_row(row: _Array, where: str, num_joints: int | None, num_channels: in
     return row.reshape((num_joints, -1) if num_joints else (-1, count))  # [V * C] -> [V, C]
 
 
-def _join_arrays(frames: Mapping[int, _Array | None], where: str) -> ClipArray:
+def _join_arrays(frames: Mapping[int, ArrayFrame | None], where: str) -> ClipArray:
     """Join arrays [M, V, C] of numbered frames to a clip; persons keep their places."""
-    arrays = {number: array for number, array in sorted(frames.items()) if array is not None}
-    first, shape = next((number, array.shape[1:]) for number, array in arrays.items())
-    for number, array in arrays.items():
-        if array.shape[1:] != shape:
+    arrays = {number: frame for number, frame in sorted(frames.items()) if frame is not None}
+    first, expected = next(iter(arrays.items()))
+    shape = expected.numbers.shape[1:]
+    for number, found in arrays.items():
+        if found.numbers.shape[1:] != shape:
             raise InputError(
-                f"{where}: frame {number}: {array.shape[1]} joints of {array.shape[2]} numbers, "
-                f"expected {shape[0]} of {shape[1]} as in frame {first}"
+                f"{where}: frame {number}: {found.numbers.shape[1]} joints of "
+                f"{found.numbers.shape[2]} numbers, expected {shape[0]} of {shape[1]} as in frame "
+                f"{first}"
             )
-    num_persons = max(map(len, arrays.values()))
+        for what in NAME_KEYS:
+            if getattr(found, what) != getattr(expected, what):
+                raise InputError(
+                    f"{where}: frame {number}: other names of {what} than in frame {first}"
+                )
+    num_persons = max(len(frame.numbers) for frame in arrays.values())
     placed = _place(frames, where, num_persons * math.prod(shape), None)
     poses = np.full((num_persons, len(placed), *shape), np.nan)
     for index, frame in enumerate(placed):
         if frame is not None:
-            poses[: len(frame), index] = frame
-    return ClipArray(poses)
+            poses[: len(frame.numbers), index] = frame.numbers
+    return ClipArray(poses, expected.joints, expected.channels)
 
 
 def _place(

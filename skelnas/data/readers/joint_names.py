@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from skelnas.data.readers.base import Layout, channel_name, fold_name
 from skelnas.data.sides import standard_name
 from skelnas.errors import InputError, shown
+
+NAME_KEYS = ("joints", "channels")
+"""Names beside an array, in the order of its numbers; optional."""
 
 MAX_NAMES = 6
 """Of each kind in a message."""
@@ -85,6 +88,21 @@ def _shorten(names: list[str]) -> str:
     num_others = len(names) - MAX_NAMES
     more = f" and {num_others} other{'s' * (num_others > 1)}" if num_others > 0 else ""
     return ", ".join(names[:MAX_NAMES]) + more
+
+
+def find_array_names(
+    content: Mapping[str, Any], shape: Sequence[int], where: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of joints and channels that are beside an array [..., V, C].
+
+    Raises:
+        InputError: see `find_names`.
+    """
+    joints, channels = (
+        find_names(content, key, count, where)
+        for key, count in zip(NAME_KEYS, shape[-2:], strict=True)
+    )
+    return joints, channels
 
 
 def find_names(content: Mapping[str, Any], key: str, count: int, where: str) -> tuple[str, ...]:

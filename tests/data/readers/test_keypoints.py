@@ -176,6 +176,32 @@ def test_lines_that_are_no_frames_are_refused_with_their_number(tmp_path, text, 
     assert expected in message(read_clip, write(tmp_path / "clip.jsonl", text), num_channels=2)
 
 
+def test_names_beside_the_array_of_a_frame_are_read(tmp_path):
+    names = {"joints": ["head", "hip"], "channels": ["Y", "x"]}
+    frames = [{"poses": [[1, 2], [3, 4]], **names}, None, {"poses": [[5, 6], [7, 8]], **names}]
+    folder = write_frames(tmp_path / "clip", dict(enumerate(frames)))
+    file = write(tmp_path / "clip.jsonl", "\n".join(map(json.dumps, frames)))
+    for clip in (read_clip(folder), read_clip(file)):
+        assert clip.joints == ("head", "hip")
+        assert clip.channels == ("y", "x")
+        np.testing.assert_array_equal(clip.poses[0, ::2], [[[1, 2], [3, 4]], [[5, 6], [7, 8]]])
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({"joints": ["hip", "head"]}, "frame 1: other names of joints than in frame 0"),
+        ({"joints": ["head", "hip", "toe"]}, "line 2: expected 2 different names under 'joints'"),
+        ({}, "frame 1: other names of joints than in frame 0"),
+    ],
+)
+def test_frames_of_other_names_are_refused(tmp_path, names, expected):
+    first = {"poses": [[1, 2], [3, 4]], "joints": ["head", "hip"]}
+    second = {"poses": [[5, 6], [7, 8]], **names}
+    path = write(tmp_path / "clip.jsonl", f"{json.dumps(first)}\n{json.dumps(second)}")
+    assert expected in message(read_clip, path)
+
+
 def test_a_folder_in_an_archive_is_read_like_one_on_the_disk(tmp_path):
     folder = write_frames(tmp_path / "clip", {n: openpose(pose(x=n)) for n in range(3)})
     path = tmp_path / f"clips{ENDING}"
