@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -271,6 +272,17 @@ def test_the_check_covers_every_precision_of_the_search(
             check.main()
         assert precisions == expected
         assert len(json.loads(capsys.readouterr().out)) == 1 + tf32
+
+
+def test_what_triton_cannot_compile_is_the_reason() -> None:
+    from triton.compiler.errors import CompilationError
+
+    source = "def kernel():\n    inner()\n"
+    (line,) = ast.parse(source).body
+    failure = CompilationError(source, line, None)  # the reason is in the function called
+    failure.__cause__ = CompilationError(source, line, "Shape element 0 must be a power of 2")
+    failure.__cause__.__cause__ = ValueError("Shape element 0")
+    assert check.reason(failure) == "CompilationError: Shape element 0 must be a power of 2"
 
 
 def test_a_failure_of_the_check_in_another_process_is_the_reason() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -133,11 +133,17 @@ def _differentiate(
     return [out.detach(), *gradients]
 
 
-def reason(failure: Exception) -> str:
-    """Return what failed in one line."""
+def reason(failure: BaseException) -> str:
+    """Return what failed in one line; what Triton cannot compile may be in a function called."""
+    while is_place(failure) and is_place(failure.__cause__):
+        failure = failure.__cause__
     first, *_, last = 2 * (str(failure).strip().splitlines() or [""])
-    is_place = type(failure).__name__ == "CompilationError"  # where, source, reason
-    return f"{type(failure).__name__}: {last if is_place else first}"
+    return f"{type(failure).__name__}: {last if is_place(failure) else first}"
+
+
+def is_place(failure: BaseException | None) -> TypeGuard[BaseException]:
+    """Return whether an error is Triton's for a line of a kernel: where, source and maybe why."""
+    return type(failure).__name__ == "CompilationError"
 
 
 def main() -> None:
