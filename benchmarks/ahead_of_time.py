@@ -112,8 +112,18 @@ def _usage(binary: bytes) -> tuple[int, int]:
 
 
 @contextmanager
-def recording(capability: Capability) -> Iterator[list[Launch]]:
-    """Record launches, as on a GPU of this capability, instead of running them."""
+def recording(capability: Capability, products: str | None = None) -> Iterator[list[Launch]]:
+    """Record launches, as on a GPU of this capability, instead of running them.
+
+    Args:
+        capability: of the GPU.
+        products: replace those of the tile sizes, see `Blocks`.
+    """
+
+    def choose(channels: int, device: object) -> Blocks:
+        size = for_capability(channels, capability)
+        return size._replace(products=products or size.products)
+
     launched: list[Launch] = []
 
     def record(
@@ -125,7 +135,7 @@ def recording(capability: Capability) -> Iterator[list[Launch]]:
 
     before = launches.launch, blocks.choose
     launches.launch = record
-    blocks.choose = lambda channels, device: for_capability(channels, capability)
+    blocks.choose = choose
     try:
         yield launched
     finally:
@@ -140,6 +150,7 @@ def launches_of(
     num_nodes: int = 4,
     grad_weights: bool = True,
     grad_inputs: tuple[bool, bool] = (True, True),
+    products: str | None = None,
 ) -> tuple[list[Launch], list[Launch]]:
     """Return the launches for a cell, forward and backward.
 
@@ -149,13 +160,14 @@ def launches_of(
         capability: of the GPU.
         grad_weights: whether the backward pass computes the gradients of the weights.
         grad_inputs: whether it computes those of the inputs.
+        products: instead of those of the tile sizes, see `Blocks`.
     """
     cell = make_cell(primitives, shape, reduction, num_nodes, torch.device("cpu"))
     for weight in cell.leaves[3:]:
         weight.requires_grad_(grad_weights)
     for image, wanted in zip(cell.inputs, grad_inputs, strict=True):
         image.requires_grad_(wanted)
-    with recording(capability) as launched:
+    with recording(capability, products) as launched:
         out = evaluate(cell.inputs, cell.op_weights, cell.primitives, cell.weights, reduction)
         forward = list(launched)
         torch.autograd.grad(out, [cell.op_weights], torch.empty_like(out), allow_unused=True)

@@ -5,9 +5,9 @@
 
 `profile` takes second-order steps (eagerly, so that the profiler sees all kernels) and sets the
 time of each beside that of `results/kernel_model.json`. `sweep` times forward and backward of a
-normal cell of each width, for several numbers of pixels, warps and stages, and prints the line of
-`skelnas/engine/triton/blocks.py` with the fastest. It writes a row after each size; sizes that are
-in the file are not timed again.
+normal cell of each width, for several numbers of pixels, warps and stages and both ways to multiply
+float32, and prints the line of `skelnas/engine/triton/blocks.py` with the fastest. It writes a row
+after each size; sizes that are in the file are not timed again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from about import about
 from search_step import Trial
 
 from skelnas.engine.triton import blocks, launches
-from skelnas.engine.triton.blocks import Blocks
+from skelnas.engine.triton.blocks import PRODUCTS, Blocks
 from skelnas.engine.triton.check import make_cell
 from skelnas.primitives import SPACES
 
@@ -146,8 +146,8 @@ def sizes(width: int, default: Blocks) -> list[Blocks]:
         return all(512 <= pixels * width <= 4096 for pixels in (size.pixels, size.light))
 
     found = [
-        default._replace(pixels=pixels, product_warps=warps, stages=stages)
-        for pixels, warps, stages in product(PIXELS, WARPS, STAGES)
+        default._replace(pixels=pixels, product_warps=warps, stages=stages, products=products)
+        for pixels, warps, stages, products in product(PIXELS, WARPS, STAGES, PRODUCTS)
     ]
     found += [default._replace(light=light, warps=warps) for light, warps in product(PIXELS, WARPS)]
     order = {size: sum(map(lambda a, b: a != b, size, default)) for size in found if fits(size)}

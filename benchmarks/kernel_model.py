@@ -2,13 +2,14 @@
 
     python benchmarks/kernel_model.py --out benchmarks/results/kernel_model.json
 
-Every kernel that a second-order step launches is compiled for capability 9.0. One program of each
-kind of job is executed by the emulator in `tests/engine/ptx` at the real sizes; it counts the
+Every kernel that a second-order step launches is compiled for an H100, or with `--capability 8.0`
+for an A100. One program of each kind of job is executed by the emulator in `tests/engine/ptx` at the real sizes; it counts the
 instructions of a warp, the wavefronts of shared memory (and the least that the same words need) and
 the sectors of global memory. Times the number of programs these give for each launch the longest of
 
 - issue: four instructions a cycle and multiprocessor,
 - shared: one wavefront a cycle and multiprocessor,
+- tensor cores: half a product of [16, 8] by [8, 8] a cycle and multiprocessor,
 - memory: the bytes that the launch must move, at the bandwidth,
 - latency: the instructions of the programs that run one after the other, at `--cycles` each,
 
@@ -23,22 +24,37 @@ import math
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from about import about
 from ahead_of_time import Launch, compile_for
-from kernel_report import COVERED, PASSES, cost, decode, passes
+from kernel_report import COVERED, PASSES, cost, decode, parse, passes
+
+from skelnas.engine.triton.blocks import PRODUCTS
 
 sys.path.append(str(Path(__file__).parents[1] / "tests/engine"))
 from ptx.emulation import Emulator, memory_of
 from ptx.machine import Block
 
-CAPABILITY = (9, 0)
-MULTIPROCESSORS, CLOCK, BANDWIDTH = 132, 1.755e9, 3.35e12
-"""Of an H100."""
-REGISTERS, SHARED, THREADS, MOST_BLOCKS = 65536, 227 * 1024, 2048, 32
+
+class Gpu(NamedTuple):
+    """A GPU; `shared` is the shared memory of a multiprocessor."""
+
+    multiprocessors: int
+    clock: float
+    bandwidth: float
+    shared: int
+
+
+GPUS = {"9.0": Gpu(132, 1.755e9, 3.35e12, 227 * 1024), "8.0": Gpu(108, 1.41e9, 2.04e12, 163 * 1024)}
+"""By capability: an H100 and an A100 of 80 GB, both SXM, from NVIDIA's data sheets."""
+REGISTERS, THREADS, MOST_BLOCKS = 65536, 2048, 32
 """What a multiprocessor has."""
+TENSOR = 0.5
+"""Products of [16, 8] by [8, 8] in TF32 that it computes in a cycle: the peak of an A100 in NVIDIA's
+data sheet (156 TFLOP/s), and half of that of an H100 (495), since `mma.sync` and a `wgmma` of 16
+columns are not assumed to reach it."""
 
 
 def jobs(launch: Launch) -> list[tuple[Block, int]]:
@@ -88,26 +104,28 @@ def seconds(
     launch: Launch, found: list[tuple[int, Counter[str]]], usage: Any, args: argparse.Namespace
 ) -> tuple[float, str]:
     """Return the modelled time of a launch, and what limits it."""
+    gpu = GPUS[args.capability]
     programs = sum(number for number, _ in found)
     threads = 32 * launch.blocks.warps
     resident = min(
         REGISTERS // (-(-usage.registers // 8) * 8 * threads),
-        SHARED // (usage.shared + 1024),
+        gpu.shared // (usage.shared + 1024),
         THREADS // threads,
         MOST_BLOCKS,
     )
-    used = min(programs, MULTIPROCESSORS)
+    used = min(programs, gpu.multiprocessors)
 
     def total(*names: str) -> int:
         return sum(number * sum(counts[name] for name in names) for number, counts in found)
 
     steps = [counts["steps"] for _, counts in found]
-    queue = total("steps") / (MULTIPROCESSORS * resident)
+    queue = total("steps") / (gpu.multiprocessors * resident)
     limits = {
-        "issue": total("instructions") / (4 * used * CLOCK),
-        "shared": total("load wavefronts", "store wavefronts") / (used * CLOCK),
-        "memory": cost(launch)[0] / BANDWIDTH,
-        "latency": args.cycles * max(max(steps), queue) / CLOCK,
+        "issue": total("instructions") / (4 * used * gpu.clock),
+        "shared": total("load wavefronts", "store wavefronts") / (used * gpu.clock),
+        "tensor": total("mma", "wgmma") / (TENSOR * used * gpu.clock),
+        "memory": cost(launch)[0] / gpu.bandwidth,
+        "latency": args.cycles * max(max(steps), queue) / gpu.clock,
     }
     limit = max(limits, key=limits.__getitem__)
     return limits[limit] + args.gap, limit
@@ -115,16 +133,17 @@ def seconds(
 
 def model(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Return a row for each kernel and number of channels."""
-    emulator = Emulator(CAPABILITY)
+    capability = parse(args.capability)
+    emulator = Emulator(capability)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     counted: dict[Any, Any] = {}
     known: dict[Any, Counter[str]] = {}
-    for name, launched in passes(args, CAPABILITY).items():
+    for name, launched in passes(args, capability).items():
         for launch in launched:
             a = launch.arguments
             sizes = launch.grid, a.get("K"), a.get("target"), a.get("tiles"), a.get("chunks")
             if (key := (launch.variant, sizes)) not in counted:
-                usage = compile_for(launch, CAPABILITY)
+                usage = compile_for(launch, capability)
                 counted[key] = usage, count(emulator, launch, known)
             usage, found = counted[key]
             time, limit = seconds(launch, found, usage, args)
@@ -132,8 +151,8 @@ def model(args: argparse.Namespace) -> list[dict[str, Any]]:
             row = rows.setdefault(
                 (launch.name + stage, a["C"]),
                 {"kernel": launch.name + stage, "channels": a["C"], "launches": 0,
-                 "fewest_programs": math.inf, "registers": 0, "spilled": 0, "wavefronts": 0,
-                 "least_wavefronts": 0, "instructions": 0, "sectors": 0, "seconds": 0.0,
+                 "fewest_programs": math.inf, "registers": 0, "spilled": 0, "shared": 0,
+                 "wavefronts": 0, "least_wavefronts": 0, "products": 0, "instructions": 0, "sectors": 0, "seconds": 0.0,
                  "limits": Counter()},
             )  # fmt: skip
             repeats = PASSES[name]
@@ -141,11 +160,13 @@ def model(args: argparse.Namespace) -> list[dict[str, Any]]:
             row["fewest_programs"] = min(row["fewest_programs"], math.prod(launch.grid))
             row["registers"] = max(row["registers"], usage.registers)
             row["spilled"] = max(row["spilled"], usage.spilled)
+            row["shared"] = max(row["shared"], usage.shared)
             for programs, counts in found:
                 times = repeats * programs
                 for kind in ("load", "store"):
                     row["wavefronts"] += times * counts[f"{kind} wavefronts"]
                     row["least_wavefronts"] += times * counts[f"{kind} least wavefronts"]
+                row["products"] += times * (counts["mma"] + counts["wgmma"])
                 row["instructions"] += times * counts["instructions"]
                 row["sectors"] += times * counts["sectors"]
             row["seconds"] += repeats * time
@@ -162,6 +183,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=112)
     parser.add_argument("--joints", type=int, default=50)
     parser.add_argument("--width", type=int, help="only cells with this number of channels")
+    parser.add_argument("--capability", default="9.0", choices=GPUS)
+    parser.add_argument("--products", choices=PRODUCTS, help="instead of those of the engine")
     parser.add_argument("--cycles", type=float, default=6.0, help="of an instruction of one warp")
     parser.add_argument("--gap", type=float, default=1.2e-6, help="seconds between two launches")
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")

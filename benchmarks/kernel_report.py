@@ -31,6 +31,7 @@ from torch.utils._pytree import tree_leaves
 
 from skelnas.engine import ENGINES
 from skelnas.engine.triton import uncovered
+from skelnas.engine.triton.blocks import PRODUCTS
 from skelnas.engine.triton.check import make_cell
 from skelnas.engine.triton.layout import Op
 from skelnas.engine.triton.mixed_cell import evaluate
@@ -44,6 +45,12 @@ PASSES = {"forward": 5, "backward": 2, "backward with weights": 3}
 
 COVERED = [space for space, primitives in SPACES.items() if not uncovered(primitives, 16)]
 """The search spaces whose operations all have kernels."""
+
+
+def parse(capability: str) -> tuple[int, int]:
+    """Return a capability as numbers."""
+    major, minor = map(int, capability.split("."))
+    return major, minor
 
 
 def decode(code: int, count: int) -> list[Op]:
@@ -121,7 +128,7 @@ def passes(args: argparse.Namespace, capability: tuple[int, int]) -> dict[str, l
             wanted = grad_weights or number > 1, grad_weights or number > 0  # alphas come first
             forward, backward = launches_of(
                 SPACES[args.space], shape, spec.reduction, capability,
-                grad_weights=grad_weights, grad_inputs=wanted,
+                grad_weights=grad_weights, grad_inputs=wanted, products=args.products,
             )  # fmt: skip
             found[name] += backward
         found["forward"] += forward
@@ -280,6 +287,7 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=3.35e12, help="bytes per second (H100)")
     parser.add_argument("--flops", type=float, default=60e12, help="float32 FLOPs per second")
     parser.add_argument("--overhead", type=float, default=2e-6, help="least seconds of a launch")
+    parser.add_argument("--products", choices=PRODUCTS, help="instead of those of the engine")
     parser.add_argument("--cell", action="store_true", help="count for one cell with every engine")
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")
     args = parser.parse_args()
@@ -289,8 +297,7 @@ def main() -> None:
         return
     reports = []
     for name in args.capability:
-        major, minor = map(int, name.split("."))
-        reports.append(report(args, (major, minor)))
+        reports.append(report(args, parse(name)))
         print(json.dumps(reports[-1]), flush=True)
     if args.out:
         options = {name: value for name, value in vars(args).items() if name != "out"}

@@ -57,6 +57,11 @@ def test_two_cells() -> None:
     )
 
 
+def test_products_on_tensor_cores() -> None:
+    cell = {"shape": (1, 16, 3, 4), "primitives": ("conv_3x3",), "products": "tf32x3"}
+    assert_right(cell | {"capability": (8, 0)}, cell | {"capability": (9, 0)})
+
+
 def test_a_launch_up_to_where_cuda_begins() -> None:
     cell = {"primitives": ("skip_connect", "conv_3x3"), "width": 12}
     done = run("ptx.driver", cell)
@@ -88,6 +93,21 @@ def test_the_papers_cells(width: int, reduction: bool) -> None:
     assert_right(
         {"shape": (1, width, 9, 7), "primitives": SPACES["sar-no-se"], **cell},
         {"shape": (3, width, 9, 7), "primitives": SPACES["sar"], **cell},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
+@pytest.mark.parametrize("reduction", [False, True])
+def test_the_papers_cells_on_tensor_cores(capability: tuple[int, int], reduction: bool) -> None:
+    cell = {"reduction": reduction, "frozen": True, "capability": capability}
+    sizes = ((16, 2), (32, 1), (64, 1)) if capability == (9, 0) else ((16, 2),)
+    assert_right(
+        *(
+            {"shape": (3, width, 9, 7), "primitives": SPACES["sar"], "nodes": nodes, **cell}
+            | {"products": "tf32x3"}
+            for width, nodes in sizes
+        )
     )
 
 

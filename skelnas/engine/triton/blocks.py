@@ -5,6 +5,9 @@ The values are reasoned and modelled, not measured: nothing has run on a GPU yet
 into a thread's 255 registers (a test compiles the kernels and checks). The late cells, with few
 pixels and many channels, still give more programs than a GPU has multiprocessors. Sums for weights
 are split so that all taps of all edges give several programs per multiprocessor.
+
+Products of float32 run on tensor cores where compiled code of that kind of GPU was seen to be right
+in an emulator, and where the check of the device did not object; elsewhere they are FMA.
 """
 
 from __future__ import annotations
@@ -12,6 +15,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+
+
+PRODUCTS = ("ieee", "tf32x3")
+"""Ways to multiply matrices of float32, in the terms of `triton.language.dot`: FMA, and three
+products of tensor cores that together are as exact."""
 
 
 class Blocks(NamedTuple):
@@ -25,6 +33,7 @@ class Blocks(NamedTuple):
         product_warps: those of a program that multiplies matrices and little else.
         stages: of a loop that are loaded ahead (the compiler's default is 3).
         sums: sums of tiles that a program adds up at once.
+        products: one of PRODUCTS.
     """
 
     pixels: int
@@ -34,6 +43,7 @@ class Blocks(NamedTuple):
     product_warps: int
     stages: int = 3
     sums: int = 8192
+    products: str = "ieee"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -55,27 +65,29 @@ class Blocks(NamedTuple):
 
 BLOCKS: dict[tuple[int, int], dict[int, Blocks]] = {
     (8, 0): {
-        16: Blocks(64, 64, 864, 4, 4),
-        32: Blocks(32, 32, 864, 8, 8),
-        64: Blocks(16, 16, 864, 8, 8),
+        16: Blocks(64, 64, 864, 4, 4, products="tf32x3"),
+        32: Blocks(32, 32, 864, 8, 8, products="tf32x3"),
+        64: Blocks(16, 16, 864, 8, 8, products="tf32x3"),
     },
     (8, 6): {
-        16: Blocks(64, 64, 672, 4, 4),
-        32: Blocks(32, 32, 672, 8, 8),
-        64: Blocks(16, 16, 672, 8, 8),
+        16: Blocks(64, 64, 672, 4, 4, products="tf32x3"),
+        32: Blocks(32, 32, 672, 8, 8, products="tf32x3"),
+        64: Blocks(16, 16, 672, 8, 8, products="tf32x3"),
     },
     (8, 9): {
-        16: Blocks(64, 64, 1024, 4, 4),
-        32: Blocks(32, 32, 1024, 8, 8),
-        64: Blocks(16, 16, 1024, 8, 8),
+        16: Blocks(64, 64, 1024, 4, 4, products="tf32x3"),
+        32: Blocks(32, 32, 1024, 8, 8, products="tf32x3"),
+        64: Blocks(16, 16, 1024, 8, 8, products="tf32x3"),
     },
     (9, 0): {
-        16: Blocks(64, 64, 1056, 4, 4),
-        32: Blocks(32, 32, 1056, 8, 4),
-        64: Blocks(16, 16, 1056, 8, 8),
+        16: Blocks(64, 64, 1056, 4, 4, products="tf32x3"),
+        32: Blocks(32, 32, 1056, 8, 4, products="tf32x3"),
+        64: Blocks(16, 16, 1056, 8, 8, products="tf32x3"),
     },
 }
-"""By compute capability and padded channels. Later GPUs use the last entry."""
+"""By compute capability and padded channels. Later GPUs use the last entry, but FMA."""
+
+_failures: dict[torch.device, str] = {}
 
 INTERPRETED = Blocks(16, 16, 16, 1, 1, sums=64)
 """For the interpreter: several tiles even for small images, and several additions of their sums."""
@@ -88,12 +100,24 @@ def padded_channels(channels: int) -> int:
 
 def choose(channels: int, device: torch.device) -> Blocks:
     """Return the tile sizes for a cell on a device."""
-    if device.type != "cuda":
-        return INTERPRETED
-    return for_capability(channels, torch.cuda.get_device_capability(device))
+    size = INTERPRETED
+    if device.type == "cuda":
+        size = for_capability(channels, torch.cuda.get_device_capability(device))
+    return size._replace(products="ieee") if why_no_tensor_cores(device) else size
+
+
+def avoid_tensor_cores(device: torch.device, reason: str) -> None:
+    """Multiply float32 with FMA on a device, given with its index, from now on."""
+    _failures[device] = reason
+
+
+def why_no_tensor_cores(device: torch.device) -> str:
+    """Return why products of float32 on a device avoid tensor cores that it has, or nothing."""
+    return _failures.get(device, "")
 
 
 def for_capability(channels: int, capability: tuple[int, int]) -> Blocks:
     """Return the tile sizes for a cell on GPUs of a compute capability."""
     nearest = max((each for each in BLOCKS if each <= capability), default=min(BLOCKS))
-    return BLOCKS[nearest][padded_channels(channels)]
+    size = BLOCKS[nearest][padded_channels(channels)]
+    return size._replace(products="ieee") if capability[0] > max(BLOCKS)[0] else size

@@ -295,9 +295,9 @@ def _nest(flat: Sequence[Tensor], shapes: Shapes) -> list[list[list[Tensor]]]:
 
 
 def _setting(layout: Layout, image: Tensor, size: Size) -> Setting:
-    tf32 = torch.backends.cuda.matmul.allow_tf32
     sizes = blocks.choose(layout.channels, image.device)
-    return Setting(layout, sizes, size, "tf32" if tf32 else "ieee")
+    is_tf32 = torch.backends.cuda.matmul.allow_tf32
+    return Setting(layout, sizes, size, "tf32" if is_tf32 else sizes.products)
 
 
 def _to_rows(image: Tensor) -> Tensor:

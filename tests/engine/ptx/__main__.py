@@ -31,6 +31,8 @@ def compare(
     nodes: int = 1,
     frozen: bool = False,
     barriers: bool = True,
+    capability: tuple[int, int] = (9, 0),
+    products: str = "ieee",
 ) -> dict[str, Any]:
     """Compare a cell with the reference.
 
@@ -39,6 +41,8 @@ def compare(
         primitives, reduction, nodes: the cell.
         frozen: run it also without gradients of the weights, which takes other kernels.
         barriers: leave them in.
+        capability: of the GPU that kernels are compiled for.
+        products: see `Blocks`.
 
     Returns:
         The largest error, relative to the norm of each result, that of the reference in float32,
@@ -53,7 +57,7 @@ def compare(
             one.copy_(other)
     expected = differentiate(exact, reference.cell)
     rounding = largest_error(differentiate(coarse, reference.cell), expected)
-    with emulated(barriers=barriers) as emulator:
+    with emulated(tuple(capability), products, barriers) as emulator:
         found = differentiate(coarse, evaluate)
         for weight in coarse.leaves[3:]:
             weight.requires_grad_(False)

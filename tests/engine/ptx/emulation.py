@@ -119,12 +119,18 @@ def memory_of(call: Launch) -> GlobalMemory:
 
 
 @contextmanager
-def emulated(capability: Capability = (9, 0), barriers: bool = True) -> Iterator[Emulator]:
+def emulated(
+    capability: Capability = (9, 0), products: str = "ieee", barriers: bool = True
+) -> Iterator[Emulator]:
     """Evaluate cells in an emulator inside the context."""
+
+    def choose(channels: int, device: object) -> Blocks:
+        return blocks.for_capability(channels, capability)._replace(products=products)
+
     emulator = Emulator(capability, barriers)
     before = launches.launch, blocks.choose
     launches.launch = emulator.launch
-    blocks.choose = lambda channels, device: blocks.for_capability(channels, capability)
+    blocks.choose = choose
     try:
         yield emulator
     finally:

@@ -1,7 +1,7 @@
 """Execute a kernel: all threads of some blocks at once, as the lanes of NumPy arrays.
 
 The blocks advance together, one instruction after the other, so every branch must go the same way
-in all of them. Registers are arrays with an element a lane, or with one element if all agree.
+in all of them.
 """
 
 from __future__ import annotations
@@ -13,24 +13,11 @@ import numpy as np
 
 from ptx.memory import Array, GlobalMemory, SharedMemory
 from ptx.program import Instruction, Program
+from ptx.registers import BITS, TYPES, WARP, Registers, parts_of
+from ptx.tensor_cores import Descriptor, multiply, transpose_of
 
-WARP = 32
-
-TYPES = {
-    "u8": np.uint8, "b8": np.uint8,
-    "u16": np.uint16, "b16": np.uint16, "s16": np.int16,
-    "u32": np.uint32, "b32": np.uint32, "s32": np.int32, "f32": np.float32,
-    "u64": np.uint64, "b64": np.uint64, "s64": np.int64,
-}  # fmt: skip
-"""What each type of PTX is here; predicates are booleans."""
-
-BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
-"""How registers are stored, by their size."""
-
-COMPARISONS = {
-    "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
-    "eq": np.equal, "ne": np.not_equal, "neu": np.not_equal,
-}  # fmt: skip
+SHORT = {("ld", "shared"), ("st", "shared")}
+"""The accesses that may be of two bytes."""
 
 Block = tuple[int, int, int]
 
@@ -39,7 +26,7 @@ class Divergence(Exception):
     """Blocks, or threads of a block, would branch differently."""
 
 
-class Machine:
+class Machine(Registers):
     """Some blocks of a kernel.
 
     Args:
@@ -109,196 +96,6 @@ class Machine:
             self.counts["instructions"] += executed * self.lanes // WARP
         return executed
 
-    # Operands
-
-    def _enabled(self, each: Instruction) -> Array | None:
-        if each.predicate is None:
-            return None
-        predicate = self.registers[each.predicate]
-        return ~predicate if each.negated else predicate
-
-    def _active(self, enabled: Array | None) -> Array:
-        return np.ones(self.lanes, bool) if enabled is None else self._spread(enabled)
-
-    def _spread(self, value: Array) -> Array:
-        return np.broadcast_to(value, (self.lanes,))
-
-    def _get(self, operand: str, kind: str) -> Array:
-        if kind == "pred":
-            return self.registers[operand] if operand[0] == "%" else np.array([operand == "-1"])
-        dtype = np.dtype(TYPES[kind])
-        value = self.registers.get(operand)
-        if value is None:
-            if operand[0] == "%":
-                raise KeyError(f"{operand} is read before it is written")
-            number = (
-                int(operand[2:], 16) if operand.startswith("0f") else int(operand.rstrip("U"), 0)
-            )
-            value = np.array([number & (1 << 8 * dtype.itemsize) - 1], BITS[dtype.itemsize])
-        return value.astype(BITS[dtype.itemsize], copy=False).view(dtype)
-
-    def _set(self, register: str, value: Array, enabled: Array | None = None) -> None:
-        if value.dtype != bool:
-            value = value.view(BITS[value.dtype.itemsize])
-        if enabled is not None:
-            value = np.where(enabled, value, self.registers.get(register, np.zeros(1, value.dtype)))
-        self.registers[register] = value
-
-    def _address(self, operand: str) -> Array:
-        base, _, offset = operand.strip("[] ").replace(" ", "").partition("+")
-        value = self.registers[base]
-        moved: Array = value + np.array(int(offset or 0)).astype(value.dtype)
-        return moved
-
-    # Arithmetic
-
-    def _mov(self, each: Instruction, enabled: Array | None) -> None:
-        to, source = each.operands
-        if to.startswith("%p"):
-            self._set(to, self._get(source, "pred"), enabled)
-        elif source.startswith("{"):  # join halves
-            whole = "u32" if each.modifiers[-1] == "b32" else "u64"
-            half = "b16" if whole == "u32" else "b32"
-            low, high = (self._get(part, half).astype(TYPES[whole]) for part in _parts(source))
-            self._set(to, low | high << TYPES[whole](8 * low.dtype.itemsize // 2), enabled)
-        elif to.startswith("{"):  # split into halves
-            value = self.registers[source]
-            bits = 8 * value.dtype.itemsize // 2
-            for number, part in enumerate(_parts(to)):
-                if part != "_":
-                    shifted = value >> value.dtype.type(number * bits)
-                    self._set(part, shifted.astype(BITS[bits // 8]), enabled)
-        else:
-            self._set(to, self._get(source, each.modifiers[-1]), enabled)
-
-    def _binary(
-        self, each: Instruction, enabled: Array | None, function: Callable[[Array, Array], Array]
-    ) -> None:
-        kind = each.modifiers[-1]
-        to, one, other = each.operands
-        self._set(to, function(self._get(one, kind), self._get(other, kind)), enabled)
-
-    def _add(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, np.add)
-
-    def _sub(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, np.subtract)
-
-    def _min(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, np.minimum)
-
-    def _max(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, np.maximum)
-
-    def _and(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, np.bitwise_and)
-
-    def _or(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, np.bitwise_or)
-
-    def _xor(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, np.bitwise_xor)
-
-    def _not(self, each: Instruction, enabled: Array | None) -> None:
-        self._set(each.operands[0], ~self._get(each.operands[1], each.modifiers[-1]), enabled)
-
-    def _neg(self, each: Instruction, enabled: Array | None) -> None:
-        self._set(each.operands[0], -self._get(each.operands[1], each.modifiers[-1]), enabled)
-
-    def _mul(self, each: Instruction, enabled: Array | None) -> None:
-        kind = each.modifiers[-1]
-        if kind == "f32" or "lo" in each.modifiers:
-            self._binary(each, enabled, np.multiply)
-            return
-        long = np.int64 if kind == "s32" else np.uint64
-        one, other = (self._get(name, kind).astype(long) for name in each.operands[1:3])
-        product = one * other
-        if "hi" in each.modifiers:
-            product = (product >> long(32)).astype(TYPES[kind])
-        self._set(each.operands[0], product, enabled)
-
-    def _mad(self, each: Instruction, enabled: Array | None) -> None:
-        kind = each.modifiers[-1]
-        one, other = (self._get(name, kind) for name in each.operands[1:3])
-        if "wide" in each.modifiers:
-            kind = "s64" if kind == "s32" else "u64"
-            one, other = one.astype(TYPES[kind]), other.astype(TYPES[kind])
-        self._set(each.operands[0], one * other + self._get(each.operands[3], kind), enabled)
-
-    def _fma(self, each: Instruction, enabled: Array | None) -> None:
-        one, other, third = (self._get(name, "f32") for name in each.operands[1:])
-        exact = one.astype(np.float64) * other + third
-        self._set(each.operands[0], exact.astype(np.float32), enabled)
-
-    def _div(self, each: Instruction, enabled: Array | None) -> None:
-        floats = each.modifiers[-1] == "f32"
-        self._binary(each, enabled, np.divide if floats else _quotient)
-
-    def _rem(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, lambda one, other: one - _quotient(one, other) * other)
-
-    def _shl(self, each: Instruction, enabled: Array | None) -> None:
-        self._shift(each, enabled, np.left_shift)
-
-    def _shr(self, each: Instruction, enabled: Array | None) -> None:
-        self._shift(each, enabled, np.right_shift)
-
-    def _shift(
-        self, each: Instruction, enabled: Array | None, function: Callable[[Array, Array], Array]
-    ) -> None:
-        value = self._get(each.operands[1], each.modifiers[-1])
-        amount = self._get(each.operands[2], "u32").astype(value.dtype)
-        self._set(each.operands[0], function(value, amount), enabled)
-
-    def _setp(self, each: Instruction, enabled: Array | None) -> None:
-        comparison, kind = each.modifiers[0], each.modifiers[-1]
-        one, other = (self._get(name, kind) for name in each.operands[1:3])
-        nan = np.isnan(one) | np.isnan(other) if kind == "f32" else np.zeros(1, bool)
-        found = nan if comparison == "nan" else COMPARISONS[comparison](one, other)
-        self._set(each.operands[0], found & ~nan if comparison == "ne" else found, enabled)
-
-    def _selp(self, each: Instruction, enabled: Array | None) -> None:
-        to, one, other, predicate = each.operands
-        kind = each.modifiers[-1]
-        chosen = self.registers[predicate]
-        self._set(to, np.where(chosen, self._get(one, kind), self._get(other, kind)), enabled)
-
-    def _cvt(self, each: Instruction, enabled: Array | None) -> None:
-        value = self._get(each.operands[1], each.modifiers[-1])
-        self._set(each.operands[0], value.astype(TYPES[each.modifiers[-2]]), enabled)
-
-    def _bfe(self, each: Instruction, enabled: Array | None) -> None:
-        value, start, length = (self._get(name, "u32") for name in each.operands[1:])
-        top = value << (np.uint32(WARP) - start - length)
-        signed = each.modifiers[-1] == "s32"
-        field = (top.view(np.int32) if signed else top) >> (np.uint32(WARP) - length).view(
-            np.int32 if signed else np.uint32
-        )
-        self._set(each.operands[0], field, enabled)
-
-    def _prmt(self, each: Instruction, enabled: Array | None) -> None:
-        low, high, selector = (self._get(name, "u32") for name in each.operands[1:])
-        both = high.astype(np.uint64) << np.uint64(32) | low
-        result = np.zeros(1, np.uint64)
-        for number in range(4):
-            nibble = selector >> np.uint32(4 * number) & np.uint32(15)
-            byte = both >> ((nibble & np.uint32(7)).astype(np.uint64) * np.uint64(8)) & np.uint64(
-                255
-            )
-            sign = np.where(byte & np.uint64(128), np.uint64(255), np.uint64(0))
-            byte = np.where(nibble & np.uint32(8), sign, byte)
-            result = result | byte << np.uint64(8 * number)
-        self._set(each.operands[0], result.astype(np.uint32), enabled)
-
-    def _ex2(self, each: Instruction, enabled: Array | None) -> None:
-        self._set(each.operands[0], np.exp2(self._get(each.operands[1], "f32")), enabled)
-
-    def _sqrt(self, each: Instruction, enabled: Array | None) -> None:
-        self._set(each.operands[0], np.sqrt(self._get(each.operands[1], "f32")), enabled)
-
-    def _rcp(self, each: Instruction, enabled: Array | None) -> None:
-        self._set(each.operands[0], np.float32(1) / self._get(each.operands[1], "f32"), enabled)
-
     # Warps and blocks
 
     def _shfl(self, each: Instruction, enabled: Array | None) -> None:
@@ -314,6 +111,58 @@ class Machine:
     def _bar(self, each: Instruction, enabled: Array | None) -> None:
         self.shared.epoch += 1
 
+    def _fence(self, each: Instruction, enabled: Array | None) -> None:
+        pass  # memory is always up to date
+
+    # Tensor cores
+
+    def _mma(self, each: Instruction, enabled: Array | None) -> None:
+        if "m16n8k8" not in each.modifiers or each.modifiers.count("tf32") != 2 or enabled is not None:
+            raise NotImplementedError(each.text)
+        to, a, b, c = each.operands
+        right = transpose_of(self._fragment(b, "b32"))
+        product = multiply(self._fragment(a, "b32"), right, self._fragment(c, "f32"))
+        self._set_fragment(each, to, product)
+
+    def _wgmma(self, each: Instruction, enabled: Array | None) -> None:
+        """Multiply at once; that a register is used before it is waited for is not found."""
+        if "mma_async" not in each.modifiers:
+            return  # a fence, the end of a group or a wait for one
+        to, a, b, accumulate, *signs = each.operands
+        if each.modifiers.count("tf32") != 2 or a[0] != "{" or signs != ["1", "1"] or enabled is not None:
+            raise NotImplementedError(each.text)
+        addresses = Descriptor.decode(int(_uniform(self._get(b, "u64")))).addresses(
+            2 * len(parts_of(to))
+        )
+        matrices = addresses.reshape(-1, 8, 2, 4).swapaxes(1, 2)  # [N/8, 8, 2, 4] -> [N/8, 2, 8, 4]
+        loaded = [self._load_matrix(each, matrix) for matrix in matrices.reshape(-1, WARP)]
+        right = np.stack(loaded, 1).reshape(-1, *matrices.shape)  # [warps, N/8, 2, 8, 4]
+        right = right.swapaxes(2, 3).reshape(-1, *addresses.shape)  # [warps, N, 8]
+        if accumulate == "0" or not _uniform(self._get(accumulate, "pred")):
+            sums = np.zeros((self.lanes // WARP, len(parts_of(to)), WARP), np.float32)
+        else:
+            sums = self._fragment(to, "f32")
+        self._set_fragment(each, to, multiply(self._fragment(a, "b32"), right, sums))
+
+    def _load_matrix(self, each: Instruction, address: Array) -> Array:
+        """Load the same 32 words in all warps; four of them share the access."""
+        every = np.tile(address, self.lanes // WARP)
+        self._count_banks("load", every[: self.lanes // 4], 4, np.ones(self.lanes // 4, bool))
+        index = self.shared.index(every, 4, self.block)
+        active = np.ones(self.lanes, bool)
+        return self.shared.load(index, active, self.warp, each.text).reshape(-1, WARP)
+
+    def _fragment(self, operand: str, kind: str) -> Array:
+        """Return registers as [warps, registers, lanes]."""
+        values = [self._spread(self._get(part, kind)) for part in parts_of(operand)]
+        return np.stack([value.reshape(-1, WARP) for value in values], 1)
+
+    def _set_fragment(self, each: Instruction, operand: str, fragment: Array) -> None:
+        for part, value in zip(parts_of(operand), fragment.swapaxes(0, 1), strict=True):
+            self._set(part, value.ravel())
+        if self.counts is not None:  # products of [16, 8] by [8, 8]
+            self.counts[each.name] += len(fragment) * fragment.shape[1] // 4
+
     # Memory
 
     def _ld(self, each: Instruction, enabled: Array | None) -> None:
@@ -325,10 +174,14 @@ class Machine:
             self._set(each.operands[0], np.array([self.arguments[number] & mask], bits), enabled)
             return
         active, size = self._active(enabled), self._size(each)
-        address, parts = self._spread(self._address(each.operands[1])), _parts(each.operands[0])
+        address, parts = self._spread(self._address(each.operands[1])), parts_of(each.operands[0])
         if space == "shared":
             self._count_banks("load", address, size, active)
             index = self.shared.index(np.where(active, address, 0), size, self.block)
+            if size < 4:
+                word = self.shared.load(index, active, self.warp, each.text)
+                self._set_bytes(each, word >> address % np.uint32(4) * np.uint32(8), enabled)
+                return
             loaded = np.stack(
                 [self.shared.load(index + word, active, self.warp, each.text)
                  for word in range(size // 4)], 1
@@ -347,11 +200,18 @@ class Machine:
             dtype = np.uint16 if part.startswith("%rs") else np.uint32
             self._set(part, loaded[:, number].astype(dtype), enabled)
 
+    def _set_bytes(self, each: Instruction, word: Array, enabled: Array | None) -> None:
+        """Set registers from the lowest bits of a word."""
+        bits = 8 * np.dtype(TYPES[each.modifiers[-1]]).itemsize
+        for number, part in enumerate(parts_of(each.operands[0])):
+            value = word >> np.uint32(number * bits) & np.uint32((1 << bits) - 1)
+            self._set(part, value.astype(np.uint16), enabled)
+
     def _st(self, each: Instruction, enabled: Array | None) -> None:
         active, size = self._active(enabled), self._size(each)
         address = self._spread(self._address(each.operands[0]))
         kind = {"b8": "b16", "b64": "b64"}.get(each.modifiers[-1], "b32")
-        values = [self._spread(self._get(part, kind)) for part in _parts(each.operands[1])]
+        values = [self._spread(self._get(part, kind)) for part in parts_of(each.operands[1])]
         if kind == "b64":
             halves = np.ascontiguousarray(np.stack(values, 1)).view(np.uint32)
             values = list(halves.T)
@@ -359,6 +219,10 @@ class Machine:
             self._count_banks("store", address, size, active)
             index = self.shared.index(np.where(active, address, 0), size, self.block)
             for number, value in enumerate(values):
+                if size < 4:
+                    byte, value = address % 4 + number, value.astype(np.uint8)
+                    self.shared.store(index, value, active, self.warp, each.text, byte)
+                    continue
                 self.shared.store(index + number, value, active, self.warp, each.text)
             return
         self._count_sectors(address, size, active)
@@ -367,7 +231,7 @@ class Machine:
 
     def _size(self, each: Instruction) -> int:
         size = np.dtype(TYPES[each.modifiers[-1]]).itemsize
-        if size == 2 or (size == 1 and each.width > 1):
+        if size * each.width == 2 and (each.name, each.modifiers[0]) not in SHORT:
             raise NotImplementedError(each.text)
         return size * each.width
 
@@ -400,17 +264,17 @@ class Machine:
         self._uncommitted.append(arrive)
 
     def _ldmatrix(self, each: Instruction, enabled: Array | None) -> None:
-        for part, index in self._matrix_words(each, each.operands[0], each.operands[1]):
+        for part, index in self._matrix_words(each, "load", each.operands[0], each.operands[1]):
             active = np.ones(self.lanes, bool)
             self._set(part, self.shared.load(index, active, self.warp, each.text), enabled)
 
     def _stmatrix(self, each: Instruction, enabled: Array | None) -> None:
-        for part, index in self._matrix_words(each, each.operands[1], each.operands[0]):
+        for part, index in self._matrix_words(each, "store", each.operands[1], each.operands[0]):
             active, value = np.ones(self.lanes, bool), self._spread(self._get(part, "b32"))
             self.shared.store(index, value, active, self.warp, each.text)
 
     def _matrix_words(
-        self, each: Instruction, registers: str, address: str
+        self, each: Instruction, kind: str, registers: str, address: str
     ) -> list[tuple[str, Array]]:
         """Return each register of 8 x 8 halves with the words that the lanes exchange for it."""
         if "trans" in each.modifiers:
@@ -418,9 +282,10 @@ class Machine:
         rows = self._spread(self._address(address)).astype(np.int64).reshape(-1, WARP)
         lane = np.arange(WARP)
         found = []
-        for number, part in enumerate(_parts(registers)):
+        for number, part in enumerate(parts_of(registers)):
             row = rows[:, 8 * number : 8 * number + 8]
             words = (row[:, lane // 4] + 4 * (lane % 4)).ravel()
+            self._count_banks(kind, words, 4, np.ones(self.lanes, bool))
             found.append((part, self.shared.index(words, 4, self.block)))
         return found
 
@@ -454,14 +319,3 @@ def _uniform(value: Array) -> bool | int:
         raise Divergence
     first: bool | int = value[0].item()
     return first
-
-
-def _parts(operand: str) -> list[str]:
-    return [part.strip() for part in operand.strip("{} ").split(",")]
-
-
-def _quotient(one: Array, other: Array) -> Array:
-    """Divide integers towards zero."""
-    a, b = one.astype(np.int64), np.where(other == 0, 1, other).astype(np.int64)
-    quotient: Array = np.sign(a) * np.sign(b) * (abs(a) // abs(b))
-    return quotient.astype(one.dtype)

@@ -124,6 +124,8 @@ class SharedMemory:
         self._write_epoch = np.full(self.data.shape, -1, np.int32)
         self._read_epoch = self._write_epoch.copy()
         self._writer, self._reader = (np.zeros(self.data.shape, np.int16) for _ in range(2))
+        self._byte_epoch = np.full(4 * self.data.size, -1, np.int32)
+        self._byte_writer = np.zeros(4 * self.data.size, np.int16)
 
     def index(self, addresses: Array, size: int, blocks: Array) -> Array:
         """Return the index of the first word of each access."""
@@ -144,15 +146,31 @@ class SharedMemory:
         self._read_epoch[i] = self.epoch
         return self.data[index]
 
-    def store(self, index: Array, values: Array, active: Array, warps: Array, text: str) -> None:
-        """Store a word for each active lane."""
+    def store(
+        self,
+        index: Array,
+        values: Array,
+        active: Array,
+        warps: Array,
+        text: str,
+        byte: Array | None = None,
+    ) -> None:
+        """Store a word for each active lane, or the byte of it that `byte` counts."""
         i, warp, value = index[active], warps[active], values[active]
-        changed = self.data[i] != value
+        data, at = self.data, i
+        if byte is not None:
+            data, at = self.data.view(np.uint8), 4 * i + byte[active]
+        changed = data[at] != value
         written = (self._write_epoch[i] == self.epoch) & (self._writer[i] != warp)
+        writer = warp
+        if byte is not None:  # several warps may write the bytes of a word
+            writer = np.where(written, SEVERAL, warp)
+            written = (self._byte_epoch[at] == self.epoch) & (self._byte_writer[at] != warp)
+            self._byte_epoch[at], self._byte_writer[at] = self.epoch, warp
         read = (self._read_epoch[i] == self.epoch) & (self._reader[i] != warp)
         if (changed & written).any():
             self.races[f"write after write: {text}"] += 1
         if (changed & read).any():
             self.races[f"write after read: {text}"] += 1
-        self._write_epoch[i], self._writer[i] = self.epoch, warp
-        self.data[i] = value
+        self._write_epoch[i], self._writer[i] = self.epoch, writer
+        data[at] = value
