@@ -3,9 +3,10 @@
     python benchmarks/kernel_model.py --out benchmarks/results/kernel_model.json
 
 Every kernel that a second-order step launches is compiled for an H100, or with `--capability 8.0`
-for an A100. One program of each kind of job is executed by the emulator in `tests/engine/ptx` at the real sizes; it counts the
-instructions of a warp, the wavefronts of shared memory (and the least that the same words need) and
-the sectors of global memory. Times the number of programs these give for each launch the longest of
+for an A100. One program of each kind of job is executed by the emulator in `tests/engine/ptx` at
+the real sizes; it counts the instructions of a warp, the wavefronts of shared memory (and the least
+that the same words need), products of tensor cores, and the sectors of global memory. Times the
+number of programs these give for each launch the longest of
 
 - issue: four instructions a cycle and multiprocessor,
 - shared: one wavefront a cycle and multiprocessor,
@@ -52,9 +53,9 @@ GPUS = {"9.0": Gpu(132, 1.755e9, 3.35e12, 227 * 1024), "8.0": Gpu(108, 1.41e9, 2
 REGISTERS, THREADS, MOST_BLOCKS = 65536, 2048, 32
 """What a multiprocessor has."""
 TENSOR = 0.5
-"""Products of [16, 8] by [8, 8] in TF32 that it computes in a cycle: the peak of an A100 in NVIDIA's
-data sheet (156 TFLOP/s), and half of that of an H100 (495), since `mma.sync` and a `wgmma` of 16
-columns are not assumed to reach it."""
+"""Products of [16, 8] by [8, 8] in TF32 that it computes in a cycle: the peak of an A100 in the data
+sheet of NVIDIA (156 TFLOP/s), and half of that of an H100 (495), since `mma.sync` and a `wgmma` of
+16 columns are not assumed to reach it."""
 
 
 def jobs(launch: Launch) -> list[tuple[Block, int]]:
@@ -152,8 +153,8 @@ def model(args: argparse.Namespace) -> list[dict[str, Any]]:
                 (launch.name + stage, a["C"]),
                 {"kernel": launch.name + stage, "channels": a["C"], "launches": 0,
                  "fewest_programs": math.inf, "registers": 0, "spilled": 0, "shared": 0,
-                 "wavefronts": 0, "least_wavefronts": 0, "products": 0, "instructions": 0, "sectors": 0, "seconds": 0.0,
-                 "limits": Counter()},
+                 "wavefronts": 0, "least_wavefronts": 0, "products": 0, "instructions": 0,
+                 "sectors": 0, "seconds": 0.0, "limits": Counter()},
             )  # fmt: skip
             repeats = PASSES[name]
             row["launches"] += repeats

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-
 PRODUCTS = ("ieee", "tf32x3")
 """Ways to multiply matrices of float32, in the terms of `triton.language.dot`: FMA, and three
 products of tensor cores that together are as exact."""

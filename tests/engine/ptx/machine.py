@@ -117,7 +117,11 @@ class Machine(Registers):
     # Tensor cores
 
     def _mma(self, each: Instruction, enabled: Array | None) -> None:
-        if "m16n8k8" not in each.modifiers or each.modifiers.count("tf32") != 2 or enabled is not None:
+        if (
+            "m16n8k8" not in each.modifiers
+            or each.modifiers.count("tf32") != 2
+            or enabled is not None
+        ):
             raise NotImplementedError(each.text)
         to, a, b, c = each.operands
         right = transpose_of(self._fragment(b, "b32"))
@@ -129,7 +133,12 @@ class Machine(Registers):
         if "mma_async" not in each.modifiers:
             return  # a fence, the end of a group or a wait for one
         to, a, b, accumulate, *signs = each.operands
-        if each.modifiers.count("tf32") != 2 or a[0] != "{" or signs != ["1", "1"] or enabled is not None:
+        if (
+            each.modifiers.count("tf32") != 2
+            or a[0] != "{"
+            or signs != ["1", "1"]
+            or enabled is not None
+        ):
             raise NotImplementedError(each.text)
         addresses = Descriptor.decode(int(_uniform(self._get(b, "u64")))).addresses(
             2 * len(parts_of(to))
