@@ -53,9 +53,9 @@ GPUS = {"9.0": Gpu(132, 1.755e9, 3.35e12, 227 * 1024), "8.0": Gpu(108, 1.41e9, 2
 REGISTERS, THREADS, MOST_BLOCKS = 65536, 2048, 32
 """What a multiprocessor has."""
 TENSOR = 0.5
-"""Products of [16, 8] by [8, 8] in TF32 that it computes in a cycle: the peak of an A100 in the data
-sheet of NVIDIA (156 TFLOP/s), and half of that of an H100 (495), since `mma.sync` and a `wgmma` of
-16 columns are not assumed to reach it."""
+"""Products of [16, 8] by [8, 8] in TF32 that it computes in a cycle: the peak of an A100 (156
+TFLOP/s in NVIDIA's data sheet), and half of that of an H100 (495), since `mma.sync` and a `wgmma`
+of 16 columns are not assumed to reach it."""
 
 
 def jobs(launch: Launch) -> list[tuple[Block, int]]:
