@@ -59,7 +59,8 @@ class Setting(NamedTuple):
 
     Attributes:
         size: of the intermediate nodes.
-        precision: of products, in the terms of `triton.language.dot`.
+        precision: of products, in the terms of `triton.language.dot`; those for weights are FMA
+            instead of "tf32x3".
     """
 
     layout: Layout
@@ -217,6 +218,8 @@ def differentiate_weights(s: Setting, source: Source, size: Size, tensors: Tenso
     parts = tensors["y"].new_empty(splits, jobs, s.layout.channels**2)
     arguments = {**s.arguments(source, size), **tensors, "BP": s.blocks.pixels, "tiles": tiles}
     arguments["correlations"] = parts
+    if s.precision == "tf32x3":  # takes so many registers here that FMA is modelled to be faster
+        arguments["PRECISION"] = "ieee"
     grid = (splits, source.num_taps, source.num_edges)
     launch(stages.correlate_taps, grid, s.blocks.multiplying, arguments)
     arguments["correlations"] = parts.sum(0)

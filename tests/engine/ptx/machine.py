@@ -140,13 +140,16 @@ class Machine(Registers):
             or enabled is not None
         ):
             raise NotImplementedError(each.text)
-        addresses = Descriptor.decode(int(_uniform(self._get(b, "u64")))).addresses(
-            2 * len(parts_of(to))
-        )
-        matrices = addresses.reshape(-1, 8, 2, 4).swapaxes(1, 2)  # [N/8, 8, 2, 4] -> [N/8, 2, 8, 4]
-        loaded = [self._load_matrix(each, matrix) for matrix in matrices.reshape(-1, WARP)]
-        right = np.stack(loaded, 1).reshape(-1, *matrices.shape)  # [warps, N/8, 2, 8, 4]
-        right = right.swapaxes(2, 3).reshape(-1, *addresses.shape)  # [warps, N, 8]
+        bits = self._spread(self._get(b, "u64")).reshape(-1, 4 * WARP)  # [groups of warps, lanes]
+        if (bits != bits[:, :1]).any():
+            raise Divergence
+        columns = 2 * len(parts_of(to))
+        addresses = np.stack([Descriptor.decode(int(n)).addresses(columns) for n in bits[:, 0]])
+        matrices = addresses.reshape(len(bits), -1, 8, 2, 4).swapaxes(2, 3)  # [g, N/8, 2, 8, 4]
+        words = matrices.reshape(len(bits), -1, WARP)
+        loaded = [self._load_matrix(each, words[:, n]) for n in range(words.shape[1])]
+        right = np.stack(loaded, 1).reshape(-1, *matrices.shape[1:])  # [warps, N/8, 2, 8, 4]
+        right = right.swapaxes(2, 3).reshape(-1, columns, 8)  # [warps, N, 8]
         if accumulate == "0" or not _uniform(self._get(accumulate, "pred")):
             sums = np.zeros((self.lanes // WARP, len(parts_of(to)), WARP), np.float32)
         else:
@@ -154,9 +157,9 @@ class Machine(Registers):
         self._set_fragment(each, to, multiply(self._fragment(a, "b32"), right, sums))
 
     def _load_matrix(self, each: Instruction, address: Array) -> Array:
-        """Load the same 32 words in all warps; four of them share the access."""
-        every = np.tile(address, self.lanes // WARP)
-        self._count_banks("load", every[: self.lanes // 4], 4, np.ones(self.lanes // 4, bool))
+        """Load 32 words [groups, 32], the same in the four warps of a group, for one access."""
+        self._count_banks("load", address.ravel(), 4, np.ones(address.size, bool))
+        every = np.repeat(address, 4, 0).ravel()  # [groups, 32] -> [lanes]
         index = self.shared.index(every, 4, self.block)
         active = np.ones(self.lanes, bool)
         return self.shared.load(index, active, self.warp, each.text).reshape(-1, WARP)
