@@ -6,8 +6,8 @@ into a thread's 255 registers (a test compiles the kernels and checks). The late
 pixels and many channels, still give more programs than a GPU has multiprocessors. Sums for weights
 are split so that all taps of all edges give several programs per multiprocessor.
 
-Products of float32 run on tensor cores where compiled code of that kind of GPU was seen to be right
-in an emulator, and where the check of the device did not object; elsewhere they are FMA.
+Products of float32 run on tensor cores where an emulator knows the instructions, which it does for
+8.x and 9.0, and where the check of the device did not object; elsewhere they are FMA.
 """
 
 from __future__ import annotations
