@@ -35,9 +35,7 @@ import sys, torch
 from skelnas.engine import triton
 from skelnas.primitives import SPACES
 cells = triton.Cells(SPACES["sar"], (16, 32, 64), 4)
-reason = triton.why_not(torch.device("cuda"), cells, tf32=True)
-print(f"without tensor cores: {triton.why_fma(torch.device('cuda')) or 'no'}")
-sys.exit(reason or 0)
+sys.exit(triton.why_not(torch.device("cuda"), cells, tf32=True) or 0)
 """
 """Does what `auto` does before a search, which also compiles all kernels of the paper's cells."""
 

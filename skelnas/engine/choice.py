@@ -38,12 +38,10 @@ class EngineChoice(NamedTuple):
     Attributes:
         name: a key of `skelnas.engine.ENGINES`.
         why_not_faster: if it was chosen automatically, why no faster engine was; else empty.
-        why_fma: why its products of float32 do not use tensor cores that could do them, or empty.
     """
 
     name: str
     why_not_faster: str = ""
-    why_fma: str = ""
 
 
 def choose(requested: str, demands: Demands) -> EngineChoice:
@@ -66,9 +64,7 @@ def choose(requested: str, demands: Demands) -> EngineChoice:
         raise UsageError(
             f"--engine triton cannot be used: {reason}", hint="--engine fused works everywhere"
         )
-    if reason:
-        return EngineChoice("fused", reason)
-    return EngineChoice("triton", why_fma=triton.why_fma(demands.device))
+    return EngineChoice("fused", reason) if reason else EngineChoice("triton")
 
 
 def why_not_triton(demands: Demands) -> str:

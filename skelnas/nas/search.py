@@ -184,8 +184,6 @@ def _announce(settings: SearchSettings, clips: SearchClips, engine: EngineChoice
     on_cuda = clips.dataset.device.type == "cuda"
     if on_cuda and engine.name == "fused" and engine.why_not_faster:
         note(f"the Triton engine is not used: {engine.why_not_faster}")
-    if engine.why_fma:
-        note(f"the Triton engine does not use tensor cores: {engine.why_fma}")
     if settings.layers < 3:
         note(
             "with fewer than 3 layers the supernet has no normal cell: "

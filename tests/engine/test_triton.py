@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skelnas.config import Precision, SearchSettings
 from skelnas.engine import ENGINES, reference, triton
-from skelnas.engine.choice import Demands, choose, why_not_triton
+from skelnas.engine.choice import why_not_triton
 from skelnas.errors import UsageError
 from skelnas.nas.supernet import choose_engine, demands
 from skelnas.primitives import SPACES
@@ -212,28 +212,26 @@ def test_statistics_survive_a_mean_far_from_zero_in_float32() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "capability", "rounding"),
+    ("precision", "products", "rounding", "for_weights"),
     [
-        ("fp32", (8, 0), "tf32x3"),
-        ("fp32", (8, 7), "tf32x3"),
-        ("fp32", (9, 0), "tf32x3"),
-        ("fp32", (10, 0), "ieee"),  # its tensor cores have other instructions
-        ("tf32", (9, 0), "tf32"),
+        ("fp32", None, "ieee", "ieee"),
+        ("fp32", "tf32x3", "tf32x3", "ieee"),
+        ("tf32", None, "tf32", "tf32"),
     ],
 )
 def test_products_have_the_precision_of_the_search(
-    precision: Precision, capability: tuple[int, int], rounding: str
+    precision: Precision, products: str | None, rounding: str, for_weights: str
 ) -> None:
     with devices.precision(precision):
         forward, backward = ahead_of_time.launches_of(
-            SPACES["sar"], (2, 16, 8, 6), False, capability
+            SPACES["sar"], (2, 16, 8, 6), False, (9, 0), products=products
         )
-    precisions = {
-        kind: {launch.arguments["PRECISION"] for launch in forward + backward
-               if "PRECISION" in launch.arguments and (launch.name == "correlate_taps") == kind}
-        for kind in (False, True)
-    }  # fmt: skip
-    assert precisions == {False: {rounding}, True: {"tf32" if rounding == "tf32" else "ieee"}}
+    found = {
+        (launch.name == "correlate_taps", launch.arguments["PRECISION"])
+        for launch in forward + backward
+        if "PRECISION" in launch.arguments
+    }
+    assert found == {(False, rounding), (True, for_weights)}
     assert (len(forward), len(backward)) == (29, 55)
 
 
@@ -282,18 +280,9 @@ def test_the_check_covers_every_precision_of_the_search(
         return setting
 
     monkeypatch.setattr(mixed_cell, "_setting", noted)
-    monkeypatch.setattr(blocks, "_failures", {})
-    on_tensor_cores = blocks.choose(16, DEVICE)._replace(products="tf32x3")
-    if not NATIVE:
-        monkeypatch.setattr(blocks, "INTERPRETED", on_tensor_cores)
-    for tf32, products, expected in (
-        (False, [], {"tf32x3"}),
-        (True, [], {"tf32x3", "tf32"}),
-        (True, ["ieee"], {"ieee", "tf32"}),
-    ):
-        precisions.clear()
+    for tf32, expected in ((False, {"ieee"}), (True, {"ieee", "tf32"})):
         with devices.precision("fp32"):
-            command = ["check", str(DEVICE), json.dumps(CHECKED), json.dumps(tf32), *products]
+            command = ["check", str(DEVICE), json.dumps(CHECKED), json.dumps(tf32)]
             monkeypatch.setattr(sys, "argv", command)
             check.main()
         assert precisions == expected
@@ -309,29 +298,6 @@ def test_what_triton_cannot_compile_is_the_reason() -> None:
     failure.__cause__ = CompilationError(source, line, "Shape element 0 must be a power of 2")
     failure.__cause__.__cause__ = ValueError("Shape element 0")
     assert check.reason(failure) == "CompilationError: Shape element 0 must be a power of 2"
-
-
-@pytest.mark.parametrize("also_without", [True, False])
-def test_products_on_tensor_cores_that_fail_the_check_are_replaced_by_fma(
-    monkeypatch: pytest.MonkeyPatch, also_without: bool
-) -> None:
-    device, calls = torch.device("cuda", 0), []
-
-    def checked(*args: Any) -> str:
-        calls.append(args[3:])
-        return "" if also_without and "ieee" in args else f"failure {len(calls)}"
-
-    monkeypatch.setattr(triton, "checked", checked)
-    monkeypatch.setattr(blocks, "_failures", {})
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    cells = triton.Cells(("conv_3x3",), (16, 32), num_nodes=1)
-    assert blocks.choose(16, device).products == "tf32x3"
-    choice = choose("auto", Demands(cells, device))
-    triton.why_not.cache_clear()
-    assert calls == [(), ("ieee",)]
-    assert {blocks.choose(width, device).products for width in cells.widths} == {"ieee"}
-    expected = ("triton", "", "failure 1") if also_without else ("fused", "failure 2", "")
-    assert choice == expected
 
 
 def test_a_failure_of_the_check_in_another_process_is_the_reason() -> None:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from skelnas.engine import fused
 from skelnas.engine.reference import Weights
-from skelnas.engine.triton import blocks
 from skelnas.engine.triton.layout import COVERED, MAX_CHANNELS
 
 CAPABILITY = (8, 0)
@@ -82,7 +81,6 @@ def why_not(device: torch.device, cells: Cells, tf32: bool) -> str:
     """Run the kernels of some cells on a device and return why they cannot be used, or nothing.
 
     The first call on a machine compiles them, which takes about two minutes; Triton caches them.
-    Where products of float32 on tensor cores fail, FMA is checked and used; see `why_fma`.
 
     Args:
         device: to run on.
@@ -95,34 +93,18 @@ def why_not(device: torch.device, cells: Cells, tf32: bool) -> str:
         return "Triton is not installed"
     if (capability := torch.cuda.get_device_capability(device)) < CAPABILITY:
         return "its kernels need capability {}.{}, not {}.{}".format(*CAPABILITY, *capability)
-    device = _indexed(device)
-    uses_tensor_cores = any(blocks.choose(c, device).products != "ieee" for c in cells.widths)
-    reason = checked(device, cells, tf32, *() if uses_tensor_cores else ("ieee",))
-    if reason and uses_tensor_cores:
-        blocks.avoid_tensor_cores(device, reason)
-        reason = checked(device, cells, tf32, "ieee")
-    return reason
+    if device.index is None:
+        device = torch.device(device.type, torch.cuda.current_device())
+    return checked(device, cells, tf32)
 
 
-def why_fma(device: torch.device) -> str:
-    """Return why `why_not` found that products of float32 must not use tensor cores, or nothing."""
-    return blocks.why_no_tensor_cores(_indexed(device)) if device.type == "cuda" else ""
-
-
-def _indexed(device: torch.device) -> torch.device:
-    """Return a CUDA device with its index."""
-    if device.index is not None:
-        return device
-    return torch.device(device.type, torch.cuda.current_device())
-
-
-def checked(device: torch.device, cells: Cells, tf32: bool, *products: str) -> str:
+def checked(device: torch.device, cells: Cells, tf32: bool) -> str:
     """Check the kernels in another process, since one that fails may spoil CUDA for its process."""
     command = [sys.executable, "-P", "-m", "skelnas.engine.triton.check", str(device)]
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(
-            [*command, json.dumps(cells), json.dumps(tf32), *products],
+            [*command, json.dumps(cells), json.dumps(tf32)],
             env=os.environ | paths, capture_output=True, text=True, timeout=CHECK_SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

@@ -5,9 +5,6 @@ The values are reasoned and modelled, not measured: nothing has run on a GPU yet
 into a thread's 255 registers (a test compiles the kernels and checks). The late cells, with few
 pixels and many channels, still give more programs than a GPU has multiprocessors. Sums for weights
 are split so that all taps of all edges give several programs per multiprocessor.
-
-Products of float32 run on tensor cores where an emulator knows the instructions, which it does for
-8.x and 9.0, and where the check of the device did not object; elsewhere they are FMA.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ products of tensor cores that together are as exact."""
 
 
 class Blocks(NamedTuple):
-    """Tile sizes.
+    """Tile sizes, and how they are multiplied.
 
     Attributes:
         pixels: pixels of a tile in kernels that convolve.
@@ -32,7 +29,7 @@ class Blocks(NamedTuple):
         product_warps: those of a program that multiplies matrices and little else.
         stages: of a loop that are loaded ahead (the compiler's default is 3).
         sums: sums of tiles that a program adds up at once.
-        products: one of PRODUCTS.
+        products: one of PRODUCTS; FMA until a GPU has shown that the other is faster.
     """
 
     pixels: int
@@ -64,29 +61,27 @@ class Blocks(NamedTuple):
 
 BLOCKS: dict[tuple[int, int], dict[int, Blocks]] = {
     (8, 0): {
-        16: Blocks(64, 64, 864, 4, 4, products="tf32x3"),
-        32: Blocks(32, 32, 864, 8, 8, products="tf32x3"),
-        64: Blocks(16, 16, 864, 8, 8, products="tf32x3"),
+        16: Blocks(64, 64, 864, 4, 4),
+        32: Blocks(32, 32, 864, 8, 8),
+        64: Blocks(16, 16, 864, 8, 8),
     },
     (8, 6): {
-        16: Blocks(64, 64, 672, 4, 4, products="tf32x3"),
-        32: Blocks(32, 32, 672, 8, 8, products="tf32x3"),
-        64: Blocks(16, 16, 672, 8, 8, products="tf32x3"),
+        16: Blocks(64, 64, 672, 4, 4),
+        32: Blocks(32, 32, 672, 8, 8),
+        64: Blocks(16, 16, 672, 8, 8),
     },
     (8, 9): {
-        16: Blocks(64, 64, 1024, 4, 4, products="tf32x3"),
-        32: Blocks(32, 32, 1024, 8, 8, products="tf32x3"),
-        64: Blocks(16, 16, 1024, 8, 8, products="tf32x3"),
+        16: Blocks(64, 64, 1024, 4, 4),
+        32: Blocks(32, 32, 1024, 8, 8),
+        64: Blocks(16, 16, 1024, 8, 8),
     },
     (9, 0): {
-        16: Blocks(64, 64, 1056, 4, 4, products="tf32x3"),
-        32: Blocks(32, 32, 1056, 8, 4, products="tf32x3"),
-        64: Blocks(16, 16, 1056, 8, 8, products="tf32x3"),
+        16: Blocks(64, 64, 1056, 4, 4),
+        32: Blocks(32, 32, 1056, 8, 4),
+        64: Blocks(16, 16, 1056, 8, 8),
     },
 }
-"""By compute capability and padded channels. Later GPUs use the last entry, but FMA."""
-
-_failures: dict[torch.device, str] = {}
+"""By compute capability and padded channels. Later GPUs use the last entry."""
 
 INTERPRETED = Blocks(16, 16, 16, 1, 1, sums=64)
 """For the interpreter: several tiles even for small images, and several additions of their sums."""
@@ -99,24 +94,12 @@ def padded_channels(channels: int) -> int:
 
 def choose(channels: int, device: torch.device) -> Blocks:
     """Return the tile sizes for a cell on a device."""
-    size = INTERPRETED
-    if device.type == "cuda":
-        size = for_capability(channels, torch.cuda.get_device_capability(device))
-    return size._replace(products="ieee") if why_no_tensor_cores(device) else size
-
-
-def avoid_tensor_cores(device: torch.device, reason: str) -> None:
-    """Multiply float32 with FMA on a device, given with its index, from now on."""
-    _failures[device] = reason
-
-
-def why_no_tensor_cores(device: torch.device) -> str:
-    """Return why products of float32 on a device avoid tensor cores that it has, or nothing."""
-    return _failures.get(device, "")
+    if device.type != "cuda":
+        return INTERPRETED
+    return for_capability(channels, torch.cuda.get_device_capability(device))
 
 
 def for_capability(channels: int, capability: tuple[int, int]) -> Blocks:
     """Return the tile sizes for a cell on GPUs of a compute capability."""
     nearest = max((each for each in BLOCKS if each <= capability), default=min(BLOCKS))
-    size = BLOCKS[nearest][padded_channels(channels)]
-    return size._replace(products="ieee") if capability[0] > max(BLOCKS)[0] else size
+    return BLOCKS[nearest][padded_channels(channels)]

@@ -1,9 +1,8 @@
 """Check the kernels on a device against the reference, with small random cells.
 
-    python -m skelnas.engine.triton.check DEVICE CELLS TF32 [ieee]
+    python -m skelnas.engine.triton.check DEVICE CELLS TF32
 
 prints the largest error, without and perhaps with TF32; see `skelnas.engine.triton.checked`.
-Products of float32 are those that a search on the device takes, or FMA with `ieee`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from skelnas.engine import reference
-from skelnas.engine.triton import Cells, blocks
+from skelnas.engine.triton import Cells
 from skelnas.engine.triton.layout import CONNECTIONS, CONVOLUTIONS
 from skelnas.engine.triton.mixed_cell import evaluate
 from skelnas.engine.wiring import NUM_INPUTS
@@ -151,8 +150,6 @@ def main() -> None:
     """Print pairs of whether TF32 was allowed and the largest error, as JSON."""
     device, cells, tf32 = torch.device(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3] == "true"
     primitives, widths, num_nodes = cells
-    if "ieee" in sys.argv[4:]:
-        blocks.avoid_tensor_cores(device, "asked to")
     errors = []
     for rounded in (False, True)[: 1 + tf32]:
         torch.backends.cuda.matmul.allow_tf32 = rounded
