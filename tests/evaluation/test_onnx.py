@@ -272,7 +272,8 @@ def test_int8_states_what_it_loses(
     same = quantized.scores.logits.argmax(1) == model.scores.logits.argmax(1)
     assert document["agreement"] == same.mean() > 0.8
     assert document["bytes"] == out.stat().st_size
-    assert 0 < np.abs(quantized.scores.logits - model.scores.logits).max() < 1
+    losses = np.abs(quantized.scores.logits - model.scores.logits)
+    assert 0 < np.median(losses) < 0.1 * model.scores.logits.std()
 
 
 def test_int8_has_seen_training_clips_only(

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,11 @@ def run(bilevel: Bilevel, lr: float, signal: list[float], noise: float) -> None:
     """Search for `EPOCHS` epochs; the first may be of the weights alone."""
     for step in range(EPOCHS * STEPS_PER_EPOCH):
         alpha_learns = step >= bilevel.settings.weight_epochs * STEPS_PER_EPOCH
-        validation = make_batch(1000 + step, signal, noise) if alpha_learns else None
-        bilevel.step(make_batch(step, signal, noise), validation, lr)
+        training, validation = (
+            replace(batch, x=batch.x.to(bilevel.weights.values.dtype))
+            for batch in (make_batch(first + step, signal, noise) for first in (0, 1000))
+        )
+        bilevel.step(training, validation if alpha_learns else None, lr)
 
 
 orders = pytest.mark.parametrize("order", ["first", "second"])
