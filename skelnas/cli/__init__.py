@@ -116,21 +116,11 @@ def _fail_usage(error: Any) -> None:
 
 def _fail(message: str, hint: str | None, exit_code: int) -> None:
     distributed: Any = sys.modules.get("skelnas.runtime.distributed")
-    has_ranks = distributed is not None and distributed.world_size() > 1
-    if has_ranks:
+    if distributed and distributed.world_size() > 1:
         if not distributed.is_unreported(message):  # print once what fails on all ranks
-            _end_rank(exit_code)
+            sys.exit(exit_code)
         sys.stderr = sys.__stderr__
     if os.environ.get("SKELNAS_DEBUG") and sys.exc_info()[1] is not None:
         console.err.print_exception()
     console.failure(message, hint)
-    if has_ranks:
-        _end_rank(exit_code)
     sys.exit(exit_code)
-
-
-def _end_rank(exit_code: int) -> None:
-    """End at once: where another rank is gone, Gloo's threads abort one exit in 25 of Python."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exit_code)
