@@ -1,13 +1,15 @@
-"""Describe where, when and with what something was measured."""
+"""Describe where, when and with what something was measured, and publish it."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,3 +30,11 @@ def about(device: str) -> dict[str, Any]:
             **{name: version(name) for name in ("skelnas", "torch", "numpy")},
         },
     }
+
+
+def publish(report: dict[str, Any], out: Path | None) -> None:
+    """Print a report as JSON, and write it to a file if there is one."""
+    text = json.dumps(report, indent=2) + "\n"
+    if out:
+        out.write_text(text, encoding="utf-8")
+    print(text, end="")

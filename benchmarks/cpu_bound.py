@@ -11,7 +11,6 @@ would make the products faster.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -20,8 +19,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from about import about
-from search_step import Trial, fastest
+from about import about, publish
+from search_step import Trial, fastest, measure_bandwidth, time_in_turns, warm_alike
 
 from skelnas.runtime import devices
 
@@ -98,26 +97,17 @@ def main() -> None:
     sizes |= {"frames": FRAMES, "joints": JOINTS}
     args = argparse.Namespace(**sizes)
     trials = {engine: Trial(engine, args, BATCH_SIZE, "second") for engine in ENGINES}
-    for trial in trials.values():
-        trial.step()
-    times: dict[str, list[float]] = {name: [] for name in trials}
-    for _ in range(arguments.turns):
-        for name, trial in trials.items():
-            times[name].append(trial.seconds())
-    big = torch.empty(64 * 2**20)
-    parts = profile(trials["fused"])
+    warm_alike(trials)
+    times = time_in_turns(trials, arguments.turns)
     report = {
         **about("cpu"),
         "seconds": {name: statistics.median(values) for name, values in times.items()},
         "all_seconds": times,
-        "fused": parts,
-        "bytes_per_second": 2 * big.nbytes / fastest(big.clone, torch.device("cpu")),
+        "fused": profile(trials["fused"]),
+        "bytes_per_second": measure_bandwidth(torch.device("cpu")),
         "gflop_per_second": rates(),
     }
-    text = json.dumps(report, indent=2) + "\n"
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
-    print(text, end="")
+    publish(report, arguments.out)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from about import about
+from about import about, publish
 
 from skelnas.data.prepare import prepare
 from skelnas.data.readers.synthetic import Synthetic
@@ -76,10 +75,7 @@ def main() -> None:
         **about("cpu"),
         "cases": cases,
     }
-    text = json.dumps(result, indent=2) + "\n"
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
-    print(text, end="")
+    publish(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -177,10 +177,7 @@ def measure_engines(
         gradient, _ = trial.alpha_gradient(order)
         records.append({"engine": name, "cosine_to_float64": cosine(gradient, truth)})
     warm_alike(trials)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(args.turns):
-        for name, trial in trials.items():
-            times[name].append(trial.seconds())
+    times = time_in_turns(trials, args.turns)
     check_steps(trials)
     reference = statistics.median(times["reference"])
     for record in records:
@@ -208,6 +205,15 @@ def warm_alike(trials: dict[str, Trial]) -> None:
     for trial in trials.values():
         for _ in range(NUM_WARMUP_STEPS + 1 if recorded else 1):
             trial.step()
+
+
+def time_in_turns(trials: dict[str, Trial], turns: int) -> dict[str, list[float]]:
+    """Let trials take turns; return the seconds of each step."""
+    times: dict[str, list[float]] = {name: [] for name in trials}
+    for _ in range(turns):
+        for name, trial in trials.items():
+            times[name].append(trial.seconds())
+    return times
 
 
 def check_steps(trials: dict[str, Trial]) -> None:
@@ -281,9 +287,8 @@ def measure_floor(args: argparse.Namespace, batch_size: int, order: Order) -> di
     """Measure the two rates of the device, and derive the time that no engine can beat."""
     device = torch.device(args.device)
     a = torch.randn(2048, 2048, device=device)
-    big = torch.empty(64 * 2**20, device=device)
     rate = 2 * 2048**3 / fastest(lambda: a @ a, device)
-    bandwidth = 2 * big.nbytes / fastest(big.clone, device)
+    bandwidth = measure_bandwidth(device)
 
     trial = Trial("reference", args, batch_size, order)
     with FlopCounterMode(display=False) as counter:
@@ -299,6 +304,12 @@ def measure_floor(args: argparse.Namespace, batch_size: int, order: Order) -> di
         "step_bytes": traffic,
         "floor_seconds": max(flops / rate, traffic / bandwidth),
     }
+
+
+def measure_bandwidth(device: torch.device) -> float:
+    """Return the bytes that a large copy reads and writes in a second."""
+    big = torch.empty(64 * 2**20, device=device)
+    return 2 * big.nbytes / fastest(big.clone, device)
 
 
 def fastest(work: Callable[[], Tensor], device: torch.device, turns: int = 10) -> float:

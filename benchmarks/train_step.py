@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from about import about
+from about import about, publish
 
 from skelnas.genotype import BUILT_IN
 from skelnas.models import layers, network, norm
@@ -90,10 +90,7 @@ def main() -> None:
         print(json.dumps(take_steps(arguments.one, not arguments.without)))
         return
     report = {**about("cpu"), "sizes": [measure(size, arguments.turns) for size in SIZES]}
-    text = json.dumps(report, indent=2) + "\n"
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
-    print(text, end="")
+    publish(report, arguments.out)
 
 
 if __name__ == "__main__":
