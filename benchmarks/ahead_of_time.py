@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,6 +111,16 @@ def _usage(binary: bytes) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def sizes_of(capability: Capability, products: str | None) -> Callable[[int, object], Blocks]:
+    """Return what chooses tile sizes as on a GPU of this capability, maybe with other products."""
+
+    def choose(channels: int, device: object) -> Blocks:
+        size = for_capability(channels, capability)
+        return size._replace(products=products or size.products)
+
+    return choose
+
+
 @contextmanager
 def recording(capability: Capability, products: str | None = None) -> Iterator[list[Launch]]:
     """Record launches, as on a GPU of this capability, instead of running them.
@@ -119,11 +129,6 @@ def recording(capability: Capability, products: str | None = None) -> Iterator[l
         capability: of the GPU.
         products: replace those of the tile sizes, see `Blocks`.
     """
-
-    def choose(channels: int, device: object) -> Blocks:
-        size = for_capability(channels, capability)
-        return size._replace(products=products or size.products)
-
     launched: list[Launch] = []
 
     def record(
@@ -135,7 +140,7 @@ def recording(capability: Capability, products: str | None = None) -> Iterator[l
 
     before = launches.launch, blocks.choose
     launches.launch = record
-    blocks.choose = choose
+    blocks.choose = sizes_of(capability, products)
     try:
         yield launched
     finally:

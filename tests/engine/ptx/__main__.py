@@ -32,7 +32,7 @@ def compare(
     frozen: bool = False,
     barriers: bool = True,
     capability: tuple[int, int] = (9, 0),
-    products: str = "ieee",
+    products: str | None = None,
 ) -> dict[str, Any]:
     """Compare a cell with the reference.
 
@@ -42,7 +42,7 @@ def compare(
         frozen: run it also without gradients of the weights, which takes other kernels.
         barriers: leave them in.
         capability: of the GPU that kernels are compiled for.
-        products: see `Blocks`.
+        products: instead of those of the tile sizes, see `Blocks`.
 
     Returns:
         The largest error, relative to the norm of each result, that of the reference in float32,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import triton
-from ahead_of_time import Capability, Launch, source_of
+from ahead_of_time import Capability, Launch, sizes_of, source_of
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
@@ -120,17 +120,13 @@ def memory_of(call: Launch) -> GlobalMemory:
 
 @contextmanager
 def emulated(
-    capability: Capability = (9, 0), products: str = "ieee", barriers: bool = True
+    capability: Capability = (9, 0), products: str | None = None, barriers: bool = True
 ) -> Iterator[Emulator]:
     """Evaluate cells in an emulator inside the context."""
-
-    def choose(channels: int, device: object) -> Blocks:
-        return blocks.for_capability(channels, capability)._replace(products=products)
-
     emulator = Emulator(capability, barriers)
     before = launches.launch, blocks.choose
     launches.launch = emulator.launch
-    blocks.choose = choose
+    blocks.choose = sizes_of(capability, products)
     try:
         yield emulator
     finally:

@@ -6,14 +6,13 @@ A register is an array with an element a lane, or with one element if all agree.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partialmethod
 
 import numpy as np
 
 from ptx.memory import Array
 from ptx.program import Instruction
-from ptx.tensor_cores import round_to_tf32
-
-WARP = 32
+from ptx.tensor_cores import WARP, round_to_tf32
 
 TYPES = {
     "u8": np.uint8, "b8": np.uint8,
@@ -112,26 +111,13 @@ class Registers:
         to, one, other = each.operands
         self._set(to, function(self._get(one, kind), self._get(other, kind)), enabled)
 
-    def _add(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, np.add)
-
-    def _sub(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, np.subtract)
-
-    def _min(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, np.minimum)
-
-    def _max(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, np.maximum)
-
-    def _and(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, np.bitwise_and)
-
-    def _or(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, np.bitwise_or)
-
-    def _xor(self, each: Instruction, enabled: Array | None) -> None:
-        self._binary(each, enabled, np.bitwise_xor)
+    _add = partialmethod(_binary, function=np.add)
+    _sub = partialmethod(_binary, function=np.subtract)
+    _min = partialmethod(_binary, function=np.minimum)
+    _max = partialmethod(_binary, function=np.maximum)
+    _and = partialmethod(_binary, function=np.bitwise_and)
+    _or = partialmethod(_binary, function=np.bitwise_or)
+    _xor = partialmethod(_binary, function=np.bitwise_xor)
 
     def _not(self, each: Instruction, enabled: Array | None) -> None:
         self._set(each.operands[0], ~self._get(each.operands[1], each.modifiers[-1]), enabled)
@@ -171,18 +157,15 @@ class Registers:
     def _rem(self, each: Instruction, enabled: Array | None) -> None:
         self._binary(each, enabled, lambda one, other: one - _quotient(one, other) * other)
 
-    def _shl(self, each: Instruction, enabled: Array | None) -> None:
-        self._shift(each, enabled, np.left_shift)
-
-    def _shr(self, each: Instruction, enabled: Array | None) -> None:
-        self._shift(each, enabled, np.right_shift)
-
     def _shift(
         self, each: Instruction, enabled: Array | None, function: Callable[[Array, Array], Array]
     ) -> None:
         value = self._get(each.operands[1], each.modifiers[-1])
         amount = self._get(each.operands[2], "u32").astype(value.dtype)
         self._set(each.operands[0], function(value, amount), enabled)
+
+    _shl = partialmethod(_shift, function=np.left_shift)
+    _shr = partialmethod(_shift, function=np.right_shift)
 
     def _setp(self, each: Instruction, enabled: Array | None) -> None:
         comparison, kind = each.modifiers[0], each.modifiers[-1]
