@@ -23,7 +23,7 @@ AnySettings = TypeVar("AnySettings", bound=DeviceSettings)
 
 
 def choose(settings: DeviceSettings) -> torch.device:
-    """Return the requested device, and set the number of CPU threads.
+    """Return the requested device; set the number of CPU threads, and keep what a CPU has freed.
 
     Each of several ranks gets a different GPU.
 
@@ -64,8 +64,8 @@ def choose(settings: DeviceSettings) -> torch.device:
 def keep_freed_memory() -> None:
     """Make the C library keep what is freed for the next step.
 
-    glibc gives large blocks back to the system, which hands out zeroed pages at the next step: a
-    third of a training step on a virtual machine. Does nothing with other C libraries.
+    glibc gives large blocks back to the system, which hands out zeroed pages at the next step.
+    Holds for the whole process; does nothing with other C libraries.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

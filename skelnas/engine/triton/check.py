@@ -135,13 +135,13 @@ def _differentiate(
 
 def reason(failure: BaseException) -> str:
     """Return what failed in one line; what Triton cannot compile may be in a function called."""
-    while is_place(failure) and is_place(failure.__cause__):
+    while _is_place(failure) and _is_place(failure.__cause__):
         failure = failure.__cause__
     first, *_, last = 2 * (str(failure).strip().splitlines() or [""])
-    return f"{type(failure).__name__}: {last if is_place(failure) else first}"
+    return f"{type(failure).__name__}: {last if _is_place(failure) else first}"
 
 
-def is_place(failure: BaseException | None) -> TypeGuard[BaseException]:
+def _is_place(failure: BaseException | None) -> TypeGuard[BaseException]:
     """Return whether an error is Triton's for a line of a kernel: where, source and maybe why."""
     return type(failure).__name__ == "CompilationError"
 
