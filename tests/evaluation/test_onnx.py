@@ -273,7 +273,9 @@ def test_int8_states_what_it_loses(
     assert document["agreement"] == same.mean() > 0.8
     assert document["bytes"] == out.stat().st_size
     losses = np.abs(quantized.scores.logits - model.scores.logits)
-    assert 0 < np.median(losses) < 0.1 * model.scores.logits.std()
+    deviation = model.scores.logits.std()
+    assert 0 < np.median(losses) < 0.1 * deviation
+    assert losses.max() < deviation
 
 
 def test_int8_has_seen_training_clips_only(

@@ -80,13 +80,14 @@ def make_batch(seed: int, signal: list[float], noise: float, count: int = 16) ->
 
 def run(bilevel: Bilevel, lr: float, signal: list[float], noise: float) -> None:
     """Search for `EPOCHS` epochs; the first may be of the weights alone."""
+
+    def make(seed: int) -> Batch:
+        batch = make_batch(seed, signal, noise)
+        return replace(batch, x=batch.x.to(bilevel.weights.values.dtype))
+
     for step in range(EPOCHS * STEPS_PER_EPOCH):
         alpha_learns = step >= bilevel.settings.weight_epochs * STEPS_PER_EPOCH
-        training, validation = (
-            replace(batch, x=batch.x.to(bilevel.weights.values.dtype))
-            for batch in (make_batch(first + step, signal, noise) for first in (0, 1000))
-        )
-        bilevel.step(training, validation if alpha_learns else None, lr)
+        bilevel.step(make(step), make(1000 + step) if alpha_learns else None, lr)
 
 
 orders = pytest.mark.parametrize("order", ["first", "second"])
