@@ -58,20 +58,25 @@ TFLOP/s in NVIDIA's data sheet), and half of that of an H100 (495), since `mma.s
 of 16 columns are not assumed to reach it."""
 
 
+def sizes_of_jobs(launch: Launch) -> list[int]:
+    """Return how many programs of an edge sum the gradients of each stage's weights."""
+    ops = decode(launch.arguments["OPS"], launch.arguments["NUM_OPS"])
+    if launch.name == "depthwise_gradients":
+        return [op.size for op in ops for _ in range(op.stages)]
+    return [each for op in ops for each in [1] * op.stages or [op.size**2]]
+
+
 def jobs(launch: Launch) -> list[tuple[Block, int]]:
     """Return a program of each kind of job, and how many programs do that job."""
     x, y, z = (*launch.grid, 1, 1)[:3]
     middle, edges = min(x - 1, x // 2 + 1), launch.arguments.get("K", 1)
-    if launch.name == "correlate_taps":  # one job a stage: the middle tap of each
-        ops = decode(launch.arguments["OPS"], launch.arguments["NUM_OPS"])
-        sizes = [op.size**2 for op in ops for _ in range(max(op.stages, 1))]
+    if launch.name in ("matrix_gradients", "depthwise_gradients"):  # one job an operation and stage
+        sizes = sizes_of_jobs(launch)
         starts = [sum(sizes[:number]) for number in range(len(sizes))]
         return [
             ((0, start + size // 2, 0), x * size * z)
             for start, size in zip(starts, sizes, strict=True)
         ]
-    if launch.name == "weight_gradients":
-        return [((0, job, 0), x * z) for job in range(y)]
     if launch.name == "node_gradient":  # one job a parity
         return [((middle, parity, 0), x) for parity in range(y)]
     if launch.name in ("convolve_and_pool", "pointwise_backward"):  # edges, operations and pools

@@ -106,11 +106,15 @@ def cost(launch: Launch) -> tuple[int, int]:
         case "node_gradient":
             moved = image * (k * (len(ops) + 1) + pools * 2) + image // 4 * pools + node * 2
             return size * (moved + node * args["HAS_BASE"]), work(ops, pointwise=False)
-        case "correlate_taps":
+        case "matrix_gradients":
             stages = sum(max(op.stages, 1) for op in ops)
-            taps = sum(op.num_taps for op in ops)
             moved = image * k * (2 * stages + len(second)) + node
-            return size * (moved + launch.grid[0] * taps * k * c * c), 2 * k * image * c * taps
+            written = launch.grid[0] * launch.grid[1] * k * c * c
+            return size * (moved + written), work(ops) + work(second)
+        case "depthwise_gradients":
+            moved = image * k * (len(separable) + 2 * len(second)) + node
+            taps = sum(op.stages * op.size**2 for op in ops)
+            return size * (moved + launch.grid[0] * k * c * taps), 2 * k * image * taps
         case _:  # statistics and gates: sums of tiles
             return 0, 0
 

@@ -66,7 +66,7 @@ def test_a_launch_up_to_where_cuda_begins() -> None:
     cell = {"primitives": ("skip_connect", "conv_3x3"), "width": 12}
     done = run("ptx.driver", cell)
     assert done.returncode == 0, done.stderr
-    once, twice = ["combine"], ["node_gradient", "correlate_taps", "weight_gradients"]
+    once, twice = ["combine"], ["node_gradient", "matrix_gradients"]
     twice += ["convolve_and_pool, stage 1", "finish_statistics", "sum_products"]
     expected = dict.fromkeys(once, 1) | dict.fromkeys([*twice, "finish_gradients, stage 2"], 2)
     found = {f"{name}, 12 channels": count for name, count in expected.items()}
@@ -136,5 +136,5 @@ def test_no_kernel_waits_for_banks_or_leaves_the_gpu_empty(tmp_path: Path, width
         assert row["wavefronts"] <= 2.5 * row["least_wavefronts"], row
         assert row["registers"] <= 255, row
         assert row["spilled"] <= 16, row
-        if row["kernel"].split(",")[0] not in {*FEW, "weight_gradients"}:
+        if row["kernel"].split(",")[0] not in FEW:
             assert row["fewest_programs"] >= 132, row

@@ -227,7 +227,7 @@ def test_products_have_the_precision_of_the_search(
             SPACES["sar"], (2, 16, 8, 6), False, (9, 0), products=products
         )
     found = {
-        (launch.name == "correlate_taps", launch.arguments["PRECISION"])
+        (launch.name == "matrix_gradients", launch.arguments["PRECISION"])
         for launch in forward + backward
         if "PRECISION" in launch.arguments
     }
@@ -372,8 +372,8 @@ KERNELS = {
     "pointwise_backward",
     "depthwise_backward",
     "node_gradient",
-    "correlate_taps",
-    "weight_gradients",
+    "matrix_gradients",
+    "depthwise_gradients",
 }
 
 ALWAYS = ((16, "9.0"),)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from skelnas.engine.norm import EPS
 from skelnas.engine.triton.blocks import Blocks, padded_channels
-from skelnas.engine.triton.kernels import backward, forward, gates, stages
+from skelnas.engine.triton.kernels import backward, forward, gates, stages, weights
 from skelnas.engine.triton.layout import Layout, Source, pack_ops
 from skelnas.engine.wiring import NUM_INPUTS
 
@@ -26,9 +27,6 @@ Tensors = Mapping[str, Tensor]
 CLIPS = 8
 """Clips whose gates a program computes at once."""
 
-
-COLUMNS = 16
-"""Channels whose weights' gradients a program computes."""
 
 ROW_LENGTHS = {"x": "ROW", "nodes": "ROW", "out": "ROW", "base": "BASE_ROW"}
 """The tensors whose rows may be apart, with the argument that says how far."""
@@ -96,7 +94,7 @@ class Setting(NamedTuple):
             "MAX_POOL": positions["max_pool_3x3"], "AVG_POOL": positions["avg_pool_3x3"],
             "SKIP": positions["skip_connect"], "GATE": positions["se_connect"],
             "H": layout.hidden, "BH": 1 << (layout.hidden - 1).bit_length(), "BN": CLIPS,
-            "COLUMNS": COLUMNS, "ROWS": self.blocks.sums // padded, "EPS": EPS,
+            "ROWS": self.blocks.sums // padded, "EPS": EPS,
             "PRECISION": self.precision,
         }  # fmt: skip
 
@@ -171,19 +169,19 @@ def differentiate_scales(
 def differentiate_stages(s: Setting, source: Source, size: Size, tensors: Tensors) -> None:
     """Compute the gradients of separable stages, the second one first, and of the pools."""
     heavy, light = s.tiles(s.blocks.pixels), s.tiles(s.blocks.light)
-    arguments = {**s.arguments(source, size), **tensors}
+    both = {**s.arguments(source, size), **tensors}
+    inner = both | {"grad_h": tensors["inner_grad_h"]}
+    jobs = source.num_two_stage * source.num_edges
 
-    def pointwise(stage: int, num_ops: int, pools: bool) -> None:
-        of_stage = {"STAGE": stage, "POOLS": pools, "BP": s.blocks.pixels}
-        grid = (heavy, num_ops * source.num_edges + pools)
-        launch(stages.pointwise_backward, grid, s.blocks.multiplying, arguments | of_stage)
+    pointwise = {"STAGE": 2, "POOLS": False, "BP": s.blocks.pixels}
+    launch(stages.pointwise_backward, (heavy, jobs), s.blocks.multiplying, inner | pointwise)
+    depthwise = {"STAGE": 1, "BP": s.blocks.light, "tiles": light}
+    launch(stages.depthwise_backward, (light, jobs), s.blocks, inner | depthwise)
+    launch(backward.finish_gradients, (jobs,), s.blocks.finishing, inner | depthwise)
 
-    inner = source.num_two_stage * source.num_edges
-    pointwise(2, source.num_two_stage, pools=False)
-    of_inner = arguments | {"BP": s.blocks.light, "tiles": light, "STAGE": 1}
-    launch(stages.depthwise_backward, (light, inner), s.blocks, of_inner)
-    launch(backward.finish_gradients, (inner,), s.blocks.finishing, of_inner)
-    pointwise(1, source.num_separable, s.layout.has_pool)
+    jobs = source.num_separable * source.num_edges + s.layout.has_pool
+    pointwise |= {"STAGE": 1, "POOLS": s.layout.has_pool}
+    launch(stages.pointwise_backward, (heavy, jobs), s.blocks.multiplying, both | pointwise)
 
 
 def differentiate_node(
@@ -211,18 +209,18 @@ def differentiate_node(
 def differentiate_weights(s: Setting, source: Source, size: Size, tensors: Tensors) -> None:
     """Compute the gradients of the weights of convolutions."""
     tiles = s.tiles(s.blocks.pixels)
-    jobs = source.num_taps * source.num_edges
-    if not jobs:
+    if not source.ops:
         return
-    splits = min(-(-s.blocks.programs // jobs), tiles)
-    parts = tensors["y"].new_empty(splits, jobs, s.layout.channels**2)
-    arguments = {**s.arguments(source, size), **tensors, "BP": s.blocks.pixels, "tiles": tiles}
-    arguments["correlations"] = parts
+    splits = min(-(-s.blocks.programs // (source.num_matrices * source.num_edges)), tiles)
+    length = source.num_weights(s.layout.channels)
+    parts = tensors["y"].new_empty(splits, length)
+    arguments = {**s.arguments(source, size), **tensors, "parts": parts, "length": length}
+    arguments |= {"BP": s.blocks.pixels, "tiles": tiles}
     if s.precision == "tf32x3":  # takes so many registers here that FMA is modelled to be faster
         arguments["PRECISION"] = "ieee"
-    grid = (splits, source.num_taps, source.num_edges)
-    launch(stages.correlate_taps, grid, s.blocks.multiplying, arguments)
-    arguments["correlations"] = parts.sum(0)
-    groups = padded_channels(s.layout.channels) // COLUMNS
-    grid = (groups, source.num_stages, source.num_edges)
-    launch(stages.weight_gradients, grid, s.blocks, arguments)
+    grid = (splits, source.num_matrices, source.num_edges)
+    launch(weights.matrix_gradients, grid, s.blocks.multiplying, arguments)
+    grid = (splits, source.num_rows, source.num_edges)
+    arguments |= {"BP": s.blocks.light, "tiles": s.tiles(s.blocks.light)}
+    launch(weights.depthwise_gradients, grid, s.blocks, arguments)
+    torch.sum(parts, 0, out=tensors["grad_weights"][:length])

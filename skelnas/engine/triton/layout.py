@@ -48,9 +48,9 @@ class Op(NamedTuple):
     position: int = 0
 
     @property
-    def num_taps(self) -> int:
-        """Number of taps of all stages."""
-        return max(self.stages, 1) * self.size**2
+    def num_matrices(self) -> int:
+        """Number of matrices [C', C] among the weights of an edge."""
+        return self.stages or self.size**2
 
     def num_weights(self, channels: int) -> int:
         """Return the number of weights of an edge."""
@@ -62,17 +62,16 @@ def pack_ops(ops: Sequence[Op], channels: int) -> int:
     """Pack operations into one number, 64 bits each from the low end.
 
     4 bits each for size, dilation, stages and position, and for the numbers of separable and of
-    two-stage convolutions before this one; 8 bits for the taps of all stages of those before it;
-    32 for the weights, per edge, of all before it. `kernels.packed` reads them.
+    two-stage convolutions before this one; from bit 32 on the weights, per edge, of all before it.
+    `kernels.packed` reads them.
     """
-    code = separable = two_stage = taps = weights = 0
+    code = separable = two_stage = weights = 0
     for index, op in enumerate(ops):
         fields = op.size | op.dilation << 4 | op.stages << 8 | op.position << 12
-        before = separable << 16 | two_stage << 20 | taps << 24 | weights << 32
+        before = separable << 16 | two_stage << 20 | weights << 32
         code |= (fields | before) << 64 * index
         separable += op.stages > 0
         two_stage += op.stages == 2
-        taps += op.num_taps
         weights += op.num_weights(channels)
     return code
 
@@ -127,14 +126,18 @@ class Source(NamedTuple):
         return sum(op.stages == 2 for op in self.ops)
 
     @property
-    def num_stages(self) -> int:
-        """Number of stages of all convolutions, a dense one counting as one."""
-        return sum(max(op.stages, 1) for op in self.ops)
+    def num_matrices(self) -> int:
+        """Number of matrices [C', C] among the weights of an edge."""
+        return sum(op.num_matrices for op in self.ops)
 
     @property
-    def num_taps(self) -> int:
-        """Number of taps of all stages."""
-        return sum(op.num_taps for op in self.ops)
+    def num_rows(self) -> int:
+        """Number of rows of all depthwise kernels of an edge."""
+        return sum(op.stages * op.size for op in self.ops)
+
+    def num_weights(self, channels: int) -> int:
+        """Return the number of weights of all convolutions."""
+        return self.num_edges * sum(op.num_weights(channels) for op in self.ops)
 
 
 class Layout(NamedTuple):

@@ -192,7 +192,8 @@ class _Buffers:
         sums: [E * (slots + 3), 3, tiles, C], of gradients, raw outputs and their products.
         coefficients: [E * (slots + 3), 3, C], of the gradients of raw outputs.
         inner_up: [two-stage convolutions, P, C], the gradients between two stages.
-        grad_h: [separable convolutions, P, C], the gradients of depthwise outputs.
+        grad_h, inner_grad_h: [separable or two-stage convolutions, P, C], the gradients of the
+            depthwise outputs of first and second stages.
         pools, grad_pools: [2, P, C], the pools of one node and their gradients.
         max_indices: [P, C], the index 0 to 8 of each maximum under its 3 x 3 pool.
         grad_op_weights: [E, P].
@@ -204,6 +205,7 @@ class _Buffers:
     coefficients: Tensor
     inner_up: Tensor
     grad_h: Tensor
+    inner_grad_h: Tensor
     pools: Tensor
     grad_pools: Tensor
     max_indices: Tensor
@@ -223,6 +225,7 @@ def _new_buffers(s: Setting, op_weights: Tensor, num_pixels: int) -> _Buffers:
         coefficients=new(num_tables, 3, channels),
         inner_up=new(num_two_stage, num_pixels, channels),
         grad_h=new(num_separable, num_pixels, channels),
+        inner_grad_h=new(num_two_stage, num_pixels, channels),
         pools=new(2, num_pixels, channels),
         grad_pools=new(2, num_pixels, channels),
         max_indices=new(num_pixels, channels, dtype=torch.uint8),

@@ -6,7 +6,6 @@ import triton
 import triton.language as tl
 
 from skelnas.engine.triton.kernels.packed import (
-    dilation,
     first_weight,
     kernel_size,
     num_stages,
@@ -17,7 +16,7 @@ from skelnas.engine.triton.kernels.tiles import (
     INTS,
     count_of,
     dense_tile,
-    depthwise_tile,
+    depthwise_stage_tile,
     edge_between,
     load_vector,
     pixels_of,
@@ -51,7 +50,6 @@ def _convolve(
 ):  # fmt: skip
     """Return a tile of a raw output: a dense convolution, or a stage of a separable one."""
     SIZE: tl.constexpr = kernel_size(OPS, J)
-    DILATION: tl.constexpr = dilation(OPS, J)
     STAGES: tl.constexpr = num_stages(OPS, J)
     BEFORE: tl.constexpr = first_weight(OPS, J)
     DEPTH: tl.constexpr = SIZE * SIZE * C
@@ -62,19 +60,10 @@ def _convolve(
         )
     else:
         kernel = turned + K * BEFORE + (k * STAGES + STAGE - 1) * (DEPTH + C * C)
-        if STAGE == 1:
-            h = depthwise_tile(
-                image, ROW, 0.0, 1.0, kernel, t, v, inside, T, V,
-                C, BC, BP, SIZE, DILATION, STRIDE, False,
-            )  # fmt: skip
-        else:
-            slot = edge * slots + J
-            mean = load_vector(norms, slot, 0, C, BC, 2)
-            rstd = load_vector(norms, slot, 1, C, BC, 2)
-            h = depthwise_tile(
-                rows_of(y, slot, n, num_clips, per_clip, C), C, mean, rstd, kernel, t, v, inside,
-                per_clip // width, width, C, BC, BP, SIZE, 1, 1, True,
-            )  # fmt: skip
+        h = depthwise_stage_tile(
+            image, y, norms, kernel, edge * slots + J, n, num_clips, t, v, inside, T, V,
+            per_clip // width, width, C, BC, BP, ROW, STRIDE, OPS, J, STAGE,
+        )  # fmt: skip
         c = tl.arange(0, BC)
         real = (c < C)[:, None] & (c < C)[None, :]
         w = tl.load(kernel + DEPTH + c[:, None] * C + c[None, :], mask=real, other=0.0)

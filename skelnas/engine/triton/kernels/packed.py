@@ -59,12 +59,6 @@ def two_stage_index(ops, j, **_):
 
 
 @_static
-def first_tap(ops, j, **_):
-    """Return the number of taps of all stages of the convolutions before this one."""
-    return (ops >> (64 * j + 24)) & 255
-
-
-@_static
 def first_weight(ops, j, **_):
     """Return the number of weights, per edge, of the convolutions before this one."""
     return (ops >> (64 * j + 32)) & 0xFFFFFFFF
@@ -75,9 +69,3 @@ def num_weights(ops, j, channels, **_):
     """Return the number of weights of an edge."""
     taps, stages = kernel_size(ops, j) ** 2, num_stages(ops, j)
     return stages * (taps + channels) * channels if stages else taps * channels**2
-
-
-@_static
-def max_of(one, other, **_):
-    """Return the larger of two constants."""
-    return max(one, other)

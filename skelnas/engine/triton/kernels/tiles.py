@@ -5,8 +5,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from skelnas.engine.triton.kernels.packed import (
+    dilation,
+    kernel_size,
+    num_stages,
+    two_stage_index,
+)
+
 INTS = ["N", "T", "V", "TO", "VO", "K", "first", "source", "slots", "first_slot", "stage2_slot"]
-INTS += ["pool_slot", "tiles", "gated", "num_ops"]
+INTS += ["pool_slot", "tiles", "gated", "num_ops", "length"]
 """Sizes and offsets whose values do not specialise a kernel."""
 
 
@@ -118,6 +125,52 @@ def affine_tap(
     b = load_vector(coefficients, slot, 1, C, BC, 3)
     constant = load_vector(coefficients, slot, 2, C, BC, 3)
     return tl.where(mask, a[None, :] * g + b[None, :] * raw + constant[None, :], 0.0)
+
+
+@triton.jit
+def depthwise_stage_tile(
+    image, y, norms, kernel, slot, n, num_clips, t, v, inside, T, V, TO, VO,
+    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
+    STRIDE: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr, STAGE: tl.constexpr,
+):  # fmt: skip
+    """Return the depthwise output of a stage; the second one reads the first one's, `slot` of y."""
+    SIZE: tl.constexpr = kernel_size(OPS, J)
+    if STAGE == 1:
+        h = depthwise_tile(
+            image, ROW, 0.0, 1.0, kernel, t, v, inside, T, V,
+            C, BC, BP, SIZE, dilation(OPS, J), STRIDE, False,
+        )  # fmt: skip
+    else:
+        mean = load_vector(norms, slot, 0, C, BC, 2)
+        rstd = load_vector(norms, slot, 1, C, BC, 2)
+        h = depthwise_tile(
+            rows_of(y, slot, n, num_clips, TO * VO, C), C, mean, rstd, kernel, t, v, inside,
+            TO, VO, C, BC, BP, SIZE, 1, 1, True,
+        )  # fmt: skip
+    return h
+
+
+@triton.jit
+def grad_output_tile(
+    up, inner_up, y, coefficients, edge, first, k, K, n, num_clips, t, v, inside, slots,
+    stage2_slot, TO, VO, C: tl.constexpr, BC: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr,
+    STAGE: tl.constexpr,
+):  # fmt: skip
+    """Return a tile of the gradient of a raw output of an edge."""
+    SECOND: tl.constexpr = two_stage_index(OPS, J)
+    targets = up
+    target_slot = first + k
+    if (STAGE == 1) & (num_stages(OPS, J) == 2):
+        targets = inner_up
+        target_slot = SECOND * K + k
+    edge_slot = J
+    if STAGE == 2:
+        edge_slot = stage2_slot + SECOND
+    return affine_tap(
+        rows_of(targets, target_slot, n, num_clips, TO * VO, C), C,
+        rows_of(y, edge * slots + edge_slot, n, num_clips, TO * VO, C), coefficients,
+        edge * (slots + 3) + edge_slot, t, v, inside, TO, VO, C, BC,
+    )  # fmt: skip
 
 
 @triton.jit
