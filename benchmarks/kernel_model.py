@@ -59,30 +59,36 @@ of 16 columns are not assumed to reach it."""
 
 
 def sizes_of_jobs(launch: Launch) -> list[int]:
-    """Return how many programs of an edge sum the gradients of each stage's weights."""
-    ops = decode(launch.arguments["OPS"], launch.arguments["NUM_OPS"])
-    if launch.name == "depthwise_gradients":
-        return [op.size for op in ops for _ in range(op.stages)]
-    return [each for op in ops for each in [1] * op.stages or [op.size**2]]
+    """Return how many programs, along the second axis of the grid, do each kind of job."""
+    a = launch.arguments
+    ops, k, pools = decode(a.get("OPS", 0), a.get("NUM_OPS", 0)), a.get("K", 1), a.get("POOLS", 0)
+    match launch.name:
+        case "convolve_and_pool" if a["STAGE"] == 1:
+            groups = -(-k // a["EDGES"])
+            return [k if op.stages else groups for op in ops] + [1] * pools
+        case "convolve_and_pool" | "pointwise_backward":
+            return [k for op in ops if op.stages >= a["STAGE"]] + [1] * pools
+        case "node_gradient":  # parities
+            return [1] * launch.grid[1]
+        case "matrix_gradients":
+            return [each for op in ops for each in [1] * op.stages or [op.size**2]]
+        case "depthwise_gradients":
+            return [op.size for op in ops for _ in range(op.stages)]
+    return list(launch.grid[1:2]) or [1]
 
 
 def jobs(launch: Launch) -> list[tuple[Block, int]]:
     """Return a program of each kind of job, and how many programs do that job."""
-    x, y, z = (*launch.grid, 1, 1)[:3]
-    middle, edges = min(x - 1, x // 2 + 1), launch.arguments.get("K", 1)
-    if launch.name in ("matrix_gradients", "depthwise_gradients"):  # one job an operation and stage
-        sizes = sizes_of_jobs(launch)
-        starts = [sum(sizes[:number]) for number in range(len(sizes))]
-        return [
-            ((0, start + size // 2, 0), x * size * z)
-            for start, size in zip(starts, sizes, strict=True)
-        ]
-    if launch.name == "node_gradient":  # one job a parity
-        return [((middle, parity, 0), x) for parity in range(y)]
-    if launch.name in ("convolve_and_pool", "pointwise_backward"):  # edges, operations and pools
-        starts = range(0, y, edges)
-        return [((middle, job, 0), x * min(edges, y - job)) for job in starts]
-    return [((middle, y // 2, 0), x * y * z)]
+    x, _, z = (*launch.grid, 1, 1)[:3]
+    one = (
+        0 if launch.name in ("matrix_gradients", "depthwise_gradients") else min(x - 1, x // 2 + 1)
+    )
+    sizes = sizes_of_jobs(launch)
+    starts = [sum(sizes[:number]) for number in range(len(sizes))]
+    return [
+        ((one, start + size // 2, 0), x * size * z)
+        for start, size in zip(starts, sizes, strict=True)
+    ]
 
 
 ALIKE = {"convolve_and_pool", "pool", "sum_products", "pointwise_backward", "depthwise_backward"}

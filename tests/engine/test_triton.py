@@ -108,7 +108,7 @@ def assert_same(cell: check.Cell, upstream_of: Run = contiguous) -> None:
 
 @pytest.mark.parametrize("reduction", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_papers_cell_in_several_tiles(monkeypatch: pytest.MonkeyPatch, reduction: bool) -> None:
-    monkeypatch.setattr(blocks, "INTERPRETED", blocks.Blocks(16, 16, 99, 1, 1, sums=32))
+    monkeypatch.setattr(blocks, "INTERPRETED", blocks.Blocks(16, 16, 99, 1, 1, 4, sums=32))
     assert_same(make(SPACES["sar"], (2, 3, 9, 5) if reduction else (2, 3, 3, 6), reduction, 2))
 
 

@@ -27,6 +27,7 @@ class Blocks(NamedTuple):
         programs: at least, of the sums over all pixels for weights.
         warps: warps of a program.
         product_warps: those of a program that multiplies matrices and little else.
+        edges: whose dense convolutions of one image a program computes at once.
         stages: of a loop that are loaded ahead (the compiler's default is 3).
         sums: sums of tiles that a program adds up at once.
         products: one of PRODUCTS; FMA until a GPU has shown that the other is faster.
@@ -37,6 +38,7 @@ class Blocks(NamedTuple):
     programs: int
     warps: int
     product_warps: int
+    edges: int
     stages: int = 3
     sums: int = 8192
     products: str = "ieee"
@@ -54,6 +56,12 @@ class Blocks(NamedTuple):
         return self._replace(warps=self.product_warps)
 
     @property
+    def collecting(self) -> Blocks:
+        """Those of the kernel that collects a node's gradient, which holds most in registers:
+        what it loads ahead would leave too few threads on a multiprocessor."""
+        return self._replace(warps=8, stages=1)
+
+    @property
     def finishing(self) -> Blocks:
         """Those of kernels that add up sums: few programs, which many threads make shorter."""
         return self._replace(warps=16)
@@ -61,29 +69,29 @@ class Blocks(NamedTuple):
 
 BLOCKS: dict[tuple[int, int], dict[int, Blocks]] = {
     (8, 0): {
-        16: Blocks(64, 64, 864, 4, 4),
-        32: Blocks(32, 32, 864, 8, 8),
-        64: Blocks(16, 16, 864, 8, 8),
+        16: Blocks(64, 64, 864, 4, 4, 2),
+        32: Blocks(32, 32, 864, 8, 8, 2),
+        64: Blocks(16, 16, 864, 8, 8, 2),
     },
     (8, 6): {
-        16: Blocks(64, 64, 672, 4, 4),
-        32: Blocks(32, 32, 672, 8, 8),
-        64: Blocks(16, 16, 672, 8, 8),
+        16: Blocks(64, 64, 672, 4, 4, 2),
+        32: Blocks(32, 32, 672, 8, 8, 2),
+        64: Blocks(16, 16, 672, 8, 8, 2),
     },
     (8, 9): {
-        16: Blocks(64, 64, 1024, 4, 4),
-        32: Blocks(32, 32, 1024, 8, 8),
-        64: Blocks(16, 16, 1024, 8, 8),
+        16: Blocks(64, 64, 1024, 4, 4, 2),
+        32: Blocks(32, 32, 1024, 8, 8, 2),
+        64: Blocks(16, 16, 1024, 8, 8, 2),
     },
     (9, 0): {
-        16: Blocks(64, 64, 1056, 4, 4),
-        32: Blocks(32, 32, 1056, 8, 4),
-        64: Blocks(16, 16, 1056, 8, 8),
+        16: Blocks(64, 64, 1056, 4, 4, 2),
+        32: Blocks(32, 32, 1056, 8, 4, 2),
+        64: Blocks(16, 16, 1056, 8, 8, 2),
     },
 }
 """By compute capability and padded channels. Later GPUs use the last entry."""
 
-INTERPRETED = Blocks(16, 16, 16, 1, 1, sums=64)
+INTERPRETED = Blocks(16, 16, 16, 1, 1, 2, sums=64)
 """For the interpreter: several tiles even for small images, and several additions of their sums."""
 
 

@@ -106,11 +106,14 @@ def compute_outputs(s: Setting, source: Source, size: Size, tensors: Tensors) ->
     for stage in (1, 2):
         pools = stage == 1 and s.layout.has_pool
         num_ops = len(source.ops) if stage == 1 else source.num_two_stage
+        edges = min(s.blocks.edges, 1 << (source.num_edges - 1).bit_length())
         arguments |= {"STAGE": stage, "POOLS": pools, "tiles": tiles, "num_ops": num_ops}
-        arguments["first_slot"] = 0 if stage == 1 else s.layout.stage2_slot
-        jobs = num_ops * source.num_edges
+        arguments |= {"first_slot": 0 if stage == 1 else s.layout.stage2_slot, "EDGES": edges}
+        outputs = num_ops * source.num_edges
+        num_dense = sum(op.stages == 0 for op in source.ops) if stage == 1 else 0
+        jobs = (num_ops - num_dense) * source.num_edges + num_dense * -(-source.num_edges // edges)
         launch(forward.convolve_and_pool, (tiles, jobs + pools), s.blocks.multiplying, arguments)
-        launch(forward.finish_statistics, (jobs + 2 * pools,), s.blocks.finishing, arguments)
+        launch(forward.finish_statistics, (outputs + 2 * pools,), s.blocks.finishing, arguments)
 
 
 def compute_scales(
@@ -203,7 +206,7 @@ def differentiate_node(
         "BASE_ROW": s.layout.channels * s.layout.num_nodes,
     }  # fmt: skip
     grid = (s.tiles(s.blocks.pixels, (n, -(-t // step), -(-v // step))), step**2)
-    launch(backward.node_gradient, grid, s.blocks, arguments)
+    launch(backward.node_gradient, grid, s.blocks.collecting, arguments)
 
 
 def differentiate_weights(s: Setting, source: Source, size: Size, tensors: Tensors) -> None:

@@ -9,66 +9,85 @@ from skelnas.engine.triton.kernels.packed import (
     first_weight,
     kernel_size,
     num_stages,
+    num_taps,
+    num_weights,
     op_position,
     two_stage_index,
 )
 from skelnas.engine.triton.kernels.tiles import (
     INTS,
     count_of,
-    dense_tile,
     depthwise_stage_tile,
     edge_between,
     load_vector,
     pixels_of,
     rows_of,
+    tap_of,
 )
 
 
 @triton.jit
-def _store_raw(out, sums, slot, tile, tiles, per_clip, pixel, inside, value,
-               C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr):  # fmt: skip
-    """Store a tile of a raw output, and its sum and centred sum of squares.
+def _store_raw(out, sums, slot, c, real, tile, tiles, per_clip, pixel, inside, value,
+               C: tl.constexpr, BP: tl.constexpr):  # fmt: skip
+    """Store a tile of raw outputs, and its sums and centred sums of squares.
 
-    `out` are the rows of the clip, `slot` is that of the sums.
+    A column is the channel `c` of a slot, whose rows of the clip start at `out`; columns that are
+    not `real` are padding.
     """
-    c = tl.arange(0, BC)
-    mask = inside[:, None] & (c < C)[None, :]
-    tl.store(out + pixel[:, None] * C + c[None, :], value, mask=mask)
+    mask = inside[:, None] & real[None, :]
+    tl.store((out + c)[None, :] + pixel[:, None] * C, value, mask=mask)
     total = tl.sum(tl.where(mask, value, 0.0), 0)
     centred = tl.where(mask, value - total[None, :] / count_of(tile, per_clip, BP), 0.0)
     first = sums + (slot.to(tl.int64) * 2 * tiles + tile) * C + c
-    tl.store(first, total, mask=c < C)
-    tl.store(first + tiles * C, tl.sum(centred * centred, 0), mask=c < C)
+    tl.store(first, total, mask=real)
+    tl.store(first + tiles * C, tl.sum(centred * centred, 0), mask=real)
 
 
 @triton.jit
-def _convolve(
-    image, y, norms, turned, edge, slots, k, K, n, num_clips, t, v, inside, T, V, per_clip, width,
+def _dense_tile(
+    image, weight, c, real, t, v, inside, T, V, C: tl.constexpr, BC: tl.constexpr,
+    BP: tl.constexpr, ROW: tl.constexpr, STRIDE: tl.constexpr, SIZE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Convolve the ReLU of an image with turned weights [SIZE, SIZE, C, C'] of several edges.
+
+    A column is the output channel `c` of the edge whose weights start at `weight`.
+    """
+    c_in = tl.arange(0, BC)
+    weight += c
+    acc = tl.zeros([BP, c.shape[0]], dtype=image.dtype.element_ty)
+    taps = SIZE * SIZE
+    if SIZE == 1:  # a loop even so: without one the compiler holds far more in registers
+        taps = tl.minimum(T, 1)
+    for tap in range(taps):
+        tt = t * STRIDE + tap // SIZE - SIZE // 2
+        vv = v * STRIDE + tap % SIZE - SIZE // 2
+        x = tap_of(image, ROW, 0.0, 1.0, tt, vv, inside, T, V, C, BC, False)
+        mask = (c_in < C)[:, None] & real[None, :]
+        w = tl.load(weight[None, :] + (tap * C + c_in)[:, None] * C, mask=mask, other=0.0)
+        acc += tl.dot(x, w, input_precision=PRECISION)
+    return acc
+
+
+@triton.jit
+def _separable_tile(
+    image, y, norms, turned, edge, slots, k, K, n, num_clips, t, v, inside, T, V, TO, VO,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     STRIDE: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr, STAGE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Return a tile of a raw output: a dense convolution, or a stage of a separable one."""
-    SIZE: tl.constexpr = kernel_size(OPS, J)
-    STAGES: tl.constexpr = num_stages(OPS, J)
-    BEFORE: tl.constexpr = first_weight(OPS, J)
-    DEPTH: tl.constexpr = SIZE * SIZE * C
-    if STAGES == 0:
-        weight = turned + K * BEFORE + k * DEPTH * C
-        value = dense_tile(
-            image, ROW, weight, t, v, inside, T, V, C, BC, BP, SIZE, STRIDE, PRECISION
-        )
-    else:
-        kernel = turned + K * BEFORE + (k * STAGES + STAGE - 1) * (DEPTH + C * C)
-        h = depthwise_stage_tile(
-            image, y, norms, kernel, edge * slots + J, n, num_clips, t, v, inside, T, V,
-            per_clip // width, width, C, BC, BP, ROW, STRIDE, OPS, J, STAGE,
-        )  # fmt: skip
-        c = tl.arange(0, BC)
-        real = (c < C)[:, None] & (c < C)[None, :]
-        w = tl.load(kernel + DEPTH + c[:, None] * C + c[None, :], mask=real, other=0.0)
-        value = tl.dot(h, w, input_precision=PRECISION)
-    return value
+    """Return a tile of a stage of a separable convolution."""
+    DEPTH: tl.constexpr = num_taps(OPS, J) * C
+    kernel = turned + K * first_weight(OPS, J) + k * num_weights(OPS, J, C)
+    kernel += (STAGE - 1) * (DEPTH + C * C)
+    h = depthwise_stage_tile(
+        image, y, norms, kernel, edge * slots + J, n, num_clips, t, v, inside, T, V, TO, VO,
+        C, BC, BP, ROW, STRIDE, OPS, J, STAGE,
+    )  # fmt: skip
+    c = tl.arange(0, BC)
+    real = (c < C)[:, None] & (c < C)[None, :]
+    w = tl.load(kernel + DEPTH + c[:, None] * C + c[None, :], mask=real, other=0.0)
+    return tl.dot(h, w, input_precision=PRECISION)
 
 
 @triton.jit
@@ -104,42 +123,65 @@ def convolve_and_pool(
     N, T, V, TO, VO, K, first, source, slots, first_slot, pool_slot,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     STRIDE: tl.constexpr, OPS: tl.constexpr, NUM_OPS: tl.constexpr, STAGE: tl.constexpr,
-    POOLS: tl.constexpr, PRECISION: tl.constexpr,
+    POOLS: tl.constexpr, EDGES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Compute the raw outputs of all edges that leave a node, and sums for their statistics.
 
     Stage 1: the first stage of every convolution of the ReLU of node x, and both pools of x.
     Stage 2: second stages of the normalised first ones. The outputs go to the slots of an edge from
-    `first_slot` on, `pools` [2, P, C] are those of x. Programs: (tiles, jobs); a job is one
-    operation on one edge, or the pools.
+    `first_slot` on, `pools` [2, P, C] are those of x. Programs: (tiles, jobs); a job is a dense
+    operation on up to EDGES edges, a separable one on one edge, or the pools.
     """
     tile, job = tl.program_id(0), tl.program_id(1)
     tiles = tl.num_programs(0)
     n, pixel, inside = pixels_of(tile, TO * VO, BP)
     t, v = pixel // VO, pixel % VO
-    k = job % K
-    edge = edge_between(source, first + k)
     image = x + n * T * V * ROW
+    c = tl.arange(0, BC)
     jobs = 0
     for j in tl.static_range(NUM_OPS):
-        if STAGE == 1 or num_stages(OPS, j) == 2:
-            if job // K == jobs:
-                value = _convolve(
-                    image, y, norms, turned, edge, slots, k, K, n, N, t, v, inside, T, V,
-                    TO * VO, VO, C, BC, BP, ROW, STRIDE, OPS, j, STAGE, PRECISION,
+        if num_stages(OPS, j) == 0:
+            if STAGE == 1:
+                group = job - jobs
+                if (group >= 0) & (group < tl.cdiv(K, EDGES)):
+                    column = tl.arange(0, EDGES * BC)
+                    each, channel = group * EDGES + column // BC, column % BC
+                    real = (each < K) & (channel < C)
+                    weight = turned + K * first_weight(OPS, j) + each * num_weights(OPS, j, C)
+                    value = _dense_tile(
+                        image, weight, channel, real, t, v, inside, T, V,
+                        C, BC, BP, ROW, STRIDE, kernel_size(OPS, j), PRECISION,
+                    )  # fmt: skip
+                    slot = edge_between(source, first + each) * slots + j
+                    out = rows_of(y, slot, n, N, TO * VO, C)
+                    _store_raw(
+                        out, sums, slot, channel, real, tile, tiles, TO * VO, pixel, inside, value,
+                        C, BP,
+                    )  # fmt: skip
+                jobs += tl.cdiv(K, EDGES)
+        elif num_stages(OPS, j) >= STAGE:
+            k = job - jobs
+            if (k >= 0) & (k < K):
+                edge = edge_between(source, first + k)
+                value = _separable_tile(
+                    image, y, norms, turned, edge, slots, k, K, n, N, t, v, inside, T, V, TO, VO,
+                    C, BC, BP, ROW, STRIDE, OPS, j, STAGE, PRECISION,
                 )  # fmt: skip
-                slot = edge * slots + first_slot + jobs
+                slot = edge * slots + first_slot + (j if STAGE == 1 else two_stage_index(OPS, j))
                 out = rows_of(y, slot, n, N, TO * VO, C)
-                _store_raw(out, sums, slot, tile, tiles, TO * VO, pixel, inside, value, C, BC, BP)
-            jobs += 1
+                _store_raw(
+                    out, sums, slot, c, c < C, tile, tiles, TO * VO, pixel, inside, value, C, BP
+                )
+            jobs += K
     if POOLS:
-        if job == K * jobs:
+        if job == jobs:
             best, mean, _ = _pool(image, t, v, inside, T, V, C, BC, BP, ROW, STRIDE)
             slot = pool_slot + 2 * source
             out = rows_of(pools, 0, n, N, TO * VO, C)
-            _store_raw(out, sums, slot, tile, tiles, TO * VO, pixel, inside, best, C, BC, BP)
+            _store_raw(out, sums, slot, c, c < C, tile, tiles, TO * VO, pixel, inside, best, C, BP)
+            slot += 1
             out = rows_of(pools, 1, n, N, TO * VO, C)
-            _store_raw(out, sums, slot + 1, tile, tiles, TO * VO, pixel, inside, mean, C, BC, BP)
+            _store_raw(out, sums, slot, c, c < C, tile, tiles, TO * VO, pixel, inside, mean, C, BP)
 
 
 @triton.jit(do_not_specialize=INTS)

@@ -60,26 +60,6 @@ def tap_of(
 
 
 @triton.jit
-def dense_tile(
-    image, row: tl.constexpr, weight, t, v, inside, T, V,
-    C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, SIZE: tl.constexpr,
-    STRIDE: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Convolve the ReLU of an image with a turned weight [SIZE, SIZE, C, C']."""
-    c = tl.arange(0, BC)
-    real = (c < C)[:, None] & (c < C)[None, :]
-    acc = tl.zeros([BP, BC], dtype=image.dtype.element_ty)
-    for tap in range(SIZE * SIZE):
-        tt = t * STRIDE + tap // SIZE - SIZE // 2
-        vv = v * STRIDE + tap % SIZE - SIZE // 2
-        x = tap_of(image, row, 0.0, 1.0, tt, vv, inside, T, V, C, BC, False)
-        pointers = weight + tap * C * C + c[:, None] * C + c[None, :]
-        w = tl.load(pointers, mask=real, other=0.0)
-        acc += tl.dot(x, w, input_precision=PRECISION)
-    return acc
-
-
-@triton.jit
 def depthwise_tile(
     image, row: tl.constexpr, mean, rstd, kernel, t, v, inside, T, V,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, SIZE: tl.constexpr,
