@@ -57,8 +57,10 @@ class Blocks(NamedTuple):
 
     @property
     def collecting(self) -> Blocks:
-        """Those of the kernel that collects a node's gradient, which holds most in registers:
-        what it loads ahead would leave too few threads on a multiprocessor."""
+        """Those of the kernel that collects a node's gradient, which holds most in registers.
+
+        What it loads ahead would leave too few threads on a multiprocessor.
+        """
         return self._replace(warps=8, stages=1)
 
     @property
