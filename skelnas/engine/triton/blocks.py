@@ -57,11 +57,11 @@ class Blocks(NamedTuple):
 
     @property
     def collecting(self) -> Blocks:
-        """Those of the kernel that collects a node's gradient, which holds most in registers.
+        """Those of the kernel that collects a node's gradient.
 
-        What it loads ahead would leave too few threads on a multiprocessor.
+        With FMA it holds so much in registers, if it also loads ahead, that few threads fit.
         """
-        return self._replace(warps=8, stages=1)
+        return self if self.products != "ieee" else self._replace(warps=8, stages=1)
 
     @property
     def finishing(self) -> Blocks:
