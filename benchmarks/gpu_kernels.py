@@ -41,7 +41,7 @@ MODEL = Path(__file__).parent / "results/kernel_model.json"
 WIDTHS = {16: (112, 50), 32: (56, 25), 64: (28, 13)}
 """T and V of the paper's cells, by their channels."""
 
-PIXELS, WARPS, STAGES = (16, 32, 64, 128), (2, 4, 8), (2, 3)
+PIXELS, WARPS, STAGES, EDGES = (16, 32, 64, 128), (2, 4, 8), (2, 3), (1, 2, 4)
 
 SMALL = (2, 7)
 """Clips, and T and V, of the cells that are only compiled: their kernels are the same."""
@@ -150,6 +150,7 @@ def sizes(width: int, default: Blocks) -> list[Blocks]:
         for pixels, warps, stages, products in product(PIXELS, WARPS, STAGES, PRODUCTS)
     ]
     found += [default._replace(light=light, warps=warps) for light, warps in product(PIXELS, WARPS)]
+    found += [default._replace(edges=edges) for edges in EDGES]
     order = {size: sum(map(lambda a, b: a != b, size, default)) for size in found if fits(size)}
     return sorted(order, key=order.__getitem__)
 

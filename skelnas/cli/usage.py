@@ -11,6 +11,7 @@ from skelnas.cli.config_file import EXPECTED, suggest
 from skelnas.errors import UsageError
 
 NOT_ONE_OF = re.compile(r"(?:Value error, )?'(?P<value>.*)' is not one of (?P<choices>.*?)\.?")
+EXTRA = re.compile(r"Got unexpected extra argument(?:s|\(s\))? \((?P<words>.*)\)")
 
 
 def explain(error: Any) -> UsageError:
@@ -29,7 +30,15 @@ def explain(error: Any) -> UsageError:
         return UsageError(
             f"{option}: {verb} has no such option", hint=f"{suggest(option, flags)}{hint}"
         )
-    return UsageError(error.format_message().removesuffix("."), hint=hint)
+    message = error.format_message().removesuffix(".")
+    if match := EXTRA.fullmatch(message):
+        parameters = error.ctx.command.params
+        arguments = [_name(one) for one in parameters if one.param_type_name == "argument"]
+        takes = (
+            f"{', then '.join(arguments)}; all else follows an option" if arguments else "options"
+        )
+        return UsageError(f"{match['words']}: {verb} takes only {takes}", hint=hint)
+    return UsageError(message, hint=hint)
 
 
 def _describe_value(error: Any) -> str:

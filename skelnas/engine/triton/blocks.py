@@ -4,7 +4,7 @@ The values are reasoned and modelled, not measured: nothing has run on a GPU yet
 1,024 numbers of a tensor, 4 or 8 per thread, so that a few accumulators and their addresses fit
 into a thread's 255 registers (a test compiles the kernels and checks). The late cells, with few
 pixels and many channels, still give more programs than a GPU has multiprocessors. Sums for weights
-are split so that all taps of all edges give several programs per multiprocessor.
+are split so that the matrices of all edges give several programs per multiprocessor.
 """
 
 from __future__ import annotations
@@ -73,22 +73,22 @@ BLOCKS: dict[tuple[int, int], dict[int, Blocks]] = {
     (8, 0): {
         16: Blocks(64, 64, 864, 4, 4, 2),
         32: Blocks(32, 32, 864, 8, 8, 2),
-        64: Blocks(16, 16, 864, 8, 8, 2),
+        64: Blocks(16, 16, 864, 8, 8, 2, 2),
     },
     (8, 6): {
         16: Blocks(64, 64, 672, 4, 4, 2),
         32: Blocks(32, 32, 672, 8, 8, 2),
-        64: Blocks(16, 16, 672, 8, 8, 2),
+        64: Blocks(16, 16, 672, 8, 8, 2, 2),
     },
     (8, 9): {
         16: Blocks(64, 64, 1024, 4, 4, 2),
         32: Blocks(32, 32, 1024, 8, 8, 2),
-        64: Blocks(16, 16, 1024, 8, 8, 2),
+        64: Blocks(16, 16, 1024, 8, 8, 2, 2),
     },
     (9, 0): {
         16: Blocks(64, 64, 1056, 4, 4, 2),
         32: Blocks(32, 32, 1056, 8, 4, 2),
-        64: Blocks(16, 16, 1056, 8, 8, 2),
+        64: Blocks(16, 16, 1056, 8, 8, 2, 2),
     },
 }
 """By compute capability and padded channels. Later GPUs use the last entry."""
