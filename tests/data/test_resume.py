@@ -421,12 +421,16 @@ def test_a_read_only_disk_is_reported(tmp_path: Path, monkeypatch: pytest.Monkey
 @posix
 def test_a_run_stopped_by_sigterm_can_be_resumed(tmp_path: Path) -> None:
     script = (
-        "import signal, sys; from skelnas.data.cache import journal; journal.PART_BYTES = 20_000;"
-        "from skelnas.cli import main; sys.argv[0] = 'skelnas'; main()"
+        "import sys, time; from skelnas.data.cache import journal; journal.PART_BYTES = 20_000;"
     )
+    slow = "add = journal.Journal.add;"
+    slow += "journal.Journal.add = lambda *one: (add(*one), time.sleep(0.05));"
+    run_it = "from skelnas.cli import main; sys.argv[0] = 'skelnas'; main()"
     command = ["prepare", "synthetic", "--clips", "288", "--workers", "1"]
     command += ["--resume", str(tmp_path / "cache.h5")]
-    run = subprocess.Popen([sys.executable, "-c", script, *command], stderr=subprocess.PIPE)
+    run = subprocess.Popen(
+        [sys.executable, "-c", script + slow + run_it, *command], stderr=subprocess.PIPE
+    )
     folder = tmp_path / "cache.h5.parts"
     deadline = time.monotonic() + 60
     while not list(folder.glob("*.npz")):
@@ -439,7 +443,7 @@ def test_a_run_stopped_by_sigterm_can_be_resumed(tmp_path: Path) -> None:
     assert b"interrupted" in stderr
     assert [path.name for path in tmp_path.iterdir()] == ["cache.h5.parts"]
     done = subprocess.run(
-        [sys.executable, "-c", script, *command, "--json"], capture_output=True, check=True
+        [sys.executable, "-c", script + run_it, *command, "--json"], capture_output=True, check=True
     )
     assert b"reused from an earlier run" in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache.h5", "cache.h5.report.json"]
