@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from skelnas.derivation import SKIP
 from skelnas.errors import UsageError
-from skelnas.genotype import SKIP, Cell, Edge, Genotype
+from skelnas.genotype import Cell, Edge, Genotype
 from skelnas.models.complexity import Complexity
 from skelnas.models.cost import KINDS, CostTable, chosen_ops, list_nodes
 from skelnas.nas.pareto import (
@@ -70,7 +71,7 @@ def choose_genotype(
     """Choose the genotype with the highest sum of scores within a budget, exactly.
 
     Each node keeps `keep` edges from different sources, each with an operation other than ``none``.
-    Without a limit the result is that of `skelnas.genotype.choose_cell` for each cell, ties
+    Without a limit the result is that of `skelnas.derivation.choose_cell` for each cell, ties
     included. So with `edge_scores`: the best edges are kept, as far as the budget allows, and then
     `scores` decide on their operations. `max_skip` works as there, too: it rules out the weakest
     surplus skip of the normal cell and chooses again.

@@ -8,16 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from skelnas.config import BudgetSettings, Device, TrainSettings
+from skelnas.derivation import Scores, choose_cell, choose_epoch, from_line, op_weights
 from skelnas.errors import InputError, UsageError, shown
-from skelnas.genotype import (
-    Genotype,
-    Scores,
-    choose_cell,
-    choose_epoch,
-    from_dict,
-    from_line,
-    op_weights,
-)
+from skelnas.genotype import Genotype, from_dict
 from skelnas.runtime.console import note
 from skelnas.runtime.files import read_object
 from skelnas.training.genotype_table import is_by_trainings, read_table
@@ -78,7 +71,7 @@ def derive(
             last finished epoch or, with ``--stop-skips``, the last one within that limit.
         keep: incoming edges to keep per node (Paper: 2).
         max_skip: maximum number of skips in the normal cell; None for no limit. See
-            `skelnas.genotype.choose_cell`.
+            `skelnas.derivation.choose_cell`.
         perturbation: select by perturbing the supernet of the checkpoint instead of by alphas.
         cache: the cache, if it was moved, or the network is to be trained on another; read only
             for a perturbation or a budget.

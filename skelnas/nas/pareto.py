@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from skelnas.genotype import Scores
+from skelnas.derivation import Scores
 from skelnas.models.cost import KINDS, CostTable, list_nodes
 
 CellScores = Mapping[str, Scores]

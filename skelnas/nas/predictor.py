@@ -17,7 +17,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from skelnas.genotype import NUM_INPUT_NODES, Genotype, Scores
+from skelnas.derivation import Scores
+from skelnas.genotype import NUM_INPUT_NODES, Genotype
 
 KINDS = ("normal", "reduction")
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skelnas.genotype import Genotype, Scores
+from skelnas.derivation import Scores
+from skelnas.genotype import Genotype
 from skelnas.nas.predictor import (
     Array,
     EdgeSpace,

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from skelnas.config import TrainSettings
-from skelnas.genotype import Genotype, Scores, from_dict
+from skelnas.derivation import Scores
+from skelnas.genotype import Genotype, from_dict
 from skelnas.nas.budget import choose_genotype, find_front
 from skelnas.nas.draw import draw_genotype
 from skelnas.nas.predictor import Array, EdgeSpace

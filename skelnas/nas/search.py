@@ -18,9 +18,10 @@ from skelnas.config import SearchSettings, TrackerName, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.data.dataset import Dataset, num_batches, shuffled_batches
 from skelnas.data.splits import HoldOut, halve, note_missing_clips, split_training_part
+from skelnas.derivation import count_skips, count_stable, entropy, from_alphas, from_line
 from skelnas.engine.choice import EngineChoice
 from skelnas.errors import InputError, UsageError
-from skelnas.genotype import Genotype, count_skips, count_stable, entropy, from_alphas, from_line
+from skelnas.genotype import Genotype
 from skelnas.nas.alpha_updates import resolve_alpha_lr
 from skelnas.nas.bilevel import Bilevel
 from skelnas.nas.cost_term import CostTerm

@@ -12,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from skelnas.config import BudgetSettings, ClipSettings, SearchSettings, TrainSettings
 from skelnas.data.cache import Cache
+from skelnas.derivation import Alphas, op_weights
 from skelnas.errors import InputError
-from skelnas.genotype import Alphas, Genotype, op_weights
+from skelnas.genotype import Genotype
 from skelnas.models.complexity import Complexity
 from skelnas.models.cost import KINDS, CostTable, NetworkShape, make_cost_table
 from skelnas.nas.budget import Budget, choose_genotype

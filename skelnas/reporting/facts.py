@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from skelnas.genotype import count_skips, count_stable
+from skelnas.derivation import count_skips, count_stable
 from skelnas.reporting.history import CELLS, History
 from skelnas.runtime.files import real_path
 from skelnas.training.genotype_table import GenotypeTable

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skelnas.derivation import choose_epoch, entropy, from_line, softmax
 from skelnas.errors import InputError, UsageError, shown
-from skelnas.genotype import Genotype, choose_epoch, entropy, from_dict, from_line, softmax
+from skelnas.genotype import Genotype, from_dict
 from skelnas.training.genotype_table import GenotypeTable, is_by_trainings, read_table
 from skelnas.training.run_dir import (
     ALPHAS,

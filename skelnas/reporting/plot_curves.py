@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skelnas.genotype import NUM_INPUT_NODES, count_skips
+from skelnas.derivation import count_skips
+from skelnas.genotype import NUM_INPUT_NODES
 from skelnas.reporting.history import CELLS, History
 from skelnas.reporting.plot_style import FAINT, INK, PALETTE, QUIET, Stroke, stroke, style_axes
 

@@ -16,7 +16,8 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from skelnas.genotype import NUM_INPUT_NODES, Cell, Genotype, count_skips
+from skelnas.derivation import count_skips
+from skelnas.genotype import NUM_INPUT_NODES, Cell, Genotype
 from skelnas.primitives import PRIMITIVES
 from skelnas.runtime import console
 

@@ -21,8 +21,9 @@ from typer.testing import CliRunner
 from skelnas.cli import app
 from skelnas.config import SearchSettings
 from skelnas.data.dataset import Batch
+from skelnas.derivation import choose_epoch, entropy
 from skelnas.errors import InputError, Interrupted, UsageError
-from skelnas.genotype import Genotype, choose_epoch, entropy, random_genotype
+from skelnas.genotype import Genotype, random_genotype
 from skelnas.nas.alpha_updates import ExponentiatedGradient, resolve_alpha_lr
 from skelnas.nas.bilevel import Bilevel
 from skelnas.nas.derive import derive

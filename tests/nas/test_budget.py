@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skelnas.derivation import SKIP, choose_cell, count_skips
 from skelnas.errors import UsageError
-from skelnas.genotype import SKIP, Cell, Edge, Genotype, choose_cell, count_skips
+from skelnas.genotype import Cell, Edge, Genotype
 from skelnas.models.complexity import Complexity
 from skelnas.models.cost import KINDS, CostTable, chosen_ops
 from skelnas.nas.budget import Budget, CellScores, choose_genotype, find_front, score_of

@@ -10,10 +10,11 @@ import torch
 from test_search import SMALL
 
 from skelnas.config import EvaluateSettings, ExportFormat, TrainSettings
+from skelnas.derivation import count_skips
 from skelnas.errors import UsageError
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.evaluation.export import export
-from skelnas.genotype import Edge, Genotype, count_skips
+from skelnas.genotype import Edge, Genotype
 from skelnas.models.complexity import Complexity, measure
 from skelnas.models.layers import JOINT_NOISE, JointMixing
 from skelnas.models.ops import make_op

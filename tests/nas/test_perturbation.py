@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from test_search import SMALL
 
 from skelnas.data.cache import Cache
+from skelnas.derivation import choose_cell, count_skips
 from skelnas.errors import InputError, UsageError
-from skelnas.genotype import choose_cell, count_skips
 from skelnas.nas.derive import Perturbation, derive
 from skelnas.nas.perturbation import LossIncreases, measure_losses
 from skelnas.nas.search import search

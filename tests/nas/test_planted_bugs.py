@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_selection
+import test_derivation
 import torch
 from known_gradients import examine_difference, examine_exact
 from test_search import SMALL, examine_resume
 from torch import Tensor, nn
 
-from skelnas import genotype
+from skelnas import derivation
 from skelnas.errors import InputError
 from skelnas.nas import architect
 from skelnas.nas.architect import ArchitectureGradient, VirtualStep
@@ -253,7 +253,7 @@ def test_replacements_without_a_bug_pass(monkeypatch: pytest.MonkeyPatch) -> Non
     examine_exact()
 
 
-def softmax_of_ops(alphas: Sequence[float], softmax: Softmax = genotype.softmax) -> list[float]:
+def softmax_of_ops(alphas: Sequence[float], softmax: Softmax = derivation.softmax) -> list[float]:
     """Leave `none`, the first operation, out of the softmax."""
     return [0.0, *softmax(alphas[1:])]
 
@@ -262,9 +262,9 @@ def softmax_of_ops(alphas: Sequence[float], softmax: Softmax = genotype.softmax)
     "wrong", [list, softmax_of_ops], ids=["raw alphas", "softmax without none"]
 )
 def test_wrong_ranking_is_caught(monkeypatch: pytest.MonkeyPatch, wrong: Softmax) -> None:
-    monkeypatch.setattr(genotype, "softmax", wrong)
+    monkeypatch.setattr(derivation, "softmax", wrong)
     with pytest.raises(AssertionError):
-        test_selection.TestFromAlphas().test_none_counts_in_the_softmax_but_is_never_chosen()
+        test_derivation.TestFromAlphas().test_none_counts_in_the_softmax_but_is_never_chosen()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skelnas.genotype import Edge, Genotype, choose_cell, random_genotype
+from skelnas.derivation import choose_cell
+from skelnas.genotype import Edge, Genotype, random_genotype
 from skelnas.nas.predictor import (
     EdgeSpace,
     estimate,

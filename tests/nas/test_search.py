@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from skelnas.config import SearchSettings, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.data.splits import split_training_part
+from skelnas.derivation import count_skips, count_stable
 from skelnas.errors import InputError, Interrupted, SkelnasError, UsageError
-from skelnas.genotype import count_skips, count_stable, random_genotype
+from skelnas.genotype import random_genotype
 from skelnas.nas import architect
 from skelnas.nas.architect import Loss
 from skelnas.nas.bilevel import Bilevel

@@ -17,8 +17,9 @@ from skelnas.cli import app
 from skelnas.cli.config_file import make_settings
 from skelnas.cli.tables import print_front
 from skelnas.config import SearchSettings, TrainSettings
+from skelnas.derivation import count_skips
 from skelnas.errors import InputError, Interrupted, UsageError
-from skelnas.genotype import BUILT_IN, Genotype, count_skips, from_dict, load, random_genotype
+from skelnas.genotype import BUILT_IN, Genotype, from_dict, load, random_genotype
 from skelnas.models.complexity import Complexity, measure
 from skelnas.models.network import Network
 from skelnas.nas.derive import Perturbation, derive

@@ -10,8 +10,9 @@ from conftest import TINY_SEARCH
 from interrupting import stop_after
 
 from skelnas.config import TrackerName, TrainSettings
+from skelnas.derivation import softmax
 from skelnas.errors import Interrupted, SkelnasError
-from skelnas.genotype import random_genotype, softmax
+from skelnas.genotype import random_genotype
 from skelnas.nas.search import search
 from skelnas.primitives import SPACES
 from skelnas.training import run_dir

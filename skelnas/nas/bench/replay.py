@@ -13,8 +13,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from skelnas.derivation import Scores
 from skelnas.errors import UsageError
-from skelnas.genotype import Edge, Genotype, Scores
+from skelnas.genotype import Edge, Genotype
 from skelnas.nas.bench.statistics import Estimate, judge
 from skelnas.nas.bench.table import Array, Grid
 from skelnas.nas.predictor import KINDS, EdgeSpace, estimate, fit, noise_variance, tame

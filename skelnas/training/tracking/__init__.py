@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast, get_args
 
 from skelnas.config import TrackerName
+from skelnas.derivation import from_line, softmax
 from skelnas.errors import InputError, SkelnasError
-from skelnas.genotype import from_line, softmax
 from skelnas.runtime import files
 from skelnas.runtime.console import note
 from skelnas.training.run_dir import ALPHAS, METRICS, TRACKER, read_config, read_lines

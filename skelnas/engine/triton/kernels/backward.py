@@ -7,7 +7,6 @@ import triton.language as tl
 
 from skelnas.engine.triton.kernels.packed import (
     dilation,
-    first_weight,
     kernel_size,
     num_stages,
     op_position,
@@ -23,6 +22,7 @@ from skelnas.engine.triton.kernels.tiles import (
     pixels_of,
     rows_of,
     store_pair_sums,
+    weights_of,
 )
 
 
@@ -157,22 +157,19 @@ def _edge_gradient(
     """Add the gradient of a node's ReLU from one convolution of an edge: all taps on a tile."""
     SIZE: tl.constexpr = kernel_size(OPS, J)
     DILATION: tl.constexpr = dilation(OPS, J)
-    STAGES: tl.constexpr = num_stages(OPS, J)
     SEPARABLE: tl.constexpr = separable_index(OPS, J)
-    BEFORE: tl.constexpr = first_weight(OPS, J)
-    DEPTH: tl.constexpr = SIZE * SIZE * C
     c = tl.arange(0, BC)
     for tap in range(SIZE * SIZE):
         back_t = odd_t - (tap // SIZE - SIZE // 2) * DILATION
         back_v = odd_v - (tap % SIZE - SIZE // 2) * DILATION
         if ((back_t | back_v) & (STRIDE - 1)) == 0:
             tt, vv = i + (back_t >> (STRIDE // 2)), o + (back_v >> (STRIDE // 2))
-            if STAGES == 0:
+            if num_stages(OPS, J) == 0:
                 grad_y = affine_tap(
                     target, C, raw, coefficients, table, tt, vv, inside, TO, VO, C, BC
                 )
-                pointers = weights + K * BEFORE + k * DEPTH * C + tap * C
-                pointers += c[:, None] * SIZE * SIZE * C + c[None, :]
+                matrix = weights_of(weights, k, K, C, OPS, J, 1) + tap * C
+                pointers = matrix + c[:, None] * SIZE * SIZE * C + c[None, :]
                 w = tl.load(pointers, mask=(c < C)[:, None] & (c < C)[None, :], other=0.0)
                 acc += tl.dot(grad_y, w, input_precision=PRECISION)
             else:
@@ -180,7 +177,7 @@ def _edge_gradient(
                 h = rows_of(grad_h, SEPARABLE * K + k, n, num_clips, TO * VO, C)
                 pointers = h + (tt * VO + vv)[:, None] * C + c[None, :]
                 g = tl.load(pointers, mask=valid[:, None] & (c < C)[None, :], other=0.0)
-                kernel = turned + K * BEFORE + k * STAGES * (DEPTH + C * C)
+                kernel = weights_of(turned, k, K, C, OPS, J, 1)
                 acc += g * tl.load(kernel + tap * C + c, mask=c < C, other=0.0)[None, :]
     return acc
 

@@ -6,11 +6,9 @@ import triton
 import triton.language as tl
 
 from skelnas.engine.triton.kernels.packed import (
-    first_weight,
     kernel_size,
     num_stages,
     num_taps,
-    num_weights,
     op_position,
     two_stage_index,
 )
@@ -23,6 +21,7 @@ from skelnas.engine.triton.kernels.tiles import (
     pixels_of,
     rows_of,
     tap_of,
+    weights_of,
 )
 
 
@@ -77,16 +76,15 @@ def _separable_tile(
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Return a tile of a stage of a separable convolution."""
-    DEPTH: tl.constexpr = num_taps(OPS, J) * C
-    kernel = turned + K * first_weight(OPS, J) + k * num_weights(OPS, J, C)
-    kernel += (STAGE - 1) * (DEPTH + C * C)
+    kernel = weights_of(turned, k, K, C, OPS, J, STAGE)
     h = depthwise_stage_tile(
         image, y, norms, kernel, edge * slots + J, n, num_clips, t, v, inside, T, V, TO, VO,
         C, BC, BP, ROW, STRIDE, OPS, J, STAGE,
     )  # fmt: skip
     c = tl.arange(0, BC)
     real = (c < C)[:, None] & (c < C)[None, :]
-    w = tl.load(kernel + DEPTH + c[:, None] * C + c[None, :], mask=real, other=0.0)
+    matrix = kernel + num_taps(OPS, J) * C
+    w = tl.load(matrix + c[:, None] * C + c[None, :], mask=real, other=0.0)
     return tl.dot(h, w, input_precision=PRECISION)
 
 
@@ -147,7 +145,7 @@ def convolve_and_pool(
                     column = tl.arange(0, EDGES * BC)
                     each, channel = group * EDGES + column // BC, column % BC
                     real = (each < K) & (channel < C)
-                    weight = turned + K * first_weight(OPS, j) + each * num_weights(OPS, j, C)
+                    weight = weights_of(turned, each, K, C, OPS, j, 1)
                     value = _dense_tile(
                         image, weight, channel, real, t, v, inside, T, V,
                         C, BC, BP, ROW, STRIDE, kernel_size(OPS, j), PRECISION,

@@ -6,7 +6,6 @@ import triton
 import triton.language as tl
 
 from skelnas.engine.triton.kernels.packed import (
-    first_weight,
     kernel_size,
     num_stages,
     num_taps,
@@ -22,6 +21,7 @@ from skelnas.engine.triton.kernels.tiles import (
     pixels_of,
     rows_of,
     store_pair_sums,
+    weights_of,
 )
 
 
@@ -51,10 +51,9 @@ def pointwise_backward(
                     up, inner_up, y, coefficients, edge, first, k, K, n, N, t, v, inside, slots,
                     stage2_slot, TO, VO, C, BC, OPS, j, STAGE,
                 )  # fmt: skip
-                kernel = weights + K * first_weight(OPS, j) + num_taps(OPS, j) * C
-                kernel += (k * num_stages(OPS, j) + STAGE - 1) * (num_taps(OPS, j) + C) * C
+                matrix = weights_of(weights, k, K, C, OPS, j, STAGE) + num_taps(OPS, j) * C
                 real = (c < C)[:, None] & (c < C)[None, :]
-                w = tl.load(kernel + c[:, None] * C + c[None, :], mask=real, other=0.0)
+                w = tl.load(matrix + c[:, None] * C + c[None, :], mask=real, other=0.0)
                 out = rows_of(grad_h, job, n, N, TO * VO, C) + pixel[:, None] * C + c[None, :]
                 grad_tile = tl.dot(grad_y, w, input_precision=PRECISION)
                 tl.store(out, grad_tile, mask=inside[:, None] & (c < C)[None, :])
@@ -103,8 +102,7 @@ def _depthwise_backward_tile(
 ):  # fmt: skip
     """Return a tile of the gradient of the input of a second depthwise stage."""
     SIZE: tl.constexpr = kernel_size(OPS, J)
-    BEFORE: tl.constexpr = first_weight(OPS, J)
-    kernel = turned + K * BEFORE + (k * 2 + 1) * (SIZE * SIZE * C + C * C)
+    kernel = weights_of(turned, k, K, C, OPS, J, 2)
     c = tl.arange(0, BC)
     acc = tl.zeros([BP, BC], dtype=grad_h.dtype.element_ty)
     for tap in range(SIZE * SIZE):

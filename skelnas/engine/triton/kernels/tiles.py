@@ -7,8 +7,11 @@ import triton.language as tl
 
 from skelnas.engine.triton.kernels.packed import (
     dilation,
+    first_weight,
     kernel_size,
     num_stages,
+    num_taps,
+    num_weights,
     two_stage_index,
 )
 
@@ -36,6 +39,15 @@ def count_of(tile, per_clip, BP: tl.constexpr):
     """Return the number of pixels of one or more tiles."""
     chunks = tl.cdiv(per_clip, BP)
     return tl.minimum(BP, per_clip - (tile % chunks) * BP)
+
+
+@triton.jit
+def weights_of(
+    packed, k, K, C: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr, STAGE: tl.constexpr
+):  # fmt: skip
+    """Return a pointer to the weights of a stage, in packed ones of the K edges of a node."""
+    first = packed + K * first_weight(OPS, J) + k * num_weights(OPS, J, C)
+    return first + (STAGE - 1) * (num_taps(OPS, J) + C) * C
 
 
 @triton.jit

@@ -12,11 +12,9 @@ import triton.language as tl
 
 from skelnas.engine.triton.kernels.packed import (
     dilation,
-    first_weight,
     kernel_size,
     num_stages,
     num_taps,
-    num_weights,
     separable_index,
     two_stage_index,
 )
@@ -29,12 +27,13 @@ from skelnas.engine.triton.kernels.tiles import (
     pixels_of,
     rows_of,
     tap_of,
+    weights_of,
 )
 
 
 @triton.jit
 def _matrix_sum(
-    up, inner_up, x, y, norms, coefficients, kernel, edge, first, k, K, tap, split, splits, tiles,
+    up, inner_up, x, y, norms, coefficients, turned, edge, first, k, K, tap, split, splits, tiles,
     slots, stage2_slot, N, T, V, TO, VO, C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
     ROW: tl.constexpr, STRIDE: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr,
     STAGE: tl.constexpr, PRECISION: tl.constexpr,
@@ -57,6 +56,7 @@ def _matrix_sum(
             tt, vv = t * STRIDE + tap // SIZE - SIZE // 2, v * STRIDE + tap % SIZE - SIZE // 2
             value = tap_of(image, ROW, 0.0, 1.0, tt, vv, inside, T, V, C, BC, False)
         else:
+            kernel = weights_of(turned, k, K, C, OPS, J, STAGE)
             value = depthwise_stage_tile(
                 image, y, norms, kernel, edge * slots + J, n, N, t, v, inside, T, V, TO, VO,
                 C, BC, BP, ROW, STRIDE, OPS, J, STAGE,
@@ -84,7 +84,6 @@ def matrix_gradients(
     part = parts + split.to(tl.int64) * length
     jobs = 0
     for j in tl.static_range(NUM_OPS):
-        offset = K * first_weight(OPS, j) + k * num_weights(OPS, j, C)
         if num_stages(OPS, j) == 0:
             tap = job - jobs
             if (tap >= 0) & (tap < num_taps(OPS, j)):
@@ -93,18 +92,19 @@ def matrix_gradients(
                     tl.num_programs(0), tiles, slots, stage2_slot, N, T, V, TO, VO,
                     C, BC, BP, ROW, STRIDE, OPS, j, 1, PRECISION,
                 )  # fmt: skip
-                out = part + offset + (row * num_taps(OPS, j) + tap) * C + column
+                out = weights_of(part, k, K, C, OPS, j, 1)
+                out += (row * num_taps(OPS, j) + tap) * C + column
                 tl.store(out, total, mask=real)
             jobs += num_taps(OPS, j)
         for stage in tl.static_range(1, num_stages(OPS, j) + 1):
             if job == jobs:
-                depthwise = offset + (stage - 1) * (num_taps(OPS, j) + C) * C
                 total = _matrix_sum(
-                    up, inner_up, x, y, norms, coefficients, turned + depthwise, edge, first, k, K,
-                    0, split, tl.num_programs(0), tiles, slots, stage2_slot, N, T, V, TO, VO,
+                    up, inner_up, x, y, norms, coefficients, turned, edge, first, k, K, 0, split,
+                    tl.num_programs(0), tiles, slots, stage2_slot, N, T, V, TO, VO,
                     C, BC, BP, ROW, STRIDE, OPS, j, stage, PRECISION,
                 )  # fmt: skip
-                out = part + depthwise + num_taps(OPS, j) * C + row * C + column
+                out = weights_of(part, k, K, C, OPS, j, stage) + num_taps(OPS, j) * C
+                out += row * C + column
                 tl.store(out, total, mask=real)
             jobs += 1
 
@@ -165,16 +165,15 @@ def depthwise_gradients(
         for stage in tl.static_range(1, num_stages(OPS, j) + 1):
             row = job - jobs
             if (row >= 0) & (row < kernel_size(OPS, j)):
-                offset = K * first_weight(OPS, j) + k * num_weights(OPS, j, C)
-                offset += (stage - 1) * (num_taps(OPS, j) + C) * C
                 if stage == 1:
                     grad = rows_of(grad_h, separable_index(OPS, j) * K + k, 0, N, TO * VO, C)
                     dilated = dilation(OPS, j)
                 else:
                     grad = rows_of(inner_grad_h, two_stage_index(OPS, j) * K + k, 0, N, TO * VO, C)
                     dilated = 1
+                out = weights_of(part, k, K, C, OPS, j, stage)
                 _store_row_of_taps(
-                    part + offset, grad, x, y, norms, edge * slots + j, row, split,
+                    out, grad, x, y, norms, edge * slots + j, row, split,
                     tl.num_programs(0), tiles, N, T, V, TO, VO, C, BC, BP, ROW, STRIDE,
                     kernel_size(OPS, j), dilated, stage,
                 )  # fmt: skip

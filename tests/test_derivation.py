@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from skelnas.derivation import choose_cell, count_skips, count_stable, entropy, from_alphas, softmax
 from skelnas.errors import InputError, UsageError
-from skelnas.genotype import (
-    Cell,
-    Edge,
-    Genotype,
-    choose_cell,
-    count_skips,
-    count_stable,
-    entropy,
-    from_alphas,
-    softmax,
-)
+from skelnas.genotype import Cell, Edge, Genotype
 
 
 def test_softmax_sums_to_one_even_for_large_values() -> None:
