@@ -91,7 +91,7 @@ def _find(pattern: str, text: str) -> str:
 
 
 def _parse_statement(text: str) -> Instruction:
-    found = re.fullmatch(r"(?:@(!?)(%p\d+))?\s*([a-z0-9_.:]+)\s*(.*)", text)
+    found = re.fullmatch(r"(?:@(!?)(%p\d+))?\s*([A-Za-z0-9_.:]+)\s*(.*)", text)
     if not found:
         raise ValueError(f"not PTX: {text}")
     negation, predicate, op, operands = found.groups()

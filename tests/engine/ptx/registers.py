@@ -114,10 +114,13 @@ class Registers:
     _add = partialmethod(_binary, function=np.add)
     _sub = partialmethod(_binary, function=np.subtract)
     _min = partialmethod(_binary, function=np.minimum)
-    _max = partialmethod(_binary, function=np.maximum)
     _and = partialmethod(_binary, function=np.bitwise_and)
     _or = partialmethod(_binary, function=np.bitwise_or)
     _xor = partialmethod(_binary, function=np.bitwise_xor)
+
+    def _max(self, each: Instruction, enabled: Array | None) -> None:
+        passes_nan = "NaN" in each.modifiers or each.modifiers[-1] != "f32"
+        self._binary(each, enabled, np.maximum if passes_nan else np.fmax)
 
     def _not(self, each: Instruction, enabled: Array | None) -> None:
         self._set(each.operands[0], ~self._get(each.operands[1], each.modifiers[-1]), enabled)

@@ -53,7 +53,7 @@ def weights_of(
 @triton.jit
 def relu(x):
     """Return the ReLU; like PyTorch's, it passes NaN on."""
-    return tl.where(x < 0, 0.0, x)
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
