@@ -73,12 +73,15 @@ class Machine(Registers):
         self._uncommitted: list[Callable[[], None]] = []
 
     def run(self) -> int:
-        """Run to the end and return the number of instructions that a warp executed."""
+        """Run to the end and return the number of instructions that a warp executed.
+
+        Loads that ptxas joins count as one.
+        """
         at = executed = 0
         instructions = self.program.instructions
         while at < len(instructions):
             each = instructions[at]
-            executed += 1
+            executed += each.joint != 0
             at += 1
             enabled = self._enabled(each)
             if each.name == "bra":
@@ -188,7 +191,10 @@ class Machine(Registers):
         active, size = self._active(enabled), self._size(each)
         address, parts = self._spread(self._address(each.operands[1])), parts_of(each.operands[0])
         if space == "shared":
-            self._count_banks("load", address, size, active)
+            if each.joint is None:
+                self._count_banks("load", address, size, active)
+            elif each.joint:
+                self._count_banks("load", address - address % each.joint, each.joint, active)
             index = self.shared.index(np.where(active, address, 0), size, self.block)
             if size < 4:
                 word = self.shared.load(index, active, self.warp, each.text)

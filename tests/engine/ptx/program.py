@@ -18,6 +18,8 @@ class Instruction(NamedTuple):
         modifiers: the rest, split at the dots; the last one is usually a type.
         operands: registers, numbers, addresses in brackets or vectors in braces.
         text: the source.
+        joint: bytes of the load that ptxas makes of this one and others of the same words; 0 for
+            those others, None for what it leaves alone.
     """
 
     predicate: str | None
@@ -26,6 +28,7 @@ class Instruction(NamedTuple):
     modifiers: tuple[str, ...]
     operands: tuple[str, ...]
     text: str
+    joint: int | None = None
 
     @property
     def width(self) -> int:
@@ -80,7 +83,39 @@ def parse(ptx: str) -> Program:
             _parse_statement(part) for part in statements if part not in ("", "{", "}")
         ]
     threads = int(_find(r"\.reqntid (\d+)", ptx))
-    return Program(tuple(instructions), labels, tables, params, threads)
+    joined = _join_loads(instructions, set(labels.values()))
+    return Program(joined, labels, tables, params, threads)
+
+
+def _join_loads(instructions: list[Instruction], starts: set[int]) -> tuple[Instruction, ...]:
+    """Mark loads of single words of shared memory that ptxas joins to loads of 8 or 16 bytes.
+
+    It joins those of an aligned group that nothing separates which writes or waits; `starts` are
+    the instructions that labels precede. (Seen in the SASS of these kernels, of Triton 3.9.)
+    """
+    joined = list(instructions)
+    words: dict[tuple[str, int], int] = {}  # of a base and an offset, the number of its load
+
+    def close() -> None:
+        for size in (16, 8):
+            for base, start in [key for key in words if key[1] % size == 0]:
+                group = [(base, start + offset) for offset in range(0, size, 4)]
+                if all(key in words for key in group):
+                    first, *others = sorted(words.pop(key) for key in group)
+                    joined[first] = joined[first]._replace(joint=size)
+                    for other in others:
+                        joined[other] = joined[other]._replace(joint=0)
+        words.clear()
+
+    for number, each in enumerate(instructions):
+        ends = each.name in ("bra", "brx", "ret", "bar", "st", "stmatrix", "cp", "fence", "wgmma")
+        if number in starts or ends:
+            close()
+        if each.name == "ld" and each.modifiers == ("shared", "b32") and not each.predicate:
+            base, _, offset = each.operands[1].strip("[] ").partition("+")
+            words[base, int(offset or 0)] = number
+    close()
+    return tuple(joined)
 
 
 def _find(pattern: str, text: str) -> str:
