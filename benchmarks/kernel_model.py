@@ -64,7 +64,8 @@ def sizes_of_jobs(launch: Launch) -> list[int]:
     ops, k, pools = decode(a.get("OPS", 0), a.get("NUM_OPS", 0)), a.get("K", 1), a.get("POOLS", 0)
     match launch.name:
         case "convolve_and_pool" if a["STAGE"] == 1:
-            return [-(-k // a["EDGES"]) for _ in ops] + [1] * pools
+            groups = -(-k // a["EDGES"])
+            return [k if op.stages else groups for op in ops] + [1] * pools
         case "convolve_and_pool" | "pointwise_backward":
             return [k for op in ops if op.stages >= a["STAGE"]] + [1] * pools
         case "node_gradient":  # parities

@@ -59,9 +59,9 @@ class Blocks(NamedTuple):
     def collecting(self) -> Blocks:
         """Those of the kernel that collects a node's gradient.
 
-        With FMA it holds so much in registers, if it also loads ahead, that few threads fit.
+        It holds so much in registers that it loads nothing ahead, and with FMA takes more threads.
         """
-        return self if self.products != "ieee" else self._replace(warps=8, stages=1)
+        return self._replace(stages=1, warps=8 if self.products == "ieee" else self.warps)
 
     @property
     def finishing(self) -> Blocks:

@@ -106,12 +106,12 @@ def compute_outputs(s: Setting, source: Source, size: Size, tensors: Tensors) ->
     for stage in (1, 2):
         pools = stage == 1 and s.layout.has_pool
         num_ops = len(source.ops) if stage == 1 else source.num_two_stage
-        # those of a second stage read different images
-        edges = min(s.blocks.edges, 1 << (source.num_edges - 1).bit_length()) if stage == 1 else 1
+        edges = min(s.blocks.edges, 1 << (source.num_edges - 1).bit_length())
         arguments |= {"STAGE": stage, "POOLS": pools, "tiles": tiles, "num_ops": num_ops}
         arguments |= {"first_slot": 0 if stage == 1 else s.layout.stage2_slot, "EDGES": edges}
         outputs = num_ops * source.num_edges
-        jobs = num_ops * -(-source.num_edges // edges)
+        num_dense = sum(op.stages == 0 for op in source.ops) if stage == 1 else 0
+        jobs = (num_ops - num_dense) * source.num_edges + num_dense * -(-source.num_edges // edges)
         launch(forward.convolve_and_pool, (tiles, jobs + pools), s.blocks.multiplying, arguments)
         launch(forward.finish_statistics, (outputs + 2 * pools,), s.blocks.finishing, arguments)
 

@@ -9,14 +9,13 @@ from skelnas.engine.triton.kernels.packed import (
     kernel_size,
     num_stages,
     num_taps,
-    num_weights,
     op_position,
     two_stage_index,
 )
 from skelnas.engine.triton.kernels.tiles import (
     INTS,
     count_of,
-    depthwise_stage_tiles,
+    depthwise_stage_tile,
     edge_between,
     load_vector,
     pixels_of,
@@ -70,34 +69,23 @@ def _dense_tile(
 
 
 @triton.jit
-def _store_separable(
-    image, y, sums, norms, turned, group, K, first, source, slots, first_slot, n, num_clips,
-    tile, tiles, pixel, t, v, inside, T, V, TO, VO,
+def _separable_tile(
+    image, y, norms, turned, edge, slots, k, K, n, num_clips, t, v, inside, T, V, TO, VO,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     STRIDE: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr, STAGE: tl.constexpr,
-    EDGES: tl.constexpr, PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Compute and store a tile of a stage of a separable convolution, for a group of edges."""
-    k = group * EDGES
+    """Return a tile of a stage of a separable convolution."""
     kernel = weights_of(turned, k, K, C, OPS, J, STAGE)
-    slot = edge_between(source, first + k) * slots + J
-    tiles_h = depthwise_stage_tiles(
-        image, y, norms, kernel, slot, k, K, n, num_clips, t, v, inside, T, V, TO, VO,
-        C, BC, BP, ROW, STRIDE, OPS, J, STAGE, EDGES,
+    h = depthwise_stage_tile(
+        image, y, norms, kernel, edge * slots + J, n, num_clips, t, v, inside, T, V, TO, VO,
+        C, BC, BP, ROW, STRIDE, OPS, J, STAGE,
     )  # fmt: skip
     c = tl.arange(0, BC)
-    for each in tl.static_range(EDGES):
-        real = c < tl.where(k + each < K, C, 0)
-        matrix = kernel + each * num_weights(OPS, J, C) + num_taps(OPS, J) * C
-        pointers = matrix + c[:, None] * C + c[None, :]
-        w = tl.load(pointers, mask=(c < C)[:, None] & real[None, :], other=0.0)
-        value = tl.dot(tiles_h[each], w, input_precision=PRECISION)
-        slot = edge_between(source, first + k + each) * slots + first_slot
-        slot += J if STAGE == 1 else two_stage_index(OPS, J)
-        out = rows_of(y, slot, n, num_clips, TO * VO, C)
-        _store_raw(
-            out, sums, slot, c, real, tile, tiles, TO * VO, pixel, inside, value, C, BP
-        )
+    real = (c < C)[:, None] & (c < C)[None, :]
+    matrix = kernel + num_taps(OPS, J) * C
+    w = tl.load(matrix + c[:, None] * C + c[None, :], mask=real, other=0.0)
+    return tl.dot(h, w, input_precision=PRECISION)
 
 
 @triton.jit
@@ -139,8 +127,8 @@ def convolve_and_pool(
 
     Stage 1: the first stage of every convolution of the ReLU of node x, and both pools of x.
     Stage 2: second stages of the normalised first ones. The outputs go to the slots of an edge from
-    `first_slot` on, `pools` [2, P, C] are those of x. Programs: (tiles, jobs); a job is an operation
-    on up to EDGES edges, or the pools.
+    `first_slot` on, `pools` [2, P, C] are those of x. Programs: (tiles, jobs); a job is a dense
+    operation on up to EDGES edges, a separable one on one edge, or the pools.
     """
     tile, job = tl.program_id(0), tl.program_id(1)
     tiles = tl.num_programs(0)
@@ -149,34 +137,40 @@ def convolve_and_pool(
     image = x + n * T * V * ROW
     c = tl.arange(0, BC)
     jobs = 0
-    groups = tl.cdiv(K, EDGES)
     for j in tl.static_range(NUM_OPS):
-        group = job - jobs
-        if num_stages(OPS, j) == 0 and STAGE == 1:
-            if (group >= 0) & (group < groups):
-                column = tl.arange(0, EDGES * BC)
-                each, channel = group * EDGES + column // BC, column % BC
-                real = (each < K) & (channel < C)
-                weight = weights_of(turned, each, K, C, OPS, j, 1)
-                value = _dense_tile(
-                    image, weight, channel, real, t, v, inside, T, V,
-                    C, BC, BP, ROW, STRIDE, kernel_size(OPS, j), PRECISION,
+        if num_stages(OPS, j) == 0:
+            if STAGE == 1:
+                group = job - jobs
+                if (group >= 0) & (group < tl.cdiv(K, EDGES)):
+                    column = tl.arange(0, EDGES * BC)
+                    each, channel = group * EDGES + column // BC, column % BC
+                    real = (each < K) & (channel < C)
+                    weight = weights_of(turned, each, K, C, OPS, j, 1)
+                    value = _dense_tile(
+                        image, weight, channel, real, t, v, inside, T, V,
+                        C, BC, BP, ROW, STRIDE, kernel_size(OPS, j), PRECISION,
+                    )  # fmt: skip
+                    slot = edge_between(source, first + each) * slots + j
+                    out = rows_of(y, slot, n, N, TO * VO, C)
+                    _store_raw(
+                        out, sums, slot, channel, real, tile, tiles, TO * VO, pixel, inside, value,
+                        C, BP,
+                    )  # fmt: skip
+                jobs += tl.cdiv(K, EDGES)
+        elif num_stages(OPS, j) >= STAGE:
+            k = job - jobs
+            if (k >= 0) & (k < K):
+                edge = edge_between(source, first + k)
+                value = _separable_tile(
+                    image, y, norms, turned, edge, slots, k, K, n, N, t, v, inside, T, V, TO, VO,
+                    C, BC, BP, ROW, STRIDE, OPS, j, STAGE, PRECISION,
                 )  # fmt: skip
-                slot = edge_between(source, first + each) * slots + j
+                slot = edge * slots + first_slot + (j if STAGE == 1 else two_stage_index(OPS, j))
                 out = rows_of(y, slot, n, N, TO * VO, C)
                 _store_raw(
-                    out, sums, slot, channel, real, tile, tiles, TO * VO, pixel, inside, value,
-                    C, BP,
-                )  # fmt: skip
-            jobs += groups
-        elif num_stages(OPS, j) >= STAGE:
-            if (group >= 0) & (group < groups):
-                _store_separable(
-                    image, y, sums, norms, turned, group, K, first, source, slots, first_slot,
-                    n, N, tile, tiles, pixel, t, v, inside, T, V, TO, VO,
-                    C, BC, BP, ROW, STRIDE, OPS, j, STAGE, EDGES, PRECISION,
-                )  # fmt: skip
-            jobs += groups
+                    out, sums, slot, c, c < C, tile, tiles, TO * VO, pixel, inside, value, C, BP
+                )
+            jobs += K
     if POOLS:
         if job == jobs:
             best, mean, _ = _pool(image, t, v, inside, T, V, C, BC, BP, ROW, STRIDE)

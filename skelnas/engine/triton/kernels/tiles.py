@@ -53,7 +53,7 @@ def weights_of(
 @triton.jit
 def relu(x):
     """Return the ReLU; like PyTorch's, it passes NaN on."""
-    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    return tl.where(x < 0, 0.0, x)
 
 
 @triton.jit
@@ -72,30 +72,20 @@ def tap_of(
 
 
 @triton.jit
-def depthwise_tiles(
-    image, row: tl.constexpr, mean, rstd, kernel, t, v, inside, T, V, k, K,
+def depthwise_tile(
+    image, row: tl.constexpr, mean, rstd, kernel, t, v, inside, T, V,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, SIZE: tl.constexpr,
-    DILATION: tl.constexpr, STRIDE: tl.constexpr, NORMED: tl.constexpr, EDGES: tl.constexpr,
-    LENGTH: tl.constexpr,
+    DILATION: tl.constexpr, STRIDE: tl.constexpr, NORMED: tl.constexpr,
 ):  # fmt: skip
-    """Convolve each channel of the ReLU of an image with turned kernels [SIZE, SIZE, C].
-
-    They are those of the EDGES edges from k on, LENGTH apart. Returns a tile for each; there are K
-    edges.
-    """
+    """Convolve each channel of the ReLU of an image with a turned kernel [SIZE, SIZE, C]."""
     c = tl.arange(0, BC)
-    sums = (tl.zeros([BP, BC], dtype=image.dtype.element_ty),) * EDGES
+    acc = tl.zeros([BP, BC], dtype=image.dtype.element_ty)
     for tap in range(SIZE * SIZE):
         tt = t * STRIDE + (tap // SIZE - SIZE // 2) * DILATION
         vv = v * STRIDE + (tap % SIZE - SIZE // 2) * DILATION
         x = tap_of(image, row, mean, rstd, tt, vv, inside, T, V, C, BC, NORMED)
-        added = ()
-        for each in tl.static_range(EDGES):
-            real = c < tl.where(k + each < K, C, 0)
-            w = tl.load(kernel + each * LENGTH + tap * C + c, mask=real, other=0.0)
-            added = added + (sums[each] + x * w[None, :],)  # noqa: RUF005 - Triton knows no star
-        sums = added
-    return sums
+        acc += x * tl.load(kernel + tap * C + c, mask=c < C, other=0.0)[None, :]
+    return acc
 
 
 @triton.jit
@@ -130,29 +120,24 @@ def affine_tap(
 
 
 @triton.jit
-def depthwise_stage_tiles(
-    image, y, norms, kernel, slot, k, K, n, num_clips, t, v, inside, T, V, TO, VO,
+def depthwise_stage_tile(
+    image, y, norms, kernel, slot, n, num_clips, t, v, inside, T, V, TO, VO,
     C: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr, ROW: tl.constexpr,
     STRIDE: tl.constexpr, OPS: tl.constexpr, J: tl.constexpr, STAGE: tl.constexpr,
-    EDGES: tl.constexpr,
 ):  # fmt: skip
-    """Return the depthwise outputs of a stage, a tile for each of the EDGES edges from k on.
-
-    The second stage reads the first one's, `slot` of y, and takes one edge.
-    """
+    """Return the depthwise output of a stage; the second one reads the first one's, `slot` of y."""
     SIZE: tl.constexpr = kernel_size(OPS, J)
-    LENGTH: tl.constexpr = num_weights(OPS, J, C)
     if STAGE == 1:
-        h = depthwise_tiles(
-            image, ROW, 0.0, 1.0, kernel, t, v, inside, T, V, k, K,
-            C, BC, BP, SIZE, dilation(OPS, J), STRIDE, False, EDGES, LENGTH,
+        h = depthwise_tile(
+            image, ROW, 0.0, 1.0, kernel, t, v, inside, T, V,
+            C, BC, BP, SIZE, dilation(OPS, J), STRIDE, False,
         )  # fmt: skip
     else:
         mean = load_vector(norms, slot, 0, C, BC, 2)
         rstd = load_vector(norms, slot, 1, C, BC, 2)
-        h = depthwise_tiles(
+        h = depthwise_tile(
             rows_of(y, slot, n, num_clips, TO * VO, C), C, mean, rstd, kernel, t, v, inside,
-            TO, VO, k, K, C, BC, BP, SIZE, 1, 1, True, EDGES, LENGTH,
+            TO, VO, C, BC, BP, SIZE, 1, 1, True,
         )  # fmt: skip
     return h
 

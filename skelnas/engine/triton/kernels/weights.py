@@ -20,7 +20,7 @@ from skelnas.engine.triton.kernels.packed import (
 )
 from skelnas.engine.triton.kernels.tiles import (
     INTS,
-    depthwise_stage_tiles,
+    depthwise_stage_tile,
     edge_between,
     grad_output_tile,
     load_vector,
@@ -57,10 +57,10 @@ def _matrix_sum(
             value = tap_of(image, ROW, 0.0, 1.0, tt, vv, inside, T, V, C, BC, False)
         else:
             kernel = weights_of(turned, k, K, C, OPS, J, STAGE)
-            value = depthwise_stage_tiles(
-                image, y, norms, kernel, edge * slots + J, k, K, n, N, t, v, inside, T, V, TO, VO,
-                C, BC, BP, ROW, STRIDE, OPS, J, STAGE, 1,
-            )[0]  # fmt: skip
+            value = depthwise_stage_tile(
+                image, y, norms, kernel, edge * slots + J, n, N, t, v, inside, T, V, TO, VO,
+                C, BC, BP, ROW, STRIDE, OPS, J, STAGE,
+            )  # fmt: skip
         acc += tl.dot(tl.trans(grad_y), value, input_precision=PRECISION)
     return acc
 
