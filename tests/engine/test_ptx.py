@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ptx.program import parse
 
 from skelnas.primitives import SPACES
 
@@ -82,6 +83,14 @@ def test_missing_barriers_are_found() -> None:
     cell = {"shape": (1, 16, 3, 4), "primitives": ("conv_3x3",), "barriers": False}
     (outcome,) = emulate(cell)
     assert any("read after write" in race for race in outcome["races"])
+
+
+def test_loads_are_joined_as_by_ptxas() -> None:
+    """Four aligned words are one load, two are one; a barrier or an odd word stands alone."""
+    loads = [f"ld.shared.b32 %r{number}, [%r9+{number * 4}];" for number in (1, 0, 3, 2, 4, 5, 7)]
+    body = "\n".join([*loads, "bar.sync 0;", "ld.shared.b32 %r6, [%r9+24];", "ret;"])
+    program = parse(f".entry f(\n)\n.reqntid 32\n{{\n{body}\n$L__func_end0:\n}}")
+    assert [each.joint for each in program.instructions] == [16, 0, 0, 0, 8, 0, *[None] * 4]
 
 
 @pytest.mark.slow
