@@ -288,7 +288,7 @@ def is_scores_file(path: Path) -> bool:
     if path.suffix.lower() != ".safetensors" or not path.is_file():
         return path.suffix.lower() == ".npz"
     try:
-        with safe_open(path, framework="numpy") as file:
+        with tensor_files.utf8_path(path) as opened, safe_open(opened, framework="numpy") as file:
             return METADATA_KEY in (file.metadata() or {})
     except (SafetensorError, OSError):
         return False

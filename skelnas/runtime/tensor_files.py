@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import safetensors
@@ -44,7 +46,7 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         files.check_is_regular(path)
-        with safetensors.safe_open(path, framework="pt") as file:
+        with utf8_path(path) as opened, safetensors.safe_open(opened, framework="pt") as file:
             metadata = file.metadata() or {}
             if key not in metadata:
                 raise ValueError(f"its metadata has no {key!r} entry")
@@ -59,6 +61,24 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(error.strerror or error) from None
     except safetensors.SafetensorError as error:
         raise ValueError(" ".join(str(error).split())[:MAX_REASON_CHARS]) from None
+
+
+@contextmanager
+def utf8_path(path: Path) -> Iterator[Path]:
+    """Yield a path that safetensors opens: a link, where the path itself is not UTF-8.
+
+    Raises:
+        OSError: the link cannot be made.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with TemporaryDirectory(prefix="skelnas-") as folder:
+            link = Path(folder, "link")
+            link.symlink_to(path.absolute())
+            yield link
+    else:
+        yield path
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,16 @@ def test_scores_round_trip_through_a_file(name: str, tmp_path: Path) -> None:
     write_scores(path, back)
     assert path.read_bytes() == first
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names that are not UTF-8")
+def test_a_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path / os.fsdecode(b"r\xff") / "s.safetensors", SCORES)
+    assert is_scores_file(path)
+    assert read_scores(path).info == SCORES.info
+    path.write_bytes(b"broken")
+    with pytest.raises(InputError, match="not a readable file of scores"):
+        read_scores(path)
 
 
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
