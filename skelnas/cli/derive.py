@@ -46,7 +46,10 @@ def derive(
         typer.Option(metavar=DEVICES, help="For perturbation: auto, cpu, cuda, cuda:N or mps."),
     ] = None,
     front: Annotated[
-        bool, typer.Option("--front", help="Print the best genotypes of every size.")
+        bool,
+        typer.Option(
+            "--front", help="Print the best genotypes of every size, also beyond a budget."
+        ),
     ] = False,
     by: Annotated[
         Literal["parameters", "macs"] | None,
@@ -64,7 +67,7 @@ def derive(
     Examples:
         skelnas derive runs/xsub --out cells.json --plot cells.svg
         skelnas derive runs/xsub | skelnas train c.h5 --genotype - --out models/c
-        skelnas derive runs/xsub --max-params 500k --front
+        skelnas derive runs/xsub --front --plot front.svg
     """
     from skelnas.nas.derive import Perturbation
     from skelnas.nas.derive import derive as derive_genotype

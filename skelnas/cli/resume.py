@@ -32,7 +32,7 @@ def resume(
     Examples:
         skelnas resume models/xsub
         skelnas resume models/folds
-        skelnas resume runs/xsub --epochs 50
+        skelnas resume runs/xsub --json
     """
     from skelnas.nas.resume import resume as run
     from skelnas.reporting.model_card import write_card

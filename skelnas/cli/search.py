@@ -66,7 +66,7 @@ def search(
 
     Examples:
         skelnas search ntu60.h5 --protocol xsub --out runs/xsub
-        skelnas search ntu60.h5 --max-params 500k --frames 64 --out runs/small
+        skelnas search ntu60.h5 --max-params 800k --frames 64 --out runs/small
         skelnas search own.h5 --method predict --jobs 2 --out runs/own
     """
     if settings.method == "predict":

@@ -247,12 +247,13 @@ def load_clips(
         UsageError: nothing was held out when the model was trained.
     """
     if settings.part == "test":
-        clips = cache.load(cache.nonempty_indices(protocol, Test))
+        chosen = cache.nonempty_indices(protocol, Test)
     else:
-        clips = cache.load(_find_held_out(cache, protocol, card, path))
-    clips = fit.match.reorder(clips)
+        chosen = _find_held_out(cache, protocol, card, path)
+    seen = _check_unseen(cache, chosen, card, path, protocol, allow=settings.allow_mismatch)
+    clips = fit.match.reorder(cache.load(chosen))
     found = fit_clips(clips, fit, card, (cache.path, path), allow=settings.allow_mismatch)
-    return clips, [*fit.mismatches, *found]
+    return clips, [*fit.mismatches, *seen, *found]
 
 
 def make_dataset(
@@ -262,6 +263,48 @@ def make_dataset(
     layout, persons = fit.origin.layout, fit.origin.max_persons
     clip_settings = card.make_clip_settings()
     return Dataset(clips, layout, persons, clip_settings, device, settings.store)
+
+
+def _check_unseen(
+    cache: Cache,
+    chosen: NDArray[np.int64],
+    card: ModelCard,
+    path: Path,
+    protocol: str,
+    *,
+    allow: bool,
+) -> list[str]:
+    """Check that a model was not trained on chosen clips of its own data set.
+
+    Returns:
+        How many it was trained on, if there are any and that is allowed.
+
+    Raises:
+        UsageError: there are some.
+    """
+    if protocol == card.protocol or cache.source != card.source:
+        return []
+    try:
+        part = split_training_part(
+            cache, card.protocol, card.hold_out.share if card.hold_out else 0.0
+        )
+    except InputError:  # this cache has no such part
+        return []
+    num_seen = len(np.intersect1d(chosen, part.train))
+    if not num_seen:
+        return []
+    seen = (
+        f"{num_seen:,} of the {len(chosen):,} clips of {protocol} are in the training part of "
+        f"{card.protocol}"
+    )
+    if not allow:
+        raise UsageError(
+            f"{path}: was trained on {card.protocol}, and {seen}, so its scores would be too high",
+            hint="leave --protocol out, or train on it; --allow-mismatch scores them anyway, and "
+            "records it",
+        )
+    note(f"{seen}, which the model was trained on")
+    return [seen]
 
 
 def _find_held_out(

@@ -190,15 +190,15 @@ def _explain(nodes: Options, costs: CostTable, budget: Budget, keep: int) -> Usa
     fewest = min(cost.parameters for cost in smallest)
     if budget.max_params is not None and fewest > budget.max_params:
         return UsageError(
-            f"--max-params {budget.max_params}: expected {fewest} or more, "
+            f"--max-params {budget.max_params:,}: expected {fewest:,} or more, "
             "the parameters of the smallest possible network",
             hint=hint,
         )
     within = [cost for cost in smallest if Budget(budget.max_params).allows(cost)]
     fewest = min(cost.macs for cost in within)
-    also = f" with --max-params {budget.max_params}" if len(within) < len(smallest) else ""
+    also = f" with --max-params {budget.max_params:,}" if len(within) < len(smallest) else ""
     return UsageError(
-        f"--max-macs {budget.max_macs}: expected {fewest} or more, "
+        f"--max-macs {budget.max_macs:,}: expected {fewest:,} or more, "
         f"the multiply-adds of the smallest possible network{also}",
         hint=hint,
     )

@@ -27,6 +27,9 @@ AnySettings = TypeVar("AnySettings", SearchSettings, TrainSettings)
 ADAPTED = ("lr", "flip")
 """Settings that a training adapts to its network and its clips, unless they are given."""
 
+COMMANDS = {"trials": "`skelnas bench run`", "repeats": "`skelnas search --repeats`"}
+"""Those that wrote the folders of several runs, by verb."""
+
 Result = TrainedModel | GenotypeTable | dict[str, Any] | None
 
 
@@ -61,7 +64,8 @@ def resume(
     verb, cache = config.get("verb"), config.get("cache")
     if verb not in ("train", "search", "folds"):
         raise UsageError(
-            f"{folder}: {shown(verb)} cannot be resumed from its folder alone",
+            f"{folder}: {COMMANDS.get(str(verb), shown(verb))} cannot be resumed from its folder "
+            "alone",
             hint="repeat the original command with --resume",
         )
     if not isinstance(cache, str):
@@ -173,10 +177,11 @@ def _prolong(
     used = {k: v for k, v in settings.model_dump().items() if k in config["settings"]}
     if moving := _follow_length(used, epochs):
         raise UsageError(
-            f"--epochs {epochs}: {folder} cannot be prolonged: {', '.join(moving)} depend on how "
-            f"many epochs there are, which were {settings.epochs} from the start",
-            hint=f"start anew with --epochs {epochs}; a run whose --lr-min equals its --lr, with "
-            "--warmup 0 and --drop-path 0, can be prolonged",
+            f"--epochs {epochs}: {folder} cannot be prolonged: how many epochs there are, which "
+            f"were {settings.epochs} from the start, decides on {', '.join(moving)}",
+            hint=f"start anew with --epochs {epochs}; a run whose --lr-min equals its --lr"
+            + (", with --warmup 0 and --drop-path 0," if "drop_path" in used else "")
+            + " can be prolonged",
         )
     settings = settings.model_copy(update={"epochs": epochs})
     config = {**config, "settings": {**config["settings"], "epochs": epochs}}

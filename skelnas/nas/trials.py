@@ -13,7 +13,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 
 from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.data.cache import Cache
@@ -112,12 +111,15 @@ class Trials:
                 left[trial.key] = trial
             else:
                 self._add(trial, row)
+                self.meter.skip()
         work = partial(_run_trial, self.cache, self.settings, self.folder, self.keep_going)
         environments = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in self.gpus]
         try:
             with closing(run_all(work, list(left.values()), self.jobs, environments)) as finished:
                 for trial, row in finished:
                     self._add(trial, row)
+                    result = "diverged" if row is None else f"top-1 {row.top1:.1%}"
+                    self.meter.advance(1, f"{trial.name}  {trial.protocol}  {result}")
         except (KeyboardInterrupt, Interrupted):
             raise Interrupted(
                 f"stopped after {len(self.rows)} of {self.meter.total} trainings",
@@ -131,16 +133,6 @@ class Trials:
     def _add(self, trial: Trial, row: Row | None) -> None:
         self.rows[trial.key] = row
         check_same_clips([row for row in self.rows.values() if row is not None])
-        result = "diverged" if row is None else f"top-1 {row.top1:.1%}"
-        self.meter.advance(1, f"{trial.name}  {trial.protocol}  {result}{self._time_left()}")
-
-    def _time_left(self) -> str:
-        minutes = [row.minutes for row in self.rows.values() if row is not None]
-        num_left = self.meter.total - len(self.rows)
-        if not minutes or not num_left:
-            return ""
-        left = round(fmean(minutes) * num_left / self.jobs)
-        return f"  about {left} min left" if left else "  under a minute left"
 
 
 @contextmanager

@@ -107,9 +107,12 @@ def read_history(folder: Path) -> History:
     config = read_config(folder)
     if config.get("verb") not in ("search", "train"):
         verb = shown(config.get("verb"))
+        inner = sorted(folder.glob(f"*/{CONFIG}"))
         raise InputError(
-            f"{folder}: holds no search or training: its {CONFIG} is of {verb}",
-            hint="give a folder that `skelnas search --out` or `skelnas train --out` wrote",
+            f"{folder}: holds no single search or training: its {CONFIG} is of {verb}",
+            hint=f"give one of the {len(inner)} runs in it, such as {inner[0].parent}"
+            if inner
+            else "give a folder that `skelnas search --out` or `skelnas train --out` wrote",
         )
     settings = config.get("settings")
     if not isinstance(settings, dict) or not isinstance(settings.get("epochs"), int):

@@ -147,6 +147,13 @@ class Meter:
         self._done = 0
         self._pace = Pace(total)
 
+    def skip(self) -> None:
+        """Count a unit that was finished before: it says nothing of the speed."""
+        self._done += 1
+        self._pace = Pace(self.total, self._done)
+        if self._bar is not None and self._task is not None:
+            self._bar.reset(self._task, completed=self._done)
+
     def advance(self, count: int = 1, status: str = "") -> None:
         """Count `count` more units as finished; `status` is shown next to the bar."""
         self._done += count

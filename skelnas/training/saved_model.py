@@ -293,13 +293,14 @@ def find_model_file(path: Path | str) -> Path:
     file = path / MODEL if path.is_dir() else path
     files.check_is_regular(file)
     if not file.is_file():
-        is_export = file.suffix.lower() == onnx_files.SUFFIX
-        raise InputError(
-            f"{path}: holds no trained model: there is no {file.name}",
-            hint="`skelnas export --out FILE` writes it"
-            if is_export
-            else "`skelnas train --out MODEL` writes it when it ends",
-        )
+        inner = sorted(path.glob(f"*/{MODEL}"))
+        if inner:
+            hint = f"give one of the {len(inner)} trainings in it, such as {inner[0].parent}"
+        elif file.suffix.lower() == onnx_files.SUFFIX:
+            hint = "`skelnas export --out FILE` writes it"
+        else:
+            hint = "`skelnas train --out MODEL` writes it when it ends"
+        raise InputError(f"{path}: holds no trained model: there is no {file.name}", hint=hint)
     return file
 
 

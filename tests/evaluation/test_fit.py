@@ -20,9 +20,9 @@ from skelnas.data.matching import (
     find_score_size,
     match_origins,
 )
-from skelnas.data.readers.base import Layout, Recording
+from skelnas.data.readers.base import Layout, Recording, Test, Train
 from skelnas.data.readers.unlabelled import Origin
-from skelnas.errors import InputError
+from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.ensemble import ensemble
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.evaluation.scores import read_scores, write_scores
@@ -391,3 +391,31 @@ def test_classes_without_clips_are_named(
                 new.finish(classes=cache.classes, splits={"xsub": parts}, skipped=[], failed=[])
         evaluate(path, model, ON_CPU)
         assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("protocol", ["xsub@subject:1/2", "xsub@clip:2/3"])
+def test_clips_that_a_model_was_trained_on_are_refused(
+    tiny_cache: Path, model: Path, protocol: str
+) -> None:
+    with Cache.open(tiny_cache) as cache:
+        trained = set(cache.indices("xsub", Train))
+        chosen = cache.indices(protocol, Test)
+        num_seen = sum(index in trained for index in chosen)
+    seen = f"{num_seen} of the {len(chosen)} clips of {protocol} are in the training part of xsub"
+    with pytest.raises(UsageError, match=f"was trained on xsub, and {seen}"):
+        evaluate(tiny_cache, model, replace_protocol(ON_CPU, protocol))
+    assert evaluate(
+        tiny_cache, model, replace_protocol(ANYWAY, protocol)
+    ).scores.info.mismatches == [seen]
+
+
+def test_a_model_of_a_fold_may_be_scored_on_the_test_part(tiny_cache: Path, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"protocol": "xsub@subject:1/2"})
+    train(tiny_cache, BUILT_IN["ntu_cs112se30"], tmp_path, settings)
+    assert not evaluate(
+        tiny_cache, tmp_path, replace_protocol(ON_CPU, "xsub")
+    ).scores.info.mismatches
+
+
+def replace_protocol(settings: EvaluateSettings, protocol: str) -> EvaluateSettings:
+    return settings.model_copy(update={"protocol": protocol})

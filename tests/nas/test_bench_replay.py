@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import comb
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from test_bench_statistics import make_table
 
 from skelnas.errors import UsageError
 from skelnas.genotype import random_genotype
-from skelnas.nas.bench.replay import METHODS, Replay, Replayer, replay
+from skelnas.nas.bench.replay import METHODS, Replay, Replayer, View, replay
 
 NUM_GENOTYPES = 24
 
@@ -78,6 +79,31 @@ def test_early_stopping_is_worth_it_where_the_first_epochs_tell_all() -> None:
     best = find(results, "early", 16)  # four times as many genotypes: all 24
     assert best.gain.value == pytest.approx(100 * (0.8 - 0.5))
     assert best.over_random.low > 0
+
+
+@pytest.mark.parametrize(("epochs", "genotypes"), [(3, 12), (4, 16), (5, 20), (15, 15)])
+def test_early_stopping_costs_no_more_than_random_search(epochs: int, genotypes: int) -> None:
+    """A quarter of 3 epochs is 1, a third of the cost: of 15 it is 4."""
+    seen = []
+
+    def first(view: View, trainings: int) -> int:
+        seen.append(int(trainings / view.losses.shape[1] / view.early_share))
+        return 0
+
+    top1 = np.full((NUM_GENOTYPES, 2, 2), 0.5)
+    curves = np.stack([1 - top1] * epochs, axis=-1)
+    table = Replayer(make_table(top1, train_loss=curves).grid(), ["early"])
+    with patch.dict(METHODS, early=first):
+        table.replay(np.arange(NUM_GENOTYPES), 8, 1, stream=0)
+    assert seen == [genotypes]
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_schedule_too_short_to_stop_early_is_not_replayed(epochs: int) -> None:
+    top1 = np.full((NUM_GENOTYPES, 2, 2), 0.5)
+    curves = np.stack([1 - top1] * epochs, axis=-1)
+    results = replay(make_table(top1, train_loss=curves).grid(), 10)
+    assert {r.method for r in results} == set(METHODS) - {"early"}
 
 
 def test_tables_that_are_too_small_are_refused() -> None:

@@ -202,8 +202,8 @@ def test_max_skip_within_a_budget() -> None:
     [
         (Budget(max_params=99), "--max-params 99: expected 100 or more, the parameters"),
         (Budget(0, 1000), "--max-params 0: expected 100 or more, the parameters"),
-        (Budget(max_macs=999), "--max-macs 999: expected 1000 or more, the multiply-adds"),
-        (Budget(100, 999), "--max-macs 999: expected 1000 or more, the multiply-adds"),
+        (Budget(max_macs=999), "--max-macs 999: expected 1,000 or more, the multiply-adds"),
+        (Budget(100, 999), "--max-macs 999: expected 1,000 or more, the multiply-adds"),
     ],
 )
 def test_an_impossible_budget_names_the_smallest_possible(budget: Budget, message: str) -> None:

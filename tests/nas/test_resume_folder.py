@@ -83,8 +83,8 @@ def test_a_longer_run_at_a_constant_rate_is_the_one_that_was_longer_from_the_sta
 @pytest.mark.parametrize(
     ("changed", "epochs", "reason"),
     [
-        ({"lr_min": 0.0}, 9, "--lr-min depend"),
-        ({"warmup": 0.1, "drop_path": 0.1}, 9, "--warmup, --drop-path depend"),
+        ({"lr_min": 0.0}, 9, "decides on --lr-min"),
+        ({"warmup": 0.1, "drop_path": 0.1}, 9, "decides on --warmup, --drop-path"),
         ({}, 1, "has 2, and takes only more"),
     ],
 )

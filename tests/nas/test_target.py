@@ -135,10 +135,10 @@ def test_an_impossible_budget_is_refused_before_the_search(
     tiny_cache: Path, tmp_path: Path
 ) -> None:
     settings = SEARCH.model_copy(update={"max_params": 100})
-    with pytest.raises(UsageError, match=r"--max-params 100: expected \d+ or more") as caught:
+    with pytest.raises(UsageError, match=r"--max-params 100: expected [\d,]+ or more") as caught:
         search(tiny_cache, tmp_path / "run", settings, training=TRAIN)
     assert not (tmp_path / "run").exists()
-    smallest = int(str(caught.value).split("expected ")[1].split()[0])
+    smallest = int(str(caught.value).split("expected ")[1].split()[0].replace(",", ""))
     settings = SEARCH.model_copy(update={"max_params": smallest, "epochs": 1})
     search(tiny_cache, tmp_path / "run", settings, training=TRAIN)
     assert cost_of(derive(tmp_path / "run")).parameters == smallest
@@ -229,7 +229,7 @@ def test_the_cache_is_needed_where_no_shape_is_recorded(
     assert derive(run, training=limits, cache=tiny_cache) == derive(searched)
     other = tmp_path / "other.h5"
     write_tiny_cache(other, classes=[f"class {index}" for index in range(100)])
-    with pytest.raises(UsageError, match=r"--max-params 2400: expected \d+ or more"):
+    with pytest.raises(UsageError, match=r"--max-params 2,400: expected [\d,]+ or more"):
         derive(run, training=limits, cache=other)  # its classifier is too large
 
 

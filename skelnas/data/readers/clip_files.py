@@ -242,7 +242,9 @@ def parse_frame(
         return StreamFrame(_parse_persons(value, where, layout), says_who=False)
     content: dict[str, Any] = {}
     if isinstance(value, dict):
-        content, value = value, value.get(KEY)
+        if KEY not in value:
+            raise InputError(f"{where}: expected an object with {KEY!r}, found {shown(line)}")
+        content, value = value, value[KEY]
     shape = (len(layout.joints), len(layout.channels))
     if value is None or value == []:
         return StreamFrame(np.empty((0, *shape)))

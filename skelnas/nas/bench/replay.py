@@ -33,7 +33,7 @@ NUM_SAMPLES = 50
 """Tables made of genotypes of this one, drawn with replacement, for the intervals."""
 
 EARLY = 0.25
-"""Fraction of the epochs after which ``early`` stops."""
+"""Fraction of the epochs, rounded to whole ones, after which ``early`` stops."""
 
 SEED = 0
 
@@ -69,7 +69,8 @@ class View:
         space: of their edges.
         pool: the indices of those that exist in this replay.
         losses: [G, P], held-out losses of a single seed.
-        early: [G], sums of the training losses of the first `EARLY` of the epochs; or None.
+        early: [G], sums of the training losses of the first epochs; or None.
+        early_share: of all epochs that these are.
         generator: of all random numbers of the search.
     """
 
@@ -78,6 +79,7 @@ class View:
     pool: Indices
     losses: Array
     early: Array | None
+    early_share: float
     generator: np.random.Generator
 
     def draw(self, count: int) -> Indices:
@@ -105,7 +107,7 @@ def _halving(view: View, trainings: int) -> int:
 def _early(view: View, trainings: int) -> int:
     """Stop trainings after a quarter of the epochs; choose the smallest sum of training losses."""
     assert view.early is not None
-    drawn = view.draw(int(trainings / view.losses.shape[1] / EARLY))
+    drawn = view.draw(int(trainings / view.losses.shape[1] / view.early_share))
     return int(drawn[view.early[drawn].argmin()])
 
 
@@ -166,7 +168,7 @@ def replay(grid: Grid, replays: int) -> list[Replay]:
     if replays < MIN_REPLAYS:
         raise UsageError(f"--replays {replays}: expected {MIN_REPLAYS} or more, or 0 for none")
     sizes = [size for size in SIZES if size <= len(grid) // 2]
-    unusable = {"early"} if grid.train_loss is None else set()
+    unusable = {"early"} if not _early_epochs(grid) else set()
     if len(grid.protocols) < 2:
         unusable |= {"predict", "halving"}
     methods = [name for name in METHODS if name not in unusable]
@@ -246,7 +248,8 @@ class Replayer:
             for column, method in enumerate(self.methods):
                 generator = np.random.default_rng((SEED, stream, number))
                 losses, early = self.grid.nll[:, :, seed], self._early(seed)
-                view = View(self.genotypes, self.space, pool, losses, early, generator)
+                share = self._early_share
+                view = View(self.genotypes, self.space, pool, losses, early, share, generator)
                 gains[number, column] = values[METHODS[method](view, trainings)]
         return gains
 
@@ -254,8 +257,18 @@ class Replayer:
         if self.grid.train_loss is None:
             return None
         curve = self.grid.train_loss[:, :, seed].mean(1)  # [G, epochs]
-        total: Array = curve[:, : max(round(EARLY * curve.shape[1]), 1)].sum(1)
+        total: Array = curve[:, : _early_epochs(self.grid)].sum(1)
         return total
+
+    @property
+    def _early_share(self) -> float:
+        curves = self.grid.train_loss
+        return 1.0 if curves is None else _early_epochs(self.grid) / curves.shape[-1]
+
+
+def _early_epochs(grid: Grid) -> int:
+    """Return after how many epochs ``early`` stops; 0 without curves, or if they are too short."""
+    return 0 if grid.train_loss is None else round(EARLY * grid.train_loss.shape[-1])
 
 
 def _estimate(gains: Array, again: Array) -> Estimate:
