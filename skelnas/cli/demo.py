@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from skelnas.errors import SkelnasError, UsageError
-from skelnas.runtime.console import err, note, out, result, shell
+from skelnas.runtime.console import err, note, print_table, result, shell
 
 ONE_THREAD = "--threads 1"
 """Two are faster on two idle cores, but many times slower if one of them is busy."""
@@ -132,7 +132,7 @@ def _print_summary(evaluations: dict[str, dict[str, Any]], folder: Path) -> None
         table.add_row(name, f"{document['top1']:.1%}", *costs)
     facts = next(iter(evaluations.values()))
     table.add_row("always the largest class", f"{facts['chance']:.1%}", "", "")
-    out.print(table)
+    print_table(table)
     result(
         f"{facts['clips']} test clips of subjects not trained on. The motions are made up and "
         "easy:\nthis shows that the tool works, nothing about people, and not whether searched\n"

@@ -108,14 +108,14 @@ def _print_facts(diagnosis: Diagnosis) -> None:
             table.add_row(device.name, escape(", ".join([device.model, *memory])))
     if diagnosis.engine is not None:
         table.add_row("engine", f"{diagnosis.engine['name']}: {diagnosis.engine['why']}")
-    console.out.print(table)
+    console.print_table(table)
 
 
 def _print_checks(diagnosis: Diagnosis) -> None:
     table = Table("check", "", "result")
     for check in diagnosis.checks:
         table.add_row(check.name, "ok" if check.passed else "FAILED", escape(check.detail))
-    console.out.print(table)
+    console.print_table(table)
 
 
 def _print_pace(diagnosis: Diagnosis) -> None:

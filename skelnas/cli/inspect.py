@@ -116,13 +116,13 @@ def _print(facts: Inspection) -> None:
     ):
         if value:
             table.add_row(name, escape(value))
-    console.out.print(table)
+    console.print_table(table)
     parts = Table("protocol", "train clips", "test clips", "in neither")
     for protocol, sizes in facts.protocols.items():
         parts.add_row(
             escape(protocol), *(f"{sizes[part]:,}" for part in ("train", "test", "unused"))
         )
-    console.out.print(parts)
+    console.print_table(parts)
 
 
 def _describe_duplicates(facts: Inspection) -> str:

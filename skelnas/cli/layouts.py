@@ -68,7 +68,7 @@ def _print_list(rows: dict[str, tuple[int, str, str]]) -> None:
     table = Table("layout", "joints", "channels", "of")
     for name, (num_joints, channels, about) in rows.items():
         table.add_row(name, str(num_joints), channels, escape(about))
-    console.out.print(table)
+    console.print_table(table)
 
 
 def _print_layout(name: str, layout: Layout) -> None:
@@ -81,7 +81,7 @@ def _print_layout(name: str, layout: Layout) -> None:
     for joint, text in enumerate(layout.joints):
         parent = layout.joints[parents[joint]] if joint in parents else ""
         table.add_row(str(joint), text, parent)
-    console.out.print(table)
+    console.print_table(table)
 
 
 def _to_dict(layout: Layout) -> dict[str, Any]:

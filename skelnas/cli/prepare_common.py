@@ -117,7 +117,7 @@ def run_prepare(source: Source, out: Path, options: PrepareOptions) -> None:
         table = Table("protocol", "train clips", "test clips", title=title)
         for protocol, (train, test) in report.splits.items():
             table.add_row(escape(protocol), f"{train:,}", f"{test:,}")
-        console.out.print(table)
+        console.print_table(table)
     _note_summary(report, out)
     if report.failed:
         raise typer.Exit(3)

@@ -59,7 +59,7 @@ def print_scores(scores: Scores, extra_rows: Iterable[tuple[str, str]] = ()) -> 
         *(("did not fit the model", text) for text in info.mismatches),
     ):
         overall.add_row(name, value)
-    console.out.print(overall)
+    console.print_table(overall)
 
     classes = Table("class", "clips", "top-1", "most often mistaken for", title="per class")
     confusion = metrics.confusion
@@ -71,7 +71,7 @@ def print_scores(scores: Scores, extra_rows: Iterable[tuple[str, str]] = ()) -> 
         worst = int(errors.argmax())
         mistaken = f"{info.classes[worst]} ({errors[worst]})" if errors.any() else ""
         classes.add_row(name, str(confusion[index].sum()), f"{top1:.1%}", mistaken)
-    console.out.print(classes)
+    console.print_table(classes)
 
 
 def _print_comparison(top1: float, comparison: Comparison) -> None:
@@ -85,7 +85,7 @@ def _print_comparison(top1: float, comparison: Comparison) -> None:
     table.add_row(
         "all clips", str(clips), f"{top1:.1%}", f"{comparison.top1:.1%}", f"{difference:+.1f}"
     )
-    console.out.print(table)
+    console.print_table(table)
 
 
 def _costs_at_input_size(result: Evaluation) -> list[tuple[str, str]]:
@@ -103,7 +103,7 @@ def print_genotypes(table: GenotypeTable) -> None:
         if (loss := f"{one.loss:.3f}") != before:
             front.add_row(f"{one.parameters:,}", f"{one.macs:,}", loss)
             before = loss
-    console.out.print(front)
+    console.print_table(front)
     chosen = table.genotypes[table.chosen]
     random = table.random_losses()
     console.result(
@@ -126,7 +126,7 @@ def print_front(front: Front) -> None:
     for point, random in zip(front.points, front.random, strict=True):
         scores = [f"{score:.5f}" for score in (point.score, *random)]
         table.add_row(f"{point.cost.parameters:,}", f"{point.cost.macs:,}", *scores)
-    console.out.print(table)
+    console.print_table(table)
 
 
 def print_repeats(document: dict[str, Any]) -> None:
@@ -152,7 +152,7 @@ def print_repeats(document: dict[str, Any]) -> None:
     if searched["deviation"] is not None:
         deviations = f"{searched['deviation']:.1%}", f"{random['deviation']:.1%}"
         table.add_row("deviation", deviations[0], "", deviations[1], "")
-    console.out.print(table)
+    console.print_table(table)
     console.result(
         f"picked: seed {picked['seed']}, {picked['top1']:.1%} (always the largest class: "
         f"{picked['chance']:.1%});\nchoosing the best of several is optimistic, so evaluate it on "
@@ -169,7 +169,7 @@ def print_folds(document: dict[str, Any]) -> None:
     table.add_section()
     for name in ("mean", "deviation"):
         table.add_row(name, "", "", f"{document['summary'][name]:.1%}")
-    console.out.print(table)
+    console.print_table(table)
 
 
 SPREAD_NAMES = {
@@ -208,12 +208,12 @@ def print_bench(report: BenchReport) -> None:
         if name in report.spread["top1"]:
             top1, nll = (report.spread[measure][name] for measure in ("top1", "nll"))
             spread.add_row(label, _interval(top1, 2), _interval(nll, 3))
-    console.out.print(spread)
+    console.print_table(spread)
 
     ranks = Table("top-1 is ranked by", "Kendall's tau", title="how well genotypes are ranked")
     for name, tau in report.ranks.items():
         ranks.add_row(RANK_NAMES.get(name, name), _interval(tau, 2))
-    console.out.print(ranks)
+    console.print_table(ranks)
 
     if report.replays:
         replays = Table(
@@ -223,7 +223,7 @@ def print_bench(report: BenchReport) -> None:
             above = "" if found.method == "random" else _interval(found.over_random, 2)
             label = METHOD_NAMES.get(found.method, found.method)
             replays.add_row(str(found.trainings), label, _interval(found.gain, 2), above)
-        console.out.print(replays)
+        console.print_table(replays)
 
     given = [one for one in report.genotypes if one.kind == "given"]
     if given:
@@ -233,7 +233,7 @@ def print_bench(report: BenchReport) -> None:
             others.add_row(
                 one.name, f"{one.parameters:,}", f"{100 * one.top1:.1f}{error} %", f"{one.nll:.3f}"
             )
-        console.out.print(others)
+        console.print_table(others)
     if report.left_out:
         console.note(f"left out, for lack of trainings: {', '.join(report.left_out)}")
 

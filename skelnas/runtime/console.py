@@ -27,6 +27,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from skelnas.errors import SkelnasError
@@ -90,10 +91,24 @@ def result(text: str) -> None:
     Raises:
         SkelnasError: standard output is closed.
     """
-    if sys.stdout is None:
-        raise SkelnasError("cannot print the result: standard output is closed")
+    _check_stdout()
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
+
+
+def print_table(table: Table) -> None:
+    """Print a table of results to stdout.
+
+    Raises:
+        SkelnasError: standard output is closed.
+    """
+    _check_stdout()
+    out.print(table)
+
+
+def _check_stdout() -> None:
+    if sys.stdout is None:
+        raise SkelnasError("cannot print the result: standard output is closed")
 
 
 def can_redraw() -> bool:

@@ -515,8 +515,9 @@ def test_ctrl_c_while_the_command_line_is_being_imported(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
-def test_a_closed_stdout_is_reported(folder: Path) -> None:
-    command = f"{SKELNAS} derive run >&-"
+@pytest.mark.parametrize("words", ["derive run", "inspect c.h5", "layouts"])
+def test_a_closed_stdout_is_reported(words: str, folder: Path) -> None:
+    command = f"{SKELNAS} {words} >&-"
     closed = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True)
     assert closed.returncode == 1
     assert closed.stderr == "skelnas: cannot print the result: standard output is closed\n"
