@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -81,8 +82,16 @@ def failure(message: str, hint: str | None = None) -> None:
 
 
 def shell(*words: object) -> str:
-    """Return words as a shell takes them: `skelnas` and its arguments, quoted where needed."""
-    return shlex.join(map(str, ("skelnas", *words)))
+    """Return words as a shell takes them: `skelnas` and its arguments, quoted where needed.
+
+    A path that begins with a dash gets ``./`` before it, so that it is not taken for an option.
+    """
+    return shlex.join(["skelnas", *map(_argument, words)])
+
+
+def _argument(word: object) -> str:
+    is_dashed = isinstance(word, Path) and str(word).startswith("-")
+    return f"./{word}" if is_dashed else str(word)
 
 
 def result(text: str) -> None:

@@ -61,3 +61,8 @@ def test_commands_are_quoted_as_a_shell_takes_them() -> None:
     words = ("derive", Path("my runs/a"), "--clip", "it's")
     assert shlex.split(console.shell(*words)) == ["skelnas", *map(str, words)]
     assert console.shell("derive", "runs/xsub") == "skelnas derive runs/xsub"
+
+
+def test_a_path_is_not_taken_for_an_option() -> None:
+    words = ("evaluate", Path("./-c.h5"), Path("-o/a"), "--scores", Path("s.npz"))
+    assert console.shell(*words) == "skelnas evaluate ./-c.h5 ./-o/a --scores s.npz"
