@@ -87,8 +87,7 @@ def read_settings(path: Path, command: str, names: Collection[str]) -> dict[str,
         if name.replace("-", "_") not in names:
             raise InputError(
                 f"{path}: unknown setting {shown(name)} for {command}",
-                hint=f"{suggest(_dashed(name), [*map(_dashed, names)])}"
-                f"`skelnas {command} --help` lists the settings",
+                hint=suggest(_dashed(name), [*map(_dashed, names)]) + where_listed(command),
             )
     return {name.replace("-", "_"): value for name, value in values.items()}
 
@@ -156,6 +155,12 @@ def make_settings(
         raise InputError(
             f"{source}: {_dashed(name)} = {_to_toml(value)}, expected {expected}"
         ) from None
+
+
+def where_listed(command: str) -> str:
+    """Return a hint at where the settings of a command, as a file names it, are listed."""
+    verb = "bench run" if command == "bench" else command
+    return f"`skelnas {verb} --help-all` lists the settings"
 
 
 def suggest(name: str, names: Collection[str]) -> str:

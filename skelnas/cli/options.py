@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 
-from skelnas.cli.config_file import make_settings, read_options, suggest
+from skelnas.cli.config_file import make_settings, read_options, suggest, where_listed
 from skelnas.cli.help import HELP_ALL
 from skelnas.config import DEVICES, Device, Settings, TrackerName
 from skelnas.errors import UsageError
@@ -131,7 +131,7 @@ def _check_environment(command: str, names: Collection[str]) -> None:
         if variable.startswith(_variable(command, "")) and variable not in known:
             raise UsageError(
                 f"{variable}: {command} has no such setting",
-                hint=f"{suggest(variable, known)}`skelnas {command} --help` lists the settings",
+                hint=suggest(variable, known) + where_listed(command),
             )
 
 

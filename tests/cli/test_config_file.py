@@ -127,6 +127,19 @@ def test_an_environment_variable_is_blamed_by_its_name(
     assert hint is None or (caught.value.hint or "").startswith(hint)
 
 
+def test_the_settings_of_a_benchmark_are_listed_by_its_subcommand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SKELNAS_BENCH_RUN_EPOCHS", "7")
+    command = to_click("bench")
+    with pytest.raises(UsageError) as caught:
+        command.main(["run", "c.h5", "--out", "t", "--dry-run"], standalone_mode=False)
+    hint = caught.value.hint or ""
+    assert hint.endswith("`skelnas bench run --help-all` lists the settings")
+    command.main(["run", "--help-all"], standalone_mode=False)
+    assert "--epochs N" in capsys.readouterr().out
+
+
 def test_a_value_is_blamed_on_where_it_comes_from() -> None:
     values = {"epochs": "x", "lr": 1.0}
     with pytest.raises(SkelnasError, match=r"^--epochs x: expected a whole number$"):
