@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from skelnas.data.cache import SCHEMA_VERSION, Cache, verify
 from skelnas.data.readers.base import Test, Train
-from skelnas.data.splits import find_missing_clips
+from skelnas.data.splits import count_copies, find_missing_clips
 from skelnas.errors import InputError
 from skelnas.runtime import console
 
@@ -125,7 +125,10 @@ def inspect(cache: Cache) -> Inspection:
         duplicates=None if contents is None else len(cache) - len(np.unique(contents)),
         test_clips_in_train={}
         if contents is None
-        else {name: _count_in_train(contents, parts) for name, parts in cache.splits.items()},
+        else {
+            name: count_copies(cache, cache.indices(name, Train), cache.indices(name, Test))
+            for name in cache.splits
+        },
         missing_clips=[
             line
             for protocol in cache.splits
@@ -145,11 +148,6 @@ def _count_presence(cache: Cache) -> tuple[int, int]:
         num_two_person_clips += int(np.count_nonzero(present.any(axis=1)) >= 2)
         num_empty_frames += int(np.count_nonzero(~present.any(axis=0)))
     return num_two_person_clips, num_empty_frames
-
-
-def _count_in_train(contents: NDArray[np.int64], parts: NDArray[np.int8]) -> int:
-    """Count the test clips whose content [N] is that of a training clip, too."""
-    return int(np.isin(contents[parts == Test], contents[parts == Train]).sum())
 
 
 def _unique_known(numbers: NDArray[np.int32]) -> list[int]:

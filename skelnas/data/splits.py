@@ -138,18 +138,35 @@ def check_scorable(cache: Cache, protocol: str, part: TrainingPart) -> None:
         )
 
 
-def note_missing_clips(cache: Cache, protocol: str, part: TrainingPart) -> None:
-    """Print notes on what cannot be learned or scored for lack of clips.
+def note_faults(cache: Cache, protocol: str, part: TrainingPart) -> None:
+    """Print notes on what cannot be learned or scored: clips are missing, or copies of others.
 
     Args:
         cache: an open cache.
         protocol: one of the cache's.
         part: its training part.
     """
-    labels = cache.clips.labels
-    parts = (labels[clips] for clips in (part.train, cache.indices(protocol, Test), part.held_out))
+    labels, test = cache.clips.labels, cache.indices(protocol, Test)
+    parts = (labels[clips] for clips in (part.train, test, part.held_out))
     for line in find_missing_clips(protocol, cache.classes, *parts):
         note(line)
+    note_copies(cache, protocol, part.train)
+
+
+def note_copies(cache: Cache, protocol: str, train: NDArray[np.int64]) -> None:
+    """Print a note if test clips are copies of training clips."""
+    test = cache.indices(protocol, Test)
+    if num_copies := count_copies(cache, train, test):
+        note(
+            f"{protocol}: {num_copies:,} of the {len(test):,} test clips have the same numbers as "
+            "training clips"
+        )
+
+
+def count_copies(cache: Cache, train: NDArray[np.int64], test: NDArray[np.int64]) -> int:
+    """Count the test clips with the numbers of a training clip; 0 if there are no checksums."""
+    contents = cache.number_contents()
+    return 0 if contents is None else int(np.isin(contents[test], contents[train]).sum())
 
 
 def find_missing_clips(

@@ -41,6 +41,7 @@ def ensemble(paths: Sequence[Path | str], weights: Sequence[float] = ()) -> Scor
     pairs = zip(others, files[1:], strict=True)
     members = [first, *(align_scores(first, other, files[0], file) for other, file in pairs)]
     fractions = np.array(weights or [1.0] * len(paths), dtype=np.float64)
+    fractions /= fractions.max()  # the sum of large numbers is infinite
     fractions /= fractions.sum()
     weighted = [
         _log_softmax(member.logits) + np.log(fraction)

@@ -15,8 +15,8 @@ from torch import nn
 from skelnas.config import EvaluateSettings
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import Dataset
-from skelnas.data.readers.base import Test
-from skelnas.data.splits import split_training_part
+from skelnas.data.readers.base import Test, Train
+from skelnas.data.splits import note_copies, split_training_part
 from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.fit import Fit, fit_cache, fit_clips
 from skelnas.evaluation.latency import Latency, time_passes
@@ -248,6 +248,7 @@ def load_clips(
     """
     if settings.part == "test":
         chosen = cache.nonempty_indices(protocol, Test)
+        note_copies(cache, protocol, cache.indices(protocol, Train))
     else:
         chosen = _find_held_out(cache, protocol, card, path)
     seen = _check_unseen(cache, chosen, card, path, protocol, allow=settings.allow_mismatch)

@@ -105,6 +105,10 @@ class _Search:
             self.rater.maximise,
         )
         table = GenotypeTable(self.folds, self.settings.genotypes)
+        if self.training.layers < 3:
+            note(
+                "with fewer than 3 layers a network has no normal cell: that of a genotype is idle"
+            )
         with open_trials(
             self.cache,
             self.folds,
@@ -139,8 +143,9 @@ class _Search:
         """Train the genotypes of a round, and rate all so far."""
         first = len(table.genotypes)
         how = "proposed" if number else "random"
-        numbers = f"{first + 1} to {first + len(genotypes)} of {table.planned}"
-        note(f"search: training genotypes {numbers}, {how}")
+        last = first + len(genotypes)
+        numbers = f"genotype {last}" if len(genotypes) == 1 else f"genotypes {first + 1} to {last}"
+        note(f"search: training {numbers} of {table.planned}, {how}")
         rows = trials.run(
             [
                 Trial(f"genotype {first + index}", genotype, fold, self.settings.seed)

@@ -17,7 +17,7 @@ from torch import Tensor
 from skelnas.config import SearchSettings, TrackerName, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.data.dataset import Dataset, num_batches, shuffled_batches
-from skelnas.data.splits import HoldOut, halve, note_missing_clips, split_training_part
+from skelnas.data.splits import HoldOut, halve, note_faults, split_training_part
 from skelnas.derivation import count_skips, count_stable, entropy, from_alphas, from_line
 from skelnas.engine.choice import EngineChoice
 from skelnas.errors import InputError, UsageError
@@ -70,7 +70,7 @@ def load_search_clips(cache: Cache, settings: SearchSettings, device: torch.devi
         InputError: the cache is broken, or its training part is too small to split.
     """
     part = split_training_part(cache, settings.protocol, settings.hold_out)
-    note_missing_clips(cache, settings.protocol, part)
+    note_faults(cache, settings.protocol, part)
     weight_half, alpha_half = halve(
         cache.clips.subjects[part.train],
         random_seed(settings.seed, STREAM_SPLIT),

@@ -17,7 +17,7 @@ from pathlib import Path
 from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.data.readers.base import Layout, Test
-from skelnas.data.splits import note_missing_clips, split_training_part
+from skelnas.data.splits import note_faults, split_training_part
 from skelnas.errors import Diverged, Interrupted
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.nas.trial_rows import ROW, Row, Trial, check_same_clips, read_row, write_row
@@ -184,7 +184,7 @@ def _prepare(
     with Cache.open(cache_path) as cache:
         for protocol in protocols:
             cache.nonempty_indices(protocol, Test)
-            note_missing_clips(cache, protocol, split_training_part(cache, protocol, 0))
+            note_faults(cache, protocol, split_training_part(cache, protocol, 0))
         if settings.flip:
             settings = choose_flip(settings, cache, None)
         return settings, cache.layout

@@ -13,7 +13,7 @@ from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import Dataset
 from skelnas.data.matching import Match, find_person_size, find_score_size, origin_of
 from skelnas.data.readers.base import Layout
-from skelnas.data.splits import HoldOut, check_scorable, note_missing_clips, split_training_part
+from skelnas.data.splits import HoldOut, check_scorable, note_faults, split_training_part
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype
 from skelnas.models.baselines import find_baseline
@@ -109,7 +109,7 @@ def train(
             part = split_training_part(cache, settings.protocol, settings.hold_out)
             if not resume:
                 check_scorable(cache, settings.protocol, part)
-            note_missing_clips(cache, settings.protocol, part)
+            note_faults(cache, settings.protocol, part)
             match, origin = Match([], []), origin_of(cache)
             if initial is not None:
                 match, origin = match_cache(cache, settings, initial.card)

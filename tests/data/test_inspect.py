@@ -10,7 +10,8 @@ from test_cache import recording, recordings, write
 
 from skelnas.data.cache import Cache, reader
 from skelnas.data.inspect import find_clip, find_damage, inspect
-from skelnas.data.readers.base import Recording
+from skelnas.data.readers.base import Recording, Test, Train
+from skelnas.data.splits import note_copies
 from skelnas.errors import InputError
 
 
@@ -136,11 +137,19 @@ def test_unreadable_bytes_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ]
 
 
-def test_duplicates_and_missing_clips_are_shown(tmp_path: Path) -> None:
+def test_duplicates_and_missing_clips_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clips = [recording(0), recording(1), recording(2), replace(recording(0), name="copy")]
     clips += [replace(recording(0), name="other"), recording(5)]
     with Cache.open(write(tmp_path / "cache.h5", clips)) as cache:
         facts = inspect(cache)
+        note_copies(cache, "xsub", cache.indices("xsub", Train))
+        note_copies(cache, "xview", cache.indices("xview", Train))
+        num_test = len(cache.indices("xsub", Test))
+    assert capsys.readouterr().err == (
+        f"xsub: 1 of the {num_test} test clips have the same numbers as training clips\n"
+    )
     assert facts.duplicates == 2
     assert facts.test_clips_in_train == {"xsub": 1, "xview": 0}
     assert facts.missing_clips == [

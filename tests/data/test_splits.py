@@ -15,7 +15,7 @@ from skelnas.data.splits import (
     TrainingPart,
     halve,
     name_folds,
-    note_missing_clips,
+    note_faults,
     split_training_part,
 )
 from skelnas.errors import InputError
@@ -119,7 +119,7 @@ def notes(
         cache.clips.labels[:] = labels
         cache.clips.subjects[:] = np.arange(len(labels))
         cache.splits["xsub"] = np.array(parts, np.int8)
-        note_missing_clips(cache, "xsub", split_training_part(cache, "xsub", fraction))
+        note_faults(cache, "xsub", split_training_part(cache, "xsub", fraction))
     return capsys.readouterr().err
 
 

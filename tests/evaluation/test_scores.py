@@ -201,6 +201,16 @@ def test_arrays_larger_than_the_file_can_hold_are_refused(tmp_path: Path) -> Non
         read_scores(path)
 
 
+def test_weights_may_be_of_any_scale(tmp_path: Path) -> None:
+    files = [
+        written(tmp_path / "a.npz", SCORES),
+        written(tmp_path / "b.npz", replace(SCORES, logits=SCORES.logits[:, ::-1].copy())),
+    ]
+    expected = ensemble(files, [1, 1]).logits
+    for weight in (1e308, 1e-300):
+        assert np.array_equal(ensemble(files, [weight, weight]).logits, expected)
+
+
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, 0], [1, -1], [1, math.nan], [math.inf, 1]])
 def test_invalid_weights(tmp_path: Path, weights: list[float]) -> None:
     path = written(tmp_path / "one.npz", SCORES)

@@ -377,3 +377,16 @@ def test_a_budget_holds_for_every_genotype(
         predictor_search(tiny_cache, tmp_path / "none", impossible)
     assert not scored
     assert not (tmp_path / "none").exists()
+
+
+def test_two_layers_have_no_normal_cell(
+    tiny_cache: Path, tmp_path: Path, scored: list[Trial], capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictor_search(tiny_cache, tmp_path, SETTINGS.model_copy(update={"layers": 2}))
+    lines = capsys.readouterr().err.splitlines()
+    assert (
+        lines.count(
+            "with fewer than 3 layers a network has no normal cell: that of a genotype is idle"
+        )
+        == 1
+    )

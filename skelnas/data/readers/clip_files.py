@@ -243,7 +243,9 @@ def parse_frame(
     content: dict[str, Any] = {}
     if isinstance(value, dict):
         if KEY not in value:
-            raise InputError(f"{where}: expected an object with {KEY!r}, found {shown(line)}")
+            raise InputError(
+                f"{where}: expected an object with {KEY!r}, found {shown(line.strip())}"
+            )
         content, value = value, value[KEY]
     shape = (len(layout.joints), len(layout.channels))
     if value is None or value == []:
