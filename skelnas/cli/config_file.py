@@ -28,6 +28,9 @@ RECORDS = {
 }
 """By the verb of a ``config.json``: where it has the settings of which command."""
 
+NOT_IN_FILES = frozenset({"as_json", "config", "help_all"})
+"""Options that only a command line has."""
+
 EXPECTED = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -47,7 +50,11 @@ def read_options(
     Raises:
         InputError: the file cannot be read, or has an unknown option or an invalid value.
     """
-    options: dict[str, Any] = {option.name or "": option for option in context.command.params}
+    options: dict[str, Any] = {
+        option.name or "": option
+        for option in context.command.params
+        if option.name not in NOT_IN_FILES
+    }
     values = read_settings(path, command, options)
     settings = {name: value for name, value in values.items() if name in model.model_fields}
     make_settings(model, settings, dict.fromkeys(settings, path))
@@ -68,7 +75,8 @@ def read_settings(path: Path, command: str, names: Collection[str]) -> dict[str,
         names: the settings allowed, with ``_`` between words.
 
     Raises:
-        InputError: the file cannot be read, has another name, or is of another command.
+        InputError: the file cannot be read, has another name or one in two spellings, or is of
+            another command.
     """
     values: dict[str, Any] = {}
     document = _settings_of_run(path, _read_document(path), command)
@@ -81,15 +89,35 @@ def read_settings(path: Path, command: str, names: Collection[str]) -> dict[str,
                 hint=f"{suggest(name, TABLES)}tables are named {', '.join(TABLES)}",
             )
     table = document.get(command, {})
-    if isinstance(table, dict):
-        values |= table
-    for name in values:
-        if name.replace("-", "_") not in names:
+    levels = [values, table] if isinstance(table, dict) else [values]
+    merged: dict[str, Any] = {}
+    for level in levels:
+        for name in level:
+            if name.replace("-", "_") not in names:
+                raise InputError(
+                    f"{path}: unknown setting {shown(name)} for {command}",
+                    hint=suggest(_dashed(name), [*map(_dashed, names)]) + where_listed(command),
+                )
+        merged |= _underscored(path, level)
+    return merged
+
+
+def _underscored(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by names with ``_`` between words.
+
+    Raises:
+        InputError: a name is there with ``-``, too.
+    """
+    spellings: dict[str, str] = {}
+    for spelling in values:
+        name = spelling.replace("-", "_")
+        if name in spellings:
             raise InputError(
-                f"{path}: unknown setting {shown(name)} for {command}",
-                hint=suggest(_dashed(name), [*map(_dashed, names)]) + where_listed(command),
+                f"{path}: {spellings[name]} and {spelling} are the same setting",
+                hint="leave one of them out",
             )
-    return {name.replace("-", "_"): value for name, value in values.items()}
+        spellings[name] = spelling
+    return {name: values[spelling] for name, spelling in spellings.items()}
 
 
 def _read_document(path: Path) -> dict[str, Any]:

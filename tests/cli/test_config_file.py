@@ -51,6 +51,9 @@ def test_every_command_with_settings_may_have_a_table() -> None:
         ("[prepare]\nworkers = 3", ["unknown table 'prepare'", "search, derive, train"]),
         ("[train]\nepoch = 3", ["unknown setting 'epoch' for train", "did you mean epochs?"]),
         ("batch_sise = 3", ["unknown setting 'batch_sise'", "did you mean batch-size?"]),
+        ("json = true", ["unknown setting 'json'", "hint: `skelnas train --help-all`"]),
+        ("as-json = true", ["unknown setting 'as-json'", "hint: `skelnas train --help-all`"]),
+        ("batch-size = 4\nbatch_size = 5", ["batch-size and batch_size are the same setting"]),
         ("[train]\nepochs = 'x'", ["epochs = 'x', expected a whole number"]),
         ('{"epochs": 3', ["is not JSON"]),
         ('{"epochs": null}', ["epochs = None, expected a whole number"]),
@@ -63,7 +66,12 @@ def test_what_a_file_may_not_say(tmp_path: Path, content: Any, words: list[str])
     with pytest.raises(InputError) as caught:
         read(tmp_path / "file", "train", content)
     for word in (f"{tmp_path}/file: ", *words):
-        assert word in f"{caught.value} {caught.value.hint}"
+        assert word in f"{caught.value} hint: {caught.value.hint}"
+
+
+def test_a_table_overrides_the_top_level_in_any_spelling(tmp_path: Path) -> None:
+    content = "batch_size = 4\n[train]\nbatch-size = 5"
+    assert read(tmp_path / "file", "train", content) == {"batch_size": 5}
 
 
 @pytest.mark.parametrize("command", ["train", "search"])
