@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from skelnas.runtime import console
 
@@ -162,7 +162,9 @@ def print_repeats(document: dict[str, Any]) -> None:
 
 def print_folds(document: dict[str, Any]) -> None:
     """Print the cross-validation in ``folds.json``."""
-    table = Table("fold", "protocol", "test clips", "top-1", "mean per class", "largest class")
+    # The end of a protocol's name tells the folds apart: short headers leave room for all of it.
+    protocol = Column("protocol", overflow="fold")
+    table = Table("fold", protocol, "test clips", "top-1", "mean per\nclass", "largest\nclass")
     for fold in document["folds"]:
         scores = [f"{fold[name]:.1%}" for name in ("top1", "mean_class_accuracy", "chance")]
         table.add_row(fold["name"], escape(fold["protocol"]), f"{fold['clips']:,}", *scores)
