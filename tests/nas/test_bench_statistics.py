@@ -140,6 +140,16 @@ def test_a_training_is_not_compared_with_itself() -> None:
     np.testing.assert_allclose(judge(top1, 0), top1[:, :, 1].mean(1))
 
 
+@pytest.mark.parametrize(("epochs", "parts"), [(1, [100]), (2, [50, 100]), (3, [25, 50, 100])])
+def test_short_schedules_have_fewer_parts(epochs: int, parts: list[int]) -> None:
+    top1 = np.random.default_rng(8).uniform(size=(8, 2, 2))
+    table = make_table(top1, train_loss=np.stack([1 - top1] * epochs, axis=-1))
+    ranks = measure_ranks(table.grid())
+    assert [name for name in ranks if name.startswith("train_loss")] == [
+        f"train_loss_{part}" for part in parts
+    ]
+
+
 def test_a_shared_order_is_found() -> None:
     quality = np.linspace(0.2, 0.8, 20)[:, None, None]
     top1 = np.broadcast_to(quality, (20, 2, 3)) + np.array([[0, 0.1, 0.05], [0.1, 0, 0.02]])

@@ -186,15 +186,17 @@ def _count_draws(drawn: NDArray[np.int64]) -> Array:
 
 
 def _sums_of_train_loss(grid: Grid) -> dict[str, Array]:
-    """Return minus the sum of the first training losses, by the part of the epochs: [G, S]."""
+    """Return minus the sum of the first training losses, by the part of the epochs: [G, S].
+
+    Parts of short schedules that are less than half an epoch are left out.
+    """
     if grid.train_loss is None:
         return {}
     epochs = grid.train_loss.shape[-1]
     return {
-        f"train_loss_{round(100 * part)}": -grid.train_loss[..., : max(round(part * epochs), 1)]
-        .sum(-1)
-        .mean(1)
+        f"train_loss_{round(100 * part)}": -grid.train_loss[..., :number].sum(-1).mean(1)
         for part in FRACTIONS
+        if (number := round(part * epochs))
     }
 
 
