@@ -183,6 +183,11 @@ def _parse_index(text: str) -> Any:
     return index
 
 
+def _name_data(source: str) -> str:
+    """Return what to call the data of a source in a sentence."""
+    return "its author's own recordings" if source in ("manifest", "folder") else source
+
+
 def _describe(scores: Scores, source: str) -> dict[str, Any]:
     """Return an entry of ``results`` in the Hub's ``model-index``."""
     info, values = scores.info, scores.to_dict()
@@ -194,7 +199,7 @@ def _describe(scores: Scores, source: str) -> dict[str, Any]:
         "task": {"type": "skeleton-based-action-recognition"},
         "dataset": {
             "type": source,
-            "name": source,
+            "name": _name_data(source),
             "config": info.protocol,
             "split": info.part,
         },
@@ -234,6 +239,7 @@ def _make_text(folder: Path, model: Model) -> str:
         tags=json.dumps(tags),
         index=json.dumps([{"name": name, "results": []}]),
         card=card,
+        data=_name_data(card.source),
         persons="1 person" if card.max_persons == 1 else f"up to {card.max_persons} persons",
         facts=[(name, _escape_cell(value)) for name, value in _facts(folder, model)],
         results=_results_section(NO_RESULTS),
@@ -259,7 +265,7 @@ def _facts(folder: Path, model: Model) -> list[tuple[str, str]]:
         rows.append(("branches", f"{count}: one for each stream and one for all, logits averaged"))
     rows += [
         ("how a clip is made", clip),
-        ("data set", card.source),
+        ("data set", _name_data(card.source)),
         ("how it was read", rule or "unknown"),
         ("protocol", card.protocol),
         (

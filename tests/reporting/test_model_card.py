@@ -77,6 +77,16 @@ def test_a_new_card_has_no_results(trained: Path) -> None:
     assert BUILT_IN["ntu_cs112se30"].to_json() in text
 
 
+@pytest.mark.parametrize("source", ["manifest", "folder"])
+def test_a_way_of_reading_is_not_a_data_set(trained: Path, tmp_path: Path, source: str) -> None:
+    model = load_model(trained)
+    model.card = replace(model.card, source=source)
+    write_card(tmp_path, model)
+    text = (tmp_path / README).read_text()
+    assert "trained with skelnas on its author's own recordings, protocol xsub." in text
+    assert "| data set | its author's own recordings |" in text
+
+
 def test_evaluate_changes_the_card_only_on_request(model: Path, tiny_cache: Path) -> None:
     before = {path: path.read_bytes() for path in model.iterdir()}
     words = ["evaluate", str(tiny_cache), str(model), "--device", "cpu"]
