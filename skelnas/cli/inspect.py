@@ -93,13 +93,10 @@ def _draw(cache: Cache, name: str, path: Path, num_poses: int) -> None:
 def _print(facts: Inspection) -> None:
     table = Table(show_header=False, title=escape(f"{facts.path}: {facts.clips:,} clips"))
     rule = "\n".join(f"{name}: {value}" for name, value in facts.rule.items())
-    used = [count for count in facts.class_clips if count]
     for name, value in (
         ("source", facts.source),
         ("rule", rule),
-        ("classes", f"{len(facts.classes)}, {min(used):,} to {max(used):,} clips each")
-        if len(used) == len(facts.classes)
-        else ("classes", f"{len(facts.classes)}, of which {len(used)} occur"),
+        ("classes", _describe_classes(facts.class_clips)),
         ("subjects", _list_numbers(facts.subjects)),
         ("cameras", _list_numbers(facts.cameras)),
         ("setups", _list_numbers(facts.setups)),
@@ -123,6 +120,17 @@ def _print(facts: Inspection) -> None:
             escape(protocol), *(f"{sizes[part]:,}" for part in ("train", "test", "unused"))
         )
     console.print_table(parts)
+
+
+def _describe_classes(class_clips: list[int]) -> str:
+    """Return how many classes there are, and how many clips they have."""
+    used = [count for count in class_clips if count]
+    if len(used) < len(class_clips):
+        return f"{len(class_clips)}, of which {len(used)} occur"
+    fewest, most = min(used), max(used)
+    if fewest < most:
+        return f"{len(class_clips)}, {fewest:,} to {most:,} clips each"
+    return f"{len(class_clips)}, {most:,} clip{'' if most == 1 else 's'} each"
 
 
 def _describe_duplicates(facts: Inspection) -> str:

@@ -113,7 +113,7 @@ def run_prepare(source: Source, out: Path, options: PrepareOptions) -> None:
     if options.as_json:
         console.result(report.to_json())
     else:
-        title = escape(f"{out}: {report.clips} clips")
+        title = escape(f"{out}: {report.clips:,} clips")
         table = Table("protocol", "train clips", "test clips", title=title)
         for protocol, (train, test) in report.splits.items():
             table.add_row(escape(protocol), f"{train:,}", f"{test:,}")

@@ -37,7 +37,8 @@ def print_evaluation(result: Evaluation) -> None:
         costs += [(f"{batch}, clips per second", f"{latency.clips_per_second:,.1f}")]
     if result.latency:
         last = result.latency[-1]
-        costs += [("timed on", f"{last.device}, {last.threads} CPU threads")]
+        plural = "" if last.threads == 1 else "s"
+        costs += [("timed on", f"{last.device}, {last.threads} CPU thread{plural}")]
     print_scores(result.scores, costs)
     if result.comparison is not None:
         _print_comparison(result.metrics.top1, result.comparison)

@@ -109,10 +109,11 @@ def test_report_writes_a_page_and_prints_its_path(folder: Path) -> None:
 
 
 def test_evaluate_prints_a_table_or_json(folder: Path) -> None:
-    table = run("skelnas evaluate c.h5 model", folder)
+    table = run("skelnas evaluate c.h5 model --latency --threads 1", folder)
     assert table.returncode == 0
     for word in ("top-1", "always the largest class", "parameters", "MACs", "wave"):
         assert word in table.stdout
+    assert ", 1 CPU thread " in table.stdout
     assert "top-5" not in table.stdout  # of few classes
     document = json.loads(run("skelnas evaluate c.h5 model --json", folder).stdout)
     assert document["clips"] == 12

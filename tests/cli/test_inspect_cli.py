@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from test_cli import REAL, fails, run
 
+from skelnas.cli.inspect import _describe_classes
 from skelnas.data.cache import Cache
 from skelnas.data.readers.layouts import find_layout
 from skelnas.data.readers.skeleton_file import find_skeleton, read_skeleton
@@ -30,6 +31,25 @@ def test_inspect_prints_a_table_and_verifies_checksums(folder: Path) -> None:
     for word in ("16 clips", "synthetic", "body_rule: denoise", "float16 gzip", "xsub", "xview"):
         assert word in finished.stdout
     assert finished.stderr == "c.h5 is intact: all 16 clips match their checksums\n"
+
+
+@pytest.mark.parametrize(
+    ("class_clips", "expected"),
+    [
+        ([18, 18], "2, 18 clips each"),
+        ([1, 1], "2, 1 clip each"),
+        ([2, 1200], "2, 2 to 1,200 clips each"),
+        ([3, 0, 4], "3, of which 2 occur"),
+    ],
+)
+def test_clips_of_classes_in_words(class_clips: list[int], expected: str) -> None:
+    assert _describe_classes(class_clips) == expected
+
+
+def test_prepare_counts_clips_with_separators(tmp_path: Path) -> None:
+    assert (
+        "c.h5: 1,000 clips" in run("skelnas prepare synthetic --clips 1000 c.h5", tmp_path).stdout
+    )
 
 
 def test_inspect_prints_json(folder: Path) -> None:
