@@ -78,11 +78,11 @@ def test_a_new_card_has_no_results(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["manifest", "folder"])
-def test_a_way_of_reading_is_not_a_data_set(trained: Path, tmp_path: Path, source: str) -> None:
-    model = load_model(trained)
-    model.card = replace(model.card, source=source)
-    write_card(tmp_path, model)
-    text = (tmp_path / README).read_text()
+def test_a_way_of_reading_is_not_a_data_set(model: Path, source: str) -> None:
+    loaded = load_model(model)
+    loaded.card = replace(loaded.card, source=source)
+    write_card(model, loaded)
+    text = (model / README).read_text()
     assert "trained with skelnas on its author's own recordings, protocol xsub." in text
     assert "| data set | its author's own recordings |" in text
 
