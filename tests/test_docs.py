@@ -20,6 +20,7 @@ from test_commands import parse
 from typer.testing import CliRunner
 
 from skelnas.cli import app
+from skelnas.cli.commands import to_click
 from skelnas.config import ClipSettings
 from skelnas.data.cache import Cache
 from skelnas.genotype import random_genotype
@@ -240,6 +241,19 @@ def test_command_reference_is_up_to_date() -> None:
     made = runpy.run_path(str(DOCS / "make_cli.py"))["make"]()
     written = (DOCS / "cli.md").read_text(encoding="utf-8")
     assert written == made, "docs/cli.md is out of date: run `python docs/make_cli.py`"
+
+
+def test_the_options_that_folders_lack_are_named() -> None:
+    commands = to_click("prepare").commands
+    table, folder = (
+        {flag for one in commands[name].params for flag in one.opts if flag.startswith("--")}
+        for name in ("manifest", "folder")
+    )
+    assert folder < table
+    text = (DOCS / "data.md").read_text(encoding="utf-8")
+    named = re.search(r"The options are those of `manifest` without (.*?), since folders", text)
+    assert named is not None
+    assert set(re.findall("`(.*?)`", named[1])) == table - folder
 
 
 def test_architecture_names_every_room() -> None:
