@@ -81,6 +81,7 @@ def test_a_new_card_has_no_results(trained: Path) -> None:
 def test_a_way_of_reading_is_not_a_data_set(model: Path, source: str) -> None:
     loaded = load_model(model)
     loaded.card = replace(loaded.card, source=source)
+    (model / README).unlink()
     write_card(model, loaded)
     text = (model / README).read_text()
     assert "trained with skelnas on its author's own recordings, protocol xsub." in text
