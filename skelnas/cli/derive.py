@@ -47,9 +47,7 @@ def derive(
     ] = None,
     front: Annotated[
         bool,
-        typer.Option(
-            "--front", help="Print the best genotypes of every size, also beyond a budget."
-        ),
+        typer.Option("--front", help="Print the best genotypes of every size."),
     ] = False,
     by: Annotated[
         Literal["parameters", "macs"] | None,

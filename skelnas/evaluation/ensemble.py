@@ -31,7 +31,7 @@ def ensemble(paths: Sequence[Path | str], weights: Sequence[float] = ()) -> Scor
         raise UsageError("an ensemble needs two or more files of scores")
     if weights and len(weights) != len(paths):
         raise UsageError(
-            f"--weights: {len(weights)} weights for {len(paths)} files",
+            f"--weights: {len(weights)} for {len(paths)} files",
             hint="give one number for each file, with commas between",
         )
     if not all(0 < weight < float("inf") for weight in weights):
