@@ -209,6 +209,9 @@ def test_a_card_of_0_1_0_takes_results(copy: Path) -> None:
     (chance,) = (m for m in results[0]["results"][0]["metrics"] if m["type"] == "chance")
     assert chance["name"] == "always the largest class"
     chance["name"] = "chance"  # as 0.1.0 called it
+    dataset = results[0]["results"][0]["dataset"]
+    assert dataset["name"] == "its author's own recordings"
+    dataset["name"] = "manifest"  # as 0.1.0 called it
     assert_same(results, EXPECTED["card"]["results"])
     assert "| xsub | test | 6 |" in (copy / "cells" / "README.md").read_text()
 

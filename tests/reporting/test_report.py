@@ -292,7 +292,7 @@ def test_names_are_escaped(copy: Path, tmp_path: Path) -> None:
     ("file", "content", "message"),
     [
         (run_dir.CONFIG, "{", "cannot be read as JSON"),
-        (run_dir.CONFIG, '{"verb": "bake"}', "holds no search or training: .* 'bake'"),
+        (run_dir.CONFIG, '{"verb": "bake"}', "holds no single search or training: .* 'bake'"),
         (run_dir.CONFIG, '{"verb": "search"}', "expected settings with a number of epochs"),
         (run_dir.CONFIG, '{"verb": "search", "settings": {"epochs": 1}}', "expected primitives"),
         (run_dir.CONFIG, '{"verb": "train", "settings": {"epochs": 1}}', "not a genotype"),
