@@ -6,8 +6,9 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -116,11 +117,22 @@ def _fail_usage(error: Any) -> None:
 
 def _fail(message: str, hint: str | None, exit_code: int) -> None:
     distributed: Any = sys.modules.get("skelnas.runtime.distributed")
-    if distributed and distributed.world_size() > 1:
+    is_rank = distributed and distributed.world_size() > 1
+    if is_rank:
         if not distributed.is_unreported(message):  # print once what fails on all ranks
-            sys.exit(exit_code)
+            _end_rank(exit_code)
         sys.stderr = sys.__stderr__
     if os.environ.get("SKELNAS_DEBUG") and sys.exc_info()[1] is not None:
         console.err.print_exception()
     console.failure(message, hint)
+    if is_rank:
+        _end_rank(exit_code)
     sys.exit(exit_code)
+
+
+def _end_rank(exit_code: int) -> NoReturn:
+    """End this process at once: taken down after a failure, Gloo's threads may abort it."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or none
+            stream.flush()
+    os._exit(exit_code)

@@ -146,7 +146,7 @@ def test_a_dead_rank_ends_all_and_one_process_can_resume(
     wait_for(lambda: (out / run_dir.METRICS).exists())
     ranks[1].kill()
     codes, _, messages = finish(ranks)
-    assert codes == [1, -signal.SIGKILL]
+    assert codes == [1, -signal.SIGKILL], messages
     assert "skelnas: another rank is gone\n  hint: " in messages[0]
     assert "Traceback" not in messages[0]
     search(tiny_cache, out, SEARCH, resume=True)
