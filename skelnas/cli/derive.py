@@ -46,8 +46,7 @@ def derive(
         typer.Option(metavar=DEVICES, help="For perturbation: auto, cpu, cuda, cuda:N or mps."),
     ] = None,
     front: Annotated[
-        bool,
-        typer.Option("--front", help="Print the best genotypes of every size."),
+        bool, typer.Option("--front", help="Print the best genotypes of every size.")
     ] = False,
     by: Annotated[
         Literal["parameters", "macs"] | None,

@@ -95,7 +95,6 @@ def inspect(cache: Cache) -> Inspection:
     lengths = cache.num_frames
     num_frames = int(lengths.sum())
     num_two_person_clips, num_empty_frames = _count_presence(cache)
-    contents = cache.number_contents()
     counts = np.bincount(cache.clips.labels, minlength=len(cache.classes)).tolist()
     return Inspection(
         path=str(cache.path),
@@ -122,9 +121,9 @@ def inspect(cache: Cache) -> Inspection:
         empty_frame_share=num_empty_frames / num_frames,
         skipped=len(cache.skipped),
         failed=len(cache.failed),
-        duplicates=None if contents is None else len(cache) - len(np.unique(contents)),
+        duplicates=None if cache.contents is None else len(cache) - len(np.unique(cache.contents)),
         test_clips_in_train={}
-        if contents is None
+        if cache.contents is None
         else {
             name: count_copies(cache, cache.indices(name, Train), cache.indices(name, Test))
             for name in cache.splits

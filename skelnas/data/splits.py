@@ -150,23 +150,32 @@ def note_faults(cache: Cache, protocol: str, part: TrainingPart) -> None:
     parts = (labels[clips] for clips in (part.train, test, part.held_out))
     for line in find_missing_clips(protocol, cache.classes, *parts):
         note(line)
-    note_copies(cache, protocol, part.train)
+    note_copies(cache, protocol, part.train, test, "test")
+    note_copies(cache, protocol, part.train, part.held_out, "held-out")
 
 
-def note_copies(cache: Cache, protocol: str, train: NDArray[np.int64]) -> None:
-    """Print a note if test clips are copies of training clips."""
-    test = cache.indices(protocol, Test)
-    if num_copies := count_copies(cache, train, test):
+def note_copies(
+    cache: Cache, protocol: str, train: NDArray[np.int64], scored: NDArray[np.int64], name: str
+) -> None:
+    """Print a note if clips to score a model by are copies of training clips.
+
+    Args:
+        cache: an open cache.
+        protocol: one of the cache's, for the note.
+        train, scored: indices of its clips.
+        name: of the scored part, for the note.
+    """
+    if num_copies := count_copies(cache, train, scored):
         note(
-            f"{protocol}: {num_copies:,} of the {len(test):,} test clips have the same numbers as "
-            "training clips"
+            f"{protocol}: {num_copies:,} of the {len(scored):,} {name} clips have the same numbers "
+            "as training clips"
         )
 
 
-def count_copies(cache: Cache, train: NDArray[np.int64], test: NDArray[np.int64]) -> int:
-    """Count the test clips with the numbers of a training clip; 0 if there are no checksums."""
-    contents = cache.number_contents()
-    return 0 if contents is None else int(np.isin(contents[test], contents[train]).sum())
+def count_copies(cache: Cache, train: NDArray[np.int64], scored: NDArray[np.int64]) -> int:
+    """Count the scored clips with the numbers of a training clip; 0 if there are no checksums."""
+    contents = cache.contents
+    return 0 if contents is None else int(np.isin(contents[scored], contents[train]).sum())
 
 
 def find_missing_clips(

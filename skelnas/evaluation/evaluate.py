@@ -126,6 +126,9 @@ def evaluate(
             complexity = measure(_network_to_measure(model), model.card.input_shape)
             at_size = _measure_at_size(settings.input_size, model)
             protocol = cache.choose_protocol(settings.protocol or model.card.protocol)
+            if settings.part == "test":
+                train, test = (cache.indices(protocol, part) for part in (Train, Test))
+                note_copies(cache, protocol, train, test, "test")
             other = None
             if other_path is not None:
                 other = _score_other(other_path, cache, protocol, settings)
@@ -178,12 +181,6 @@ def _score_other(path: Path, cache: Cache, protocol: str, settings: EvaluateSett
     if is_scores_file(path):
         return read_scores(path)
     model = load_model(path)
-    if not settings.protocol and model.card.protocol != protocol:
-        raise UsageError(
-            f"{path}: was trained on {model.card.protocol}, and cannot be compared on {protocol}, "
-            "whose test clips may be among its training clips",
-            hint=f"--protocol {protocol} compares them anyway",
-        )
     fit = fit_cache(cache, model.card, path, allow=settings.allow_mismatch)
     return score_part(model, path, cache, fit, protocol, settings)
 
@@ -248,7 +245,6 @@ def load_clips(
     """
     if settings.part == "test":
         chosen = cache.nonempty_indices(protocol, Test)
-        note_copies(cache, protocol, cache.indices(protocol, Train))
     else:
         chosen = _find_held_out(cache, protocol, card, path)
     seen = _check_unseen(cache, chosen, card, path, protocol, allow=settings.allow_mismatch)
@@ -278,7 +274,7 @@ def _check_unseen(
     """Check that a model was not trained on chosen clips of its own data set.
 
     Returns:
-        How many it was trained on, if there are any and that is allowed.
+        How many it was trained on, if there are any and that is allowed; or that nobody knows.
 
     Raises:
         UsageError: there are some.
@@ -290,7 +286,12 @@ def _check_unseen(
             cache, card.protocol, card.hold_out.share if card.hold_out else 0.0
         )
     except InputError:  # this cache has no such part
-        return []
+        unknown = (
+            f"the model was trained on {card.protocol}, which {cache.path.name} does not have, so "
+            "it may have been trained on these clips"
+        )
+        note(unknown)
+        return [unknown]
     num_seen = len(np.intersect1d(chosen, part.train))
     if not num_seen:
         return []
@@ -301,8 +302,8 @@ def _check_unseen(
     if not allow:
         raise UsageError(
             f"{path}: was trained on {card.protocol}, and {seen}, so its scores would be too high",
-            hint="leave --protocol out, or train on it; --allow-mismatch scores them anyway, and "
-            "records it",
+            hint=f"score it on {card.protocol}, or train it on {protocol}; --allow-mismatch scores "
+            "it anyway, and records it",
         )
     note(f"{seen}, which the model was trained on")
     return [seen]

@@ -11,7 +11,7 @@ from test_cache import recording, recordings, write
 from skelnas.data.cache import Cache, reader
 from skelnas.data.inspect import find_clip, find_damage, inspect
 from skelnas.data.readers.base import Recording, Test, Train
-from skelnas.data.splits import note_copies
+from skelnas.data.splits import TrainingPart, note_copies, note_faults
 from skelnas.errors import InputError
 
 
@@ -144,8 +144,9 @@ def test_duplicates_and_missing_clips_are_shown(
     clips += [replace(recording(0), name="other"), recording(5)]
     with Cache.open(write(tmp_path / "cache.h5", clips)) as cache:
         facts = inspect(cache)
-        note_copies(cache, "xsub", cache.indices("xsub", Train))
-        note_copies(cache, "xview", cache.indices("xview", Train))
+        for protocol in ("xsub", "xview"):
+            train, test = (cache.indices(protocol, part) for part in (Train, Test))
+            note_copies(cache, protocol, train, test, "test")
         num_test = len(cache.indices("xsub", Test))
     assert capsys.readouterr().err == (
         f"xsub: 1 of the {num_test} test clips have the same numbers as training clips\n"
@@ -158,6 +159,17 @@ def test_duplicates_and_missing_clips_are_shown(
         "xsub: 1 of 3 classes ('跳') has no clips at all",
         "xview has no training clips",
     ]
+
+
+def test_copies_among_held_out_clips_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = [recording(0), recording(1), replace(recording(0), name="copy")]
+    with Cache.open(write(tmp_path / "cache.h5", clips)) as cache:
+        part = TrainingPart(np.array([0]), np.array([1, 2]), None)
+        note_faults(cache, "xsub", part)
+    line = "xsub: 1 of the 2 held-out clips have the same numbers as training clips\n"
+    assert line in capsys.readouterr().err
 
 
 def test_clips_are_found_by_name(path: Path) -> None:

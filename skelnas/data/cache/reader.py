@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 from zlib import crc32
@@ -106,8 +107,9 @@ class Cache:
         """Close the file; the tables remain readable, the poses do not."""
         self._file.close()
 
-    def number_contents(self) -> NDArray[np.int64] | None:
-        """Return a number for each clip, [N], that is equal for clips of equal poses.
+    @cached_property
+    def contents(self) -> NDArray[np.int64] | None:
+        """A number for each clip, [N], that is equal for clips of equal poses.
 
         Poses of the same checksum and size count as equal; None without checksums.
         """
