@@ -12,14 +12,15 @@ from rich.table import Table
 
 from skelnas.cli.config_file import make_settings, read_settings
 from skelnas.cli.options import Json, with_settings
+from skelnas.cli.search import training_settings
 from skelnas.config import ClipSettings, DeviceSettings, SearchSettings, TrainSettings
-from skelnas.errors import UsageError
 from skelnas.genotype import load as load_genotype
 from skelnas.runtime import console
 
 if TYPE_CHECKING:
     from skelnas.doctor import Diagnosis
     from skelnas.doctor.pace import Pace
+    from skelnas.doctor.training_pace import TrainingsPace
 
 
 @with_settings(SearchSettings)
@@ -47,23 +48,21 @@ def doctor(
     """Check the installation; estimate a search and a training.
 
     Takes the settings of `skelnas search`, of which the training has the clips and the device.
+    With --method predict, the trainings are those of the search.
 
     Examples:
         skelnas doctor --quick
-        skelnas doctor --cache ntu60.h5 --batch-size 16
         skelnas doctor --cache ntu60.h5 --genotype cells.json
+        skelnas doctor --cache own.h5 --method predict --max-params 200k
     """
     from skelnas.doctor import Workload, diagnose
 
-    if settings.method != "gradient":
-        raise UsageError(
-            "doctor estimates searches by gradient only",
-            hint="leave out --method; a search by trainings shows the time that is left",
-        )
+    by_gradient = settings.method == "gradient"
+    make_training = _training_settings if by_gradient else training_settings
     diagnosis = diagnose(
         settings,
         Workload(cache, joints, classes, clips),
-        training=_training_settings(settings, train_config),
+        training=make_training(settings, train_config),
         genotype=load_genotype(genotype),
         quick=quick,
     )
@@ -124,19 +123,36 @@ def _print_pace(diagnosis: Diagnosis) -> None:
         console.result(_describe_pace("search", diagnosis.pace))
     if diagnosis.training_pace is not None:
         console.result(_describe_pace("training", diagnosis.training_pace))
-    if diagnosis.pace is None or machine is None:
+    if diagnosis.trainings_pace is not None:
+        console.result(_describe_trainings(diagnosis.trainings_pace))
+    if (diagnosis.pace or diagnosis.trainings_pace) is None or machine is None:
         return
     if machine.load is not None and machine.load > machine.cores + 1:
         console.result(f"the machine is busy (load average {machine.load:.1f}); idle, it is faster")
 
 
 def _describe_pace(name: str, pace: Pace) -> str:
+    return (
+        f"a {name} of {pace.steps:,} steps: about {_duration(pace.total_seconds)}, "
+        f"{_duration(pace.epoch_seconds)} per epoch, not counting data loading\n"
+        f"  {_describe_step(pace)}"
+    )
+
+
+def _describe_step(pace: Pace) -> str:
     measured = f"measured: {pace.measured_seconds:.3g} s per step of {pace.measured_clips} clips"
     if pace.measured_clips < pace.batch_size:
         measured += f", hence {pace.step_seconds:.3g} s per step of {pace.batch_size}"
+    return measured
+
+
+def _describe_trainings(pace: TrainingsPace) -> str:
+    at_a_time = f", {pace.jobs} at a time" if pace.jobs > 1 else ""
     return (
-        f"a {name} of {pace.steps:,} steps: about {_duration(pace.total_seconds)}, "
-        f"{_duration(pace.epoch_seconds)} per epoch, not counting data loading\n  {measured}"
+        f"a search of {pace.trainings} trainings{at_a_time}: about "
+        f"{_duration(pace.total_seconds)}, {_duration(pace.training.total_seconds)} per training, "
+        "not counting data loading and scoring\n"
+        f"  {_describe_step(pace.training)}"
     )
 
 

@@ -75,7 +75,7 @@ def search(
                 f"{'--track' if track else '--repeats'} is for --method gradient",
                 hint="leave it out",
             )
-        training = _training_settings(settings, train_config)
+        training = training_settings(settings, train_config)
         _predict(
             cache,
             out,
@@ -94,7 +94,7 @@ def search(
                 "--repeats runs in one process, not on several ranks",
                 hint="run `skelnas search --hold-out` once per --seed instead",
             )
-        training = _training_settings(settings, train_config)
+        training = training_settings(settings, train_config)
         _repeat(
             cache, out, settings, training, repeats, dry_run=dry_run, as_json=as_json, **options
         )
@@ -103,7 +103,7 @@ def search(
         raise UsageError(
             "--train-config needs --repeats, --method predict, --max-params or --max-macs"
         )
-    training = _training_settings(settings, train_config)
+    training = training_settings(settings, train_config)
     if dry_run:
         console.result(settings.model_dump_json(indent=2))
         return
@@ -177,8 +177,8 @@ def _repeat(
     console.note(f"done: `{console.shell('derive', out)}` prints the best genotype")
 
 
-def _training_settings(search: SearchSettings, path: Path | None) -> TrainSettings:
-    """Return the settings of the trainings of a search, from its own and a file."""
+def training_settings(search: SearchSettings, path: Path | None) -> TrainSettings:
+    """Return the settings of the trainings that belong to a search: its own, and a file's."""
     values = {"epochs": SHORT_EPOCHS, **search.of_trainings()}
     if path is None:
         return make_settings(TrainSettings, values)

@@ -20,6 +20,7 @@ from skelnas.genotype import BUILT_IN, Genotype
 if TYPE_CHECKING:
     from skelnas.doctor.machine import Machine
     from skelnas.doctor.pace import Pace
+    from skelnas.doctor.training_pace import TrainingsPace
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ class Diagnosis:
         machine: processor, memory, threads and devices.
         engine: ``name`` of the engine that a search would use, and ``why``.
         checks: in the order in which they were run.
-        pace: the estimated time and memory of a search.
+        pace: the estimated time and memory of a search by gradient.
         training_pace: those of a training.
+        trainings_pace: the estimated time of a search by short trainings.
     """
 
     versions: dict[str, str]
@@ -77,6 +79,7 @@ class Diagnosis:
     checks: list[Check] = field(default_factory=list)
     pace: Pace | None = None
     training_pace: Pace | None = None
+    trainings_pace: TrainingsPace | None = None
 
     @property
     def is_sound(self) -> bool:
@@ -120,11 +123,14 @@ def diagnose(
 ) -> Diagnosis:
     """Check whether a search with these settings works here; estimate it and a training.
 
+    A search by short trainings needs no engine, and only its own trainings are estimated.
+
     Args:
         settings: of the search.
         workload: its data; NTU RGB+D 60, cross-subject, by default.
-        training: settings of the training; None for the defaults, on the device of the search.
-        genotype: that is trained.
+        training: settings of the training, or of those of the search; None for the defaults, on
+            the device of the search.
+        genotype: that is trained, but for a search by short trainings.
         quick: skip the steps that are timed.
     """
     workload = workload or Workload()
@@ -138,7 +144,11 @@ def diagnose(
     from skelnas.doctor.engines import compare_engines, explain_engine
     from skelnas.doctor.machine import describe_machine
     from skelnas.doctor.pace import check_memory, measure_pace, read_size
-    from skelnas.doctor.training_pace import TRAINING_HINT, measure_training
+    from skelnas.doctor.training_pace import (
+        TRAINING_HINT,
+        measure_training,
+        measure_trainings,
+    )
     from skelnas.runtime import devices
 
     device = None
@@ -148,16 +158,25 @@ def diagnose(
     diagnosis.machine = describe_machine()
     if device is None:
         return diagnosis
-    with diagnosis.check("engine") as report:
-        diagnosis.engine = explain_engine(settings)
-        report(diagnosis.engine["name"])
-    with diagnosis.check("engines against the reference") as report:
-        report(compare_engines(settings, device))
+    by_gradient = settings.method == "gradient"
+    if by_gradient:
+        with diagnosis.check("engine") as report:
+            diagnosis.engine = explain_engine(settings)
+            report(diagnosis.engine["name"])
+        with diagnosis.check("engines against the reference") as report:
+            report(compare_engines(settings, device))
     size = None
     with diagnosis.check("cache" if workload.cache else "size") as report:
-        size = read_size(settings, workload)
-        report(f"{size.clips:,} clips train w, each {size.shape} (C, T, V), {size.classes} classes")
+        of_protocol = training.model_copy(update={"protocol": settings.protocol})
+        size = read_size(settings if by_gradient else of_protocol, workload)
+        train = "train w" if by_gradient else "to train on"
+        report(f"{size.clips:,} clips {train}, each {size.shape} (C, T, V), {size.classes} classes")
     if quick or size is None or not diagnosis.is_sound:
+        return diagnosis
+    if not by_gradient:
+        with diagnosis.check("a few steps of a training of the search") as report:
+            diagnosis.trainings_pace = measure_trainings(settings, training, size, device)
+            report(check_memory(diagnosis.trainings_pace.training, device, TRAINING_HINT))
         return diagnosis
     with diagnosis.check("a few steps of a search") as report:
         diagnosis.pace = measure_pace(settings, size, device)

@@ -51,12 +51,14 @@ class Size:
         shape: their (C, T, V).
         classes: number of classes.
         layout: joints of one person.
+        persons: M, whose joints are side by side in V.
     """
 
     clips: int
     shape: tuple[int, int, int]
     classes: int
     layout: Layout
+    persons: int = 1
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def read_size(settings: SearchSettings | TrainSettings, workload: Workload) -> S
             subjects = cache.clips.subjects[clips]
             clips, _ = halve(subjects, seed, by_subject=settings.validation == "subject")
         shape = clip_shape(cache.layout, cache.max_persons, settings)
-        return Size(len(clips), shape, len(cache.classes), cache.layout)
+        return Size(len(clips), shape, len(cache.classes), cache.layout, cache.max_persons)
 
 
 def measure_pace(settings: SearchSettings, size: Size, device: torch.device) -> Pace:

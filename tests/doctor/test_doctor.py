@@ -144,6 +144,25 @@ def test_a_training_is_measured_as_it_would_be_trained(tiny_cache: Path, tmp_pat
     fails(f"skelnas doctor {options} --genotype none.json", tmp_path, 3, "none.json")
 
 
+def test_a_search_by_trainings_is_estimated(tiny_cache: Path, tmp_path: Path) -> None:
+    options = "--method predict --genotypes 5 --folds 3 --jobs 2 --epochs 4 --batch-size 6"
+    sizes = "--frames 6 --layers 3 --channels 2 --device cpu"
+    command = f"skelnas doctor {options} {sizes} --cache {tiny_cache}"
+    finished = run(f"{command} --json", tmp_path)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    found = json.loads(finished.stdout)
+    assert found["pace"] is found["training_pace"] is found["engine"] is None
+    pace = found["trainings_pace"]
+    assert (pace["trainings"], pace["jobs"]) == (5 * 3, 2)
+    assert pace["training"]["steps"] == 4 * 4  # two thirds of 36 training clips, in batches of 6
+    assert pace["total_seconds"] == pytest.approx(8 * pace["training"]["total_seconds"])
+    text = run(command, tmp_path)
+    assert "a search of 15 trainings, 2 at a time: about " in text.stdout
+    refused = run(f"{command} --max-params 10", tmp_path)
+    assert refused.returncode == 1
+    assert "a few steps of a training of the search: " in refused.stderr
+
+
 def test_failed_checks_set_the_exit_code(tmp_path: Path) -> None:
     finished = run(f"skelnas doctor --quick --cache none.h5 {SEARCH}", tmp_path)
     assert finished.returncode == 1
