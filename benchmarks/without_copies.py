@@ -1,0 +1,126 @@
+"""Score what a search is worth on NW-UCLA without the test clips that are copies of training clips.
+
+    skelnas prepare nw-ucla NW_UCLA_FOLDER ucla.h5
+    python benchmarks/without_copies.py ucla.h5 work/ --jobs 2 --out results.json
+
+All test clips of two classes are copies of training clips in the files that we have. This repeats
+the final trainings of ``confirm.py nw-ucla --test`` with their genotypes and seeds, and scores each
+on all test clips and on those that are not copies. It continues where it was stopped.
+
+Written down before the first training was run: reported are the mean of each arm on the clips that
+are not copies, and predict less each other arm with 95 % t-intervals over searches, beside the same
+on all test clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from confirm import EPOCHS, FINAL_SEEDS, PROTOCOLS, TRAINING, describe
+
+from skelnas.config import EvaluateSettings, TrainSettings
+from skelnas.data.cache import Cache
+from skelnas.data.readers.base import Test, Train
+from skelnas.evaluation.evaluate import evaluate
+from skelnas.genotype import from_dict as genotype_of
+from skelnas.runtime import console
+from skelnas.runtime.files import atomic_write
+from skelnas.training import run_dir
+from skelnas.training.train import train
+
+ROWS = Path(__file__).parent / "results" / "confirm_nw_ucla.json"
+PROTOCOL, _ = PROTOCOLS["nw-ucla"]
+ARMS = ("predict", "best", "random", "twice")
+
+
+def train_and_score(cache: Path, work: Path, trial: dict[str, Any]) -> dict[str, Any]:
+    """Train one genotype as before, unless that is done, and score it with and without copies."""
+    name, seed = trial["name"], trial["seed"]
+    folder = work / f"{name.replace(' ', '-')}-{seed}"
+    done = folder / "scored.json"
+    if done.exists():
+        return dict(json.loads(done.read_text()))
+    settings = TrainSettings(epochs=EPOCHS["nw-ucla"][1], protocol=PROTOCOL, seed=seed, **TRAINING)
+    genotype = genotype_of(trial["genotype"], "rows")
+    resume = (folder / run_dir.CONFIG).exists()
+    with console.muted():
+        train(cache, genotype, folder, settings, resume=resume, force=not resume)
+        scores = evaluate(cache, folder, EvaluateSettings(device="cpu", threads=1)).scores
+    is_right = scores.logits.argmax(axis=1) == scores.labels  # [test clips]
+    is_new = find_new(cache)
+    row = {
+        "name": name,
+        "seed": seed,
+        "parameters": trial["parameters"],
+        "top1_before": trial["top1"],
+        "top1": float(is_right.mean()),
+        "top1_new": float(is_right[is_new].mean()),
+        "top1_copies": float(is_right[~is_new].mean()),
+        "clips_new": int(is_new.sum()),
+    }
+    atomic_write(done, json.dumps(row))
+    return row
+
+
+def find_new(cache: Path) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which test clips, [n], are not copies of training clips."""
+    with Cache.open(cache) as opened:
+        contents = opened.contents
+        if contents is None:
+            raise SystemExit(f"{cache} has no checksums")
+        test, training = opened.nonempty_indices(PROTOCOL, Test), opened.indices(PROTOCOL, Train)
+        return ~np.isin(contents[test], contents[training])
+
+
+def report(rows: list[dict[str, Any]], num_searches: int) -> None:
+    """Print the means of all arms and their differences from predict."""
+    for key, clips in (("top1", "all test clips"), ("top1_new", "without copies")):
+        found = {(row["name"], row["seed"]): 100 * row[key] for row in rows}
+        top1 = np.array(
+            [
+                [np.mean([found[f"{arm} {number}", seed] for seed in FINAL_SEEDS]) for arm in ARMS]
+                for number in range(num_searches)
+            ]
+        )  # [searches, arms]
+        print(clips)
+        for index, arm in enumerate(ARMS):
+            values = ", ".join(f"{value:.1f}" for value in top1[:, index])
+            line = f"  {arm}: {top1[:, index].mean():.2f} ({values})"
+            print(line, f"predict less it: {describe((top1[:, 0] - top1[:, index]).tolist())}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("work", type=Path, help="folder of the trainings")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--searches", type=int, default=6)
+    parser.add_argument("--out", type=Path, help="file of the results")
+    options = parser.parse_args()
+    before = json.loads(ROWS.read_text()).values()
+    trials = {(row["name"], row["seed"]): row for row in before if row.get("clips") == 464}
+    chosen = [
+        trials[f"{arm} {number}", seed]
+        for number in range(options.searches)
+        for seed in FINAL_SEEDS
+        for arm in ARMS
+    ]
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(train_and_score, options.cache, options.work, one) for one in chosen]
+        rows = []
+        for future in waiting:
+            rows.append(future.result())
+            print(json.dumps(rows[-1]), flush=True)
+    report(rows, options.searches)
+    if options.out:
+        atomic_write(options.out, "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+
+
+if __name__ == "__main__":
+    main()
