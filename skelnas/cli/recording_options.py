@@ -59,8 +59,8 @@ class RecordingOptions:
             UsageError: one cannot be read.
         """
         from skelnas.data.readers.channels import parse_option
-        from skelnas.data.readers.clip_files import parse_picture
         from skelnas.data.readers.clip_tables import TextFormat
+        from skelnas.data.readers.expected import parse_picture
 
         return {
             "joints": self.joints,

@@ -23,8 +23,9 @@ from skelnas.data.dataset import Dataset
 from skelnas.data.matching import compare_units
 from skelnas.data.readers.base import Recording
 from skelnas.data.readers.channels import check_channels, parse_option
-from skelnas.data.readers.clip_files import StreamFrame, parse_frame, parse_picture, to_poses
+from skelnas.data.readers.expected import parse_picture, to_poses
 from skelnas.data.readers.files import find_extent_outside
+from skelnas.data.readers.stream_frames import StreamFrame, parse_frame
 from skelnas.data.readers.tracking import track
 from skelnas.data.readers.unlabelled import NO_LABEL, Origin, as_unlabelled, read_unlabelled
 from skelnas.errors import InputError, UsageError
@@ -174,7 +175,7 @@ def predict_stream(
 
     Args:
         model: from `load_model`; it is moved to the device.
-        lines: one frame each, see `skelnas.data.readers.clip_files.parse_frame`; blank ones are
+        lines: one frame each, see `skelnas.data.readers.stream_frames.parse_frame`; blank ones are
             skipped.
         settings: see `PredictSettings`; with ``window`` 0, a window is as long as the model's
             training clips typically were.
@@ -188,11 +189,12 @@ def predict_stream(
     predictor.warm_up(size)
     frames: deque[StreamFrame] = deque(maxlen=size)
     origin, number = predictor.origin, 0
+    expected = origin.expected
     for line_number, line in enumerate(lines, start=1):
         if not line.strip("\ufeff \t\r\n"):
             continue
         where = f"{STDIN}, line {line_number}"
-        frames.append(parse_frame(line, where, origin.layout, origin.max_persons, origin.channels))
+        frames.append(parse_frame(line, where, expected))
         number += 1
         if number >= size and (number - size) % settings.stride == 0:
             if number == size:

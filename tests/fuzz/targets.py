@@ -26,9 +26,9 @@ import numpy as np
 from skelnas.data.readers import manifest
 from skelnas.data.readers.annotations import read_annotations
 from skelnas.data.readers.base import Recording, Source
-from skelnas.data.readers.clip_files import parse_frame, to_poses
 from skelnas.data.readers.clip_tables import TextFormat
 from skelnas.data.readers.ctrgcn import CtrGcn, _open
+from skelnas.data.readers.expected import Expected, to_poses
 from skelnas.data.readers.folder import Folder, read_folder
 from skelnas.data.readers.kinetics import Kinetics
 from skelnas.data.readers.manifest import Manifest, read_manifest
@@ -40,6 +40,7 @@ from skelnas.data.readers.nw_ucla import NwUcla
 from skelnas.data.readers.penn_action import PennAction
 from skelnas.data.readers.pyskl import Pyskl, find_single
 from skelnas.data.readers.skeleton_file import read_skeleton
+from skelnas.data.readers.stream_frames import parse_frame
 from skelnas.errors import InputError
 
 Outcome = Iterator[tuple[Recording, Source]]
@@ -454,7 +455,7 @@ def frame(folder: Path) -> Target:
 
     def read(data: bytes) -> Outcome:
         line = data.decode("utf-8", "replace")
-        persons = parse_frame(line, "line 1", source.layout, source.max_persons).persons
+        persons = parse_frame(line, "line 1", Expected(source.layout, source.max_persons)).persons
         poses, present = to_poses(persons[:, None], source.layout.channels)
         if present.any():
             yield Recording("one", 0, poses, present), source

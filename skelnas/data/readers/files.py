@@ -136,6 +136,12 @@ def as_array(lists: Any) -> NDArray[np.float64] | None:
         return None if completed is None else _as_equal_lists(completed, len(shape))
 
 
+def check_json(array: NDArray[np.float64], where: str) -> None:
+    """Raise InputError if there is a number that JSON does not have, though not for NaN."""
+    if np.isinf(array).any():
+        raise InputError(f"{where}: expected finite numbers or null, found an infinite one")
+
+
 def _as_equal_lists(lists: list[Any], depth: int) -> NDArray[np.float64] | None:
     numbers: Iterable[Any] = lists
     for _ in range(depth - 1):

@@ -20,10 +20,11 @@ from skelnas.data.readers.base import (
     Recording,
     Unused,
 )
-from skelnas.data.readers.clip_files import Picture, read_poses
+from skelnas.data.readers.clip_files import read_poses
 from skelnas.data.readers.clip_layout import ClipLayout, find_clip_layout
 from skelnas.data.readers.clip_tables import ANY_TEXT, TextFormat
 from skelnas.data.readers.division import Division
+from skelnas.data.readers.expected import Expected, Picture
 from skelnas.data.readers.manifest_table import Table, find_table, read_manifest
 from skelnas.data.readers.skeleton_file import Skeleton, find_skeleton
 from skelnas.errors import InputError
@@ -164,17 +165,16 @@ class Manifest:
         )
 
     def _read_file(self, file: Path, picture: Picture) -> Poses:
-        return read_poses(
-            file,
+        expected = Expected(
             self.layout,
             self.persons,
             picture,
             self._channels,
             are_channels_given=bool(self._given_channels),
-            text_format=self.text_format,
             joints_note=" as --joints says" if self._joints else " as in the first clip",
             persons_note="; see --persons",
         )
+        return read_poses(file, expected, self.text_format)
 
     @property
     def _table(self) -> Table:

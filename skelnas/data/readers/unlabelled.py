@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from skelnas.data.readers import kinetics, msrc12, ntu_facts, nw_ucla, penn_action, utd_mhad
 from skelnas.data.readers.base import Layout, Poses, Recording, find_problem
 from skelnas.data.readers.bodies import BodyRule
-from skelnas.data.readers.clip_files import ENDINGS, Picture, as_clip, fit_poses, read_poses
+from skelnas.data.readers.clip_files import ENDINGS, as_clip, read_poses
 from skelnas.data.readers.clip_tables import TextFormat
+from skelnas.data.readers.expected import Expected, Picture, fit_poses
 from skelnas.data.readers.kinetics import Kinetics
 from skelnas.data.readers.manifest import OF_EACH_CLIP
 from skelnas.data.readers.ntu import Ntu
@@ -119,6 +120,18 @@ class Origin:
         return self.layout.channels
 
     @property
+    def expected(self) -> Expected:
+        """What is expected of a clip that is not one of the source's raw files."""
+        return Expected(
+            self.layout,
+            self.max_persons,
+            self.picture_of_files,
+            self.channels,
+            are_channels_given=bool(self.given_channels),
+            joints_note=f", as in the {self.source} clips that the model was trained on",
+        )
+
+    @property
     def text_format(self) -> TextFormat:
         """How text is written: as the user says, or else as in the clips of the model."""
         delimiter, skip = self.given_delimiter, self.given_skip_columns
@@ -155,16 +168,7 @@ def as_unlabelled(array: NDArray[Any], name: str, origin: Origin) -> Recording:
     Raises:
         InputError: names the array and what is wrong with it, such as other joints.
     """
-    poses = fit_poses(
-        as_clip(array, name),
-        name,
-        origin.layout,
-        origin.max_persons,
-        origin.picture_of_files,
-        origin.channels,
-        are_channels_given=bool(origin.given_channels),
-        joints_note=_joints_note(origin),
-    )
+    poses = fit_poses(as_clip(array, name), name, origin.expected)
     return _check(Recording(name, NO_LABEL, *poses), name, origin)
 
 
@@ -172,10 +176,6 @@ def _check(recording: Recording, where: str, origin: Origin) -> Recording:
     if problem := find_problem(recording, origin.layout, origin.max_persons):
         raise InputError(f"{where}: {problem}")
     return recording
-
-
-def _joints_note(origin: Origin) -> str:
-    return f", as in the {origin.source} clips that the model was trained on"
 
 
 def _read(path: Path, origin: Origin) -> Poses:
@@ -199,16 +199,7 @@ def _read(path: Path, origin: Origin) -> Poses:
             f"{path}: cannot be read for a model that was trained on {origin.source}",
             hint=f"it takes files that end in {', '.join(endings)}",
         )
-    return read_poses(
-        path,
-        origin.layout,
-        origin.max_persons,
-        origin.picture_of_files,
-        origin.channels,
-        are_channels_given=bool(origin.given_channels),
-        text_format=origin.text_format,
-        joints_note=_joints_note(origin),
-    )
+    return read_poses(path, origin.expected, origin.text_format)
 
 
 def _choose_rule(origin: Origin, name: str, choices: tuple[Any, ...]) -> Any:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from skelnas.data.readers.base import Layout
-from skelnas.data.readers.clip_files import parse_frame, read_clip, read_poses, to_poses
+from skelnas.data.readers.clip_files import read_clip, read_poses
+from skelnas.data.readers.expected import Expected, to_poses
+from skelnas.data.readers.stream_frames import parse_frame
 from skelnas.errors import InputError
 
 JOINTS = ("hip", "hand_left", "hand_right")
@@ -24,14 +26,14 @@ def write(folder, lines, name="clip.csv"):
 
 
 def read(folder, lines):
-    poses, _ = read_poses(write(folder, lines), LAYOUT, 2)
+    poses, _ = read_poses(write(folder, lines), Expected(LAYOUT, 2))
     return poses
 
 
 def refusal(folder, lines, layout=LAYOUT):
     path = write(folder, lines)
     with pytest.raises(InputError) as caught:
-        read_poses(path, layout, 2)
+        read_poses(path, Expected(layout, 2))
     assert str(caught.value).startswith(f"{path}: ")
     return str(caught.value)
 
@@ -93,7 +95,7 @@ def test_a_first_row_without_persons_is_an_absent_frame(tmp_path):
     layout = Layout(("a", "b"), channels=("x", "y", "score"))
     rows = ["0.5,0.25,0.7,0.1,0.2,0.9", "0.4,0.25,0.7,0.1,0.2,0.9"]
     for first in ("-1,-1,0,-1,-1,0", "0,0,0,0,0,0", "-1,-1,-1,-1,-1,-1", ",,,,,"):
-        _, present = read_poses(write(tmp_path, [first, *rows]), layout, 1)
+        _, present = read_poses(write(tmp_path, [first, *rows]), Expected(layout, 1))
         assert present.tolist() == [[False, True, True]]
 
 
@@ -143,7 +145,7 @@ def test_a_row_of_unknown_numbers_is_an_absent_frame(tmp_path, unknown, header):
         ",".join(unknown if np.isnan(number) else str(number) for number in frame)
         for frame in LOST.reshape(6, 9).tolist()
     ]
-    poses, present = read_poses(write(tmp_path, [*header, *rows]), LAYOUT, 1)
+    poses, present = read_poses(write(tmp_path, [*header, *rows]), Expected(LAYOUT, 1))
     assert present.tolist() == [[True, True, False, False, True, True]]
     np.testing.assert_array_equal(poses, to_poses(LOST[None], LAYOUT.channels)[0])
 
@@ -162,7 +164,9 @@ def test_every_format_and_a_stream_give_the_same_frames(tmp_path):
     buffer = io.StringIO()
     np.savetxt(buffer, LOST.reshape(6, 9), "%.3f", ",")
     (tmp_path / "clip.csv").write_text(buffer.getvalue())
-    frames = [parse_frame(json.dumps(frame), "line", LAYOUT, 1).persons for frame in short]
+    frames = [
+        parse_frame(json.dumps(frame), "line", Expected(LAYOUT, 1)).persons for frame in short
+    ]
     stream = np.stack([frame[0] if len(frame) else np.full((3, 3), np.nan) for frame in frames])
 
     expected, present = to_poses(LOST[None], LAYOUT.channels)
@@ -170,7 +174,7 @@ def test_every_format_and_a_stream_give_the_same_frames(tmp_path):
     np.testing.assert_array_equal(to_poses(stream[None], LAYOUT.channels)[0], expected)
     for name in ("clip.npy", "clip.npz", "full.json", "short.json", "object.json", "clip.csv"):
         np.testing.assert_array_equal(
-            read_poses(tmp_path / name, LAYOUT, 1)[0], expected, err_msg=name
+            read_poses(tmp_path / name, Expected(LAYOUT, 1))[0], expected, err_msg=name
         )
 
 
@@ -195,7 +199,7 @@ def test_blank_lines_are_no_frames_and_refused_where_they_may_be_some(tmp_path):
         assert "a blank line before it, which may be a frame or not" in refusal(tmp_path, lines)
     path = tmp_path / "windows.csv"
     path.write_bytes("\r\r\n".join([header, *ROWS, ""]).encode())
-    np.testing.assert_array_equal(read_poses(path, LAYOUT, 1)[0], expected)
+    np.testing.assert_array_equal(read_poses(path, Expected(LAYOUT, 1))[0], expected)
 
 
 # Names
@@ -215,7 +219,7 @@ def test_joints_and_channels_are_found_by_name(tmp_path, axes):
 def test_a_picture_divides_x_and_y_whatever_their_columns(tmp_path, score):
     layout = Layout(("nose",), channels=("x", "y", "score"))
     path = write(tmp_path, [f"nose_{score},nose_Y,nose_X", "0.5,540,480", "0,-1,-1"])
-    poses, present = read_poses(path, layout, 1, (1920, 1080))
+    poses, present = read_poses(path, Expected(layout, 1, (1920, 1080)))
     np.testing.assert_array_equal(poses, [[[[-0.25, 0, 0.5]], [[0, 0, 0]]]])
     assert present.tolist() == [[True, False]]
 
@@ -223,9 +227,13 @@ def test_a_picture_divides_x_and_y_whatever_their_columns(tmp_path, score):
 def test_arrays_may_have_their_channels_in_another_order(tmp_path):
     layout = Layout(("nose",), channels=("x", "y", "score"))
     np.save(tmp_path / "clip.npy", [[[0.5, 540, 480]]])
-    poses, _ = read_poses(tmp_path / "clip.npy", layout, 1, (1920, 1080), ("conf", "y", "x"))
+    poses, _ = read_poses(
+        tmp_path / "clip.npy", Expected(layout, 1, (1920, 1080), ("conf", "y", "x"))
+    )
     np.testing.assert_array_equal(poses, [[[[-0.25, 0, 0.5]]]])
-    frame, _ = parse_frame("[[0.5, 540, 480]]", "line", layout, 1, ("conf", "y", "x"))
+    frame, _ = parse_frame(
+        "[[0.5, 540, 480]]", "line", Expected(layout, 1, channels=("conf", "y", "x"))
+    )
     np.testing.assert_array_equal(frame, [[[480, 540, 0.5]]])
 
 
@@ -272,7 +280,7 @@ def test_sizes_are_checked_before_anything_is_allocated(tmp_path, data, expected
     path = tmp_path / "clip.csv"
     path.write_bytes(data)
     with pytest.raises(InputError) as caught:
-        read_poses(path, Layout(("a",), channels=("x", "y")), 1)
+        read_poses(path, Expected(Layout(("a",), channels=("x", "y")), 1))
     assert expected in str(caught.value)
 
 
@@ -288,11 +296,11 @@ def test_sizes_are_checked_before_anything_is_allocated(tmp_path, data, expected
 def test_numbers_that_json_does_not_have_are_refused(tmp_path, text, expected):
     layout = Layout(("hip",))
     with pytest.raises(InputError, match=r"^line: ") as caught:
-        parse_frame(text, "line", layout, 1)
+        parse_frame(text, "line", Expected(layout, 1))
     assert expected in str(caught.value)
     (tmp_path / "clip.json").write_text(f"[{text}]")
     with pytest.raises(InputError, match=r"clip.json: expected (finite )?numbers"):
-        read_poses(tmp_path / "clip.json", layout, 1)
+        read_poses(tmp_path / "clip.json", Expected(layout, 1))
 
 
 def test_truth_values_in_arrays_are_refused(tmp_path):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from skelnas.data.readers.base import Layout
-from skelnas.data.readers.clip_files import parse_frame, read_poses
+from skelnas.data.readers.clip_files import read_poses
+from skelnas.data.readers.expected import Expected
 from skelnas.data.readers.joint_names import describe_mismatch
+from skelnas.data.readers.stream_frames import parse_frame
 from skelnas.errors import InputError
 
 LAYOUT = Layout(("hip", "hand_left", "hand_right"))
@@ -27,14 +29,14 @@ def write(folder, names):
 
 def test_names_beside_an_array_order_it(tmp_path):
     for path in write(tmp_path, NAMES):
-        poses, _ = read_poses(path, LAYOUT, 1)
+        poses, _ = read_poses(path, Expected(LAYOUT, 1))
         np.testing.assert_array_equal(poses[0], POSES.astype(np.float32), err_msg=path.name)
     (tmp_path / "clip.npz").unlink()
     np.savez(tmp_path / "clip.npz", clip=SHUFFLED, **NAMES)  # the only array
-    poses, _ = read_poses(tmp_path / "clip.npz", LAYOUT, 1)
+    poses, _ = read_poses(tmp_path / "clip.npz", Expected(LAYOUT, 1))
     np.testing.assert_array_equal(poses[0], POSES.astype(np.float32))
     line = json.dumps({"poses": SHUFFLED[0].tolist(), **NAMES})
-    np.testing.assert_array_equal(parse_frame(line, "line", LAYOUT, 1).persons, POSES[:1])
+    np.testing.assert_array_equal(parse_frame(line, "line", Expected(LAYOUT, 1)).persons, POSES[:1])
 
 
 @pytest.mark.parametrize(
@@ -50,17 +52,19 @@ def test_names_beside_an_array_order_it(tmp_path):
 def test_other_names_are_refused(tmp_path, names, expected):
     for path in write(tmp_path, names):
         with pytest.raises(InputError) as caught:
-            read_poses(path, LAYOUT, 1)
+            read_poses(path, Expected(LAYOUT, 1))
         assert str(caught.value).startswith(f"{path}: ")
         assert expected in str(caught.value)
     with pytest.raises(InputError, match=r"^line: ") as caught:
-        parse_frame(json.dumps({"poses": SHUFFLED[0].tolist(), **names}), "line", LAYOUT, 1)
+        parse_frame(
+            json.dumps({"poses": SHUFFLED[0].tolist(), **names}), "line", Expected(LAYOUT, 1)
+        )
     assert expected in str(caught.value)
 
 
 def test_what_is_no_list_of_names_says_nothing(tmp_path):
     for path in write(tmp_path, {"joints": 3, "channels": [1, 2, 3]}):
-        poses, _ = read_poses(path, LAYOUT, 1)
+        poses, _ = read_poses(path, Expected(LAYOUT, 1))
         np.testing.assert_array_equal(poses[0], SHUFFLED.astype(np.float32))
 
 
@@ -69,7 +73,7 @@ def test_names_that_need_unpickling_are_refused(tmp_path):
     np.savez(file, poses=POSES, joints=np.array(["hip", "a", "b"], object))
     (tmp_path / "clip.npz").write_bytes(file.getvalue())
     with pytest.raises(InputError, match=r"joints\.npy: expected an array of numbers"):
-        read_poses(tmp_path / "clip.npz", LAYOUT, 1)
+        read_poses(tmp_path / "clip.npz", Expected(LAYOUT, 1))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +99,7 @@ def test_a_table_names_the_joints_that_differ(tmp_path):
     with path.open("a") as file:
         file.write(",".join(["1"] * 16))
     with pytest.raises(InputError, match="its 8 joints include z, the expected 8 include h"):
-        read_poses(path, layout, 1)
+        read_poses(path, Expected(layout, 1))
     layout = Layout(tuple("abcdefgz"))
     with pytest.raises(InputError, match="expected the channels x, y, z, found x, y"):
-        read_poses(path, layout, 1)
+        read_poses(path, Expected(layout, 1))

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from skelnas.data.readers.archives import ENDING
 from skelnas.data.readers.base import Layout
-from skelnas.data.readers.clip_files import parse_frame, read_clip, read_poses
+from skelnas.data.readers.clip_files import read_clip, read_poses
+from skelnas.data.readers.expected import Expected
 from skelnas.data.readers.frames import number_files
 from skelnas.data.readers.layouts import find_layout
+from skelnas.data.readers.stream_frames import parse_frame
 from skelnas.errors import InputError
 
 XYS = ("x", "y", "score")
@@ -69,7 +71,7 @@ def test_a_folder_of_openpose_frames_is_a_clip(tmp_path):
     assert clip.poses.shape == (1, 4, 25, 3)
     np.testing.assert_array_equal(clip.poses[0, [0, 3], 1], [[101, 3, 0.5], [0, 0, 0]])
     assert np.isnan(clip.poses[0, 1:3]).all()
-    poses, present = read_poses(tmp_path / "clip", find_layout("openpose25"), 1)
+    poses, present = read_poses(tmp_path / "clip", Expected(find_layout("openpose25"), 1))
     assert present.tolist() == [[True, False, False, True]]
     assert not poses[0, 3, 1].any()
 
@@ -83,10 +85,10 @@ def test_the_number_of_joints_tells_the_model_of_openpose(tmp_path, num_joints, 
 def test_the_other_order_of_25_joints_is_read_if_it_is_asked_for(tmp_path):
     folder = write_frames(tmp_path / "clip", {0: openpose(pose())})
     for name in ("openpose25", "openpose25b"):
-        poses, _ = read_poses(folder, find_layout(name), 1)
+        poses, _ = read_poses(folder, Expected(find_layout(name), 1))
         np.testing.assert_array_equal(poses[0, 0].ravel(), pose())
     kinect = replace(find_layout("kinect-v2"), channels=XYS)
-    assert "include spine_base, spine_mid" in message(read_poses, folder, kinect, 1)
+    assert "include spine_base, spine_mid" in message(read_poses, folder, Expected(kinect, 1))
 
 
 @pytest.mark.parametrize("name", ["openpose25", "openpose25b"])
@@ -105,9 +107,9 @@ def test_two_orders_of_25_joints_are_told_apart_by_their_bones(tmp_path, name):
     folder = write_frames(tmp_path / "clip", {0: openpose(numbers)})
     clip = read_clip(folder)
     assert (clip.layout, clip.joints) == (name, layout.joints)
-    read_poses(folder, layout, 1)
+    read_poses(folder, Expected(layout, 1))
     other = {"openpose25": "openpose25b", "openpose25b": "openpose25"}[name]
-    assert "its 25 joints include h" in message(read_poses, folder, find_layout(other), 1)
+    assert "its 25 joints include h" in message(read_poses, folder, Expected(find_layout(other), 1))
 
 
 def test_hands_are_read_for_the_layout_that_has_them(tmp_path):
@@ -297,7 +299,7 @@ def test_channels_and_names_of_keypoints_are_the_files(tmp_path):
     assert (clip.joints, clip.channels) == (names, ("x", "y", "z", "score"))
     assert clip.poses.shape == (1, 3, 3, 4)
     layout = Layout(("Nose", "RIGHT_WRIST", "LWrist"), channels=("x", "y", "z", "score"))
-    poses, present = read_poses(path, layout, 1)
+    poses, present = read_poses(path, Expected(layout, 1))
     assert present.tolist() == [[True, False, False]]
     np.testing.assert_allclose(poses[0, 0, :, 0], [1.1, 2.1, 0.1], rtol=1e-6)
 
@@ -347,7 +349,7 @@ def test_keypoints_are_read_like_a_slow_reader(tmp_path_factory, data, keys):
         write(folder / "clip.json", frames),
         write_frames(folder / "clip", dict(enumerate(frames)), "{}.json"),
     ):
-        poses, present = read_poses(path, layout, 2)
+        poses, present = read_poses(path, Expected(layout, 2))
         np.testing.assert_array_equal(poses, expected)
         np.testing.assert_array_equal(present, expected_present)
 
@@ -423,14 +425,14 @@ def test_one_frame_in_an_array_names_the_folder(tmp_path):
 def test_a_stream_takes_the_frames_of_pose_estimators():
     layout = Layout(("b", "a"), channels=("x", "y", "z", "score"))
     line = json.dumps(points(2, names=("a", "b")))
-    frame, says_who = parse_frame(line, "line 1", layout, 1)
+    frame, says_who = parse_frame(line, "line 1", Expected(layout, 1))
     assert not says_who
     np.testing.assert_allclose(frame, [[[1.1, 1.2, 1.3, 1.4], [0.1, 0.2, 0.3, 0.4]]])
-    assert len(parse_frame('{"people": []}', "line 1", layout, 1).persons) == 0
+    assert len(parse_frame('{"people": []}', "line 1", Expected(layout, 1)).persons) == 0
     for value, expected in (
         (points(3), "line 1: 3 joints, expected 2"),
         (points(2, names=("a", "c")), "line 1: expected the joints b, a, found a, c"),
         (points(2, keys="xy"), "line 1: expected the channels x, y, z, score, found x, y"),
         ([points(2)] * 101, "line 1: 101 persons in a frame, expected at most 100"),
     ):
-        assert expected in message(parse_frame, json.dumps(value), "line 1", layout, 1)
+        assert expected in message(parse_frame, json.dumps(value), "line 1", Expected(layout, 1))

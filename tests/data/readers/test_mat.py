@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from skelnas.data.readers import mat
 from skelnas.data.readers.base import Layout
 from skelnas.data.readers.clip_files import read_clip, read_poses
+from skelnas.data.readers.expected import Expected
 from skelnas.data.readers.mat import read_mat
 from skelnas.errors import InputError
 
@@ -99,7 +100,7 @@ ARRAY = np.arange(2 * 5 * 3, dtype=float).reshape(2, 5, 3) + 1
 def test_joints_are_found_by_name_or_shape(tmp_path, variables):
     layout = Layout(("hip", "neck", "head", "left_hand", "right_hand"))
     path = write(tmp_path, file(*(matrix(name, array) for name, array in variables)))
-    poses, _ = read_poses(path, layout, 1)
+    poses, _ = read_poses(path, Expected(layout, 1))
     np.testing.assert_array_equal(poses[0, :2], np.float32(ARRAY))
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from skelnas.data.readers.base import Layout
 from skelnas.data.readers.clip_files import read_clip, read_poses
 from skelnas.data.readers.clip_tables import TextFormat
+from skelnas.data.readers.expected import Expected
 from skelnas.data.readers.folder import Folder
 from skelnas.data.readers.layouts import find_layout
 from skelnas.data.readers.manifest import Manifest
@@ -36,7 +37,7 @@ def message(call, *arguments):
 
 
 def read(path, **text_format):
-    (poses,), _ = read_poses(path, LAYOUT, 1, text_format=TextFormat(**text_format))
+    (poses,), _ = read_poses(path, Expected(LAYOUT, 1), TextFormat(**text_format))
     return poses
 
 
@@ -181,6 +182,6 @@ def test_a_first_column_that_counts_frames_of_one_joint(tmp_path):
     path = write(tmp_path, "".join(f"{n} {x} {y}\n" for n, x, y in rows))
     one = Layout(("hand",), channels=("x", "y", "score"))
     with pytest.raises(InputError, match="the first column counts rows"):
-        read_poses(path, one, 1)
+        read_poses(path, Expected(one, 1))
     path.write_text("hand_x hand_y hand_score\n" + path.read_text())
-    assert read_poses(path, one, 1)[0].shape == (1, 6, 1, 3)
+    assert read_poses(path, Expected(one, 1))[0].shape == (1, 6, 1, 3)
