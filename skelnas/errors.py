@@ -70,6 +70,11 @@ OUT_OF_MEMORY = (
 """Messages of the plain RuntimeErrors that PyTorch raises when it runs out of memory."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its type if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception means that the machine or a device is out of memory."""
     torch: Any = sys.modules.get("torch")  # if it is not imported, it cannot have raised this

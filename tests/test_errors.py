@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skelnas.errors import is_out_of_memory, shown
+from skelnas.errors import first_line, is_out_of_memory, shown
 
 
 @pytest.mark.parametrize(("value", "text"), [(3, "3"), ("yoga", "'yoga'"), (None, "None")])
@@ -23,6 +23,18 @@ def test_an_impossible_allocation_counts_as_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError(), "MemoryError"),
+        (ValueError("\nfirst\nsecond"), "first"),
+        (KeyError("name"), "'name'"),
+    ],
+)
+def test_the_first_line_of_an_error(error: Exception, text: str) -> None:
+    assert first_line(error) == text
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import typer
 
 from skelnas._version import __version__
 from skelnas.cli.commands import Commands
-from skelnas.errors import SkelnasError, is_out_of_memory
+from skelnas.errors import SkelnasError, first_line, is_out_of_memory
 from skelnas.runtime import console
 
 app = typer.Typer(
@@ -79,7 +79,7 @@ def main() -> None:
         if signals:  # some imports turn a KeyboardInterrupt into another exception
             _fail("interrupted", None, 130)
         if is_out_of_memory(error):
-            _fail(f"out of memory ({str(error).splitlines()[0]})", "try a smaller --batch-size", 4)
+            _fail(f"out of memory ({first_line(error)})", "try a smaller --batch-size", 4)
         if os.environ.get("SKELNAS_DEBUG"):
             sys.stderr = sys.__stderr__
             raise

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from skelnas.cli.config_file import make_settings, read_settings
@@ -95,16 +94,16 @@ def _print_facts(diagnosis: Diagnosis) -> None:
         table.add_row(name, version)
     for extra, packages in diagnosis.extras.items():
         versions = (f"{one.name} {one.version or 'is not installed'}" for one in packages)
-        table.add_row(f"extra {extra}", escape(", ".join(versions)))
+        table.add_row(f"extra {extra}", ", ".join(versions))
     machine = diagnosis.machine
     if machine is not None:
-        table.add_row("system", escape(machine.system))
+        table.add_row("system", machine.system)
         load = "" if machine.load is None else f"; load average {machine.load:.1f}"
         table.add_row("CPU threads", f"{machine.threads} on {machine.cores} cores{load}")
         for device in machine.devices:
             sizes = (("", device.total_bytes), (" free", device.free_bytes))
             memory = (f"{size / 2**30:.1f} GiB{word}" for word, size in sizes if size is not None)
-            table.add_row(device.name, escape(", ".join([device.model, *memory])))
+            table.add_row(device.name, ", ".join([device.model, *memory]))
     if diagnosis.engine is not None:
         table.add_row("engine", f"{diagnosis.engine['name']}: {diagnosis.engine['why']}")
     console.print_table(table)
@@ -113,7 +112,7 @@ def _print_facts(diagnosis: Diagnosis) -> None:
 def _print_checks(diagnosis: Diagnosis) -> None:
     table = Table("check", "", "result")
     for check in diagnosis.checks:
-        table.add_row(check.name, "ok" if check.passed else "FAILED", escape(check.detail))
+        table.add_row(check.name, "ok" if check.passed else "FAILED", check.detail)
     console.print_table(table)
 
 

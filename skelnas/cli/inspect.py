@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from skelnas.cli.options import CacheArgument, Json
@@ -91,7 +90,7 @@ def _draw(cache: Cache, name: str, path: Path, num_poses: int) -> None:
 
 
 def _print(facts: Inspection) -> None:
-    table = Table(show_header=False, title=escape(f"{facts.path}: {facts.clips:,} clips"))
+    table = Table(show_header=False, title=f"{facts.path}: {facts.clips:,} clips")
     rule = "\n".join(f"{name}: {value}" for name, value in facts.rule.items())
     for name, value in (
         ("source", facts.source),
@@ -112,13 +111,11 @@ def _print(facts: Inspection) -> None:
         ("written by", f"skelnas {facts.skelnas_version}, schema {facts.schema_version}"),
     ):
         if value:
-            table.add_row(name, escape(value))
+            table.add_row(name, value)
     console.print_table(table)
     parts = Table("protocol", "train clips", "test clips", "in neither")
     for protocol, sizes in facts.protocols.items():
-        parts.add_row(
-            escape(protocol), *(f"{sizes[part]:,}" for part in ("train", "test", "unused"))
-        )
+        parts.add_row(protocol, *(f"{sizes[part]:,}" for part in ("train", "test", "unused")))
     console.print_table(parts)
 
 

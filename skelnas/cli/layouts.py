@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from skelnas.cli.options import Json
@@ -67,7 +66,7 @@ def layouts(
 def _print_list(rows: dict[str, tuple[int, str, str]]) -> None:
     table = Table("layout", "joints", "channels", "of")
     for name, (num_joints, channels, about) in rows.items():
-        table.add_row(name, str(num_joints), channels, escape(about))
+        table.add_row(name, str(num_joints), channels, about)
     console.print_table(table)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from skelnas.cli.options import Force, Function, Json, with_signature
@@ -113,10 +112,10 @@ def run_prepare(source: Source, out: Path, options: PrepareOptions) -> None:
     if options.as_json:
         console.result(report.to_json())
     else:
-        title = escape(f"{out}: {report.clips:,} clips")
+        title = f"{out}: {report.clips:,} clips"
         table = Table("protocol", "train clips", "test clips", title=title)
         for protocol, (train, test) in report.splits.items():
-            table.add_row(escape(protocol), f"{train:,}", f"{test:,}")
+            table.add_row(protocol, f"{train:,}", f"{test:,}")
         console.print_table(table)
     _note_summary(report, out)
     if report.failed:

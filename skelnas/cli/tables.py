@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Column, Table
 
 from skelnas.runtime import console
@@ -168,7 +167,7 @@ def print_folds(document: dict[str, Any]) -> None:
     table = Table("fold", protocol, "test clips", "top-1", "mean per\nclass", "largest\nclass")
     for fold in document["folds"]:
         scores = [f"{fold[name]:.1%}" for name in ("top1", "mean_class_accuracy", "chance")]
-        table.add_row(fold["name"], escape(fold["protocol"]), f"{fold['clips']:,}", *scores)
+        table.add_row(fold["name"], fold["protocol"], f"{fold['clips']:,}", *scores)
     table.add_section()
     for name in ("mean", "deviation"):
         table.add_row(name, "", "", f"{document['summary'][name]:.1%}")

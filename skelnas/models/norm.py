@@ -24,9 +24,10 @@ class BatchNorm(nn.BatchNorm2d):
         if not (uses_batch and norm.is_over_ranks()):
             return with_channels_last_gradient(super().forward(x))  # cells are concatenated
         y, mean, variance = norm.standardise(x, self.eps)
+        assert self.momentum is not None
         for running, value in ((self.running_mean, mean), (self.running_var, variance)):
             if running is not None:
-                running.lerp_(value, self.momentum or 0.0)
+                running.lerp_(value, self.momentum)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         if self.affine:

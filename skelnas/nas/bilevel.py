@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from skelnas.config import Precision, SearchSettings
 from skelnas.data.dataset import Batch
-from skelnas.errors import is_out_of_memory
+from skelnas.errors import first_line, is_out_of_memory
 from skelnas.nas import architect
 from skelnas.nas.alpha_updates import make_alpha_optimizer
 from skelnas.nas.cost_term import CostTerm
@@ -235,10 +235,9 @@ class CudaGraphStep:
             if is_out_of_memory(error):
                 raise
             self._can_record = False
-            first_line, *_ = str(error).splitlines() or [""]
             note(
                 "the step cannot be recorded as a CUDA graph and runs eagerly: "
-                f"{type(error).__name__}: {first_line}"
+                f"{type(error).__name__}: {first_line(error)}"
             )
         return self(*batches)
 

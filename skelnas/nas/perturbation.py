@@ -22,7 +22,7 @@ from torch import Tensor
 from skelnas.config import Device, SearchSettings
 from skelnas.data.cache import Cache
 from skelnas.data.dataset import shuffled_batches
-from skelnas.errors import InputError
+from skelnas.errors import InputError, first_line
 from skelnas.nas.search import STREAM_VALIDATION, SearchClips, load_search_clips
 from skelnas.nas.supernet import Supernet
 from skelnas.runtime import devices
@@ -135,7 +135,7 @@ def _read_settings(run: Path, config: Mapping[str, Any], device: Device | None) 
     try:
         settings = SearchSettings(**config["settings"])
     except (KeyError, TypeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"{run / CONFIG}: settings of another version of skelnas ({reason})",
             hint="--select alphas does not need them",
@@ -168,7 +168,7 @@ def _load(
     try:
         supernet.load_state_dict(select(tensors, "model"))
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"{run / CHECKPOINT}: not a checkpoint of this search ({reason})"
         ) from None

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from skelnas.config import SearchSettings, TrainSettings, count_weight_epochs
 from skelnas.data.cache import Cache
-from skelnas.errors import InputError, UsageError, shown
+from skelnas.errors import InputError, UsageError, first_line, shown
 from skelnas.evaluation.cross_validation import cross_validate
 from skelnas.genotype import Genotype, from_dict
 from skelnas.nas.predictor_search import TRIALS, predictor_search
@@ -127,7 +127,7 @@ def _read_settings(
     try:
         return model(**{**otherwise, **config[key]})
     except (KeyError, TypeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{folder / run_dir.CONFIG}: unexpected {key} ({reason})") from None
 
 

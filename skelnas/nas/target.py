@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from skelnas.config import BudgetSettings, ClipSettings, SearchSettings, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.derivation import Alphas, op_weights
-from skelnas.errors import InputError
+from skelnas.errors import InputError, first_line
 from skelnas.genotype import Genotype
 from skelnas.models.complexity import Complexity
 from skelnas.models.cost import KINDS, CostTable, NetworkShape, make_cost_table
@@ -163,7 +163,7 @@ def find_target(
         training = TrainSettings(**sizes)
         nodes = config["settings"]["nodes"]
     except (KeyError, TypeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{run / CONFIG}: unexpected content ({reason})") from None
     path = cache or Path(str(config.get("cache")))
     if not path.exists():

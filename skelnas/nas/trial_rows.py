@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter
 
-from skelnas.errors import InputError
+from skelnas.errors import InputError, first_line
 from skelnas.genotype import Genotype
 from skelnas.runtime import files
 
@@ -92,7 +92,7 @@ def read_row(folder: Path, trial: Trial) -> Row | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"{path}: is not a finished training ({reason})",
             hint="delete it, and --resume trains that genotype again",

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from skelnas.config import DeviceSettings, Precision
-from skelnas.errors import DeviceError
+from skelnas.errors import DeviceError, first_line
 from skelnas.runtime import distributed
 
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4
@@ -164,6 +164,6 @@ def explaining_compile_errors(compiles: bool) -> Iterator[None]:
         ):
             raise
         raise DeviceError(
-            f"torch.compile failed ({str(error).splitlines()[0]})",
+            f"torch.compile failed ({first_line(error)})",
             hint="leave out --compile; SKELNAS_DEBUG=1 shows the full output of the compiler",
         ) from error

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter
 
-from skelnas.errors import InputError
+from skelnas.errors import InputError, first_line
 from skelnas.genotype import Genotype, from_dict
 from skelnas.runtime import files
 from skelnas.training.run_dir import TABLE
@@ -137,7 +137,7 @@ def read_table(folder: Path) -> GenotypeTable:
             hint="let the search continue: the same command with --resume",
         ) from None
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"{path}: is not the table of a search ({reason})",
             hint="delete it, and --resume writes it again",

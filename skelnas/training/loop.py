@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from skelnas.errors import Diverged, InputError, Interrupted, is_out_of_memory
+from skelnas.errors import Diverged, InputError, Interrupted, first_line, is_out_of_memory
 from skelnas.runtime import distributed
 from skelnas.runtime.console import note
 from skelnas.runtime.memory import batch_too_large, free_bytes
@@ -188,7 +188,7 @@ class TrainLoop(ABC):
             for name, state in self.states.items():
                 state.restore(select(tensors, name))
         except (KeyError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise InputError(
                 f"{path}: does not belong to this run ({reason})", hint="--force starts over"
             ) from None

@@ -20,6 +20,7 @@ from skelnas.data.dataset import Dataset
 from skelnas.data.readers.base import Layout
 from skelnas.data.sides import standard_name
 from skelnas.data.streams import branch_channels, num_spatial
+from skelnas.engine.norm import over_ranks
 from skelnas.errors import InputError
 from skelnas.models.branches import AnyNetwork, Branches, parts
 from skelnas.models.norm import MOMENTUM, JointNorm
@@ -123,7 +124,10 @@ def _name_inputs(card: ModelCard, layout: Layout) -> list[list[str]]:
 
 @torch.no_grad()
 def measure_inputs(network: AnyNetwork, dataset: Dataset) -> None:
-    """Set the statistics of the input's normalisation to those of all clips."""
+    """Set the statistics of the input's normalisation to those of all clips.
+
+    Each of several ranks has them all.
+    """
     batches = torch.split(torch.arange(len(dataset)), MEASURING_BATCH_SIZE)
     channels = (
         network.channels if isinstance(network, Branches) else [list(range(dataset.shape[0]))]
@@ -134,8 +138,9 @@ def measure_inputs(network: AnyNetwork, dataset: Dataset) -> None:
             continue
         norm.train()
         norm.momentum = None  # the mean over the batches
-        for batch in batches:
-            norm(dataset.batch(batch).x[:, indices])
+        with over_ranks(False):
+            for batch in batches:
+                norm(dataset.batch(batch).x[:, indices])
         norm.momentum = MOMENTUM
 
 

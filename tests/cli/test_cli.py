@@ -500,6 +500,20 @@ def test_an_interrupt_during_an_import_is_not_reported_as_a_bug(
     assert capsys.readouterr().err == "skelnas: interrupted\n"
 
 
+def test_memory_that_runs_out_is_reported_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ask_for_too_much(**_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(cli, "app", ask_for_too_much)
+    monkeypatch.setattr(cli, "_interrupt_on_signals", list)
+    with pytest.raises(SystemExit) as ending:
+        cli.main()
+    assert ending.value.code == 4
+    assert capsys.readouterr().err.startswith("skelnas: out of memory (MemoryError)\n  hint: ")
+
+
 def test_ctrl_c_while_the_command_line_is_being_imported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,13 @@ def test_inspect_prints_a_table_and_verifies_checksums(folder: Path) -> None:
     assert finished.stderr == "c.h5 is intact: all 16 clips match their checksums\n"
 
 
+def test_names_with_brackets_are_printed_as_they_are(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "d[final]").mkdir()
+    (tmp_path / "d[final]" / "c.h5").hardlink_to(folder / "c.h5")
+    finished = run("skelnas inspect d[final]/c.h5", tmp_path)
+    assert "d[final]/c.h5: 16 clips" in finished.stdout
+
+
 @pytest.mark.parametrize(
     ("class_clips", "expected"),
     [

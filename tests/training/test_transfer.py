@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import write_tiny_cache
 from interrupting import stop_after
+from ranks import finish, start
 
 from skelnas.config import ClipSettings, TrainSettings
 from skelnas.data.cache import Cache, CacheWriter
@@ -171,6 +172,17 @@ def test_a_frozen_trunk_sees_the_new_clips_at_their_own_scale(
     assert torch.equal(state["stem.0.weight"][:, 1], -before["stem.0.weight"][:, 1])
     assert not state["stem.0.weight"][:, 2].any()
     assert state["input_norm.running_var"].max() > 100 * before["input_norm.running_var"].max()
+    out = tmp_path / "ranks"
+    words = f"--epochs 1 --batch-size 12 --device cpu --ema 0 --freeze --init {init} --out {out}"
+    file = tmp_path / "genotype.json"
+    file.write_text(GENOTYPE.to_json())
+    codes, _, messages = finish(
+        start(["-m", "skelnas", "train", flat, "--genotype", file, *words.split()])
+    )
+    assert codes == [0, 0], messages
+    of_ranks = load_model(out).network.state_dict()
+    for name in ("input_norm.running_mean", "input_norm.running_var"):
+        torch.testing.assert_close(of_ranks[name], state[name])
 
 
 def test_other_joints_resume_to_the_same_bits(

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, cast, get_args
 
 from skelnas.config import TrackerName
 from skelnas.derivation import from_line, softmax
-from skelnas.errors import InputError, SkelnasError
+from skelnas.errors import InputError, SkelnasError, first_line
 from skelnas.runtime import files
 from skelnas.runtime.console import note
 from skelnas.training.run_dir import ALPHAS, METRICS, TRACKER, read_config, read_lines
@@ -96,7 +96,7 @@ class Tracking:
             self._run = self._tracker.open(self._folder, known.get("run"), config, epoch)
         except Exception as error:  # those of any package, of any server
             raise SkelnasError(
-                f"--track {self._name}: {_reason(error)}", hint=self._tracker.hint
+                f"--track {self._name}: {first_line(error)}", hint=self._tracker.hint
             ) from error
         self._sent = dict(known.get("sent", {}))
         if self._tracker.can_rewind:
@@ -109,7 +109,7 @@ class Tracking:
             for file in (METRICS, ALPHAS):
                 self._send(file)
         except Exception as error:
-            note(f"--track {self._name}: {_reason(error)}; the next epoch tries again")
+            note(f"--track {self._name}: {first_line(error)}; the next epoch tries again")
         state = {"tracker": self._name, "run": self._run, "sent": self._sent}
         files.atomic_write(self._folder / TRACKER, files.to_json(state))
 
@@ -142,7 +142,7 @@ class Tracking:
         try:
             self._tracker.close(failed=failed)
         except Exception as error:
-            note(f"--track {self._name}: {_reason(error)}")
+            note(f"--track {self._name}: {first_line(error)}")
 
 
 def find_tracker(folder: Path) -> TrackerName | None:
@@ -176,11 +176,6 @@ def _read_state(folder: Path) -> dict[str, Any]:
 
 def _are_integers(values: Iterable[object]) -> bool:
     return all(isinstance(value, int) and not isinstance(value, bool) for value in values)
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of what an error says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _tag(name: str) -> str:
