@@ -73,10 +73,7 @@ def cross_validate(
         "settings": settings.fixed(),
     }
     folds = []
-    with run_dir.start(out, config, resume=resume, force=force):
-        if force:
-            for old in out.glob(f"fold*/{run_dir.CONFIG}"):
-                run_dir.delete(old.parent)
+    with run_dir.start(out, config, resume=resume, force=force, discard=_discard):
         for number, protocol in enumerate(protocols, start=1):
             note(f"fold {number} of {count}: {protocol}")
             model = out / f"fold{number}"
@@ -96,6 +93,12 @@ def cross_validate(
         document = {"folds": folds, "summary": spread([fold["top1"] for fold in folds])}
         files.atomic_write(out / FOLDS, files.to_json(document))
     return document
+
+
+def _discard(out: Path) -> None:
+    """Delete the trainings of all folds."""
+    for config in out.glob(f"fold*/{run_dir.CONFIG}"):
+        run_dir.delete(config.parent)
 
 
 def choose_folds(cache: Cache, protocol: str, count: int) -> list[str]:

@@ -58,7 +58,8 @@ class CostTerm:
         self._room = (1 - self._rest).clamp_min(MIN_ROOM)
         edges = target.costs.edges["normal"]
         node_of_edge = torch.tensor([n for n, node in enumerate(list_nodes(edges)) for _ in node])
-        self._same_node = (node_of_edge[:, None] == node_of_edge).to(like)  # [edges, edges]
+        same_node = (node_of_edge[:, None] == node_of_edge).to(like)  # [edges, edges]
+        self._others = same_node.fill_diagonal_(0)  # the other edges of the same node
         self.lambdas = torch.zeros_like(self._rest)
         self._first = torch.zeros_like(self._rest)  # E[C] / B at the first step
         self._steps_done = torch.zeros((), dtype=like.dtype, device=like.device)
@@ -90,9 +91,9 @@ class CostTerm:
             strengths: [edges], the weight of the strongest operation, by which edges are derived.
         """
         strengths = strengths.clamp_min(TINY)
-        total = self._same_node @ strengths  # [edges], of the edge's node
-        odds = strengths / (total - strengths)
-        return strengths / total * (1 + self._same_node @ odds - odds)
+        of_others = self._others @ strengths  # [edges]: S - s_i, without cancellation
+        odds = strengths / of_others
+        return strengths / (strengths + of_others) * (1 + self._others @ odds)
 
     def gradients(self, op_weights: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
         """Return the gradient of the term at the current lambdas.
@@ -113,7 +114,7 @@ class CostTerm:
 
     @torch.no_grad()
     def ascend(self, op_weights: Sequence[Tensor]) -> None:
-        """Let each lambda rise or fall; once a step. Nothing here synchronises with the device."""
+        """Update the lambdas; once a step. Nothing here synchronises with the device."""
         expected = self.expected(op_weights)
         self._first.copy_(torch.where(self._steps_done == 0, expected, self._first))
         self.lambdas.add_(RISE / self._num_steps * self._excess(op_weights)).clamp_min_(0)

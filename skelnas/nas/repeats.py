@@ -114,9 +114,7 @@ def repeat(
             **score_model(cache, model, training, "held-out"),
         }
 
-    with run_dir.start(out, config, resume=resume, force=force):
-        if force:
-            _forget(out)
+    with run_dir.start(out, config, resume=resume, force=force, discard=_forget):
         networks = _read(out)
         try:
             for number, (seed, kind) in enumerate(itertools.product(seeds, KINDS), start=1):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -11,12 +13,12 @@ from pydantic import ValidationError
 
 from skelnas.config import SearchSettings, TrainSettings, count_weight_epochs
 from skelnas.data.cache import Cache
-from skelnas.errors import InputError, UsageError, first_line, shown
+from skelnas.errors import DeviceError, InputError, UsageError, first_line, shown
 from skelnas.evaluation.cross_validation import cross_validate
 from skelnas.genotype import Genotype, from_dict
 from skelnas.nas.predictor_search import TRIALS, predictor_search
 from skelnas.nas.search import search
-from skelnas.runtime import files
+from skelnas.runtime import distributed, files
 from skelnas.training import run_dir
 from skelnas.training.genotype_table import GenotypeTable
 from skelnas.training.saved_model import Model
@@ -60,7 +62,6 @@ def resume(
     """
     folder = Path(folder)
     config = run_dir.read_config(folder)
-    run_dir.check(folder, resume=True, force=False)
     verb, cache = config.get("verb"), config.get("cache")
     if verb not in ("train", "search", "folds"):
         raise UsageError(
@@ -77,8 +78,8 @@ def resume(
     architecture = _read_architecture(folder, config)
     options: dict[str, Any] = {"resume": True, "track": find_tracker(folder)}
     if verb == "train":
-        settings = _prolong(folder, config, settings, epochs)
-        trained = train(Path(cache), architecture, folder, settings, **options)
+        with _prolonged(folder, config, settings, epochs) as settings:
+            trained = train(Path(cache), architecture, folder, settings, **options)
         if after_train is not None:
             after_train(folder, trained.model)
         return trained
@@ -111,8 +112,8 @@ def _resume_search(
         _refuse_epochs(folder, epochs)
         training = training and _as_given(training, folder / TRIALS)
         return predictor_search(cache, folder, settings, training, resume=True)
-    settings = _prolong(folder, config, settings, epochs)
-    search(cache, folder, settings, training=training, resume=True, track=find_tracker(folder))
+    with _prolonged(folder, config, settings, epochs) as settings:
+        search(cache, folder, settings, training=training, resume=True, track=find_tracker(folder))
     return None
 
 
@@ -159,16 +160,48 @@ def _as_given(settings: TrainSettings, training: Path) -> TrainSettings:
     return settings
 
 
-def _prolong(
+@contextmanager
+def _prolonged(
     folder: Path, config: dict[str, Any], settings: AnySettings, epochs: int | None
-) -> AnySettings:
-    """Record more epochs in the folder, and return the settings with them.
+) -> Iterator[AnySettings]:
+    """Record more epochs in the folder; take them back if the run inside the context is refused.
+
+    Yields:
+        The settings with more epochs.
 
     Raises:
-        UsageError: there are no more, or the steps so far would have been others.
+        UsageError: there are no more, or the steps so far would have been others; or another run
+            is using the folder.
     """
     if epochs is None or epochs == settings.epochs:
-        return settings
+        yield settings
+        return
+    longer = _with_epochs(folder, config, settings, epochs)
+    recorded = {**config, "settings": {**config["settings"], "epochs": epochs}}
+    if isinstance(longer, TrainSettings):
+        names = recorded["settings"]
+        recorded["beside_recipe"] = [name for name in longer.recipe_deviations() if name in names]
+    with distributed.joined(settings.rank_timeout):
+        distributed.run_on_first(partial(_write_config, folder, recorded))
+    try:
+        yield longer
+    except (UsageError, InputError, DeviceError):
+        logged = folder / run_dir.METRICS
+        is_longer = logged.exists() and len(run_dir.read_lines(logged)) > settings.epochs
+        if distributed.is_first() and not is_longer:
+            _write_config(folder, config)
+        raise
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    with run_dir.RunDir(folder):
+        files.atomic_write(folder / run_dir.CONFIG, files.to_json(config))
+
+
+def _with_epochs(
+    folder: Path, config: Mapping[str, Any], settings: AnySettings, epochs: int
+) -> AnySettings:
+    """Return settings with more epochs, after checking that the steps so far would be the same."""
     if epochs < settings.epochs:
         raise UsageError(
             f"--epochs {epochs}: {folder} has {settings.epochs}, and takes only more",
@@ -179,17 +212,11 @@ def _prolong(
         raise UsageError(
             f"--epochs {epochs}: {folder} cannot be prolonged: how many epochs there are, which "
             f"were {settings.epochs} from the start, decides on {', '.join(moving)}",
-            hint=f"start anew with --epochs {epochs}; a run whose --lr-min equals its --lr"
+            hint=f"start again with --epochs {epochs}; a run whose --lr-min equals its --lr"
             + (", with --warmup 0 and --drop-path 0," if "drop_path" in used else "")
             + " can be prolonged",
         )
-    settings = settings.model_copy(update={"epochs": epochs})
-    config = {**config, "settings": {**config["settings"], "epochs": epochs}}
-    if isinstance(settings, TrainSettings):
-        recorded = config["settings"]
-        config["beside_recipe"] = [n for n in settings.recipe_deviations() if n in recorded]
-    files.atomic_write(folder / run_dir.CONFIG, files.to_json(config))
-    return settings
+    return settings.model_copy(update={"epochs": epochs})
 
 
 def _follow_length(settings: Mapping[str, Any], epochs: int) -> list[str]:

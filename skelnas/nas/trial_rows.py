@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -97,12 +96,3 @@ def read_row(folder: Path, trial: Trial) -> Row | None:
             f"{path}: is not a finished training ({reason})",
             hint="delete it, and --resume trains that genotype again",
         ) from None
-
-
-def check_same_clips(rows: Sequence[Row]) -> None:
-    """Check that all trainings of a protocol had the same clips."""
-    if len({(row.protocol, row.fingerprint) for row in rows}) > len({r.protocol for r in rows}):
-        raise InputError(
-            "the cache changed: the trainings so far had other clips",
-            hint="--force starts again, with all of them on the same clips",
-        )

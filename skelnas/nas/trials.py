@@ -18,9 +18,9 @@ from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.data.readers.base import Layout, Test
 from skelnas.data.splits import note_faults, split_training_part
-from skelnas.errors import Diverged, Interrupted
+from skelnas.errors import Diverged, InputError, Interrupted
 from skelnas.evaluation.evaluate import evaluate
-from skelnas.nas.trial_rows import ROW, Row, Trial, check_same_clips, read_row, write_row
+from skelnas.nas.trial_rows import ROW, Row, Trial, read_row, write_row
 from skelnas.runtime import files
 from skelnas.runtime.console import Meter, progress
 from skelnas.runtime.workers import run_all
@@ -98,6 +98,7 @@ class Trials:
     keep_going: bool
     meter: Meter
     rows: dict[str, Row | None] = field(default_factory=dict)  # by the key of a trial
+    fingerprints: dict[str, str] = field(default_factory=dict)  # of the clips of each protocol
 
     def run(self, trials: Sequence[Trial]) -> list[Row | None]:
         """Return the row of each trial, in the same order; None where the training diverged.
@@ -105,17 +106,17 @@ class Trials:
         Raises:
             see `run_trials`.
         """
-        left: dict[str, Trial] = {}
-        for trial in trials:  # two may be the same but for their names
+        left = []
+        for trial in {trial.key: trial for trial in trials}.values():  # two may differ in name only
             if (row := read_row(self.folder, trial)) is None:
-                left[trial.key] = trial
+                left.append(trial)
             else:
                 self._add(trial, row)
                 self.meter.skip()
         work = partial(_run_trial, self.cache, self.settings, self.folder, self.keep_going)
         environments = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in self.gpus]
         try:
-            with closing(run_all(work, list(left.values()), self.jobs, environments)) as finished:
+            with closing(run_all(work, left, self.jobs, environments)) as finished:
                 for trial, row in finished:
                     self._add(trial, row)
                     result = "diverged" if row is None else f"top-1 {row.top1:.1%}"
@@ -132,7 +133,11 @@ class Trials:
 
     def _add(self, trial: Trial, row: Row | None) -> None:
         self.rows[trial.key] = row
-        check_same_clips([row for row in self.rows.values() if row is not None])
+        if row and row.fingerprint != self.fingerprints.setdefault(row.protocol, row.fingerprint):
+            raise InputError(
+                "the cache changed: the trainings so far had other clips",
+                hint="--force starts again, with all of them on the same clips",
+            )
 
 
 @contextmanager
@@ -166,11 +171,11 @@ def open_trials(
         "layout": asdict(layout),
         "settings": {k: v for k, v in settings.fixed().items() if k not in SETTINGS_OF_TRIAL},
     }
-    with run_dir.start(folder, config, resume=resume, force=force):
-        if force:
-            _discard(folder)
-        with progress("trials", planned) as meter:
-            yield Trials(cache_path, settings, folder, jobs, gpus, keep_going, meter)
+    with (
+        run_dir.start(folder, config, resume=resume, force=force, discard=_discard),
+        progress("trials", planned) as meter,
+    ):
+        yield Trials(cache_path, settings, folder, jobs, gpus, keep_going, meter)
 
 
 def _prepare(

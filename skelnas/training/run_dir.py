@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
@@ -117,6 +117,7 @@ def start(
     resume: bool,
     force: bool,
     mirror: Mirror | None = None,
+    discard: Callable[[Path], object] | None = None,
 ) -> RunDir:
     """Open a run folder, either for a new run or to resume the one in it.
 
@@ -126,6 +127,7 @@ def start(
         resume: resume the run in the folder, which must have the same config.
         force: delete the run in the folder. Files that no run wrote stay.
         mirror: shows what the run logs elsewhere.
+        discard: deletes the files of a run that this module does not know, before a new one.
 
     Raises:
         UsageError: see `check`; or the run to be resumed has another config.
@@ -137,19 +139,26 @@ def start(
         raise SkelnasError(f"{folder}: cannot be created ({error.strerror})") from None
     run = RunDir(folder, mirror)
     try:
-        _open(folder, config, resume)
+        _open(folder, config, resume, discard)
     except BaseException:
         run.close()
         raise
     return run
 
 
-def _open(folder: Path, config: Mapping[str, Any], resume: bool) -> None:
+def _open(
+    folder: Path,
+    config: Mapping[str, Any],
+    resume: bool,
+    discard: Callable[[Path], object] | None,
+) -> None:
     """Check that the run in a locked folder is the one to resume, or begin a new one."""
     files.remove_parts(folder)
     if resume and (folder / CONFIG).exists():
         _check_same_config(read_config(folder), config, folder)
         return
+    if discard is not None:
+        discard(folder)
     _delete_run(folder)
     atomic_write(folder / CONFIG, to_json({**config, "versions": versions()}))
 

@@ -123,6 +123,17 @@ def test_strata_have_equally_many_genotypes(count: int, num_strata: int) -> None
     assert all(genotype == random_genotype(seed) for seed, genotype in chosen.items())
 
 
+@pytest.mark.parametrize("count", [22, 23])
+def test_strata_are_filled_up_where_few_genotypes_differ(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "skelnas.nas.bench.run.draw_genotype", lambda seed, *_: random_genotype(seed % 23)
+    )
+    chosen = draw_strata(make_cost_table(SHAPE, candidates("sar")), UNLIMITED, count)
+    assert len(chosen) == len(set(map(str, chosen.values()))) == count
+
+
 def test_all_genotypes_are_within_a_budget() -> None:
     costs = make_cost_table(SHAPE, candidates("sar"))
     chosen = draw_strata(costs, Budget(max_params=150_000), 8)

@@ -113,6 +113,19 @@ def test_alphas_that_have_decided_cost_what_their_network_costs() -> None:
     assert found.tolist() == pytest.approx([cost.parameters / 2500, cost.macs / 60_000], rel=1e-9)
 
 
+def test_an_edge_that_is_far_stronger_than_the_other_leaves_finite_chances() -> None:
+    term = CostTerm(make_target(nodes=1), 1, torch.zeros(()))
+    cell = torch.full((2, 4), 1e-10)
+    cell[0, 3] = 0.9
+    cell[1, 2] = 1e-9
+    weights = [cell.clone().requires_grad_() for _ in KINDS]
+    both = [torch.ones(2, 4).mul(1e-10) for _ in KINDS]
+    for one in both:
+        one[0, 3] = one[1, 2] = 0.5
+    torch.testing.assert_close(term.expected(weights), term.expected(both), rtol=0.2, atol=0)
+    assert all(gradient.isfinite().all() for gradient in term.gradients(weights, weights))
+
+
 def test_weights_without_operations_cost_something_finite() -> None:
     weights = [torch.zeros(5, 4) for _ in KINDS]
     for cell in weights:

@@ -10,12 +10,12 @@ import pytest
 
 from skelnas import resume
 from skelnas.config import SearchSettings, TrainSettings
-from skelnas.errors import InputError, Interrupted, UsageError
+from skelnas.errors import DeviceError, InputError, Interrupted, UsageError
 from skelnas.evaluation.cross_validation import cross_validate
 from skelnas.genotype import random_genotype
 from skelnas.nas.predictor_search import predictor_search
 from skelnas.nas.search import search
-from skelnas.training import loop
+from skelnas.training import loop, run_dir
 from skelnas.training.train import train
 
 SIZES: dict[str, Any] = {
@@ -78,6 +78,28 @@ def test_a_longer_run_at_a_constant_rate_is_the_one_that_was_longer_from_the_sta
         train(tiny_cache, "temporal-conv", tmp_path / name, settings)
     resume(tmp_path / "short", epochs=2)
     assert_same(tmp_path / "short", tmp_path / "long")
+
+
+def test_more_epochs_are_taken_back_if_the_run_is_refused(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    constant = {name: CONSTANT[name] for name in ("lr", "lr_min", "warmup")}
+    settings = TrainSettings(frames=6, batch_size=18, device="cpu", epochs=1, **constant)
+    train(tiny_cache, "temporal-conv", run, settings)
+    before = (run / "config.json").read_bytes()
+
+    def refuse(_: object) -> None:
+        raise DeviceError("no device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("skelnas.runtime.devices.choose", refuse)
+        with pytest.raises(DeviceError):
+            resume(run, epochs=2)
+    assert (run / "config.json").read_bytes() == before
+    with run_dir.RunDir(run), pytest.raises(UsageError, match="another run is using it"):
+        resume(run, epochs=2)
+    assert (run / "config.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,25 @@ def test_other_settings_and_other_clips_are_refused(
     assert rows[0].fingerprint == rows[1].fingerprint
 
 
+def test_a_kill_while_old_rows_are_discarded_leaves_none_of_other_settings(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_trials(tiny_cache, TRIALS[:1], SETTINGS, tmp_path)
+    longer = SETTINGS.model_copy(update={"epochs": 3})
+
+    def be_killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("skelnas.nas.trials._discard", be_killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_trials(tiny_cache, TRIALS[:1], longer, tmp_path, force=True)
+    with pytest.raises(UsageError, match="started with epochs = 2, now it is 3"):
+        run_trials(tiny_cache, TRIALS[:1], longer, tmp_path, resume=True)
+    (row,) = run_trials(tiny_cache, TRIALS[:1], longer, tmp_path, force=True)
+    assert len(row.train_loss) == 3
+
+
 @pytest.mark.parametrize("damage", [lambda text: text[:-20], lambda text: text.replace("1", "2")])
 def test_a_damaged_row_is_named(
     tiny_cache: Path, tmp_path: Path, whole: tuple[Path, list[Row]], damage: object

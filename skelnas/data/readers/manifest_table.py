@@ -60,8 +60,8 @@ class Stretch:
 
     def __str__(self) -> str:
         unit = "s" if self.in_seconds else ""
-        end = "end" if math.isinf(self.end) else f"{self.end:g}{unit}"
-        return f"{self.start:g}{unit}-{end}"
+        end = "end" if math.isinf(self.end) else f"{self.end:.15g}{unit}"
+        return f"{self.start:.15g}{unit}-{end}"
 
     def find_frames(self, num_frames: int, frame_rate: float | None) -> slice:
         """Return the frames of a recording. Raises InputError if it has fewer."""
@@ -74,8 +74,8 @@ class Stretch:
         end = num_frames if math.isinf(end) else end
         if not start < end <= num_frames:
             raise InputError(
-                f"the clip is frames {start:g} to {end - 1:g}, but the recording has {num_frames}, "
-                f"0 to {num_frames - 1}"
+                f"the clip is frames {start:.15g} to {end - 1:.15g}, but the recording has "
+                f"{num_frames}, 0 to {num_frames - 1}"
             )
         return slice(int(start), int(end))
 

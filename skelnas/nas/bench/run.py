@@ -152,11 +152,11 @@ def draw_strata(costs: CostTable, budget: Budget, count: int) -> dict[int, Genot
         UsageError: there are fewer.
     """
     drawn: dict[int, Genotype] = {}
-    known = set()
+    identities = set()
     for seed in range(max(MIN_DRAWN, DRAWN_PER_GENOTYPE * count)):
         genotype = draw_genotype(seed, costs, budget)
-        if (identity := identify(genotype)) not in known:
-            known.add(identity)
+        if (identity := identify(genotype)) not in identities:
+            identities.add(identity)
             drawn[seed] = genotype
     if len(drawn) < count:
         raise UsageError(
@@ -167,13 +167,14 @@ def draw_strata(costs: CostTable, budget: Budget, count: int) -> dict[int, Genot
     num_strata = max(count // PER_STRATUM, 1)
     chosen: dict[int, Genotype] = {}
     for stratum in range(num_strata):
-        seeds = by_size[_share(len(by_size), stratum, num_strata)]
-        wanted = len(range(count)[_share(count, stratum, num_strata)])
-        chosen |= {seed: drawn[seed] for seed in sorted(seeds)[:wanted]}
-    return chosen
+        seeds = by_size[_part(len(by_size), stratum, num_strata)]
+        num_chosen = len(range(count)[_part(count, stratum, num_strata)])
+        chosen |= {seed: drawn[seed] for seed in sorted(seeds)[:num_chosen]}
+    left = sorted(drawn.keys() - chosen.keys())  # if few more were drawn, a stratum may lack one
+    return chosen | {seed: drawn[seed] for seed in left[: count - len(chosen)]}
 
 
-def _share(total: int, number: int, count: int) -> slice:
+def _part(total: int, number: int, count: int) -> slice:
     """Return the numbers that the part `number` of `count` equal parts has."""
     return slice(total * number // count, total * (number + 1) // count)
 

@@ -1,6 +1,7 @@
 """Recordings of a manifest: the table, the file of joints and the protocols."""
 
 import json
+import math
 import os
 import zipfile
 from dataclasses import replace
@@ -665,6 +666,18 @@ def test_clips_are_parts_of_recordings(folder):
     assert first.poses[0, :, 0, 0].tolist() == [7, 13, 19]  # frames 1, 2 and 3
     assert second.poses[0, :, 0, 0].tolist() == [91, 97, 103, 109, 115]
     assert Manifest(path, channels=XYZ, frame_rate=10).layout.frame_rate == 10
+
+
+@pytest.mark.parametrize(
+    ("stretch", "name"),
+    [
+        (Stretch(10000.02, 10000.04, True), "10000.02s-10000.04s"),
+        (Stretch(1e6, 1000001.0, False), "1000000-1000001"),
+        (Stretch(0.1, math.inf, True), "0.1s-end"),
+    ],
+)
+def test_late_parts_of_long_recordings_have_names_of_their_own(stretch, name):
+    assert str(stretch) == name
 
 
 @settings(deadline=None, max_examples=60)
