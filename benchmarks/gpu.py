@@ -1,4 +1,4 @@
-"""Everything to run on the first GPU, in the order of its value, in about ten minutes.
+"""Everything to run on the first GPU, most valuable parts first, in about ten minutes.
 
     python benchmarks/gpu.py --out gpu-results
 

@@ -24,8 +24,8 @@ HEAD = """\
 
 Written by `python docs/make_cli.py` from the commands; edit their texts, not this page.
 
-`skelnas COMMAND --help`, or `skelnas help COMMAND`, shows what people use most in a terminal, \
-`--help-all` everything; `skelnas -V` the version; \
+`skelnas COMMAND --help`, or `skelnas help COMMAND`, shows the most used options in a terminal, \
+and `--help-all` all of them; `skelnas -V` prints the version; \
 `skelnas --install-completion` installs tab completion. `python -m skelnas` is the same program.
 
 ## Precedence of settings
@@ -33,8 +33,8 @@ Written by `python docs/make_cli.py` from the commands; edit their texts, not th
 Options under "Settings" take their value from the first of these sources:
 
 1. the flag: `--epochs 10`
-2. the environment: `SKELNAS_SEARCH_EPOCHS=10`, that is `SKELNAS_`, the command, the setting; a \
-switch such as `--center` takes `true` or `false`
+2. the environment: `SKELNAS_SEARCH_EPOCHS=10`, that is `SKELNAS_`, the command (`BENCH` \
+for `bench run`), the setting; a switch such as `--center` takes `true` or `false`
 3. the file of `--config`, in TOML: `epochs = 10`, in a table named after the command, such as \
 `[search]`, or else at the top level. It may also be the `config.json` of a run of the same \
 command, or the JSON of `--dry-run`
@@ -60,10 +60,11 @@ rotate = 15.0
 
 Results go to standard output: a path with its metrics, a genotype, a table, or \
 [JSON with `--json`](formats.md#what-commands-print). Notes, progress and \
-errors go to standard error. Where a file goes is checked before work begins, and its folders are \
-made; if it cannot be written in the end, the result is printed all the same. `search` and \
-`train` show the metrics of the current epoch and the cells that would be derived now. Without a \
-terminal, or with `TERM=dumb`, a plain line tells step, loss, speed and remaining time, every 10 \
+errors go to standard error. The path of an output file is checked before work begins, and its \
+folders are created; if the file cannot be written in the end, the result is printed all the same. \
+`search` and `train` show the metrics of the current epoch and the cells that would be derived \
+now. Without a terminal, or with `TERM=dumb`, a plain line gives step, loss, speed and remaining \
+time, every 10 \
 seconds at first and every 5 minutes in a run of hours, and one line ends each epoch; a notebook \
 shows a bar if it has `ipywidgets`. `NO_COLOR=1` turns colours off.
 

@@ -19,7 +19,7 @@ from skelnas.genotype import load as load_genotype
 from skelnas.runtime import console
 
 bench = typer.Typer(
-    help="Train many genotypes to a table, and read what it says.",
+    help="Train many genotypes into a table; report what it shows.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -73,7 +73,7 @@ def bench_run(
         console.result(json.dumps(document, indent=2))
     else:
         console.result(f"{path}: {num_trainings} trainings of {num_genotypes} genotypes")
-    console.note(f"done: `{console.shell('bench', 'report', out)}` says what they tell")
+    console.note(f"done: `{console.shell('bench', 'report', out)}` shows what they say")
 
 
 @bench.command("report", cls=Command)
@@ -99,7 +99,7 @@ def bench_report(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a table tells of genotypes, seeds and searches.
+    """Show what a table says about genotypes, seeds and searches.
 
     Examples:
         skelnas bench report bench/ntu60 --plot ntu60.svg
@@ -134,6 +134,6 @@ def _read_genotypes(specs: list[str]) -> dict[str, Genotype]:
     for spec in specs:
         name = Path(spec).stem if spec.endswith(".json") else spec
         if name in genotypes:
-            raise UsageError(f"--genotype {spec}: there are two of the name {name}")
+            raise UsageError(f"--genotype {spec}: two genotypes have the name {name}")
         genotypes[name] = load_genotype(spec)
     return genotypes

@@ -86,7 +86,7 @@ def demo(
     predict = ["predict", str(searched), str(session), "--plot", str(picture)]
     if has_matplotlib():
         _run([*predict, *ONE_THREAD.split()])
-        shown = f"{picture}: a session of a test subject, and the actions it is taken for"
+        shown = f"{picture}: a recording of a test subject, and its predicted actions"
     else:
         shown = f"for a picture: pip install 'skelnas[plot]' && {shell(*predict)}"
     _print_summary(evaluations, folder)

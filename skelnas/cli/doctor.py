@@ -46,7 +46,7 @@ def doctor(
 ) -> None:
     """Check the installation; estimate a search and a training.
 
-    Takes the settings of `skelnas search`, of which the training has the clips and the device.
+    Takes the settings of `skelnas search`; those of clips and device also apply to the training.
     With --method predict, the trainings are those of the search.
 
     Examples:

@@ -31,7 +31,7 @@ def inspect(
         Path | None,
         typer.Option(help="Draw the clip: .svg, .png, .pdf or .gif."),
     ] = None,
-    poses: Annotated[int, typer.Option(min=1, max=40, help="Poses in the .png.")] = 8,
+    poses: Annotated[int, typer.Option(min=1, max=40, help="Poses in a still picture.")] = 8,
     as_json: Json = False,
 ) -> None:
     """Show what a cache contains, verify it, or draw a clip.

@@ -27,7 +27,7 @@ def layouts(
 ) -> None:
     """List named skeletons, or show the joints and bones of one.
 
-    `prepare manifest --joints` takes the name, or a file with what --json prints for it.
+    `prepare manifest --joints` takes the name, or a file such as --json prints.
 
     Examples:
         skelnas layouts

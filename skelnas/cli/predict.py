@@ -43,7 +43,7 @@ def predict(
 ) -> None:
     """Recognise actions in recordings or in a stream of frames.
 
-    Clips are prepared as those the model was trained on. A recording that cannot be read is
+    Clips are prepared like those the model was trained on. A recording that cannot be read is
     reported and skipped, and the exit code is then 3.
 
     Examples:

@@ -170,7 +170,7 @@ def prepare_pyskl(
     ] = None,
     poses: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Poses, a file per clip; by default beside."),
+        typer.Option(metavar="FOLDER", help="Poses, a file per clip; by default beside FILE."),
     ] = None,
     test_share: TestShare = 0.0,
     folds: Folds = 0,

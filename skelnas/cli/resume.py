@@ -24,7 +24,7 @@ def resume(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Resume a search or training; its folder knows the options.
+    """Resume a search or training with its original options.
 
     The result is the same as with the original command and --resume. A longer run is possible
     where the steps so far do not depend on its length.

@@ -25,8 +25,8 @@ class BenchSettings(TrainSettings):
     }
 
     genotypes: int = Field(24, ge=1, le=100_000, description="Random genotypes to train.")
-    seeds: int = Field(2, ge=1, le=1_000, description="Seeds that each is trained with, from 0.")
-    folds: int = Field(2, ge=2, le=1_000, description="Parts to hold out, one a training.")
+    seeds: int = Field(2, ge=1, le=1_000, description="Seeds to train each with, counted from 0.")
+    folds: int = Field(2, ge=2, le=1_000, description="Parts to hold out, one per training.")
     folds_by: FoldsBy | None = Field(
         None,  # ours: subjects if there are enough, else clips
         description="Divide by subject, camera or clip.",

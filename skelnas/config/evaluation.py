@@ -66,7 +66,7 @@ class PredictSettings(DeviceSettings):
         0,
         ge=0,
         le=100_000,
-        description="Stream or --plot: frames a window; 0: trained.",
+        description="Stream/--plot: frames per window; 0: trained.",
     )
     stride: int = Field(
         8,  # ours

@@ -50,7 +50,7 @@ class MethodSettings(Settings):
         2,  # ours
         ge=2,
         le=100,
-        description="With predict: trainings of each, one a fold.",
+        description="With predict: trainings of each, one per fold.",
     )
     folds_by: FoldsBy | None = Field(
         None,  # ours: subjects if there are enough, else clips

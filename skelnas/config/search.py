@@ -124,7 +124,7 @@ class SearchSettings(MethodSettings, BudgetSettings, ClipSettings, WorkSettings,
         0.0,  # paper, release
         ge=0,
         lt=1,
-        description="Share of the epochs without alpha steps.",
+        description="Fraction of the epochs without alpha steps.",
     )
     steer: bool = Field(
         False,  # ours; LightNAS

@@ -60,7 +60,7 @@ class TrainSettings(BudgetSettings, ClipSettings, AugmentSettings, WorkSettings,
     overrides: ClassVar[dict[str, Any]] = {}
     """Defaults of a subclass, whatever the recipe."""
 
-    recipe: Recipe = Field(DEFAULT_RECIPE, description="Set of defaults; see docs/recipes.md.")
+    recipe: Recipe = Field(DEFAULT_RECIPE, description="Set of defaults: the paper's or stronger.")
 
     protocol: str = Field("", description="Protocol to train on (xsub or the only one).")
     seed: int = Field(0, ge=0, description="Seed of all random numbers.")

@@ -144,7 +144,8 @@ def note_degenerate(scores: Scores) -> None:
         note(f"the only class is {shown(classes[0])}, so every accuracy is 100 %")
     elif len(occurring) == 1:
         note(
-            f"all clips are of the class {shown(classes[occurring[0]])}: always saying so is right"
+            f"all clips are of the class {shown(classes[occurring[0]])}: "
+            "always predicting it is right"
         )
     elif len(occurring) < len(classes):
         missing = [name for index, name in enumerate(classes) if index not in occurring]

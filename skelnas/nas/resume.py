@@ -210,8 +210,8 @@ def _with_epochs(
     used = {k: v for k, v in settings.model_dump().items() if k in config["settings"]}
     if moving := _follow_length(used, epochs):
         raise UsageError(
-            f"--epochs {epochs}: {folder} cannot be prolonged: how many epochs there are, which "
-            f"were {settings.epochs} from the start, decides on {', '.join(moving)}",
+            f"--epochs {epochs}: {folder} cannot be prolonged: the number of epochs, "
+            f"{settings.epochs} from the start, determines {', '.join(moving)}",
             hint=f"start again with --epochs {epochs}; a run whose --lr-min equals its --lr"
             + (", with --warmup 0 and --drop-path 0," if "drop_path" in used else "")
             + " can be prolonged",

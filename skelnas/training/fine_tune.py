@@ -63,7 +63,7 @@ def adopt_settings(
     if architecture != architecture_of(card):
         raise UsageError(
             f"--init {settings.init}: has another architecture than was asked for",
-            hint="leave out --genotype and --model, and it is that of the model",
+            hint="leave out --genotype and --model to keep the model's architecture",
         )
     of_clips = card.make_clip_settings()
     of_model = {name: getattr(of_clips, name) for name in ClipSettings.model_fields}
@@ -136,7 +136,7 @@ def check_clips(clips: Clips, origin: Origin, settings: TrainSettings, card: Mod
         InputError: they must be in other units.
     """
     if card.input_norm and has_other_layout(origin.layout, card):
-        return  # the units of each joint are measured anew
+        return  # the units of each joint are measured again
     certain, possible = compare_units(clips, origin.layout, card.person_size, card.score_size)
     if certain:
         raise InputError(f"the clips do not fit --init {settings.init}: {'; '.join(certain)}")

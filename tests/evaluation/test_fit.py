@@ -377,7 +377,7 @@ def test_classes_without_clips_are_named(
     write_tiny_cache(tmp_path / "all.h5")
     for classes, text in (
         ([0, 1], "1 of 3 classes have no clips here: 'pair'"),
-        ([2], "all clips are of the class 'pair': always saying so is right"),
+        ([2], "all clips are of the class 'pair': always predicting it is right"),
     ):
         with Cache.open(tmp_path / "all.h5") as cache:
             parts = np.where(np.isin(cache.clips.labels, classes), 1, 0).astype(np.int8)

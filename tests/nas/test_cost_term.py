@@ -242,7 +242,7 @@ def test_a_steered_search_resumes_to_the_same_bytes(
         assert "expected_macs" not in line
     last = run_dir.read_lines(whole / run_dir.METRICS)[-1]
     assert last["lambda_params"] == tensors["cost_term/lambdas"].item()
-    with pytest.raises(UsageError, match=r"cannot be prolonged: .* decides on --steer"):
+    with pytest.raises(UsageError, match=r"cannot be prolonged: .* determines --steer"):
         resume(whole, epochs=9)
 
 

@@ -105,8 +105,8 @@ def test_more_epochs_are_taken_back_if_the_run_is_refused(
 @pytest.mark.parametrize(
     ("changed", "epochs", "reason"),
     [
-        ({"lr_min": 0.0}, 9, "decides on --lr-min"),
-        ({"warmup": 0.1, "drop_path": 0.1}, 9, "decides on --warmup, --drop-path"),
+        ({"lr_min": 0.0}, 9, "determines --lr-min"),
+        ({"warmup": 0.1, "drop_path": 0.1}, 9, "determines --warmup, --drop-path"),
         ({}, 1, "has 2, and takes only more"),
     ],
 )
