@@ -58,11 +58,12 @@ def assert_same(found: Any, expected: Any) -> None:
 
 
 def drop_new_fields(model: Any) -> Any:
-    """Check and remove what models of 0.1.0 do not say: how long and how large their clips are."""
+    """Check and remove what models of 0.1.0 do not say of the clips that they were trained on."""
     card = model["metadata"]["skelnas"]
     assert card.pop("clip_length") >= 1
     assert card.pop("person_size") > 0
     assert card.pop("score_size", 1) > 0
+    assert card.pop("trained_clips")
     return model
 
 

@@ -38,6 +38,7 @@ from skelnas.runtime.console import note, progress
 from skelnas.training.inference import choose_device, score
 from skelnas.training.metrics import Metrics
 from skelnas.training.saved_model import Model, ModelCard, load_model
+from skelnas.training.trained_clips import count_trained, decode
 
 DEFAULTS = EvaluateSettings()
 
@@ -244,10 +245,10 @@ def load_clips(
         UsageError: nothing was held out when the model was trained.
     """
     if settings.part == "test":
-        chosen = cache.nonempty_indices(protocol, Test)
+        train, chosen = cache.indices(protocol, Train), cache.nonempty_indices(protocol, Test)
     else:
-        chosen = _find_held_out(cache, protocol, card, path)
-    seen = _check_unseen(cache, chosen, card, path, protocol, allow=settings.allow_mismatch)
+        train, chosen = _find_held_out(cache, protocol, card, path)
+    seen = _check_unseen(cache, chosen, train, card, path, protocol, allow=settings.allow_mismatch)
     clips = fit.match.reorder(cache.load(chosen))
     found = fit_clips(clips, fit, card, (cache.path, path), allow=settings.allow_mismatch)
     return clips, [*fit.mismatches, *seen, *found]
@@ -265,13 +266,21 @@ def make_dataset(
 def _check_unseen(
     cache: Cache,
     chosen: NDArray[np.int64],
+    train: NDArray[np.int64],
     card: ModelCard,
     path: Path,
     protocol: str,
     *,
     allow: bool,
 ) -> list[str]:
-    """Check that a model was not trained on chosen clips of its own data set.
+    """Check that a model was not trained on the clips chosen to score it.
+
+    Args:
+        cache: an open cache.
+        chosen, train: indices of its clips: those to score, and those to train on.
+        card, path: of the model.
+        protocol: that is scored.
+        allow: note what is wrong, and go on.
 
     Returns:
         How many it was trained on, if there are any and that is allowed; or that nobody knows.
@@ -279,40 +288,51 @@ def _check_unseen(
     Raises:
         UsageError: there are some.
     """
-    if protocol == card.protocol or cache.source != card.source:
-        return []
-    try:
-        part = split_training_part(
-            cache, card.protocol, card.hold_out.share if card.hold_out else 0.0
-        )
-    except InputError:  # this cache has no such part
-        unknown = (
-            f"the model was trained on {card.protocol}, which {cache.path.name} does not have, so "
-            "it may have been trained on these clips"
-        )
-        note(unknown)
-        return [unknown]
-    num_seen = len(np.intersect1d(chosen, part.train))
+    num_seen = count_trained(cache, chosen, train, card.trained_clips)
+    if not num_seen and protocol != card.protocol and cache.source == card.source:
+        is_known = num_seen is not None
+        num_seen = _count_seen_by_protocol(cache, chosen, card)
+        if num_seen is None and not is_known:
+            unknown = (
+                f"the model was trained on {card.protocol}, which {cache.path.name} does not have, "
+                "so it may have been trained on these clips"
+            )
+            note(unknown)
+            return [unknown]
     if not num_seen:
         return []
-    seen = (
-        f"{num_seen:,} of the {len(chosen):,} clips of {protocol} are in the training part of "
-        f"{card.protocol}"
-    )
+    seen = f"{num_seen:,} of the {len(chosen):,} clips of {protocol}"
     if not allow:
         raise UsageError(
-            f"{path}: was trained on {card.protocol}, and {seen}, so its scores would be too high",
-            hint=f"score it on {card.protocol}, or train it on {protocol}; --allow-mismatch scores "
-            "it anyway, and records it",
+            f"{path}: was trained on {seen}, so its scores would be too high",
+            hint="score it on the cache and protocol that it was trained on, or train a model on "
+            "these; --allow-mismatch scores it anyway, and records it",
         )
-    note(f"{seen}, which the model was trained on")
+    seen = f"the model was trained on {seen}"
+    note(seen)
     return [seen]
+
+
+def _count_seen_by_protocol(cache: Cache, chosen: NDArray[np.int64], card: ModelCard) -> int | None:
+    """Count the chosen clips in the training part of a model's protocol.
+
+    Returns:
+        None if this cache has no such part; 0 if it is another one than the model's.
+    """
+    try:
+        share = card.hold_out.share if card.hold_out else 0.0
+        part = split_training_part(cache, card.protocol, share)
+    except InputError:
+        return None
+    if card.trained_clips and len(part.train) != len(decode(card.trained_clips)):
+        return 0  # other data; as many could be the same clips, stored as other numbers
+    return len(np.intersect1d(chosen, part.train))
 
 
 def _find_held_out(
     cache: Cache, protocol: str, card: ModelCard, model_path: Path
-) -> NDArray[np.int64]:
-    """Return the indices of the clips that were held out when the model was trained."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices of the clips a model was trained on, and of those held out then."""
     if card.hold_out is None:
         raise UsageError(
             f"{model_path}: was trained without --hold-out, so nothing was held out",
@@ -325,7 +345,7 @@ def _find_held_out(
             f"are not the ones that {protocol} holds out here",
             hint="give the cache and the protocol that the model was trained on",
         )
-    return part.held_out
+    return part.train, part.held_out
 
 
 def _time(model: Model, settings: EvaluateSettings) -> list[Latency]:

@@ -11,7 +11,7 @@ from torch.nn import Parameter
 from skelnas.config import ClipSettings, TrainSettings
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.matching import Match, compare_units, match_origins, origin_of, rename_joints
-from skelnas.data.readers.base import Layout
+from skelnas.data.readers.base import Layout, Test, Train
 from skelnas.data.readers.unlabelled import Origin
 from skelnas.errors import InputError, UsageError
 from skelnas.genotype import Genotype, from_dict
@@ -26,6 +26,7 @@ from skelnas.training.saved_model import (
     load_model,
     note_unknown_facts,
 )
+from skelnas.training.trained_clips import count_trained
 from skelnas.training.transfer import fit_weights, note_channels, order_like_model
 
 FIXED = ("channels", "layers", "input_norm", "branches", "streams")
@@ -102,12 +103,23 @@ def match_cache(cache: Cache, settings: TrainSettings, card: ModelCard) -> tuple
     for text in match.notes:
         note(f"{cache.path}: {text}")
     note_unknown_facts(card, f"--init {settings.init}")
-    if card.source == cache.source and card.protocol != settings.protocol:
+    _note_known_test_clips(cache, settings, card)
+    return match, origin
+
+
+def _note_known_test_clips(cache: Cache, settings: TrainSettings, card: ModelCard) -> None:
+    train, test = (cache.indices(settings.protocol, part) for part in (Train, Test))
+    num_trained = count_trained(cache, test, train, card.trained_clips)
+    if num_trained:
+        note(
+            f"--init {settings.init}: was trained on {num_trained:,} of the {len(test):,} test "
+            f"clips of {settings.protocol}, so scores on them will be too high"
+        )
+    elif num_trained is None and card.source == cache.source and card.protocol != settings.protocol:
         note(
             f"--init {settings.init}: was trained on {card.protocol} of {card.source}, so it may "
             f"know test clips of {settings.protocol}"
         )
-    return match, origin
 
 
 def _match_other_layout(

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -32,6 +32,7 @@ from skelnas.primitives import PRIMITIVES
 from skelnas.runtime import files, onnx_files, tensor_files
 from skelnas.runtime.console import note
 from skelnas.training.run_dir import MODEL
+from skelnas.training.trained_clips import decode
 
 METADATA_KEY = "skelnas"
 VERSION = 1
@@ -120,6 +121,8 @@ class ModelCard:
         initial: the model that the training started from; None from scratch.
         folded: whether normalisation is folded into convolutions (`skelnas.models.fold`).
         quantized: how the numbers of an ONNX file were rounded; None if they were not.
+        trained_clips: the clips that it and its initial model were trained on, see
+            `skelnas.training.trained_clips`; only in files, and not in those of earlier versions.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -148,6 +151,7 @@ class ModelCard:
     initial: Initial | None = None
     folded: bool = False
     quantized: Quantized | None = None
+    trained_clips: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         """Check that the fields agree; raises ValueError."""
@@ -162,6 +166,7 @@ class ModelCard:
             raise ValueError(f"an input of {math.prod(self.input_shape):,} numbers")
         if self.layout is not None:
             self._check_layout(self.layout)
+        decode(self.trained_clips)
         if self.branches and (self.layout is None or "," not in self.make_clip_settings().streams):
             raise ValueError("branches without several streams of known joints")
 
@@ -180,8 +185,9 @@ class ModelCard:
         return self.input_shape[2] // len(self.joints)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain containers, without those that do not apply."""
+        """Return the fields as plain containers, without those that do not apply or are long."""
         omitted = {"baseline", "bones"} if self.baseline is None else set(CELL_FIELDS)
+        omitted.add("trained_clips")
         optional = {"folded", "quantized", "input_norm", "branches", "epoch"}
         optional |= {"initial", "clip_length", "person_size", "score_size"}
         omitted |= {name for name in optional if not getattr(self, name)}
@@ -268,7 +274,8 @@ def note_unknown_facts(card: ModelCard, model: str) -> None:
 
 def card_facts(card: ModelCard) -> dict[str, Any]:
     """Return the JSON object that every model file carries, whatever its format."""
-    return {"version": VERSION, **card.to_dict()}
+    facts = {"version": VERSION, **card.to_dict()}
+    return {**facts, "trained_clips": card.trained_clips} if card.trained_clips else facts
 
 
 def to_bytes(network: nn.Module, card: ModelCard) -> bytes:
@@ -300,6 +307,8 @@ def find_model_file(path: Path | str) -> Path:
             hint = "`skelnas export --out FILE` writes it"
         else:
             hint = "`skelnas train --out MODEL` writes it when it ends"
+        if file is path:
+            raise InputError(f"{path}: there is no such file or folder", hint=hint)
         raise InputError(f"{path}: holds no trained model: there is no {file.name}", hint=hint)
     return file
 

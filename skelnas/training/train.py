@@ -34,6 +34,7 @@ from skelnas.training.run_dir import MODEL
 from skelnas.training.saved_model import Model, ModelCard, save_model
 from skelnas.training.setup import Setup, check_normalisation, open_setup
 from skelnas.training.tracking import Tracking
+from skelnas.training.trained_clips import encode, join
 from skelnas.training.trainer import Trainer
 
 CARD_FIELDS_NOT_COMPARED = frozenset(
@@ -129,6 +130,10 @@ def train(
                 cache, clips, layout, part.hold_out, dataset.shape, settings
             )
             card = make_card(data_fields, network_fields, cache.path)
+            if cache.contents is not None:
+                before = initial.card.trained_clips if initial is not None else ""
+                clips_seen = join(before, encode(cache.contents[part.train]))
+                card = replace(card, trained_clips=clips_seen)
         _check_budget(settings, card)
         check_normalisation(
             settings, len(dataset), lambda: count_normalised(card.make_network(), card.input_shape)

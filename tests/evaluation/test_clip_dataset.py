@@ -87,7 +87,8 @@ def test_a_new_model_is_the_one_that_a_training_begins_with(
         found = clips.create_model(name)
         assert torch.equal(torch.get_rng_state(), state)
         expected = train(tiny_cache, architecture, tmp_path / name[:2], settings).model
-        assert found.card == expected.card
+        assert expected.card.trained_clips
+        assert found.card == replace(expected.card, trained_clips="")
         weights = found.state_dict()
         assert weights.keys() == expected.state_dict().keys()
         assert all(torch.equal(weights[k], value) for k, value in expected.state_dict().items())

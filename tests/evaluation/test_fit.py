@@ -230,8 +230,8 @@ def test_more_persons_than_the_model_takes(tiny_cache: Path, tmp_path: Path, mod
             for index in single:
                 label = int(cache.clips.labels[index])
                 new.add(Recording(cache.clips.names[index], label, *clips[index], subject=index))
-            parts = np.array([index % 2 for index in range(len(single))], np.int8)
-            new.finish(classes=cache.classes, splits={"xsub": parts}, skipped=[], failed=[])
+            splits = {"xsub": cache.splits["xsub"][single]}
+            new.finish(classes=cache.classes, splits=splits, skipped=[], failed=[])
     settings = SETTINGS.model_copy(update={"streams": "joint"})
     train(tmp_path / "one.h5", BUILT_IN["ntu_cs112se30"], tmp_path / "one", settings)
     evaluate(tmp_path / "one.h5", model, ON_CPU)  # fewer are no mismatch
@@ -389,24 +389,74 @@ def test_classes_without_clips_are_named(
                     name = cache.clips.names[index]
                     new.add(Recording(name, label, *cache.read(index)))
                 new.finish(classes=cache.classes, splits={"xsub": parts}, skipped=[], failed=[])
-        evaluate(path, model, ON_CPU)
+        evaluate(path, model, ANYWAY)
         assert text in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("protocol", ["xsub@subject:1/2", "xsub@clip:2/3"])
 def test_clips_that_a_model_was_trained_on_are_refused(
-    tiny_cache: Path, model: Path, protocol: str
+    tiny_cache: Path, model: Path, tmp_path: Path, protocol: str
 ) -> None:
     with Cache.open(tiny_cache) as cache:
         trained = set(cache.indices("xsub", Train))
         chosen = cache.indices(protocol, Test)
         num_seen = sum(index in trained for index in chosen)
-    seen = f"{num_seen} of the {len(chosen)} clips of {protocol} are in the training part of xsub"
-    with pytest.raises(UsageError, match=f"was trained on xsub, and {seen}"):
-        evaluate(tiny_cache, model, replace_protocol(ON_CPU, protocol))
-    assert evaluate(
-        tiny_cache, model, replace_protocol(ANYWAY, protocol)
-    ).scores.info.mismatches == [seen]
+    seen = f"was trained on {num_seen} of the {len(chosen)} clips of {protocol}"
+    loaded = load_model(model)
+    card = replace(loaded.card, trained_clips="")  # as in models of earlier versions
+    save_model(tmp_path, loaded.network, card)
+    for path in (model, tmp_path):
+        with pytest.raises(UsageError, match=seen):
+            evaluate(tiny_cache, path, replace_protocol(ON_CPU, protocol))
+        scores = evaluate(tiny_cache, path, replace_protocol(ANYWAY, protocol)).scores
+        assert scores.info.mismatches == [f"the model {seen}"]
+
+
+def divide(cache: Path, out: Path, test_subjects: list[int], protocol: str = "xsub") -> Path:
+    """Write the clips of a cache with another test part."""
+    with (
+        Cache.open(cache) as old,
+        CacheWriter(out, source="tiny", rule=old.rule, layout=LAYOUT, max_persons=2) as new,
+    ):
+        for index, label in enumerate(old.clips.labels.tolist()):
+            name, subject = old.clips.names[index], int(old.clips.subjects[index])
+            new.add(Recording(name, label, *old.read(index), subject))
+        is_test = np.isin(old.clips.subjects, test_subjects)
+        splits = {protocol: np.where(is_test, Test, Train).astype(np.int8)}
+        new.finish(classes=old.classes, splits=splits, skipped=[], failed=[])
+    return out
+
+
+@pytest.mark.parametrize("protocol", ["xsub", "random"])
+def test_training_clips_are_known_in_a_cache_that_is_divided_otherwise(
+    tiny_cache: Path, model: Path, tmp_path: Path, protocol: str
+) -> None:
+    other = divide(tiny_cache, tmp_path / "other.h5", [0, 3], protocol)
+    settings = replace_protocol(ON_CPU, protocol)
+    seen = f"was trained on 12 of the 24 clips of {protocol}"
+    with pytest.raises(UsageError, match=seen):
+        evaluate(other, model, settings)
+    own = SETTINGS.model_copy(update={"protocol": protocol})
+    train(other, BUILT_IN["ntu_cs112se30"], tmp_path / "own", own)
+    with pytest.raises(UsageError, match=seen):
+        evaluate(other, tmp_path / "own", other_path=model)
+    fair = divide(tiny_cache, tmp_path / "fair.h5", [3], protocol)
+    assert not evaluate(fair, model, settings).scores.info.mismatches
+
+
+def test_what_an_initial_model_was_trained_on_counts(
+    tiny_cache: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = divide(tiny_cache, tmp_path / "other.h5", [0, 3])
+    settings = SETTINGS.model_copy(update={"init": str(model), "hold_out": 0.5})
+    train(other, BUILT_IN["ntu_cs112se30"], tmp_path / "own", settings)
+    text = "was trained on 12 of the 24 test clips of xsub, so scores on them will be too high"
+    assert text in capsys.readouterr().err
+    with pytest.raises(UsageError, match="was trained on 12 of the 24 clips of xsub"):
+        evaluate(other, tmp_path / "own", ON_CPU)
+    held_out = ON_CPU.model_copy(update={"part": "held-out"})
+    with pytest.raises(UsageError, match="was trained on 12 of the 12 clips of xsub"):
+        evaluate(other, tmp_path / "own", held_out)
 
 
 def test_a_model_of_a_fold_may_be_scored_on_the_test_part(tiny_cache: Path, tmp_path: Path) -> None:

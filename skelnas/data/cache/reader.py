@@ -108,16 +108,16 @@ class Cache:
         self._file.close()
 
     @cached_property
-    def contents(self) -> NDArray[np.int64] | None:
-        """A number for each clip, [N], that is equal for clips of equal poses.
+    def contents(self) -> NDArray[np.uint64] | None:
+        """A number below 2^48 for each clip, [N], that is equal for clips of equal poses.
 
-        Poses of the same checksum and size count as equal; None without checksums.
+        It is the same in every cache that stores them alike: their checksum, and then 16 bits of
+        their size. None without checksums.
         """
         if self._head.checksums is None:
             return None
-        columns = (self._head.checksums, self.num_persons, self.num_frames)
-        clips = np.stack(columns, axis=1, dtype=np.int64)  # [N, 3]
-        return np.unique(clips, axis=0, return_inverse=True)[1].reshape(-1)
+        size = self.num_persons.astype(np.uint64) * 4096 + self.num_frames.astype(np.uint64)
+        return self._head.checksums.astype(np.uint64) * 65536 + size % 65536
 
     def choose_protocol(self, name: str = "") -> str:
         """Return the protocol `name`; if that is empty, xsub or the only one there is.
