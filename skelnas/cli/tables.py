@@ -57,6 +57,7 @@ def print_scores(scores: Scores, extra_rows: Iterable[tuple[str, str]] = ()) -> 
         ("calibration error", f"{metrics.ece:.2%}"),
         *extra_rows,
         *(("did not fit the model", text) for text in info.mismatches),
+        *([("copies of training clips", f"{info.copies:,}")] if info.copies else []),
     ):
         overall.add_row(name, value)
     console.print_table(overall)

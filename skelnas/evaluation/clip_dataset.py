@@ -237,6 +237,6 @@ def load_dataset_for(
     with Cache.open(cache_path) as cache:
         fit = fit_cache(cache, card, path, allow=settings.allow_mismatch)
         protocol = cache.choose_protocol(settings.protocol or card.protocol)
-        clips, _ = load_clips(cache, fit, card, path, protocol, settings)
+        clips = load_clips(cache, fit, card, path, protocol, settings).clips
     made = make_dataset(clips, fit, card, devices.choose(settings), settings)
     return ClipDataset(made, clips.names, card.classes, settings.batch_size)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.errors import UsageError
-from skelnas.evaluation.scores import Scores, align_scores, read_scores
+from skelnas.evaluation.scores import ENSEMBLE, Scores, align_scores, read_scores
 
 
 def ensemble(paths: Sequence[Path | str], weights: Sequence[float] = ()) -> Scores:
@@ -28,7 +28,10 @@ def ensemble(paths: Sequence[Path | str], weights: Sequence[float] = ()) -> Scor
         InputError: a file is broken, or the files differ in their clips or classes.
     """
     if len(paths) < 2:
-        raise UsageError("an ensemble needs two or more files of scores")
+        raise UsageError(
+            "an ensemble needs two or more files of scores",
+            hint="`skelnas evaluate CACHE MODEL --scores FILE` writes one",
+        )
     if weights and len(weights) != len(paths):
         raise UsageError(
             f"--weights: {len(weights)} for {len(paths)} files",
@@ -53,7 +56,8 @@ def ensemble(paths: Sequence[Path | str], weights: Sequence[float] = ()) -> Scor
         for path, member in zip(paths, members, strict=True)
         for text in member.info.mismatches
     ]
-    info = replace(first.info, mismatches=mismatches)
+    copies = max(member.info.copies for member in members)
+    info = replace(first.info, mismatches=mismatches, copies=copies, model=ENSEMBLE)
     return Scores(info, mean.astype(np.float32), first.labels)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from skelnas.config import EvaluateSettings
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import Dataset
 from skelnas.data.readers.base import Test, Train
-from skelnas.data.splits import note_copies, split_training_part
+from skelnas.data.splits import count_copies, split_training_part
 from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.fit import Fit, fit_cache, fit_clips
 from skelnas.evaluation.latency import Latency, time_passes
@@ -38,7 +38,7 @@ from skelnas.runtime.console import note, progress
 from skelnas.training.inference import choose_device, score
 from skelnas.training.metrics import Metrics
 from skelnas.training.saved_model import Model, ModelCard, load_model
-from skelnas.training.trained_clips import count_trained, decode
+from skelnas.training.trained_clips import decode, find_overlap
 
 DEFAULTS = EvaluateSettings()
 
@@ -127,9 +127,6 @@ def evaluate(
             complexity = measure(_network_to_measure(model), model.card.input_shape)
             at_size = _measure_at_size(settings.input_size, model)
             protocol = cache.choose_protocol(settings.protocol or model.card.protocol)
-            if settings.part == "test":
-                train, test = (cache.indices(protocol, part) for part in (Train, Test))
-                note_copies(cache, protocol, train, test, "test")
             other = None
             if other_path is not None:
                 other = _score_other(other_path, cache, protocol, settings)
@@ -137,6 +134,11 @@ def evaluate(
         comparison = None
         if other is not None and other_path is not None:
             comparison = compare_scores(scores, other, model_path, other_path)
+        if scores.info.copies:
+            note(
+                f"{scores.info.copies:,} of the {len(scores):,} clips have the same numbers as "
+                "training clips"
+            )
         note_degenerate(scores)
         if settings.part == "held-out" and model.card.epoch is not None:
             note("these clips chose the epoch of the weights, so their scores are optimistic")
@@ -205,7 +207,8 @@ def score_part(
         DeviceError: as `choose_device` raises it.
     """
     device, settings = choose_device(model.network, settings)
-    clips, mismatches = load_clips(cache, fit, model.card, path, protocol, settings)
+    found = load_clips(cache, fit, model.card, path, protocol, settings)
+    clips = found.clips
     dataset = make_dataset(clips, fit, model.card, device, settings)
     devices.move(model.network, device)
     with (
@@ -220,13 +223,35 @@ def score_part(
             settings.precision,
             settings.views,
         )
-    info = ScoresInfo(clips.names, model.card.classes, protocol, settings.part, mismatches)
+    info = ScoresInfo(
+        names=clips.names,
+        classes=model.card.classes,
+        protocol=protocol,
+        part=settings.part,
+        mismatches=found.mismatches,
+        copies=found.num_copies,
+        model=model.checksum(),
+    )
     return Scores(info, logits.numpy(), clips.labels)
+
+
+class ScoredClips(NamedTuple):
+    """The clips to score a model on.
+
+    Attributes:
+        clips: with joints and channels in the order of the model.
+        mismatches: what does not fit it, if that is allowed.
+        num_copies: how many have the numbers of a clip that it was trained on.
+    """
+
+    clips: Clips
+    mismatches: list[str]
+    num_copies: int
 
 
 def load_clips(
     cache: Cache, fit: Fit, card: ModelCard, path: Path, protocol: str, settings: EvaluateSettings
-) -> tuple[Clips, list[str]]:
+) -> ScoredClips:
     """Load the chosen part of a cache that a model fits.
 
     Args:
@@ -236,10 +261,6 @@ def load_clips(
         path: of the model, for messages.
         protocol, settings: which clips, and whether they may misfit.
 
-    Returns:
-        The clips with joints and channels in the order of the model; and what does not fit, if
-        that is allowed.
-
     Raises:
         InputError: the part is empty or not the one that was held out, or clips do not fit.
         UsageError: nothing was held out when the model was trained.
@@ -248,10 +269,14 @@ def load_clips(
         train, chosen = cache.indices(protocol, Train), cache.nonempty_indices(protocol, Test)
     else:
         train, chosen = _find_held_out(cache, protocol, card, path)
-    seen = _check_unseen(cache, chosen, train, card, path, protocol, allow=settings.allow_mismatch)
+    overlap = find_overlap(cache, chosen, train, card.trained_clips)
+    num_copies = overlap.num_copies if overlap else count_copies(cache, train, chosen)
+    num_seen = None if overlap is None else overlap.num_trained
+    allow = settings.allow_mismatch
+    seen = _check_unseen(cache, chosen, num_seen, card, path, protocol, allow=allow)
     clips = fit.match.reorder(cache.load(chosen))
-    found = fit_clips(clips, fit, card, (cache.path, path), allow=settings.allow_mismatch)
-    return clips, [*fit.mismatches, *seen, *found]
+    found = fit_clips(clips, fit, card, (cache.path, path), allow=allow)
+    return ScoredClips(clips, [*fit.mismatches, *seen, *found], num_copies)
 
 
 def make_dataset(
@@ -266,7 +291,7 @@ def make_dataset(
 def _check_unseen(
     cache: Cache,
     chosen: NDArray[np.int64],
-    train: NDArray[np.int64],
+    num_seen: int | None,
     card: ModelCard,
     path: Path,
     protocol: str,
@@ -277,7 +302,8 @@ def _check_unseen(
 
     Args:
         cache: an open cache.
-        chosen, train: indices of its clips: those to score, and those to train on.
+        chosen: indices of the clips to score.
+        num_seen: how many of them the model was trained on; None if it does not say.
         card, path: of the model.
         protocol: that is scored.
         allow: note what is wrong, and go on.
@@ -288,7 +314,6 @@ def _check_unseen(
     Raises:
         UsageError: there are some.
     """
-    num_seen = count_trained(cache, chosen, train, card.trained_clips)
     if not num_seen and protocol != card.protocol and cache.source == card.source:
         is_known = num_seen is not None
         num_seen = _count_seen_by_protocol(cache, chosen, card)

@@ -36,6 +36,10 @@ MAX_ARRAY_BYTES = 1 << 30
 """Of an array in an ``.npz``."""
 
 
+ENSEMBLE = "ensemble"
+"""The model of scores that were averaged."""
+
+
 @dataclass(frozen=True)
 class ScoresInfo:
     """The rows and columns of scores.
@@ -45,6 +49,8 @@ class ScoresInfo:
         classes: class names in the order of the logits.
         protocol, part: the part of a protocol that the clips are.
         mismatches: what did not fit the model, if clips were scored nevertheless.
+        copies: clips with the numbers of a clip that the model was trained on.
+        model: checksum of the model, `ENSEMBLE`, or empty in files of earlier versions.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -54,11 +60,13 @@ class ScoresInfo:
     protocol: str
     part: ScoredPart
     mismatches: list[str] = field(default_factory=list)
+    copies: Annotated[int, Field(ge=0)] = 0
+    model: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain containers, without mismatches if there are none."""
-        fields = asdict(self)
-        return fields if self.mismatches else {k: v for k, v in fields.items() if k != "mismatches"}
+        """Return the fields as plain containers, without optional ones that are empty."""
+        optional = {name for name in ("mismatches", "copies", "model") if not getattr(self, name)}
+        return {name: value for name, value in asdict(self).items() if name not in optional}
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,7 @@ class Scores:
             "per_class": self.metrics.per_class,
             "confusion": self.metrics.confusion.tolist(),
             **({"mismatches": self.info.mismatches} if self.info.mismatches else {}),
+            **({"copies": self.info.copies} if self.info.copies else {}),
         }
 
     def confusion_csv(self) -> str:

@@ -25,6 +25,7 @@ class OnnxNetwork(nn.Module):
         data: the content of an ONNX file.
 
     Attributes:
+        data: the content.
         input_shape: (C, T, V) of a clip.
         num_classes: number of logits.
         num_tensors: number of weight tensors in the file.
@@ -37,7 +38,7 @@ class OnnxNetwork(nn.Module):
         from onnx import ModelProto
 
         super().__init__()
-        self._data = data
+        self.data = data
         self._open()
         self.input_shape, self.num_classes = _read_shapes(self._session)
         self.num_tensors = len(ModelProto.FromString(data).graph.initializer)
@@ -52,7 +53,7 @@ class OnnxNetwork(nn.Module):
         options.log_severity_level = FATAL
         try:
             self._session = onnxruntime.InferenceSession(
-                self._data, options, providers=["CPUExecutionProvider"]
+                self.data, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its errors have no class in common
             reason = " ".join(str(error).split())[:MAX_REASON_CHARS]

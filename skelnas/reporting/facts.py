@@ -115,6 +115,7 @@ def score_facts(scores: Scores) -> Facts:
         ("Negative log-likelihood", f"{metrics.nll:.3f}"),
         ("Calibration error", f"{metrics.ece:.1%}"),
         *(("Clips that did not fit the model", text) for text in scores.info.mismatches),
+        *([("Copies of training clips", f"{scores.info.copies:,}")] if scores.info.copies else []),
     ]
 
 

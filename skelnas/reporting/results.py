@@ -125,6 +125,11 @@ def read_results(
             f"{scores_path}: its {len(scores.info.classes)} classes are not those of {folder}",
             hint=f"`{shell('evaluate', 'CACHE', folder, '--scores', scores_path)}` writes its own",
         )
+    if model is not None and scores.info.model not in ("", model.checksum()):
+        raise InputError(
+            f"{scores_path}: was not scored by the model of {folder}",
+            hint=f"`{shell('evaluate', 'CACHE', folder, '--scores', scores_path)}` writes its own",
+        )
     if cache_path is None:
         return Results(complexity, latency, scores, find_confusions(scores))
     with Cache.open(cache_path) as cache:

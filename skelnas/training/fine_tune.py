@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import replace
 
-from torch import Tensor
 from torch.nn import Parameter
 
 from skelnas.config import ClipSettings, TrainSettings
@@ -26,7 +24,7 @@ from skelnas.training.saved_model import (
     load_model,
     note_unknown_facts,
 )
-from skelnas.training.trained_clips import count_trained
+from skelnas.training.trained_clips import find_overlap
 from skelnas.training.transfer import fit_weights, note_channels, order_like_model
 
 FIXED = ("channels", "layers", "input_norm", "branches", "streams")
@@ -109,13 +107,13 @@ def match_cache(cache: Cache, settings: TrainSettings, card: ModelCard) -> tuple
 
 def _note_known_test_clips(cache: Cache, settings: TrainSettings, card: ModelCard) -> None:
     train, test = (cache.indices(settings.protocol, part) for part in (Train, Test))
-    num_trained = count_trained(cache, test, train, card.trained_clips)
-    if num_trained:
+    overlap = find_overlap(cache, test, train, card.trained_clips)
+    if overlap is not None and overlap.num_trained:
         note(
-            f"--init {settings.init}: was trained on {num_trained:,} of the {len(test):,} test "
-            f"clips of {settings.protocol}, so scores on them will be too high"
+            f"--init {settings.init}: was trained on {overlap.num_trained:,} of the {len(test):,} "
+            f"test clips of {settings.protocol}, so scores on them will be too high"
         )
-    elif num_trained is None and card.source == cache.source and card.protocol != settings.protocol:
+    elif overlap is None and card.source == cache.source and card.protocol != settings.protocol:
         note(
             f"--init {settings.init}: was trained on {card.protocol} of {card.source}, so it may "
             f"know test clips of {settings.protocol}"
@@ -211,17 +209,7 @@ def fix_statistics(network: AnyNetwork) -> None:
 
 def describe(initial: Model) -> Initial:
     """Return what a model card records of the model that a training started from."""
-    return Initial(
-        initial.card.source, initial.card.protocol, _checksum(initial.network.state_dict())
-    )
-
-
-def _checksum(state: dict[str, Tensor]) -> str:
-    """Return the CRC-32 of all weights, in the order of their names."""
-    checksum = 0
-    for _, value in sorted(state.items()):
-        checksum = zlib.crc32(value.contiguous().numpy().tobytes(), checksum)
-    return f"{checksum:08x}"
+    return Initial(initial.card.source, initial.card.protocol, initial.checksum())
 
 
 def _is_classifier(name: str) -> bool:

@@ -10,6 +10,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from zlib import crc32
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -73,6 +74,15 @@ class Model(nn.Module):
         """Map clips [N, C, T, V] to logits [N, classes]."""
         logits: Tensor = self.network(x)
         return logits
+
+    def checksum(self) -> str:
+        """Return the CRC-32 of all weights in the order of their names, or of an ONNX file."""
+        if isinstance(self.network, OnnxNetwork):
+            return f"{crc32(self.network.data):08x}"
+        checksum = 0
+        for _, value in sorted(self.network.state_dict().items()):
+            checksum = crc32(value.cpu().contiguous().numpy().tobytes(), checksum)
+        return f"{checksum:08x}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,12 +43,23 @@ def join(*texts: str) -> str:
     return encode(np.concatenate([decode(text) for text in texts]))
 
 
-def count_trained(
-    cache: Cache, scored: NDArray[np.int64], train: NDArray[np.int64], trained_clips: str
-) -> int | None:
-    """Count the clips to be scored that a model was trained on.
+@dataclass(frozen=True)
+class Overlap:
+    """How many of the clips to be scored a model was trained on.
 
-    Copies of the cache's own training clips do not count: they are noted by themselves.
+    Attributes:
+        num_trained: the same clips, in another division or cache.
+        num_copies: others of the same numbers, in the training part of the cache.
+    """
+
+    num_trained: int
+    num_copies: int
+
+
+def find_overlap(
+    cache: Cache, scored: NDArray[np.int64], train: NDArray[np.int64], trained_clips: str
+) -> Overlap | None:
+    """Find the clips to be scored that a model was trained on.
 
     Args:
         cache: an open cache.
@@ -61,4 +73,6 @@ def count_trained(
     if contents is None or not trained_clips:
         return None
     is_trained = np.isin(contents[scored], decode(trained_clips))
-    return int(np.count_nonzero(is_trained & ~np.isin(contents[scored], contents[train])))
+    is_copy = is_trained & np.isin(contents[scored], contents[train])
+    num_copies = int(is_copy.sum())
+    return Overlap(int(is_trained.sum()) - num_copies, num_copies)

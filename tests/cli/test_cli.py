@@ -342,7 +342,12 @@ MISSING_NODE = json.dumps(BUILT_IN["ntu_cs112se30"].to_dict() | {"normal": [[["c
             2,
             ["--folds runs in one process", "--protocol fold1"],
         ),
-        ("skelnas train c.h5 --out new --init missing", None, 3, ["missing: there is no such file", "model"]),
+        (
+            "skelnas train c.h5 --out new --init missing",
+            None,
+            3,
+            ["missing: there is no such file"],
+        ),
         ("skelnas train c.h5 --out new --model hcn --freeze", None, 2, ["--init MODEL"]),
         ("skelnas train c.h5 --out new --model hcn --patience 3", None, 2, ["--hold-out 0.2"]),
         ("skelnas search c.h5 --out new --jobs 2", None, 2, ["--jobs 2", "--method predict"]),

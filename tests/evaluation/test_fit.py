@@ -444,6 +444,42 @@ def test_training_clips_are_known_in_a_cache_that_is_divided_otherwise(
     assert not evaluate(fair, model, settings).scores.info.mismatches
 
 
+def test_copies_of_training_clips_are_counted_and_recorded(
+    tiny_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "copies.h5"
+    with (
+        Cache.open(tiny_cache) as old,
+        CacheWriter(path, source="tiny", rule=old.rule, layout=LAYOUT, max_persons=2) as new,
+    ):
+        for index in (*range(24), 0, 1):
+            name = f"clip {len(new.table().names)}"
+            label, subject = int(old.clips.labels[index]), int(old.clips.subjects[index])
+            new.add(Recording(name, label, *old.read(index), subject))
+        parts = np.array([Train] * 18 + [Test] * 8, np.int8)
+        new.finish(classes=old.classes, splits={"xsub": parts}, skipped=[], failed=[])
+    train(path, BUILT_IN["ntu_cs112se30"], tmp_path / "model", SETTINGS)
+    for trained_clips in (load_model(tmp_path / "model").card.trained_clips, ""):
+        loaded = load_model(tmp_path / "model")
+        card = replace(loaded.card, trained_clips=trained_clips)
+        save_model(tmp_path / "model", loaded.network, card)
+        capsys.readouterr()
+        scores = evaluate(path, tmp_path / "model", ON_CPU).scores
+        note = "2 of the 8 clips have the same numbers as training clips"
+        assert capsys.readouterr().err.count(note) == 1
+        assert scores.info.copies == scores.to_dict()["copies"] == 2
+    write_scores(tmp_path / "a.npz", scores)
+    write_scores(tmp_path / "b.safetensors", scores)
+    assert read_scores(tmp_path / "b.safetensors").info == read_scores(tmp_path / "a.npz").info
+    together = ensemble([tmp_path / "a.npz", tmp_path / "b.safetensors"])
+    assert together.info.copies == 2
+    report(tmp_path / "model", tmp_path / "page.html", scores=tmp_path / "a.npz")
+    assert "Copies of training clips" in (tmp_path / "page.html").read_text()
+    write_scores(tmp_path / "together.npz", together)
+    with pytest.raises(InputError, match=r"together\.npz: was not scored by the model of"):
+        report(tmp_path / "model", tmp_path / "page.html", scores=tmp_path / "together.npz")
+
+
 def test_what_an_initial_model_was_trained_on_counts(
     tiny_cache: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,7 +131,7 @@ def test_an_ensemble_is_the_weighted_mean_of_probabilities_by_name(tmp_path: Pat
     two = written(tmp_path / "two.safetensors", shuffled(other, order))
     together = ensemble([one, two], [3, 1])
 
-    assert together.info == SCORES.info
+    assert together.info == replace(SCORES.info, model="ensemble")
     np.testing.assert_array_equal(together.labels, SCORES.labels)
 
     def softmax(row: np.ndarray) -> list[float]:
