@@ -161,7 +161,9 @@ def fail_each_write(work: Work, folder: Path, is_kill: bool) -> int:
         else:
             refusal = _do_again(work, out)
             found = contents(out.parent)
-            if "already exists" in refusal:  # the cache was whole, but not its report
+            if (
+                "already exists" in refusal or "is finished" in refusal
+            ):  # the cache was whole, but not its report
                 found = whole | {name: found[name] for name in found.keys() & whole.keys()}
             assert found == whole, f"after failure {number}"
     raise AssertionError

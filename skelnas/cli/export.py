@@ -89,5 +89,5 @@ def _quantized_to_text(quantized: Quantization) -> str:
         f"{quantized.path}: {quantized.bytes / 1e6:.2f} MB in int8 (in float32: "
         f"{quantized.float_bytes / 1e6:.2f} MB); on {quantized.clips:,} {quantized.part} clips of "
         f"{quantized.protocol}, top-1 is {quantized.top1:.2%}, the model's "
-        f"{quantized.model_top1:.2%}, and {quantized.agreement:.2%} of the classes are the same"
+        f"{quantized.model_top1:.2%}, and {quantized.agreement:.2%} of the clips get the same class"
     )

@@ -10,6 +10,7 @@ import typer
 from skelnas.cli.options import Json
 from skelnas.cli.outcome import print_document, print_search, print_table, print_training
 from skelnas.cli.tables import print_folds
+from skelnas.errors import Interrupted
 from skelnas.runtime import console
 
 
@@ -37,6 +38,7 @@ def resume(
     from skelnas.nas.resume import resume as run
     from skelnas.reporting.model_card import write_card
     from skelnas.training.genotype_table import GenotypeTable
+    from skelnas.training.run_dir import read_config
     from skelnas.training.saved_model import Model
     from skelnas.training.train import TrainedModel
 
@@ -44,10 +46,14 @@ def resume(
         if console.IS_MAIN_RANK:
             write_card(path, model)
 
-    found = run(folder, epochs=epochs, after_train=write)
+    try:
+        found = run(folder, epochs=epochs, after_train=write)
+    except Interrupted as error:
+        raise Interrupted(str(error), hint="the same command continues from here") from None
     if isinstance(found, TrainedModel):
         print_training(found, as_json=as_json)
-        console.note(f"done: `{console.shell('evaluate', 'CACHE', folder)}` scores the model")
+        cache = read_config(folder)["cache"]
+        console.note(f"done: `{console.shell('evaluate', cache, folder)}` scores the model")
         return
     if isinstance(found, dict):
         print_document(found, print_folds, as_json=as_json)

@@ -105,7 +105,7 @@ def _read_architecture(genotype: str | None, model: BaselineName | None) -> Geno
         return model
     if genotype is None or model is not None:
         raise UsageError(
-            "train takes either --genotype or --model",
+            "train needs one of --genotype and --model",
             hint="--genotype trains cells; --model hcn, st-gcn or temporal-conv a baseline; "
             "--init alone what a trained model has",
         )

@@ -140,7 +140,7 @@ def prepare(
         SkelnasError: the cache cannot be written.
     """
     start, out = time.perf_counter(), Path(out)
-    _check_arguments(out, workers, force, max_failed)
+    _check_arguments(out, workers, force, max_failed, resume)
     storage = storage or Storage()
     catalogue = source.catalogue()
     items = catalogue.items
@@ -191,7 +191,9 @@ def prepare(
     return report
 
 
-def _check_arguments(out: Path, workers: int | None, force: bool, max_failed: int | None) -> None:
+def _check_arguments(
+    out: Path, workers: int | None, force: bool, max_failed: int | None, resume: bool
+) -> None:
     if max_failed is not None and max_failed < 0:
         raise UsageError(f"at most {max_failed} broken files, expected 0 or more")
     if workers is not None and workers < 1:
@@ -199,6 +201,11 @@ def _check_arguments(out: Path, workers: int | None, force: bool, max_failed: in
     if out.is_dir():
         raise UsageError(f"{out} is a folder", hint="name a file in it, such as cache.h5")
     check_output(out)
+    if out.exists() and resume and not force:
+        raise UsageError(
+            f"{out} is finished, so there is nothing to resume",
+            hint="`skelnas inspect` shows what is in it; --force makes it again",
+        )
     if out.exists() and not force:
         raise UsageError(f"{out} already exists", hint="choose another name, or --force")
 

@@ -92,6 +92,8 @@ def cost_facts(results: Results | None) -> Facts:
     if results is None:
         return []
     facts = []
+    if results.epoch:
+        facts.append(("Weights", f"of epoch {results.epoch}, chosen by held-out clips"))
     if results.complexity:
         facts.append(("Parameters", f"{results.complexity.parameters:,}"))
         facts.append(("Multiply-adds per clip", f"{results.complexity.macs:,}"))
@@ -104,10 +106,12 @@ def cost_facts(results: Results | None) -> Facts:
     return facts
 
 
-def score_facts(scores: Scores) -> Facts:
-    """Return the metrics of a model."""
+def score_facts(scores: Scores, epoch: int | None = None) -> Facts:
+    """Return the metrics of a model, whose epoch held-out clips chose if it is given."""
     metrics = scores.metrics
+    is_optimistic = epoch is not None and scores.info.part == "held-out"
     return [
+        *([("Optimistic", "these clips chose the epoch of the weights")] if is_optimistic else []),
         ("Top-1", f"{metrics.top1:.1%}"),
         *([("Top-5", f"{metrics.top5:.1%}")] if len(scores.info.classes) > 5 else []),
         ("Mean per class", f"{metrics.mean_class:.1%}"),

@@ -193,6 +193,8 @@ def _describe(scores: Scores, source: str) -> dict[str, Any]:
     info, values = scores.info, scores.to_dict()
     metrics = [{"type": "clips", "name": "clips", "value": len(scores)}]
     for key, name in METRICS.items():
+        if key == "top5" and len(info.classes) <= 5:  # always right
+            continue
         kind = "accuracy" if key == "top1" else key
         metrics.append({"type": kind, "name": name, "value": round(values[key], 6)})
     return {
@@ -213,12 +215,14 @@ def _results_section(content: str) -> str:
 
 def _table(results: list[dict[str, Any]]) -> str:
     """Return results as a Markdown table."""
-    names = ["protocol", "part", "clips", *METRICS.values()]
+    kinds = {metric["type"] for result in results for metric in result["metrics"]}
+    keys = [key for key in METRICS if key != "top5" or key in kinds]
+    names = ["protocol", "part", "clips", *(METRICS[key] for key in keys)]
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for result in results:
         values = {metric["type"]: metric["value"] for metric in result["metrics"]}
         cells = [result["dataset"]["config"], result["dataset"]["split"], f"{values['clips']:,}"]
-        for key in METRICS:
+        for key in keys:
             value = values["accuracy" if key == "top1" else key]
             cells.append(f"{value:.4f}" if key == "nll" else f"{value:.2%}")
         lines.append(f"| {' | '.join(cells)} |")

@@ -71,7 +71,7 @@ def _draw_results(results: Results | None) -> dict[str, Any]:
         return {}
     scores = results.scores
     return {
-        "score_facts": score_facts(scores),
+        "score_facts": score_facts(scores, results.epoch),
         "ranked_classes": rank_classes(scores),
         "matrix": matrix_svg(scores.info.classes, scores.metrics.confusion),
         "confusions": [_draw_confusion(confusion) for confusion in results.confusions],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,12 +69,14 @@ class Results:
         latency: of a forward pass, for each of `TIMED_BATCH_SIZES`; empty if not timed.
         scores: of clips that it was not trained on, or None.
         confusions: the hardest confusions of these scores.
+        epoch: of the weights, if held-out clips chose it.
     """
 
     complexity: Complexity | None = None
     latency: tuple[Latency, ...] = ()
     scores: Scores | None = None
     confusions: tuple[Confusion, ...] = ()
+    epoch: int | None = None
 
 
 def read_results(
@@ -117,8 +119,9 @@ def read_results(
             f"{folder}: has no finished model to time",
             hint="`skelnas train` with --resume finishes it; or leave out --latency",
         )
+    found = Results(complexity, latency, epoch=model.card.epoch if model else None)
     if scores_path is None:
-        return Results(complexity, latency)
+        return found
     scores = read_scores(scores_path)
     if scores.info.classes != classes:
         raise InputError(
@@ -131,11 +134,12 @@ def read_results(
             hint=f"`{shell('evaluate', 'CACHE', folder, '--scores', scores_path)}` writes its own",
         )
     if cache_path is None:
-        return Results(complexity, latency, scores, find_confusions(scores))
+        return replace(found, scores=scores, confusions=find_confusions(scores))
     with Cache.open(cache_path) as cache:
         if model is not None and not scores.info.mismatches:
             fit_cache(cache, model.card, folder)
-        return Results(complexity, latency, scores, find_confusions(scores, cache, scores_path))
+        confusions = find_confusions(scores, cache, scores_path)
+        return replace(found, scores=scores, confusions=confusions)
 
 
 def find_confusions(

@@ -15,9 +15,11 @@ from types import ModuleType
 
 import h5py
 import pytest
+from typer.testing import CliRunner
 
 from skelnas import cli
 from skelnas.__main__ import main
+from skelnas.errors import Interrupted
 from skelnas.genotype import BUILT_IN
 
 SKELNAS = Path(sys.executable).with_name("skelnas")
@@ -448,6 +450,18 @@ def test_ctrl_c_saves_and_prints_how_to_resume(folder: Path, tmp_path: Path) -> 
     assert "--resume" in stderr
     assert "Traceback" not in stderr
     assert (out / "checkpoint.safetensors").exists()
+
+
+def test_an_interrupted_resume_continues_by_the_same_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise Interrupted("train stopped", hint="the same command with --resume continues")
+
+    monkeypatch.setattr("skelnas.nas.resume.resume", stop)
+    result = CliRunner().invoke(cli.app, ["resume", "run"])
+    assert isinstance(result.exception, Interrupted)
+    assert result.exception.hint == "the same command continues from here"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")

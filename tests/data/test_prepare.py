@@ -184,6 +184,8 @@ def test_no_files_are_bad_input(tmp_path: Path) -> None:
 def test_an_existing_cache_is_not_overwritten_without_force(tmp_path: Path) -> None:
     out = tmp_path / "cache.h5"
     out.write_text("precious")
+    with pytest.raises(UsageError, match="is finished, so there is nothing to resume"):
+        prepare(FakeSource(), out, resume=True)
     with pytest.raises(UsageError, match="already exists") as caught:
         prepare(FakeSource(), out)
     assert caught.value.exit_code == 2

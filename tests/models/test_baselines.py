@@ -296,4 +296,4 @@ def test_the_command_needs_exactly_one_of_genotype_and_model(
 ) -> None:
     result = CliRunner().invoke(app, ["train", str(tiny_cache), "--out", "x", *words])
     assert isinstance(result.exception, UsageError)
-    assert "either --genotype or --model" in str(result.exception)
+    assert "one of --genotype and --model" in str(result.exception)

@@ -112,6 +112,8 @@ def test_results_are_in_the_front_matter_and_in_the_text(model: Path, tiny_cache
     values = {measure["name"]: measure["value"] for measure in result["metrics"]}
     assert values["clips"] == 12
     assert values["top-1"] == pytest.approx(scores.metrics.top1, abs=1e-6)
+    assert "top-5" not in values  # of three classes
+    assert "top-5" not in text
     assert values["negative log-likelihood"] == pytest.approx(scores.metrics.nll, abs=1e-6)
     assert f"| xsub | test | 12 | {scores.metrics.top1:.2%} |" in text
     assert text.count("| xsub | test |") == 1

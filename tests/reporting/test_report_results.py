@@ -57,6 +57,19 @@ def page(model: Path, scores_path: Path, tiny_cache: Path) -> Page:
     return Page(report(model, out, scores=scores_path, cache=tiny_cache))
 
 
+def test_the_epoch_of_the_weights_is_named(tiny_cache: Path, tmp_path: Path) -> None:
+    settings = TRAIN.model_copy(update={"hold_out": 0.3, "select_epoch": True})
+    trained = train(tiny_cache, random_genotype(0), tmp_path / "model", settings)
+    evaluation = evaluate(
+        tiny_cache, tmp_path / "model", EvaluateSettings(device="cpu", part="held-out")
+    )
+    write_scores(tmp_path / "scores.npz", evaluation.scores)
+    out = report(tmp_path / "model", tmp_path / "page.html", scores=tmp_path / "scores.npz")
+    text = out.read_text()
+    assert f"of epoch {trained.model.card.epoch}, chosen by held-out clips" in text
+    assert "these clips chose the epoch of the weights" in text
+
+
 def made_up(rows: list[tuple[int, list[float]]]) -> Scores:
     """Scores of clips c0, c1, ..., from the true class and the probabilities of each."""
     logits = np.log(np.array([probabilities for _, probabilities in rows], dtype=np.float32))
