@@ -141,7 +141,8 @@ def find_target(
 ) -> Target:
     """Return the network that the genotype of a search is for.
 
-    What `training` was not given is as recorded in the run folder, if the search had a budget.
+    What `training` was not given is as recorded in the run folder if the search had a budget; else
+    its clips are those of the search, and its sizes the defaults, which a note tells.
 
     Args:
         run: the run folder.
@@ -156,7 +157,8 @@ def find_target(
     try:
         recorded = {name: config["settings"].get(name) for name in LIMITS}
         limits = BudgetSettings(**recorded | _given(training, LIMITS))
-        sizes = config.get("training", {}) | _given(training, SIZES)
+        clips = {name: config["settings"][name] for name in ("frames", "streams")}
+        sizes = config.get("training", clips) | _given(training, SIZES)
         if cache is None and "network" in config and sizes == config["training"]:
             shape = TypeAdapter(NetworkShape).validate_python(config["network"])
             return Target(sizes, shape, Budget(limits.max_params, limits.max_macs), primitives)
@@ -171,7 +173,13 @@ def find_target(
             f"{path}: the cache of the search is missing", hint="--cache gives its new path"
         )
     with Cache.open(path) as opened:
-        return Target.of(training, opened, limits, primitives, nodes)
+        target = Target.of(training, opened, limits, primitives, nodes)
+    shape = target.shape
+    note(
+        f"derive: counts a network of {shape.layers} layers, {shape.channels} channels and clips "
+        f"of {shape.frames} frames and {shape.joints} joints"
+    )
+    return target
 
 
 def _given(training: TrainSettings, names: Collection[str]) -> dict[str, Any]:

@@ -102,6 +102,19 @@ def test_what_is_recorded_is_what_would_be_derived(searched: Path, tmp_path: Pat
     assert derive(moved, training=limits) == derive(searched)
 
 
+def test_without_a_record_clips_are_those_of_the_search(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = without_limits(searched, tmp_path / "free")
+    capsys.readouterr()
+    sizes = {"layers": 4, "channels": 4}
+    macs = cost_of(derive(searched)).macs
+    found = derive(moved, training=TrainSettings(max_params=LIMIT, max_macs=macs, **sizes))
+    assert found == derive(searched)
+    line = "derive: counts a network of 4 layers, 4 channels and clips of 6 frames and 10 joints\n"
+    assert capsys.readouterr().err == line
+
+
 def test_options_replace_what_is_recorded(searched: Path) -> None:
     smaller = derive(searched, training=TrainSettings(max_params=LIMIT - 200))
     assert cost_of(smaller).parameters <= LIMIT - 200

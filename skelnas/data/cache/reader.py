@@ -155,7 +155,8 @@ class Cache:
             available = ", ".join(self.splits) or "none"
             raise InputError(
                 f"{self.path} has no protocol {protocol!r}, only: {available}",
-                hint="choose one of these with --protocol",
+                hint="choose one of these with --protocol, or a fold of one, such as "
+                f"{next(iter(self.splits), 'xsub')}@subject:1/5",
             )
         if fold is not None:
             try:
