@@ -16,9 +16,9 @@ from skelnas.config import EvaluateSettings
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import Dataset
 from skelnas.data.readers.base import Test, Train
-from skelnas.data.splits import count_copies, split_training_part
+from skelnas.data.splits import split_training_part
 from skelnas.errors import InputError, UsageError
-from skelnas.evaluation.fit import Fit, fit_cache, fit_clips
+from skelnas.evaluation.fit import Fit, check_unseen, fit_cache, fit_clips
 from skelnas.evaluation.latency import Latency, time_passes
 from skelnas.evaluation.scores import (
     Comparison,
@@ -38,7 +38,6 @@ from skelnas.runtime.console import note, progress
 from skelnas.training.inference import choose_device, score
 from skelnas.training.metrics import Metrics
 from skelnas.training.saved_model import Model, ModelCard, load_model
-from skelnas.training.trained_clips import decode, find_overlap
 
 DEFAULTS = EvaluateSettings()
 
@@ -269,11 +268,8 @@ def load_clips(
         train, chosen = cache.indices(protocol, Train), cache.nonempty_indices(protocol, Test)
     else:
         train, chosen = _find_held_out(cache, protocol, card, path)
-    overlap = find_overlap(cache, chosen, train, card.trained_clips)
-    num_copies = overlap.num_copies if overlap else count_copies(cache, train, chosen)
-    num_seen = None if overlap is None else overlap.num_trained
     allow = settings.allow_mismatch
-    seen = _check_unseen(cache, chosen, num_seen, card, path, protocol, allow=allow)
+    seen, num_copies = check_unseen(cache, chosen, train, card, path, protocol, allow=allow)
     clips = fit.match.reorder(cache.load(chosen))
     found = fit_clips(clips, fit, card, (cache.path, path), allow=allow)
     return ScoredClips(clips, [*fit.mismatches, *seen, *found], num_copies)
@@ -286,72 +282,6 @@ def make_dataset(
     layout, persons = fit.origin.layout, fit.origin.max_persons
     clip_settings = card.make_clip_settings()
     return Dataset(clips, layout, persons, clip_settings, device, settings.store)
-
-
-def _check_unseen(
-    cache: Cache,
-    chosen: NDArray[np.int64],
-    num_seen: int | None,
-    card: ModelCard,
-    path: Path,
-    protocol: str,
-    *,
-    allow: bool,
-) -> list[str]:
-    """Check that a model was not trained on the clips chosen to score it.
-
-    Args:
-        cache: an open cache.
-        chosen: indices of the clips to score.
-        num_seen: how many of them the model was trained on; None if it does not say.
-        card, path: of the model.
-        protocol: that is scored.
-        allow: note what is wrong, and go on.
-
-    Returns:
-        How many it was trained on, if there are any and that is allowed; or that nobody knows.
-
-    Raises:
-        UsageError: there are some.
-    """
-    if not num_seen and protocol != card.protocol and cache.source == card.source:
-        is_known = num_seen is not None
-        num_seen = _count_seen_by_protocol(cache, chosen, card)
-        if num_seen is None and not is_known:
-            unknown = (
-                f"the model was trained on {card.protocol}, which {cache.path.name} does not have, "
-                "so it may have been trained on these clips"
-            )
-            note(unknown)
-            return [unknown]
-    if not num_seen:
-        return []
-    seen = f"{num_seen:,} of the {len(chosen):,} clips of {protocol}"
-    if not allow:
-        raise UsageError(
-            f"{path}: was trained on {seen}, so its scores would be too high",
-            hint="score it on the cache and protocol that it was trained on, or train a model on "
-            "these; --allow-mismatch scores it anyway, and records it",
-        )
-    seen = f"the model was trained on {seen}"
-    note(seen)
-    return [seen]
-
-
-def _count_seen_by_protocol(cache: Cache, chosen: NDArray[np.int64], card: ModelCard) -> int | None:
-    """Count the chosen clips in the training part of a model's protocol.
-
-    Returns:
-        None if this cache has no such part; 0 if it is another one than the model's.
-    """
-    try:
-        share = card.hold_out.share if card.hold_out else 0.0
-        part = split_training_part(cache, card.protocol, share)
-    except InputError:
-        return None
-    if card.trained_clips and len(part.train) != len(decode(card.trained_clips)):
-        return 0  # other data; as many could be the same clips, stored as other numbers
-    return len(np.intersect1d(chosen, part.train))
 
 
 def _find_held_out(

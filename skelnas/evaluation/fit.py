@@ -1,9 +1,12 @@
-"""Whether a cache fits a model, before and after its clips are read."""
+"""Whether a cache fits a model, before and after its clips are read, and is new to it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from skelnas.data.cache import Cache, Clips
 from skelnas.data.dataset import clip_shape
@@ -16,10 +19,12 @@ from skelnas.data.matching import (
 )
 from skelnas.data.readers.base import Layout, fold_name
 from skelnas.data.readers.unlabelled import Origin
-from skelnas.errors import InputError
+from skelnas.data.splits import count_copies, split_training_part
+from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.scores import check_classes
 from skelnas.runtime.console import note
 from skelnas.training.saved_model import ModelCard, note_unknown_facts
+from skelnas.training.trained_clips import decode, find_overlap
 
 
 @dataclass(frozen=True)
@@ -126,3 +131,71 @@ def _settle(
     if can_be_allowed:
         hint = "`skelnas evaluate --allow-mismatch` scores the clips as they are, and records that"
     raise InputError(f"{path}: does not fit {model_path}: {text}", hint=hint)
+
+
+def check_unseen(
+    cache: Cache,
+    chosen: NDArray[np.int64],
+    train: NDArray[np.int64],
+    card: ModelCard,
+    path: Path,
+    protocol: str,
+    *,
+    allow: bool,
+) -> tuple[list[str], int]:
+    """Check that a model was not trained on the clips chosen to score it.
+
+    Args:
+        cache: an open cache.
+        chosen, train: indices of its clips: those to score, and the part to train on.
+        card, path: of the model.
+        protocol: that is scored.
+        allow: note what is wrong, and go on.
+
+    Returns:
+        How many it was trained on, if there are any and that is allowed, or that nobody knows; and
+        the number of those that are copies of clips of the part to train on.
+
+    Raises:
+        UsageError: there are some.
+    """
+    overlap = find_overlap(cache, chosen, train, card.trained_clips)
+    num_copies = overlap.num_copies if overlap else count_copies(cache, train, chosen)
+    num_seen = overlap.num_trained if overlap else None
+    if not num_seen and protocol != card.protocol and cache.source == card.source:
+        num_seen = _count_seen_by_protocol(cache, chosen, card)
+        if num_seen is None and overlap is None:
+            unknown = (
+                f"the model was trained on {card.protocol}, which {cache.path.name} does not have, "
+                "so it may have been trained on these clips"
+            )
+            note(unknown)
+            return [unknown], num_copies
+    if not num_seen:
+        return [], num_copies
+    seen = f"{num_seen:,} of the {len(chosen):,} clips of {protocol}"
+    if not allow:
+        raise UsageError(
+            f"{path}: was trained on {seen}, so its scores would be too high",
+            hint="score it on the cache and protocol that it was trained on, or train a model on "
+            "these; --allow-mismatch scores it anyway, and records it",
+        )
+    seen = f"the model was trained on {seen}"
+    note(seen)
+    return [seen], num_copies
+
+
+def _count_seen_by_protocol(cache: Cache, chosen: NDArray[np.int64], card: ModelCard) -> int | None:
+    """Count the chosen clips in the training part of a model's protocol.
+
+    Returns:
+        None if this cache has no such part; 0 if it is another one than the model's.
+    """
+    try:
+        share = card.hold_out.share if card.hold_out else 0.0
+        part = split_training_part(cache, card.protocol, share)
+    except InputError:
+        return None
+    if card.trained_clips and len(part.train) != len(decode(card.trained_clips)):
+        return 0  # other data; as many could be the same clips, stored as other numbers
+    return len(np.intersect1d(chosen, part.train))
