@@ -41,6 +41,9 @@ METRICS = {
 }
 """The metrics of a card: their keys in an evaluation, and their names in the card."""
 
+COPIES = "copies"
+"""Type of the number of scored clips that are copies of training clips."""
+
 _CHECKSUM = re.compile(r"<!-- skelnas card of ([0-9a-f]{8}) -->")
 _LICENSE = re.compile(r"^license: .*$", re.MULTILINE)
 _LICENSE_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*", re.ASCII)
@@ -192,6 +195,8 @@ def _describe(scores: Scores, source: str) -> dict[str, Any]:
     """Return an entry of ``results`` in the Hub's ``model-index``."""
     info, values = scores.info, scores.to_dict()
     metrics = [{"type": "clips", "name": "clips", "value": len(scores)}]
+    if info.copies:
+        metrics.append({"type": COPIES, "name": "copies of training clips", "value": info.copies})
     for key, name in METRICS.items():
         if key == "top5" and len(info.classes) <= 5:  # always right
             continue
@@ -221,7 +226,9 @@ def _table(results: list[dict[str, Any]]) -> str:
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for result in results:
         values = {metric["type"]: metric["value"] for metric in result["metrics"]}
-        cells = [result["dataset"]["config"], result["dataset"]["split"], f"{values['clips']:,}"]
+        copies = f" ({values[COPIES]:,} copies of training clips)" if COPIES in values else ""
+        clips = f"{values['clips']:,}{copies}"
+        cells = [result["dataset"]["config"], result["dataset"]["split"], clips]
         for key in keys:
             value = values["accuracy" if key == "top1" else key]
             cells.append(f"{value:.4f}" if key == "nll" else f"{value:.2%}")

@@ -27,6 +27,7 @@ from skelnas.evaluation.ensemble import ensemble
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.evaluation.scores import read_scores, write_scores
 from skelnas.genotype import BUILT_IN
+from skelnas.reporting.model_card import add_results
 from skelnas.reporting.report import report
 from skelnas.training.saved_model import load_model, save_model
 from skelnas.training.train import train
@@ -468,6 +469,8 @@ def test_copies_of_training_clips_are_counted_and_recorded(
         note = "2 of the 8 clips have the same numbers as training clips"
         assert capsys.readouterr().err.count(note) == 1
         assert scores.info.copies == scores.to_dict()["copies"] == 2
+    add_results(tmp_path / "model", scores)
+    assert "| 8 (2 copies of training clips) |" in (tmp_path / "model" / "README.md").read_text()
     write_scores(tmp_path / "a.npz", scores)
     write_scores(tmp_path / "b.safetensors", scores)
     assert read_scores(tmp_path / "b.safetensors").info == read_scores(tmp_path / "a.npz").info
