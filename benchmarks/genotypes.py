@@ -7,7 +7,7 @@ Written down before the first training was run:
 
 - Data: NW-UCLA, cameras 1 and 2. Fold ``1to2`` learns camera 1 and is scored on camera 2, ``2to1``
   the other way round. Camera 3, the test part of the official protocol, is not read.
-- MSRC-12, the training persons 1 to 5 of ``split_few``. Fold ``135to24`` learns persons 1, 3 and
+- MSRC-12, the training persons 1 to 5 of ``few``. Fold ``135to24`` learns persons 1, 3 and
   5 and is scored on 2 and 4, ``24to135`` the other way round. The other 25 persons are not read.
 - Genotypes: ``random:0`` to ``random:199``, sorted by parameters and divided into six strata of
   equal number; of each the four of the smallest seed.
@@ -38,7 +38,7 @@ from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.data.prepare import prepare
 from skelnas.data.readers.base import Catalogue, ClipTable, Test, Train
-from skelnas.data.readers.manifest import Manifest
+from skelnas.data.readers.msrc12 import Msrc12
 from skelnas.data.readers.nw_ucla import NwUcla
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import Genotype, load, random_genotype
@@ -84,13 +84,13 @@ class TwoCameras(NwUcla):
 
 
 @dataclass(frozen=True)
-class FivePersons(Manifest):
-    """The training persons of MSRC-12's `split_few`, with a protocol for each direction."""
+class FivePersons(Msrc12):
+    """The training persons of MSRC-12's `few`, with a protocol for each direction."""
 
     def catalogue(self) -> Catalogue:
         """List the clips of persons 1 to 5."""
         clips = super().catalogue()
-        kept = [path for path in clips.items if int(path.name.split("_p")[1][:2]) <= 5]
+        kept = [path for path in clips.items if int(path.parent.stem[-2:]) <= 5]
         return Catalogue(kept, clips.skipped, clips.side_files)
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
@@ -102,9 +102,7 @@ class FivePersons(Manifest):
 
 
 def make_source(data: str, raw: Path) -> TwoCameras | FivePersons:
-    if data == "nw-ucla":
-        return TwoCameras(raw)
-    return FivePersons(raw / "clips.csv", joints=raw / "joints.json")
+    return TwoCameras(raw) if data == "nw-ucla" else FivePersons(raw)
 
 
 def choose_genotypes() -> dict[int, Genotype]:

@@ -123,8 +123,12 @@ class Msrc12:
         return joints[None], present[None]
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
-        """Return `xsub`: train on the subjects with odd numbers, test on the others."""
-        return {"xsub": np.where(clips.subjects % 2 == 1, Train, Test).astype(np.int8)}
+        """Return `xsub`, which trains on subjects with odd numbers, and `few`, on 1 to 5 (ours)."""
+        is_training = {"xsub": clips.subjects % 2 == 1, "few": clips.subjects <= 5}
+        return {
+            name: np.where(subjects, Train, Test).astype(np.int8)
+            for name, subjects in is_training.items()
+        }
 
 
 def _read_tags(path: Path) -> list[Tag]:
