@@ -56,22 +56,22 @@ def write_msrc12(folder, name, points, num_frames=100):
 
 def test_clips_are_cut_around_action_points(tmp_path):
     write_msrc12(tmp_path, "P1_2_12A_p05", [(10, 12), (40, 2), (95, 2)])
-    write_msrc12(tmp_path, "P1_1_2_p08", [(70, 1)])
+    write_msrc12(tmp_path, "P1_1_2_p02", [(70, 1)])
     source = Msrc12(tmp_path)
     clips = read_all(source)
     frames = {name: clip.poses[0, :, 1, 0] - 1 for name, clip in clips.items()}
     assert {name: (found[0], found[-1]) for name, found in frames.items()} == {
-        "P1_1_2_p08_00": (10, 90),
+        "P1_1_2_p02_00": (10, 90),
         "P1_2_12A_p05_00": (0, 30),
         "P1_2_12A_p05_01": (10, 60),
         "P1_2_12A_p05_02": (40, 99),
     }
     assert [clip.label for clip in clips.values()] == [0, 11, 1, 1]
-    assert [clip.subject for clip in clips.values()] == [8, 5, 5, 5]
-    assert not clips["P1_1_2_p08_00"].poses[:, :, 0].any()
+    assert [clip.subject for clip in clips.values()] == [2, 5, 5, 5]
+    assert not clips["P1_1_2_p02_00"].poses[:, :, 0].any()
     report = prepare(source, tmp_path / "cache.h5", workers=1)
-    assert report.splits == {"xsub": (3, 1), "few": (3, 1)}
-    whole = read_unlabelled(tmp_path / "P1_1_2_p08.csv", Origin("msrc12", source.layout, 1, {}))
+    assert report.splits == {"xsub": (3, 1), "few": (4, 0)}
+    whole = read_unlabelled(tmp_path / "P1_1_2_p02.csv", Origin("msrc12", source.layout, 1, {}))
     assert whole.poses.shape == (1, 100, 20, 3)
 
 
