@@ -241,8 +241,14 @@ def halve(
         The sorted indices, from 0 to n - 1, of each half.
 
     Raises:
-        InputError: there are too few clips or subjects to make two halves.
+        InputError: there are too few clips or subjects to make two halves, or subjects are to be
+            kept together but some are unknown.
     """
+    if by_subject and (subjects < 0).any():
+        raise InputError(
+            "the training part cannot be halved by subject: the subject of some clips is not known",
+            hint="leave out --validation subject, and clips are halved regardless of subject",
+        )
     generator = np.random.default_rng(seed)
     groups = subjects if by_subject else np.arange(len(subjects))
     order = generator.permutation(np.unique(groups))

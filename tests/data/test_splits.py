@@ -51,6 +51,14 @@ def test_one_clip_or_one_subject_cannot_be_halved() -> None:
         halve(np.zeros(9, np.int32), 0, by_subject=True)
 
 
+@pytest.mark.parametrize("subjects", [[-1] * 6, [-1, 0, 1, 2, 3, 4]])
+def test_clips_of_unknown_subjects_are_not_halved_by_subject(subjects: list[int]) -> None:
+    with pytest.raises(InputError, match="by subject: the subject of some clips is not known"):
+        halve(np.array(subjects, np.int32), 0, by_subject=True)
+    first, second = halve(np.array(subjects, np.int32), 0, by_subject=False)
+    assert len(first) == len(second) == 3
+
+
 @pytest.mark.parametrize(("fraction", "count"), [(0.01, 1), (0.3, 1), (0.6, 2), (0.99, 2)])
 def test_all_clips_of_some_subjects_are_held_out(
     tiny_cache: Path, fraction: float, count: int
