@@ -34,6 +34,10 @@ class InputError(SkelnasError):
     exit_code = 3
 
 
+class NotFinite(InputError):
+    """The scores of a model are not finite: exit code 3."""
+
+
 class DeviceError(SkelnasError):
     """The device is missing or out of memory: exit code 4."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from skelnas.config import SearchSettings
 from skelnas.data.cache import CacheWriter
@@ -46,6 +47,12 @@ def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cache") / "tiny.h5"
     write_tiny_cache(path)
     return path
+
+
+def overflow(classifier: nn.Linear) -> None:
+    """Give a classifier weights that are finite, with logits that are not."""
+    for numbers in (classifier.weight, classifier.bias):
+        nn.init.constant_(numbers, torch.finfo(torch.float32).max)
 
 
 def write_tiny_cache(

@@ -35,7 +35,7 @@ from skelnas.models.network import Network
 from skelnas.models.onnx_network import OnnxNetwork
 from skelnas.runtime import devices, distributed
 from skelnas.runtime.console import note, progress
-from skelnas.training.inference import choose_device, score
+from skelnas.training.inference import check_finite, choose_device, score
 from skelnas.training.metrics import Metrics
 from skelnas.training.saved_model import Model, ModelCard, load_model
 
@@ -109,7 +109,8 @@ def evaluate(
         other_path: another model, or a file of scores, to compare with on the same clips.
 
     Raises:
-        InputError: cache, model or scores are broken or do not fit each other.
+        InputError: cache, model or scores are broken or do not fit each other, or the scores of
+            the model are not finite.
         UsageError: held-out clips are to be scored, but the model was trained without any; or the
             settings do not fit the model or the number of ranks.
         DeviceError: the device is missing, or does not support the precision.
@@ -202,6 +203,7 @@ def score_part(
 
     Raises:
         InputError: clips do not fit, or are not those that were held out.
+        NotFinite: a score is not finite.
         UsageError: nothing was held out.
         DeviceError: as `choose_device` raises it.
     """
@@ -222,6 +224,7 @@ def score_part(
             settings.precision,
             settings.views,
         )
+    check_finite(logits, clips.names, str(path))
     info = ScoresInfo(
         names=clips.names,
         classes=model.card.classes,

@@ -21,6 +21,7 @@ from skelnas.errors import SkelnasError, UsageError
 from skelnas.models.fold import fold
 from skelnas.models.onnx_network import INPUT, OUTPUT, OnnxNetwork
 from skelnas.runtime import devices, files, onnx_files, seed
+from skelnas.training.inference import check_finite
 from skelnas.training.saved_model import (
     METADATA_KEY,
     Model,
@@ -94,7 +95,7 @@ def export(model_path: Path | str, out: Path | str, format: ExportFormat | None 
         format: see `ExportFormat`; None for that of the name.
 
     Raises:
-        InputError: there is no model.
+        InputError: there is no model, or its scores are not finite.
         UsageError: `out` cannot be written to, is the model itself or has the name of another
             format; or the format does not support an operation of the network.
         SkelnasError: a package is missing, or the exported network computes something else.
@@ -170,6 +171,7 @@ def write_checked(model: Model, format: ExportFormat, out: Path) -> tuple[bytes,
         The content; the largest difference between logits, and the largest logit of the model.
 
     Raises:
+        NotFinite: the model's logits are not finite.
         UsageError: the format does not support an operation of the network.
         SkelnasError: a package is missing, or the exported network computes something else.
     """
@@ -187,12 +189,17 @@ def write_checked(model: Model, format: ExportFormat, out: Path) -> tuple[bytes,
 
 @torch.no_grad()
 def _compare(model: Model, run: Run) -> tuple[float, float]:
-    """Return the largest difference from the model's logits, and the largest of these."""
+    """Return the largest difference from the model's logits, and the largest of these.
+
+    Raises:
+        NotFinite: a logit of the model is not finite.
+    """
     generator = torch.Generator().manual_seed(seed.random_seed(0))
     difference = largest = 0.0
     for batch_size in CHECKED_BATCH_SIZES:
         clips = torch.randn(batch_size, *model.card.input_shape, generator=generator)
         expected = model(clips)
+        check_finite(expected, ["noise"] * batch_size)
         logits = run(clips)
         if logits.shape != expected.shape:
             return float("inf"), largest

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from skelnas.config import PredictSettings
 from skelnas.data.cache import Clips
@@ -32,7 +33,7 @@ from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.scores import softmax
 from skelnas.runtime import devices
 from skelnas.runtime.console import note
-from skelnas.training.inference import choose_device, score
+from skelnas.training.inference import check_finite, choose_device, score
 from skelnas.training.saved_model import Model, ModelCard, note_unknown_facts
 
 DEFAULTS = PredictSettings()
@@ -140,7 +141,8 @@ def predict(
         on_broken: called with the name of each that cannot be read, which is then skipped.
 
     Raises:
-        InputError: one cannot be read or has other joints, and there is no `on_broken`.
+        InputError: one cannot be read or has other joints, and there is no `on_broken`; or the
+            scores of the model are not finite.
         UsageError: `recordings` is a single one, rather than a list.
         DeviceError: the device is missing, or does not support the precision.
     """
@@ -181,7 +183,8 @@ def predict_stream(
             training clips typically were.
 
     Raises:
-        InputError: a line is not a frame, or there is none.
+        InputError: a line is not a frame, or there is none; or the scores of the model are not
+            finite.
         DeviceError: the device is missing, or does not support the precision.
     """
     predictor = Predictor(model, settings)
@@ -271,16 +274,21 @@ class Predictor:
         note_unknown_facts(model.card, "the model")
 
     def score(self, recordings: Sequence[Recording]) -> NDArray[np.float32]:
-        """Return the logits [N, classes] of recordings."""
-        self._note_misfits(recordings)
-        return self._compute(recordings)
+        """Return the logits [N, classes] of recordings.
 
-    def _compute(self, recordings: Sequence[Recording]) -> NDArray[np.float32]:
-        dataset = self._fill_dataset(Clips.from_recordings(recordings))
-        with devices.precision(self._precision):
-            logits = score(self._model.network, dataset, len(recordings), precision=self._precision)
+        Raises:
+            NotFinite: one is not finite.
+        """
+        self._note_misfits(recordings)
+        logits = self._compute(recordings)
+        check_finite(logits, [recording.name for recording in recordings])
         array: NDArray[np.float32] = logits.numpy()
         return array
+
+    def _compute(self, recordings: Sequence[Recording]) -> Tensor:
+        dataset = self._fill_dataset(Clips.from_recordings(recordings))
+        with devices.precision(self._precision):
+            return score(self._model.network, dataset, len(recordings), precision=self._precision)
 
     def _note_misfits(self, recordings: Sequence[Recording]) -> None:
         """Print, once of each kind, what seems to be in other units or outside its picture."""

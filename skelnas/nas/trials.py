@@ -7,7 +7,6 @@ call continues.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +17,7 @@ from skelnas.config import EvaluateSettings, TrainSettings
 from skelnas.data.cache import Cache
 from skelnas.data.readers.base import Layout, Test
 from skelnas.data.splits import note_faults, split_training_part
-from skelnas.errors import Diverged, InputError, Interrupted
+from skelnas.errors import Diverged, InputError, Interrupted, NotFinite
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.nas.trial_rows import ROW, Row, Trial, read_row, write_row
 from skelnas.runtime import files
@@ -214,13 +213,14 @@ def _train_and_score(cache: Path, settings: TrainSettings, folder: Path, trial: 
     resume = (model / run_dir.CONFIG).exists()
     train(cache, trial.genotype, model, settings, resume=resume, force=not resume)
     machine = settings.model_dump(include={"device", "threads", "store"})
-    result = evaluate(cache, model, EvaluateSettings(**machine))
-    epochs = run_dir.read_lines(model / run_dir.METRICS)
-    if not math.isfinite(result.metrics.nll):
+    try:
+        result = evaluate(cache, model, EvaluateSettings(**machine))
+    except NotFinite:
         raise Diverged(
             f"{trial.name}, {trial.protocol}, seed {trial.seed}: scores are not finite",
             hint="the training has diverged; a smaller --lr may help",
-        )
+        ) from None
+    epochs = run_dir.read_lines(model / run_dir.METRICS)
     row = Row(
         name=trial.name,
         genotype=trial.genotype.to_dict(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from skelnas.config import Precision
 from skelnas.data.dataset import Dataset
 from skelnas.data.sampling import TemporalCrop
-from skelnas.errors import DeviceError
+from skelnas.errors import DeviceError, NotFinite, shown
 from skelnas.models.branches import AnyNetwork
 from skelnas.models.onnx_network import OnnxNetwork
 from skelnas.runtime import devices, distributed
@@ -87,6 +87,27 @@ def score(
     finally:
         network.train(was_training)
     return distributed.all_reduce([logits])[0]
+
+
+def check_finite(logits: Tensor, names: Sequence[str], model: str = "the model") -> None:
+    """Check the scores of a finished model; those of a training tell that it diverges.
+
+    Args:
+        logits: [N, classes].
+        names: of the N clips.
+        model: for the message.
+
+    Raises:
+        NotFinite: names the first clip with a logit that is not finite.
+    """
+    is_finite = logits.isfinite().all(1)
+    if not is_finite.all():
+        name = names[int(is_finite.logical_not().nonzero()[0])]
+        raise NotFinite(
+            f"{model}: its scores of {shown(name)} are not finite",
+            hint="its training has diverged, or its weights are damaged; train it again, perhaps "
+            "with a smaller --lr",
+        )
 
 
 def temporal_crops(views: int) -> list[TemporalCrop | None]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -340,11 +341,7 @@ def load_model(path: Path | str) -> Model:
         else:
             content, description = tensor_files.read(file_path, METADATA_KEY)
     except ValueError as error:
-        raise InputError(
-            f"{file_path}: not a skelnas model ({error})",
-            hint="a model is a folder of `skelnas train`, or a .safetensors or .onnx of "
-            "`skelnas export`",
-        ) from None
+        raise _not_a_model_error(file_path, error) from None
     if description.pop("version", None) != VERSION:
         raise InputError(
             f"{file_path}: not a model of version {VERSION}",
@@ -362,6 +359,20 @@ def load_model(path: Path | str) -> Model:
         reason = "; ".join(str(error).splitlines()[:3])[:MAX_REASON_CHARS]
         raise InputError(f"{file_path}: weights and description disagree ({reason})") from None
     return Model(network, card).eval()
+
+
+def _not_a_model_error(path: Path, reason: ValueError) -> InputError:
+    if zipfile.is_zipfile(path):
+        return InputError(
+            f"{path}: not a skelnas model, but an archive of PyTorch, such as TorchScript",
+            hint="skelnas does not run TorchScript: give the model folder that it was exported "
+            "from, or its export as .onnx",
+        )
+    return InputError(
+        f"{path}: not a skelnas model ({reason})",
+        hint="a model is a folder of `skelnas train`, or a .safetensors or .onnx of "
+        "`skelnas export`",
+    )
 
 
 def _build_network(card: ModelCard, tensors: dict[str, Tensor]) -> AnyNetwork:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BODY, LAYOUT
+from conftest import BODY, LAYOUT, overflow
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from skelnas.cli import app
 from skelnas.config import EvaluateSettings, ExportFormat, PredictSettings, TrainSettings
-from skelnas.errors import SkelnasError, UsageError
+from skelnas.errors import InputError, SkelnasError, UsageError
 from skelnas.evaluation import export as export_module
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.evaluation.export import OPSET, choose_format, export
@@ -28,7 +28,7 @@ from skelnas.models.network import Network
 from skelnas.models.norm import BatchNorm
 from skelnas.models.ops import make_op
 from skelnas.primitives import PRIMITIVES
-from skelnas.training.saved_model import load_model
+from skelnas.training.saved_model import load_model, save_model
 from skelnas.training.train import train
 
 SMALL = TrainSettings(
@@ -196,6 +196,27 @@ def test_an_export_with_other_results_is_not_written(
         with pytest.raises(SkelnasError, match="nothing was written"):
             export(model, out, "torchscript")
     assert out.read_text() == "old content"
+
+
+@pytest.mark.parametrize("format", ["torchscript", "safetensors-fused"])
+def test_a_model_whose_scores_are_not_finite_is_not_exported(
+    model: Path, tmp_path: Path, format: ExportFormat
+) -> None:
+    loaded = load_model(model)
+    assert isinstance(loaded.network, Network)
+    overflow(loaded.network.classifier)
+    save_model(tmp_path, loaded.network, loaded.card)
+    with pytest.raises(InputError, match="the model: its scores of 'noise' are not finite"):
+        export(tmp_path, tmp_path / "out", format)
+    assert not (tmp_path / "out").exists()
+
+
+def test_torchscript_is_not_read_back(model: Path, tmp_path: Path) -> None:
+    for name in ("m.ts", "m.pt"):
+        export(model, tmp_path / name)
+        with pytest.raises(InputError, match="an archive of PyTorch, such as Torch") as refusal:
+            load_model(tmp_path / name)
+        assert "give the model folder" in str(refusal.value.hint)
 
 
 def test_models_that_cannot_be_exported_are_refused(

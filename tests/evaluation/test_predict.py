@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import BODY, LAYOUT
+from conftest import BODY, LAYOUT, overflow
 from typer.testing import CliRunner
 
 from skelnas.cli import app
@@ -31,6 +31,7 @@ from skelnas.evaluation.evaluate import evaluate
 from skelnas.evaluation.predict import predict, predict_stream
 from skelnas.evaluation.timeline import predict_over_time
 from skelnas.genotype import BUILT_IN
+from skelnas.models.network import Network
 from skelnas.training.saved_model import Model, load_model, save_model
 from skelnas.training.train import train
 
@@ -554,6 +555,31 @@ def test_a_prediction_is_short_where_it_is_shown(model: Path, poses: np.ndarray)
     assert list(as_dict) == ["recording", "frames", "persons", "classes"]
     assert as_dict["classes"][0] == {"class": name, "probability": probability}
     assert len(as_dict["classes"]) == 2
+
+
+def test_scores_that_are_not_finite_are_refused(
+    model: Path, tiny_cache: Path, poses: np.ndarray, tmp_path: Path
+) -> None:
+    loaded = load_model(model)
+    assert isinstance(loaded.network, Network)
+    overflow(loaded.network.classifier)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    save_model(broken, loaded.network, loaded.card)
+    np.save(tmp_path / "a.npy", poses)
+    for views in (1, 3):
+        settings = EvaluateSettings(device="cpu", views=views)
+        with pytest.raises(InputError, match=r"broken: its scores of 'clip\d+' are not finite"):
+            evaluate(tiny_cache, broken, settings)
+    with pytest.raises(InputError, match=r"broken: its scores of 'clip\d+' are not finite"):
+        evaluate(tiny_cache, model, EvaluateSettings(device="cpu"), broken)
+    loaded = load_model(broken)
+    with pytest.raises(InputError, match="scores of 'recording 1' are not finite"):
+        list(predict(loaded, [np.full_like(poses, np.nan), poses], ON_CPU, lambda *_: None))
+    with pytest.raises(InputError, match="scores of 'standard input' are not finite"):
+        list(predict_stream(loaded, as_lines(poses), ON_CPU))
+    with pytest.raises(InputError, match=r"scores of 'a\.npy' are not finite"):
+        predict_over_time(loaded, tmp_path / "a.npy", ON_CPU)
 
 
 def test_a_recording_over_time_has_the_windows_of_a_stream(

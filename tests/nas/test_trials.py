@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_tiny_cache
+from conftest import overflow, write_tiny_cache
 from interrupting import stop_after
 
 from skelnas.config import EvaluateSettings, TrainSettings
@@ -16,8 +16,10 @@ from skelnas.data.cache import Cache
 from skelnas.errors import Diverged, InputError, Interrupted, UsageError
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import Genotype, random_genotype
+from skelnas.models.network import Network
 from skelnas.nas.trial_rows import Row, Trial
 from skelnas.nas.trials import open_trials, run_trials
+from skelnas.training.saved_model import save_model
 from skelnas.training.train import train
 
 SETTINGS = TrainSettings(
@@ -186,3 +188,20 @@ def test_a_training_that_diverges_ends_all_unless_the_others_are_to_go_on(
     assert rows[1] is None
     found = without_minutes([row for row in rows if row is not None])
     assert found == without_minutes([whole[1][0], whole[1][2]])
+
+
+def test_scores_that_are_not_finite_mean_that_the_training_has_diverged(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_and_overflow(cache: Path, genotype: Genotype, out: Path, *others: Any, **how: Any):
+        trained = train(cache, genotype, out, *others, **how)
+        assert isinstance(trained.model.network, Network)
+        overflow(trained.model.network.classifier)
+        save_model(out, trained.model.network, trained.model.card)
+
+    monkeypatch.setattr("skelnas.nas.trials.train", train_and_overflow)
+    with pytest.raises(Diverged, match=r"^random:0, xsub@subject:1/3, seed 0: scores are not fin"):
+        run_trials(tiny_cache, TRIALS[:1], SETTINGS, tmp_path / "ending")
+    opening = open_trials(tiny_cache, FOLDS, SETTINGS, tmp_path / "all", planned=1, keep_going=True)
+    with opening as trials:
+        assert list(trials.run(TRIALS[:1])) == [None]

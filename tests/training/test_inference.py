@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import overflow
 
 from skelnas.config import ClipSettings
 from skelnas.data.cache import Cache
 from skelnas.data.dataset import Dataset
 from skelnas.data.sampling import TemporalCrop
+from skelnas.errors import NotFinite
 from skelnas.genotype import BUILT_IN
 from skelnas.models.network import Network
-from skelnas.training.inference import score
+from skelnas.training.inference import check_finite, score
 from skelnas.training.metrics import calibration_error, measure
 
 
@@ -102,6 +105,23 @@ def test_views_are_crops_of_the_clip_and_their_softmax_is_averaged(
     assert not torch.allclose(probabilities[0], probabilities[2]), (
         "the views must differ for this to test anything"
     )
+
+
+def test_scores_that_are_not_finite_are_left_to_the_caller(
+    network: Network, dataset: Dataset
+) -> None:
+    network = copy.deepcopy(network)
+    overflow(network.classifier)
+    assert not score(network, dataset, 4).isfinite().any()
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_the_first_clip_whose_scores_are_not_finite_is_named(number: float) -> None:
+    logits = torch.zeros(4, 3)
+    check_finite(logits, list("abcd"))
+    logits[1, 2] = logits[3] = number
+    with pytest.raises(NotFinite, match=r"^m: its scores of 'b' are not finite$"):
+        check_finite(logits, list("abcd"), "m")
 
 
 def test_a_crop_is_its_part_of_the_clip(dataset: Dataset) -> None:
