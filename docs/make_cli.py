@@ -36,8 +36,8 @@ Options under "Settings" take their value from the first of these sources:
 2. the environment: `SKELNAS_SEARCH_EPOCHS=10`, that is `SKELNAS_`, the command (`BENCH` \
 for `bench run`), the setting; a switch such as `--center` takes `true` or `false`
 3. the file of `--config`, in TOML: `epochs = 10`, in a table named after the command, such as \
-`[search]`, or else at the top level. It may also be the `config.json` of a run of the same \
-command, or the JSON of `--dry-run`
+`[search]` (`[bench]` for `bench run`), or else at the top level. It may also be the \
+`config.json` of a run of the same command, or the JSON of `--dry-run`
 4. the default, which for a training is that of its [recipe](recipes.md#the-two-recipes)
 
 Other options have no environment variable, but can be set in the file, too. Unknown variables, \

@@ -7,6 +7,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from skelnas.cli.environment import check_environment
 from skelnas.cli.order import check_order
 
 METAVARS = {"int": "N", "integer": "N", "float": "X", "path": "FILE"}
@@ -49,6 +50,11 @@ class Command(TyperCommand):
             arguments = {p.name: ctx.params[p.name] for p in self.params if is_argument(p)}
             check_order(ctx.command_path, arguments, words)
         return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, if all environment variables of skelnas are known."""
+        check_environment(ctx.command_path)
+        return super().invoke(ctx)
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and required options, in the order in which one types them."""

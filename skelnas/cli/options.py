@@ -15,10 +15,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 
-from skelnas.cli.config_file import make_settings, read_options, suggest, where_listed
+from skelnas.cli.config_file import make_settings, read_options
 from skelnas.cli.help import HELP_ALL
 from skelnas.config import DEVICES, Device, Settings, TrackerName
-from skelnas.errors import UsageError
 from skelnas.runtime.files import HUB_PREFIX
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -72,7 +71,6 @@ def with_settings(
     def decorate(function: Function) -> Function:
         def command(context: typer.Context, config: Path | None, **arguments: Any) -> Any:
             arguments.pop("help_all", None)
-            _check_environment(name, names)
             values = {name: arguments.pop(name) for name in names}
             explicit = {k: v for k, v in values.items() if _origin(context, k) != "DEFAULT"}
             sources: dict[str, Path | str] = {}
@@ -118,21 +116,6 @@ def _origin(context: typer.Context, name: str) -> str:
 def _variable(command: str, name: str) -> str:
     """Return the environment variable of a setting."""
     return f"SKELNAS_{command}_{name}".upper()
-
-
-def _check_environment(command: str, names: Collection[str]) -> None:
-    """Check that each variable of a command sets something.
-
-    Raises:
-        UsageError: there is no setting of this name.
-    """
-    known = [_variable(command, name) for name in names]
-    for variable in sorted(os.environ):
-        if variable.startswith(_variable(command, "")) and variable not in known:
-            raise UsageError(
-                f"{variable}: {command} has no such setting",
-                hint=suggest(variable, known) + where_listed(command),
-            )
 
 
 def _config_option(model: type[Settings], command: str) -> Parameter:

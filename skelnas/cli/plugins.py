@@ -49,6 +49,11 @@ class SourceGroup(TyperGroup):
         return _to_click(entry) if entry else built_in
 
 
+def list_sources() -> list[str]:
+    """List the names that other packages provide."""
+    return sorted(_entry_points())
+
+
 def _entry_points() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points
 

@@ -135,6 +135,62 @@ def test_an_environment_variable_is_blamed_by_its_name(
     assert hint is None or (caught.value.hint or "").startswith(hint)
 
 
+@pytest.mark.parametrize(
+    ("variable", "command", "meant"),
+    [
+        ("SKELNAS_EPOCHS", "train", "SKELNAS_TRAIN_EPOCHS"),
+        ("SKELNAS_EPOCHS", "search", "SKELNAS_SEARCH_EPOCHS"),
+        ("SKELNAS_TRIAN_EPOCHS", "train", "SKELNAS_TRAIN_EPOCHS"),
+        ("SKELNAS_TRIAN_EPOCHS", "search", "SKELNAS_TRAIN_EPOCHS"),
+        ("SKELNAS_TRAIN", "train", "SKELNAS_TRAIN_LR"),
+        ("SKELNAS_SEARCH_EPOCH", "train", "SKELNAS_SEARCH_EPOCHS"),
+        ("SKELNAS_BENCH_RUN_EPOCHS", "train", "SKELNAS_BENCH_EPOCHS"),
+        ("SKELNAS_QUITE", "train", ""),
+        ("SKELNAS_", "train", ""),
+    ],
+)
+def test_an_environment_variable_of_no_command_is_refused(
+    variable: str,
+    command: str,
+    meant: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(
+        UsageError, match=f"^{variable}: (train|search|bench|no command) has "
+    ) as caught:
+        plan(f"{command} c.h5{' --model hcn' * (command == 'train')}", tmp_path, capsys)
+    hint = caught.value.hint or ""
+    assert hint.startswith(f"did you mean {meant}? " if meant else "variables are named SKELNAS_")
+
+
+def test_environment_variables_of_all_commands_and_of_none_are_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("SEARCH_EPOCHS", "BENCH_EPOCHS", "DERIVE_LAYERS", "DOCTOR_LR", "DEBUG"):
+        monkeypatch.setenv(f"SKELNAS_{name}", "5")
+    monkeypatch.setenv("SKELNAS", "5")
+    monkeypatch.setenv("SKELNAS_TRAIN_EPOCHS", "9")
+    assert plan("train c.h5 --model hcn", tmp_path, capsys)["epochs"] == 9
+
+
+@pytest.mark.parametrize("words", ["layouts", "prepare synthetic c.h5", "bench report t"])
+def test_a_command_without_settings_refuses_environment_variables_too(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SKELNAS_PREPARE_WORKERS", "1")
+    verb, *others = words.split()
+    with pytest.raises(
+        UsageError, match=r"^SKELNAS_PREPARE_WORKERS: no command has such a setting"
+    ):
+        to_click(verb).main(others, standalone_mode=False, prog_name=verb)
+    assert to_click(verb).main(["--help"], standalone_mode=False, prog_name=verb) == 0
+    assert "Usage: " in capsys.readouterr().out
+
+
 def test_the_settings_of_a_benchmark_are_listed_by_its_subcommand(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,18 @@ def test_a_source_from_another_package_is_a_command(site: Path) -> None:
         assert (cache.source, len(cache.clips.names)) == ("own", 300)
 
 
+def test_a_source_may_have_environment_variables(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKELNAS_OWN_FOLDER", "clips")
+    assert skelnas(site, "layouts").returncode == 0
+    monkeypatch.setenv("SKELNAS_OWNS_FOLDER", "clips")
+    refused = skelnas(site, "layouts")
+    assert refused.returncode == 2
+    assert "SKELNAS_OWNS_FOLDER: no command has such a setting" in refused.stderr
+    assert "imported" not in refused.stdout
+
+
 def test_help_lists_the_plugin_without_importing_it(site: Path) -> None:
     done = skelnas(site, "prepare", "--help")
     assert "Source from the package own-clips 1.2." in done.stdout
