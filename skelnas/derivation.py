@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skelnas.errors import InputError, UsageError
-from skelnas.genotype import NUM_INPUT_NODES, Cell, Edge, Genotype, from_dict
+from skelnas.genotype import Cell, Edge, Genotype, from_dict, list_nodes
 
 SKIP = "skip_connect"
 
 Alphas = Sequence[Sequence[float]]
-"""Alphas of a cell, [edges][operations]; edges are ordered by target node, then source."""
+"""Alphas of a cell, [edges][operations]; the edges are those of `possible_edges`."""
 
 Scores = Sequence[Mapping[str, float]]
 """Scores of the operations of each edge of a cell, in the same order."""
@@ -99,19 +99,15 @@ def _choose_edges(
 ) -> list[dict[int, Edge]]:
     """Return the edges of each node by index; edges in `no_skips` may not be skips."""
     nodes: list[dict[int, Edge]] = []
-    first = 0
-    while first < len(scores):
-        num_sources = NUM_INPUT_NODES + len(nodes)
+    for node in list_nodes(scores):
         ranked = []
-        for source in range(num_sources):
-            index = first + source
+        for source, index in enumerate(node):
             left_out = {"none", SKIP} if index in no_skips else {"none"}
             allowed = {op: score for op, score in scores[index].items() if op not in left_out}
             op = max(allowed, key=allowed.__getitem__)
             score = allowed[op] if edge_scores is None else edge_scores[index]
             ranked.append((-score, index, Edge(op, source)))
         nodes.append({index: edge for _, index, edge in sorted(ranked)[:keep]})
-        first += num_sources
     return nodes
 
 

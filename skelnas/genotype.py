@@ -7,7 +7,7 @@ import json
 import random
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ MAX_NODES, MAX_EDGES = 100, 10_000
 FORMAT = "skelnas-genotype"
 VERSION = 1
 NUM_INPUT_NODES = 2
+
+CELLS = ("normal", "reduction")
+"""The kinds of cells, as genotypes and alphas name them."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,37 @@ class Genotype:
         parsed: dict[str, Any] = json.loads(self.to_json())
         return parsed
 
+    def chosen_ops(self) -> Iterator[tuple[str, int, str]]:
+        """Yield the kind of cell, the edge's index in `possible_edges` and the op of each edge."""
+        for kind, cell in zip(CELLS, (self.normal, self.reduction), strict=True):
+            first = 0
+            for num_sources, node in enumerate(cell, start=NUM_INPUT_NODES):
+                for edge in node:
+                    yield kind, first + edge.source, edge.op
+                first += num_sources
+
+
+def possible_edges(num_nodes: int) -> list[tuple[int, int]]:
+    """List target and source of each edge that a cell may have, in the order of the alphas.
+
+    Args:
+        num_nodes: intermediate nodes; 4 have 14 edges.
+    """
+    nodes = range(NUM_INPUT_NODES, NUM_INPUT_NODES + num_nodes)
+    return [(target, source) for target in nodes for source in range(target)]
+
+
+def list_nodes(edges: Sequence[object]) -> list[range]:
+    """Return the indices of the incoming edges of each intermediate node.
+
+    Args:
+        edges: something for each of the `possible_edges` of a cell.
+    """
+    nodes: list[range] = []
+    while (first := nodes[-1].stop if nodes else 0) < len(edges):
+        nodes.append(range(first, first + NUM_INPUT_NODES + len(nodes)))
+    return nodes
+
 
 def parse(text: str, origin: str) -> Genotype:
     """Parse a genotype from JSON.
@@ -102,7 +136,7 @@ def from_dict(document: object, origin: str) -> Genotype:
             f"{origin}: genotype version {_show(version)}, expected {VERSION}",
             hint="it was written by another version of skelnas; derive it again",
         )
-    for key in ("normal", "reduction"):
+    for key in CELLS:
         if key not in document:
             raise InputError(f'{origin}: the cell "{key}" is missing')
     return Genotype(

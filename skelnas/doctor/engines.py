@@ -10,7 +10,7 @@ from skelnas.engine import ENGINES
 from skelnas.engine.choice import why_not_triton
 from skelnas.engine.reference import Weights
 from skelnas.errors import SkelnasError
-from skelnas.genotype import NUM_INPUT_NODES
+from skelnas.genotype import possible_edges
 from skelnas.models.ops import make_edge_op
 from skelnas.models.stack import CellSpec
 from skelnas.nas.supernet import choose_engine, demands
@@ -90,8 +90,7 @@ def _run(
         torch.manual_seed(0)
         weights = [
             [_weights(op, spec, source, device) for op in primitives]
-            for node in range(NUM_NODES)
-            for source in range(NUM_INPUT_NODES + node)
+            for _, source in possible_edges(NUM_NODES)
         ]
         logits, first, last = (
             torch.randn(shape, dtype=torch.float64).to(device).requires_grad_()

@@ -6,7 +6,7 @@ cells of the kind. So costs are tabulated once, and a genotype is costed without
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,14 +16,11 @@ from skelnas.config import TrainSettings
 from skelnas.data.dataset import clip_shape
 from skelnas.data.readers.base import Layout
 from skelnas.data.streams import branch_channels
-from skelnas.genotype import NUM_INPUT_NODES, Cell, Edge, Genotype
+from skelnas.genotype import CELLS, Cell, Edge, Genotype, possible_edges
 from skelnas.models.complexity import Complexity, measure
 from skelnas.models.network import Network
 from skelnas.models.ops import make_op, op_stride
 from skelnas.models.stack import cell_specs
-
-KINDS = ("normal", "reduction")
-"""The kinds of cells, as the alphas name them."""
 
 FREE = "max_pool_3x3"
 """An operation without weights and multiply-adds at any stride."""
@@ -91,8 +88,8 @@ class CostTable:
     """The cost of every choice that a genotype makes.
 
     Attributes:
-        edges: by kind of cell, for each edge (ordered by target node, then source): the cost of
-            each operation in all cells of the kind, in the order of the space.
+        edges: by kind of cell, for each of the `possible_edges`: the cost of each operation in all
+            cells of the kind, in the order of the space.
         rest: the cost of all else: stem, preprocessing of the cells, classifier.
     """
 
@@ -102,31 +99,9 @@ class CostTable:
     def total(self, genotype: Genotype) -> Complexity:
         """Return the cost of a genotype's network; equals `skelnas.models.complexity.measure`."""
         total = self.rest
-        for kind, cell in zip(KINDS, (genotype.normal, genotype.reduction), strict=True):
-            for index, op in chosen_ops(cell):
-                total += self.edges[kind][index][op]
+        for kind, index, op in genotype.chosen_ops():
+            total += self.edges[kind][index][op]
         return total
-
-
-def list_nodes(edges: Sequence[object]) -> list[range]:
-    """Return the indices of the incoming edges of each intermediate node, as in `CostTable`.
-
-    Args:
-        edges: all edges of a cell.
-    """
-    nodes: list[range] = []
-    while (first := nodes[-1].stop if nodes else 0) < len(edges):
-        nodes.append(range(first, first + NUM_INPUT_NODES + len(nodes)))
-    return nodes
-
-
-def chosen_ops(cell: Cell) -> Iterator[tuple[int, str]]:
-    """Yield the index of each edge of a cell, as in `CostTable`, and its operation."""
-    first = 0
-    for num_sources, node in enumerate(cell, start=NUM_INPUT_NODES):
-        for edge in node:
-            yield first + edge.source, edge.op
-        first += num_sources
 
 
 def make_cost_table(shape: NetworkShape, ops: Sequence[str]) -> CostTable:
@@ -144,14 +119,14 @@ def _measure_edges(
     shape: NetworkShape, ops: Sequence[str]
 ) -> dict[str, list[dict[str, Complexity]]]:
     """Sum the cost of each operation on each edge over all cells of a kind."""
-    sources = [s for node in range(shape.nodes) for s in range(NUM_INPUT_NODES + node)]
-    edges = {kind: [{op: ZERO for op in ops if op != "none"} for _ in sources] for kind in KINDS}
+    sources = [source for _, source in possible_edges(shape.nodes)]
+    edges = {kind: [{op: ZERO for op in ops if op != "none"} for _ in sources] for kind in CELLS}
     cost_of = _make_meter()
     frames, joints = shape.frames, shape.joints
     layout = (shape.channels, shape.layers, shape.nodes, shape.nodes)
     for spec in cell_specs(*layout, shape.joints_of_person):
         halved = -(-frames // 2), -(-joints // 2)
-        for source, costs in zip(sources, edges[KINDS[spec.reduction]], strict=True):
+        for source, costs in zip(sources, edges[CELLS[spec.reduction]], strict=True):
             stride = op_stride(spec.reduction, source)
             size = halved if spec.reduction and stride == 1 else (frames, joints)
             place = (spec.channels, stride, spec.joints_at(source), size)

@@ -12,9 +12,9 @@ from typing import Literal
 
 from skelnas.derivation import SKIP
 from skelnas.errors import UsageError
-from skelnas.genotype import Cell, Edge, Genotype
+from skelnas.genotype import CELLS, Cell, Edge, Genotype, list_nodes
 from skelnas.models.complexity import Complexity
-from skelnas.models.cost import KINDS, CostTable, chosen_ops, list_nodes
+from skelnas.models.cost import CostTable
 from skelnas.nas.pareto import (
     CellScores,
     EdgeScores,
@@ -91,7 +91,7 @@ def choose_genotype(
     """
     if max_skip is not None and not set(scores["normal"][0]) - {"none", SKIP}:
         raise UsageError(f"--max-skip {max_skip}: the search had no operation but {SKIP}")
-    allowed = {kind: [dict(ops) for ops in scores[kind]] for kind in KINDS}
+    allowed = {kind: [dict(ops) for ops in scores[kind]] for kind in CELLS}
     while True:
         nodes = list_options(allowed, edge_scores, costs, keep)
         front = find_points(nodes, _limits(budget, costs), keep)
@@ -99,7 +99,9 @@ def choose_genotype(
             raise _explain(nodes, costs, budget, keep)
         best = max(front, key=lambda point: point.rank)
         genotype = _to_genotype(best, allowed, edge_scores)
-        skips = [index for index, op in chosen_ops(genotype.normal) if op == SKIP]
+        skips = [
+            index for kind, index, op in genotype.chosen_ops() if (kind, op) == ("normal", SKIP)
+        ]
         if max_skip is None or len(skips) <= max_skip:
             return genotype
         weakest = min(skips, key=lambda index: (scores["normal"][index][SKIP], -index))
@@ -127,7 +129,7 @@ def find_front(
     best = (-math.inf, -math.inf)
     for point in find_points(list_options(scores, edge_scores, costs, keep), limits, keep):
         genotype = _to_genotype(point, scores, edge_scores)
-        of_edges = [edge_scores[kind][i] for kind, i, _ in _list_edges(genotype) if edge_scores]
+        of_edges = [edge_scores[kind][i] for kind, i, _ in genotype.chosen_ops() if edge_scores]
         score = score_of(genotype, scores)
         if (math.fsum(of_edges), score) > best:  # else it is another only by how ties are resolved
             best = (math.fsum(of_edges), score)
@@ -137,7 +139,7 @@ def find_front(
 
 def score_of(genotype: Genotype, scores: CellScores) -> float:
     """Return the sum of the scores of a genotype's operations."""
-    return math.fsum(scores[kind][index][op] for kind, index, op in _list_edges(genotype))
+    return math.fsum(scores[kind][index][op] for kind, index, op in genotype.chosen_ops())
 
 
 def _limits(budget: Budget, costs: CostTable) -> Limits:
@@ -150,7 +152,7 @@ def _limits(budget: Budget, costs: CostTable) -> Limits:
 
 def _to_genotype(point: Point, scores: CellScores, edge_scores: EdgeScores | None) -> Genotype:
     """Return the genotype of a choice for all nodes; the edges of a node are sorted, best first."""
-    chosen: dict[str, dict[int, str]] = {kind: {} for kind in KINDS}
+    chosen: dict[str, dict[int, str]] = {kind: {} for kind in CELLS}
     for kind, index, op in list_choices(point):
         chosen[kind][index] = op
 
@@ -167,13 +169,7 @@ def _to_genotype(point: Point, scores: CellScores, edge_scores: EdgeScores | Non
             for node in list_nodes(scores[kind])
         )
 
-    return Genotype(*map(make_cell, KINDS))
-
-
-def _list_edges(genotype: Genotype) -> list[tuple[str, int, str]]:
-    """List the kind of cell, the index and the operation of each edge."""
-    cells = zip(KINDS, (genotype.normal, genotype.reduction), strict=True)
-    return [(kind, index, op) for kind, cell in cells for index, op in chosen_ops(cell)]
+    return Genotype(*map(make_cell, CELLS))
 
 
 def _explain(nodes: Options, costs: CostTable, budget: Budget, keep: int) -> UsageError:

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from skelnas.genotype import CELLS, list_nodes
 from skelnas.models.complexity import Complexity
-from skelnas.models.cost import KINDS, list_nodes
 from skelnas.nas.target import Target
 
 RISE = 20.0
@@ -53,7 +53,7 @@ class CostTerm:
         self.names = [name for name, limit in limits.items() if limit is not None]
         self._num_steps = num_steps
         self._is_op = torch.tensor([op != "none" for op in target.primitives], device=like.device)
-        self._costs = [_tabulate(target, kind, self.names).to(like) for kind in KINDS]
+        self._costs = [_tabulate(target, kind, self.names).to(like) for kind in CELLS]
         self._rest = _relative(target, self.names, target.costs.rest).to(like)
         self._room = (1 - self._rest).clamp_min(MIN_ROOM)
         edges = target.costs.edges["normal"]

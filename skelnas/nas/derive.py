@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from skelnas.config import BudgetSettings, Device, TrainSettings
 from skelnas.derivation import Scores, choose_cell, choose_epoch, from_line, op_weights
 from skelnas.errors import InputError, UsageError, shown
-from skelnas.genotype import Genotype, from_dict
+from skelnas.genotype import CELLS, Genotype, from_dict
 from skelnas.runtime.console import note
 from skelnas.runtime.files import read_object
 from skelnas.training.genotype_table import is_by_trainings, read_table
@@ -167,9 +167,8 @@ def rank(
         search = _read_search(run, config)
         primitives = tuple(search.primitives)
         line = search.lines[_choose_epoch(run, search, epoch)]
-        kinds = ("normal", "reduction")
         scores = _explaining(
-            run, line, lambda: {kind: op_weights(line[kind], primitives) for kind in kinds}
+            run, line, lambda: {kind: op_weights(line[kind], primitives) for kind in CELLS}
         )
         return Ranking(primitives, scores)
     if epoch is not None:

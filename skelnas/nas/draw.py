@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from skelnas.genotype import Cell, Edge, Genotype, random_genotype
+from skelnas.genotype import CELLS, Cell, Edge, Genotype, list_nodes, random_genotype
 from skelnas.models.complexity import Complexity
-from skelnas.models.cost import KINDS, CostTable, list_nodes
+from skelnas.models.cost import CostTable
 from skelnas.nas.budget import Budget, choose_genotype
 
 _State = tuple[int, int, int]
@@ -55,7 +55,7 @@ class GenotypeSampler:
     def __init__(self, costs: CostTable, keep: int = 2) -> None:
         self._costs = costs
         self._keep = keep
-        self._cells = [_CellCounts(costs.edges[kind], keep) for kind in KINDS]
+        self._cells = [_CellCounts(costs.edges[kind], keep) for kind in CELLS]
 
     def sample(self, budget: Budget, count: int, seed: int) -> list[Genotype]:
         """Draw genotypes from those within a budget.
@@ -68,7 +68,7 @@ class GenotypeSampler:
         weights = normal.fractions * (fits @ reduction.fractions)
         if not weights.any():
             edges = self._costs.edges
-            unscored = {kind: [dict.fromkeys(ops, 0) for ops in edges[kind]] for kind in KINDS}
+            unscored = {kind: [dict.fromkeys(ops, 0) for ops in edges[kind]] for kind in CELLS}
             choose_genotype(unscored, self._costs, budget, keep=self._keep)  # raises
         generator = random.Random(f"within a budget: {seed}")
         genotypes = []

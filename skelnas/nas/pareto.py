@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from skelnas.derivation import Scores
-from skelnas.models.cost import KINDS, CostTable, list_nodes
+from skelnas.genotype import CELLS, list_nodes
+from skelnas.models.cost import CostTable
 
 CellScores = Mapping[str, Scores]
-"""Scores of each operation on each edge, by kind of cell ("normal", "reduction"); edges are ordered
-by target node, then source, as in the alphas."""
+"""Scores of each operation on each edge, by kind of cell."""
 
 EdgeScores = Mapping[str, Sequence[float]]
 """A score for each edge, by kind of cell."""
@@ -52,7 +52,7 @@ def list_options(
     """List what each edge of each node may hold, with ranks whose sums order genotypes."""
     names = [
         (kind, index, op)
-        for kind in KINDS
+        for kind in CELLS
         for index, ops in enumerate(scores[kind])
         for op in ops
         if op != "none"
@@ -65,7 +65,7 @@ def list_options(
     if edge_scores is not None:
         of_edges = _to_integers([edge_scores[kind][index] for kind, index, _ in names])
         levels = [of_edges, levels[1], levels[0], levels[2]]
-    nodes = [(kind, node) for kind in KINDS for node in list_nodes(scores[kind])]
+    nodes = [(kind, node) for kind in CELLS for node in list_nodes(scores[kind])]
     num_kept = sum(min(keep, len(node)) for _, node in nodes)
     options: dict[tuple[str, int], list[Point]] = {}
     for (kind, index, op), rank in zip(names, _pack(levels, num_kept), strict=True):

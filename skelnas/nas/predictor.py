@@ -18,9 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.derivation import Scores
-from skelnas.genotype import NUM_INPUT_NODES, Genotype
-
-KINDS = ("normal", "reduction")
+from skelnas.genotype import CELLS, NUM_INPUT_NODES, Genotype, possible_edges
 
 Array = NDArray[np.float64]
 
@@ -52,37 +50,25 @@ class EdgeSpace:
         """Features of a genotype."""
         return 2 * len(self.ops) * self._num_features_per_op
 
-    def edge_features(self, cell: int, target: int, source: int, op: str) -> list[int]:
-        """Return the indices of the features of an edge.
-
-        Args:
-            cell: index of its kind in `KINDS`.
-            target, source: the nodes that it joins; 0 and 1 are the input nodes.
-            op: its operation.
-        """
-        first = (cell * len(self.ops) + self.ops.index(op)) * self._num_features_per_op
-        node = target - NUM_INPUT_NODES
-        return [first, first + 1 + node, first + 1 + self.num_nodes + source]
-
     @cached_property
-    def all_edges(self) -> NDArray[np.int64]:
-        """The features of each operation on each edge, [cells, edges, ops, 3]."""
-        nodes = range(NUM_INPUT_NODES, NUM_INPUT_NODES + self.num_nodes)
-        edges = [(target, source) for target in nodes for source in range(target)]
-        features = [
-            [[self.edge_features(cell, *edge, op) for op in self.ops] for edge in edges]
-            for cell in range(len(KINDS))
+    def edge_features(self) -> NDArray[np.int64]:
+        """The indices of the features of each operation on each edge, [cells, edges, ops, 3]."""
+        of_edge = [
+            (0, 1 + target - NUM_INPUT_NODES, 1 + self.num_nodes + source)
+            for target, source in possible_edges(self.num_nodes)
         ]
-        return np.array(features, dtype=np.int64)
+        first = np.arange(0, self.num_features, self._num_features_per_op)  # [cells * ops]
+        features: NDArray[np.int64] = (
+            first.reshape(len(CELLS), 1, len(self.ops), 1) + np.array(of_edge)[:, None]
+        )  # [cells, 1, ops, 1] + [edges, 1, 3]
+        return features
 
     def features(self, genotypes: Sequence[Genotype]) -> Array:
         """Count the edges with each feature, [genotypes, features]."""
         counts = np.zeros((len(genotypes), self.num_features))
         for row, genotype in zip(counts, genotypes, strict=True):
-            for cell, nodes in enumerate((genotype.normal, genotype.reduction)):
-                for target, edges in enumerate(nodes, start=NUM_INPUT_NODES):
-                    for edge in edges:
-                        row[self.edge_features(cell, target, edge.source, edge.op)] += 1
+            for kind, edge, op in genotype.chosen_ops():
+                row[self.edge_features[CELLS.index(kind), edge, self.ops.index(op)]] += 1
         return counts
 
 
@@ -110,10 +96,10 @@ class Predictor:
 
     def edge_scores(self) -> dict[str, Scores]:
         """Return what each operation adds to the score on each edge, by kind of cell."""
-        scores = self.weights[self.space.all_edges].sum(-1)  # [cells, edges, ops]
+        scores = self.weights[self.space.edge_features].sum(-1)  # [cells, edges, ops]
         return {
             kind: [dict(zip(self.space.ops, edge, strict=True)) for edge in edges]
-            for kind, edges in zip(KINDS, scores.tolist(), strict=True)
+            for kind, edges in zip(CELLS, scores.tolist(), strict=True)
         }
 
 

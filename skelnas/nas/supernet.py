@@ -14,7 +14,7 @@ from skelnas.config import SearchSettings
 from skelnas.engine import ENGINES
 from skelnas.engine.choice import Demands, EngineChoice, choose
 from skelnas.engine.triton import Cells
-from skelnas.genotype import NUM_INPUT_NODES
+from skelnas.genotype import CELLS, possible_edges
 from skelnas.models.ops import make_edge_op, make_preprocessing
 from skelnas.models.stack import CellSpec, cell_specs, make_stem, output_channels
 from skelnas.primitives import candidates
@@ -22,11 +22,6 @@ from skelnas.runtime import distributed
 
 ALPHA_INIT_SCALE = 1e-3
 """Standard deviation of the initial alphas (authors' release)."""
-
-
-def num_edges(num_nodes: int) -> int:
-    """Return the number of edges of a cell: 14 for 4 intermediate nodes."""
-    return sum(NUM_INPUT_NODES + node for node in range(num_nodes))
 
 
 def choose_engine(settings: SearchSettings) -> EngineChoice:
@@ -72,8 +67,7 @@ class MixedCell(nn.Module):
             nn.ModuleDict(
                 {op: make_edge_op(op, spec, source, searching=True) for op in self.primitives}
             )
-            for node in range(num_nodes)
-            for source in range(NUM_INPUT_NODES + node)
+            for _, source in possible_edges(num_nodes)
         )
 
     def forward(self, s0: Tensor, s1: Tensor, op_weights: Tensor) -> Tensor:
@@ -137,9 +131,9 @@ class Supernet(nn.Module):
         self.alphas = nn.ParameterDict(
             {
                 cell: nn.Parameter(
-                    ALPHA_INIT_SCALE * torch.randn(num_edges(num_nodes), len(primitives))
+                    ALPHA_INIT_SCALE * torch.randn(len(possible_edges(num_nodes)), len(primitives))
                 )
-                for cell in ("normal", "reduction")
+                for cell in CELLS
             }
         )
 

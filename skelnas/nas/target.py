@@ -14,9 +14,9 @@ from skelnas.config import BudgetSettings, ClipSettings, SearchSettings, TrainSe
 from skelnas.data.cache import Cache
 from skelnas.derivation import Alphas, op_weights
 from skelnas.errors import InputError, first_line
-from skelnas.genotype import Genotype
+from skelnas.genotype import CELLS, Genotype
 from skelnas.models.complexity import Complexity
-from skelnas.models.cost import KINDS, CostTable, NetworkShape, make_cost_table
+from skelnas.models.cost import CostTable, NetworkShape, make_cost_table
 from skelnas.nas.budget import Budget, choose_genotype
 from skelnas.nas.draw import draw_genotype
 from skelnas.primitives import candidates
@@ -67,7 +67,7 @@ class Target:
 
     def derive(self, normal: Alphas, reduction: Alphas) -> Genotype:
         """Derive the best genotype within the budget from alphas."""
-        cells = zip(KINDS, (normal, reduction), strict=True)
+        cells = zip(CELLS, (normal, reduction), strict=True)
         scores = {kind: op_weights(alphas, self.primitives) for kind, alphas in cells}
         return choose_genotype(scores, self.costs, self.budget)
 

@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from skelnas.derivation import count_skips, count_stable
-from skelnas.reporting.history import CELLS, History
+from skelnas.genotype import CELLS
+from skelnas.reporting.history import History
 from skelnas.runtime.files import real_path
 from skelnas.training.genotype_table import GenotypeTable
 

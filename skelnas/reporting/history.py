@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skelnas.derivation import choose_epoch, entropy, from_line, softmax
 from skelnas.errors import InputError, UsageError, shown
-from skelnas.genotype import Genotype, from_dict
+from skelnas.genotype import CELLS, Genotype, from_dict
 from skelnas.training.genotype_table import GenotypeTable, is_by_trainings, read_table
 from skelnas.training.run_dir import (
     ALPHAS,
@@ -23,8 +23,6 @@ from skelnas.training.run_dir import (
     read_lines,
 )
 from skelnas.training.search_run import SearchRun, read_search
-
-CELLS = ("normal", "reduction")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from skelnas._version import __version__
-from skelnas.genotype import NUM_INPUT_NODES, Cell
+from skelnas.genotype import CELLS, NUM_INPUT_NODES, Cell
 from skelnas.reporting.facts import (
     cost_facts,
     describe_confusion,
@@ -17,7 +17,7 @@ from skelnas.reporting.facts import (
     score_facts,
     shown_epochs,
 )
-from skelnas.reporting.history import CELLS, History
+from skelnas.reporting.history import History
 from skelnas.reporting.plot_cells import cell_figure
 from skelnas.reporting.plot_curves import Chart, EdgeChart, draw_chart, edge_charts, learning_curves
 from skelnas.reporting.plot_front import describe_front, draw_front

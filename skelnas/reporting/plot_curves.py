@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skelnas.derivation import count_skips
-from skelnas.genotype import NUM_INPUT_NODES
-from skelnas.reporting.history import CELLS, History
+from skelnas.genotype import CELLS, possible_edges
+from skelnas.reporting.history import History
 from skelnas.reporting.plot_style import FAINT, INK, PALETTE, QUIET, Stroke, stroke, style_axes
 
 if TYPE_CHECKING:
@@ -133,32 +133,29 @@ def edge_charts(history: History, cell: str) -> Iterator[EdgeChart]:
     both = np.concatenate([history.op_weights(name).ravel() for name in CELLS])
     margin = 0.06 * max(both.max() - both.min(), 0.01)
     limits = float(both.min() - margin), float(both.max() + margin)
-    derived_cell = getattr(history.genotypes[history.derived_epoch], cell)
+    genotype = history.genotypes[history.derived_epoch]
+    derived_ops = {index: op for kind, index, op in genotype.chosen_ops() if kind == cell}
     op_weights = history.op_weights(cell)  # [epochs, edges, operations]
-    index = 0
-    for target, edges in enumerate(derived_cell, start=NUM_INPUT_NODES):
-        derived_ops = {edge.source: edge.op for edge in edges}
-        for source in range(target):
-            derived_op = derived_ops.get(source)
-            curves = [
-                Curve(
-                    op,
-                    op_weights[:, index, column].tolist(),
-                    stroke(op),
-                    width=2.4 if op == derived_op else 1.1,
-                )
-                for column, op in enumerate(history.primitives)
-            ]
-            chart = Chart(
-                "",
-                list(history.alphas),
-                curves,
-                is_percent=True,
-                limits=limits,
-                level=1 / len(history.primitives),
+    for index, (target, source) in enumerate(possible_edges(len(genotype.normal))):
+        derived_op = derived_ops.get(index)
+        curves = [
+            Curve(
+                op,
+                op_weights[:, index, column].tolist(),
+                stroke(op),
+                width=2.4 if op == derived_op else 1.1,
             )
-            yield EdgeChart(target, source, derived_op, chart)
-            index += 1
+            for column, op in enumerate(history.primitives)
+        ]
+        chart = Chart(
+            "",
+            list(history.alphas),
+            curves,
+            is_percent=True,
+            limits=limits,
+            level=1 / len(history.primitives),
+        )
+        yield EdgeChart(target, source, derived_op, chart)
 
 
 def draw_chart(axes: Axes, chart: Chart, font_size: float, *, with_labels: bool = True) -> None:

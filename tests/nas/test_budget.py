@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from skelnas.derivation import SKIP, choose_cell, count_skips
 from skelnas.errors import UsageError
-from skelnas.genotype import Cell, Edge, Genotype
+from skelnas.genotype import CELLS, Cell, Edge, Genotype
 from skelnas.models.complexity import Complexity
-from skelnas.models.cost import KINDS, CostTable, chosen_ops
+from skelnas.models.cost import CostTable
 from skelnas.nas.budget import Budget, CellScores, choose_genotype, find_front, score_of
 
 OPS = ("max_pool_3x3", SKIP, "sep_conv_3x3")
@@ -25,7 +25,7 @@ OPS = ("max_pool_3x3", SKIP, "sep_conv_3x3")
 def make_costs(generator: random.Random, num_edges: int = 5) -> CostTable:
     """Draw costs like real ones: the pool is free, and others cost the same on several edges."""
     per_kind = {}
-    for kind in KINDS:
+    for kind in CELLS:
         values = [[0, 0], *([generator.randrange(40) for _ in range(2)] for _ in OPS[1:])]
         halved = [[2 * p // 3, m // 2] for p, m in values]
         rows = [values if generator.random() < 0.6 else halved for _ in range(num_edges)]
@@ -42,7 +42,7 @@ def make_scores(
             {op: generator.randrange(levels) / 7 - 0.2 for op in ("none", *OPS)}
             for _ in range(num_edges)
         ]
-        for kind in KINDS
+        for kind in CELLS
     }
 
 
@@ -57,22 +57,18 @@ def all_cells(num_nodes: int = 2) -> list[Cell]:
     return list(itertools.product(*(nodes(2 + node) for node in range(num_nodes))))
 
 
-def score_cell(cell: Cell, scores: list[dict[str, float]]) -> Fraction:
-    return sum((Fraction(scores[index][op]) for index, op in chosen_ops(cell)), Fraction())
-
-
 def find_best_scores(scores: CellScores, costs: CostTable) -> dict[tuple[int, int], Fraction]:
     """Return the best score of all genotypes of each cost, by trying all of them."""
     zero = CostTable(costs.edges, Complexity(0, 0))
     pool: Cell = ((Edge("max_pool_3x3", 0),),) * 0
     by_kind = []
-    for kind in KINDS:
+    for kind in CELLS:
         best: dict[tuple[int, int], Fraction] = {}
         for cell in all_cells():
-            genotype = Genotype(*(cell if k == kind else pool for k in KINDS))
+            genotype = Genotype(*(cell if k == kind else pool for k in CELLS))
             cost = zero.total(genotype)
             key = cost.parameters, cost.macs
-            score = score_cell(cell, scores[kind])
+            score = exact_score(genotype, scores)
             best[key] = max(best.get(key, score), score)
         by_kind.append(best)
     total: dict[tuple[int, int], Fraction] = {}
@@ -83,9 +79,8 @@ def find_best_scores(scores: CellScores, costs: CostTable) -> dict[tuple[int, in
 
 
 def exact_score(genotype: Genotype, scores: CellScores) -> Fraction:
-    return score_cell(genotype.normal, scores["normal"]) + score_cell(
-        genotype.reduction, scores["reduction"]
-    )
+    chosen = (Fraction(scores[kind][index][op]) for kind, index, op in genotype.chosen_ops())
+    return sum(chosen, Fraction())
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -131,7 +126,7 @@ def test_the_front_holds_all_best_genotypes(seed: int, by: str) -> None:
 
 
 FREE = CostTable(
-    {kind: [{op: Complexity(0, 0) for op in OPS} for _ in range(14)] for kind in KINDS},
+    {kind: [{op: Complexity(0, 0) for op in OPS} for _ in range(14)] for kind in CELLS},
     Complexity(0, 0),
 )
 LEVELS = st.sampled_from([0.0, 0.1, 0.2, 0.1 + 0.2, 0.3, 1e-300, 1 / 3, -0.1])
@@ -178,7 +173,7 @@ def test_sums_are_not_rounded() -> None:
     """Beside a score of 1e17, a difference of 1 is lost in floating point."""
     scores = {
         kind: [{op: 1e17 + i * 16 if e else float(i) for i, op in enumerate(OPS)} for e in range(2)]
-        for kind in KINDS
+        for kind in CELLS
     }
     genotype = choose_genotype(scores, FREE)
     assert {edge.op for edge in genotype.normal[0]} == {OPS[-1]}
@@ -219,14 +214,14 @@ def test_an_impossible_budget_names_the_smallest_possible(budget: Budget, messag
 
 def test_limits_that_exclude_each_other_name_the_smallest_within_the_first() -> None:
     ops = {"max_pool_3x3": Complexity(1, 9), "sep_conv_3x3": Complexity(2, 3)}
-    costs = CostTable({kind: [ops] * 2 for kind in KINDS}, Complexity(10, 10))
-    scores = {kind: [dict.fromkeys(ops, 0.0)] * 2 for kind in KINDS}
+    costs = CostTable({kind: [ops] * 2 for kind in CELLS}, Complexity(10, 10))
+    scores = {kind: [dict.fromkeys(ops, 0.0)] * 2 for kind in CELLS}
     with pytest.raises(UsageError, match=r"--max-macs 30: expected 40 or more") as caught:
         choose_genotype(scores, costs, Budget(10 + 5, 30))
     assert "--max-params 15" in str(caught.value)
 
 
 def test_scores_must_be_finite() -> None:
-    scores = {kind: [dict.fromkeys(OPS, math.nan)] * 2 for kind in KINDS}
+    scores = {kind: [dict.fromkeys(OPS, math.nan)] * 2 for kind in CELLS}
     with pytest.raises(ValueError):
         choose_genotype(scores, FREE)

@@ -20,9 +20,9 @@ from torch import Tensor
 from skelnas.cli.config_file import make_settings
 from skelnas.config import SearchSettings
 from skelnas.errors import Interrupted, UsageError
-from skelnas.genotype import Edge, Genotype
+from skelnas.genotype import CELLS, Edge, Genotype, list_nodes
 from skelnas.models.complexity import Complexity
-from skelnas.models.cost import KINDS, NetworkShape, list_nodes
+from skelnas.models.cost import NetworkShape
 from skelnas.nas.alpha_updates import resolve_alpha_lr
 from skelnas.nas.bilevel import Bilevel
 from skelnas.nas.budget import Budget
@@ -62,7 +62,7 @@ def draw_alphas(num_edges: int, seed: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shape = num_edges, len(OPS)
     return [
-        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for _ in KINDS
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for _ in CELLS
     ]
 
 
@@ -73,7 +73,7 @@ def softmax(alphas: list[Tensor]) -> list[Tensor]:
 def expect_by_enumeration(weights: list[Tensor], target: Target) -> Complexity:
     """Sum over every ordered draw of two edges for each node, and every operation of each."""
     params, macs = target.costs.rest.parameters, target.costs.rest.macs
-    for kind, cell in zip(KINDS, weights, strict=True):
+    for kind, cell in zip(CELLS, weights, strict=True):
         edges = target.costs.edges[kind]
         for node in list_nodes(edges):
             strengths = {e: max(cell[e, 1:].tolist()) for e in node}
@@ -118,8 +118,8 @@ def test_an_edge_that_is_far_stronger_than_the_other_leaves_finite_chances() -> 
     cell = torch.full((2, 4), 1e-10)
     cell[0, 3] = 0.9
     cell[1, 2] = 1e-9
-    weights = [cell.clone().requires_grad_() for _ in KINDS]
-    both = [torch.ones(2, 4).mul(1e-10) for _ in KINDS]
+    weights = [cell.clone().requires_grad_() for _ in CELLS]
+    both = [torch.ones(2, 4).mul(1e-10) for _ in CELLS]
     for one in both:
         one[0, 3] = one[1, 2] = 0.5
     torch.testing.assert_close(term.expected(weights), term.expected(both), rtol=0.2, atol=0)
@@ -127,7 +127,7 @@ def test_an_edge_that_is_far_stronger_than_the_other_leaves_finite_chances() -> 
 
 
 def test_weights_without_operations_cost_something_finite() -> None:
-    weights = [torch.zeros(5, 4) for _ in KINDS]
+    weights = [torch.zeros(5, 4) for _ in CELLS]
     for cell in weights:
         cell[:, 0] = 1  # all of it is none's
         cell.requires_grad_()
@@ -155,7 +155,7 @@ def test_the_gradient_of_the_term_has_a_closed_form() -> None:
     weight = max(0.7 + DAMPING * excess, 0)
     assert weight > 0
     found = term.gradients(softmax(alphas), alphas)
-    for kind, alpha, gradient in zip(KINDS, alphas, found, strict=True):
+    for kind, alpha, gradient in zip(CELLS, alphas, found, strict=True):
         costs = torch.tensor(
             [[ops[op].parameters / 2500 for op in OPS[1:]] for ops in target.costs.edges[kind]],
             dtype=torch.float64,

@@ -14,12 +14,12 @@ import pytest
 
 from skelnas.config import SearchSettings, TrainSettings
 from skelnas.errors import InputError, SkelnasError, UsageError
-from skelnas.genotype import random_genotype
+from skelnas.genotype import CELLS, random_genotype
 from skelnas.nas.derive import derive
 from skelnas.nas.search import search
 from skelnas.primitives import SPACES
 from skelnas.reporting.facts import format_duration, run_facts
-from skelnas.reporting.history import CELLS, read_history
+from skelnas.reporting.history import read_history
 from skelnas.reporting.plot_curves import edge_charts, learning_curves
 from skelnas.reporting.report import report
 from skelnas.training import run_dir

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from skelnas.derivation import Scores
 from skelnas.errors import UsageError
-from skelnas.genotype import Edge, Genotype
+from skelnas.genotype import Genotype
 from skelnas.nas.bench.statistics import Estimate, judge
 from skelnas.nas.bench.table import Array, Grid
-from skelnas.nas.predictor import KINDS, EdgeSpace, estimate, fit, noise_variance, tame
+from skelnas.nas.predictor import EdgeSpace, estimate, fit, noise_variance, tame
 from skelnas.nas.proposals import Proposals, identify
 from skelnas.primitives import PRIMITIVES
 from skelnas.runtime.console import progress
@@ -286,7 +286,7 @@ def _estimate(gains: Array, again: Array) -> Estimate:
 
 def _edge_space(genotypes: Sequence[Genotype]) -> EdgeSpace:
     """Return the features of all genotypes of a table."""
-    ops = {edge.op for one in genotypes for node in (*one.normal, *one.reduction) for edge in node}
+    ops = {op for genotype in genotypes for _, _, op in genotype.chosen_ops()}
     return EdgeSpace(
         tuple(op for op in PRIMITIVES if op in ops),
         max(len(cell) for one in genotypes for cell in (one.normal, one.reduction)),
@@ -295,14 +295,4 @@ def _edge_space(genotypes: Sequence[Genotype]) -> EdgeSpace:
 
 def sum_edges(genotype: Genotype, scores: Mapping[str, Scores]) -> float:
     """Return the sum of the scores of a genotype's edges."""
-    return sum(
-        scores[kind][_edge_index(node, edge)][edge.op]
-        for kind, cell in zip(KINDS, (genotype.normal, genotype.reduction), strict=True)
-        for node, edges in enumerate(cell)
-        for edge in edges
-    )
-
-
-def _edge_index(node: int, edge: Edge) -> int:
-    """Return the index of an edge to the intermediate node `node`: by target, then source."""
-    return node * (node + 3) // 2 + edge.source
+    return sum(scores[kind][index][op] for kind, index, op in genotype.chosen_ops())

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol, cast, get_args
 from skelnas.config import TrackerName
 from skelnas.derivation import from_line, softmax
 from skelnas.errors import InputError, SkelnasError, first_line
+from skelnas.genotype import CELLS
 from skelnas.runtime import files
 from skelnas.runtime.console import note
 from skelnas.training.run_dir import ALPHAS, METRICS, TRACKER, read_config, read_lines
@@ -128,7 +129,7 @@ class Tracking:
             numbers = {k: v for k, v in record.items() if isinstance(v, int | float)}
             return {_tag(k): float(v) for k, v in numbers.items() if k != "epoch"}, None
         values = {}
-        for cell in ("normal", "reduction"):
+        for cell in CELLS:
             weights = [softmax(edge) for edge in record[cell]]
             for op, column in zip(self._primitives, zip(*weights, strict=True), strict=True):
                 # The name "share" is what earlier event files have.
