@@ -18,8 +18,8 @@ from skelnas.errors import UsageError
 from skelnas.genotype import Genotype
 from skelnas.nas.bench.statistics import Estimate, judge
 from skelnas.nas.bench.table import Array, Grid
-from skelnas.nas.predictor import EdgeSpace, estimate, fit, noise_variance, tame
-from skelnas.nas.proposals import Proposals, identify
+from skelnas.nas.predictor import EdgeSpace
+from skelnas.nas.proposals import Proposals, identify, learn
 from skelnas.primitives import PRIMITIVES
 from skelnas.runtime.console import progress
 
@@ -138,11 +138,8 @@ def _predict(view: View, trainings: int) -> int:
             break
         trained += [by_identity[identify(genotype)] for genotype in more]
         proposed.update(trained)
-    scores = tame(-view.losses[trained])
-    means = scores.mean(1)
-    predictor = fit(view.space, view.space.features(chosen), means)
-    estimates = estimate(means, predictor.left_out, noise_variance(scores))
-    return trained[int(estimates.values.argmax())]
+    found = learn(view.space, chosen, -view.losses[trained])
+    return trained[int(found.estimates.values.argmax())]
 
 
 METHODS: dict[str, Callable[[View, int], int]] = {
