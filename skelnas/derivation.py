@@ -143,13 +143,9 @@ def count_stable(genotypes: Sequence[Genotype]) -> int:
     Args:
         genotypes: before the first epoch and after each; the order of a node's edges is ignored.
     """
-    networks = [
-        [frozenset(node) for node in (*genotype.normal, *genotype.reduction)]
-        for genotype in genotypes
-    ]
     stable = 0
-    for before, after in itertools.pairwise(reversed(networks)):
-        if before != after:
+    for after, before in itertools.pairwise(reversed(genotypes)):
+        if before.identity != after.identity:
             break
         stable += 1
     return stable

@@ -7,7 +7,7 @@ import json
 import random
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,11 @@ class Genotype:
 
     normal: Cell
     reduction: Cell
+
+    @property
+    def identity(self) -> Hashable:
+        """What genotypes have in common that differ in the order of a node's edges only."""
+        return tuple(tuple(map(frozenset, cell)) for cell in (self.normal, self.reduction))
 
     def to_json(self) -> str:
         """Return the genotype as JSON, one node a line."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,7 @@ class Proposals:
             scores: [genotypes, folds].
         """
         wanted = next((end for end in self._ends() if end > len(genotypes)), 0) - len(genotypes)
-        known = {identify(genotype) for genotype in genotypes}
+        known = {genotype.identity for genotype in genotypes}
         sources = [self._random(len(genotypes))]
         if len(genotypes) > 1:
             sources.insert(0, self._proposed(genotypes, scores))
@@ -72,7 +72,7 @@ class Proposals:
             while len(chosen) < wanted and misses < MAX_MISSES:
                 genotype = next(source)
                 misses += 1
-                if (identity := identify(genotype)) not in known:
+                if (identity := genotype.identity) not in known:
                     known.add(identity)
                     chosen.append(genotype)
                     misses = 0
@@ -99,13 +99,6 @@ class Proposals:
             sample = generator.integers(0, len(genotypes), len(genotypes))
             predictor = fit(self.space, features[sample], means[sample], strength)
             yield self.maximise(predictor.edge_scores())
-
-
-def identify(genotype: Genotype) -> Hashable:
-    """Return what two genotypes have in common that differ in the order of a node's edges only."""
-    return tuple(frozenset(node) for node in genotype.normal), tuple(
-        frozenset(node) for node in genotype.reduction
-    )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from skelnas.genotype import Genotype, from_dict
 from skelnas.nas.budget import choose_genotype, find_front
 from skelnas.nas.draw import draw_genotype
 from skelnas.nas.predictor import Array, EdgeSpace
-from skelnas.nas.proposals import Findings, identify, learn
+from skelnas.nas.proposals import Findings, learn
 from skelnas.nas.target import Target, find_target
 from skelnas.training.genotype_table import GenotypeTable, RatedGenotype, read_table
 
@@ -72,8 +72,8 @@ class Rater:
         best = self.maximise(found.predictor.edge_scores())
         score = float(found.predictor.predict([best])[0])
         number, estimated = found.best_trained(self._allows) or (0, -math.inf)
-        identities = [identify(genotype) for genotype in found.genotypes]
-        if estimated >= score or identify(best) in identities:
+        identities = [genotype.identity for genotype in found.genotypes]
+        if estimated >= score or best.identity in identities:
             best, score = found.genotypes[number], estimated
         return self._rated(best, score)
 

@@ -17,7 +17,7 @@ from skelnas.nas.predictor import (
     noise_variance,
     tame,
 )
-from skelnas.nas.proposals import Proposals, identify, learn
+from skelnas.nas.proposals import Proposals, learn
 from skelnas.primitives import candidates
 
 OPS = candidates("sar")[1:]
@@ -75,7 +75,7 @@ class Landscape:
 
     def score(self, genotype):
         """Return the true score."""
-        identity = identify(genotype)
+        identity = genotype.identity
         if identity not in self.peculiarities:
             self.peculiarities[identity] = self.generator.normal() * self.peculiar
         additive = (np.array(self.sums(genotype)) - self.means) @ self.factors
@@ -238,7 +238,7 @@ def test_a_planted_optimum_is_found():
     for seed in range(10):
         landscape = plant(seed, SMALL)
         chosen, genotypes, _ = search(landscape, 60)
-        assert identify(genotypes[chosen]) == identify(landscape.best())
+        assert genotypes[chosen].identity == landscape.best().identity
 
 
 def test_a_search_beats_the_best_of_as_many_random_genotypes():
@@ -274,7 +274,7 @@ def test_half_of_the_genotypes_are_random_and_none_is_trained_twice():
             scores = np.concatenate([scores, landscape.measure(chosen)])
             found.append(len(genotypes))
         assert found == ends
-        assert len({identify(genotype) for genotype in genotypes}) == number
+        assert len({genotype.identity for genotype in genotypes}) == number
 
 
 def test_a_search_depends_on_nothing_but_seed_and_scores():
@@ -294,7 +294,7 @@ def test_a_search_ends_when_there_are_no_more_genotypes():
     space = EdgeSpace(OPS[:2], 1)  # 16 genotypes: 2 edges in each of 2 cells
     landscape = Landscape(0, space)
     _, genotypes, _ = search(landscape, 50)
-    assert len({identify(genotype) for genotype in genotypes}) == len(genotypes) == 16
+    assert len({genotype.identity for genotype in genotypes}) == len(genotypes) == 16
 
 
 def test_the_best_keeps_to_what_is_allowed():

@@ -24,7 +24,6 @@ from skelnas.nas import trials as trials_module
 from skelnas.nas.derive import Perturbation, derive
 from skelnas.nas.front import derive_front
 from skelnas.nas.predictor_search import predictor_search
-from skelnas.nas.proposals import identify
 from skelnas.nas.rating import learn_from
 from skelnas.nas.search import search
 from skelnas.nas.target import find_target
@@ -117,7 +116,7 @@ def assert_same_results(out: Path, expected: Path) -> None:
 def test_a_search_trains_as_many_genotypes_on_each_fold(table: GenotypeTable) -> None:
     assert table.folds == ["xsub@subject:1/2", "xsub@subject:2/2"]
     assert [one.round for one in table.genotypes] == [0, 0, 0, 1, 2]
-    genotypes = {identify(parse(one.genotype)) for one in table.genotypes}
+    genotypes = {parse(one.genotype).identity for one in table.genotypes}
     assert len(genotypes) == table.planned == 5
     for one in table.genotypes:
         assert len(one.losses) == len(one.top1) == 2
@@ -351,14 +350,14 @@ def test_the_best_within_another_budget_is_found_exactly(tiny_cache: Path, tmp_p
     assert 10 < len(within) < 2000
     predicted = learn_from(table, candidates("sar")).predictor.predict(within)
     estimates = {
-        identify(parse(one.genotype)): -estimate
+        parse(one.genotype).identity: -estimate
         for one, estimate in zip(table.genotypes, table.estimates, strict=True)
         if one.parameters <= limit
     }
-    best = identify(within[int(predicted.argmax())])
+    best = within[int(predicted.argmax())].identity
     known = max(estimates, key=estimates.__getitem__, default=best)
     expected = known if best in estimates or estimates.get(known, -9) > predicted.max() else best
-    assert identify(derive(out, training=TrainSettings(max_params=limit))) == expected
+    assert derive(out, training=TrainSettings(max_params=limit)).identity == expected
     front = derive_front(out)
     assert front.costs == [one.parameters for one in table.front]
     assert costs.total(derive(out, training=TrainSettings(max_params=400))).parameters <= 400

@@ -19,7 +19,7 @@ from skelnas.genotype import Genotype
 from skelnas.nas.bench.statistics import Estimate, judge
 from skelnas.nas.bench.table import Array, Grid
 from skelnas.nas.predictor import EdgeSpace
-from skelnas.nas.proposals import Proposals, identify, learn
+from skelnas.nas.proposals import Proposals, learn
 from skelnas.primitives import PRIMITIVES
 from skelnas.runtime.console import progress
 
@@ -113,7 +113,7 @@ def _early(view: View, trainings: int) -> int:
 
 def _predict(view: View, trainings: int) -> int:
     """Search as `skelnas search --method predict` does, but among the genotypes of the table."""
-    by_identity = {identify(view.genotypes[index]): int(index) for index in view.pool}
+    by_identity = {view.genotypes[index].identity: int(index) for index in view.pool}
     proposed: set[int] = set()
 
     def draw(seed: int) -> Genotype:
@@ -136,7 +136,7 @@ def _predict(view: View, trainings: int) -> int:
         more = proposals.next_round(chosen, -view.losses[trained])
         if not more:
             break
-        trained += [by_identity[identify(genotype)] for genotype in more]
+        trained += [by_identity[genotype.identity] for genotype in more]
         proposed.update(trained)
     found = learn(view.space, chosen, -view.losses[trained])
     return trained[int(found.estimates.values.argmax())]

@@ -15,7 +15,6 @@ from skelnas.nas.bench.replay import NUM_REPLAYS, Replay, check_can_replay, repl
 from skelnas.nas.bench.statistics import Estimate, measure_ranks, measure_spread
 from skelnas.nas.bench.table import Array, BenchTable, Grid, read_table
 from skelnas.nas.derive import rank
-from skelnas.nas.proposals import identify
 from skelnas.runtime.console import note
 from skelnas.training import run_dir
 
@@ -156,14 +155,15 @@ def score_by_table(path: Path, genotypes: Sequence[Genotype]) -> Array:
         InputError: it lacks some of them.
     """
     grid = read_table(path).grid()
-    losses = dict(zip(map(identify, grid.genotypes()), grid.nll.mean((1, 2)), strict=True))
-    missing = sum(identify(genotype) not in losses for genotype in genotypes)
+    identities = [genotype.identity for genotype in grid.genotypes()]
+    losses = dict(zip(identities, grid.nll.mean((1, 2)), strict=True))
+    missing = sum(genotype.identity not in losses for genotype in genotypes)
     if missing:
         raise InputError(
             f"{path}: lacks {missing} of the {len(genotypes)} random genotypes of the table",
             hint="`skelnas bench run` with the same --genotypes, --space and sizes trains the same",
         )
-    return np.array([-losses[identify(genotype)] for genotype in genotypes])
+    return np.array([-losses[genotype.identity] for genotype in genotypes])
 
 
 def _list_scores(grid: Grid) -> list[Score]:

@@ -15,7 +15,6 @@ from skelnas.models.cost import CostTable
 from skelnas.nas.bench.table import TABLE, BenchTable, GenotypeEntry, TrialEntry, write_table
 from skelnas.nas.budget import Budget
 from skelnas.nas.draw import draw_genotype
-from skelnas.nas.proposals import identify
 from skelnas.nas.target import Target
 from skelnas.nas.trial_rows import Row, Trial
 from skelnas.nas.trials import SETTINGS_OF_TRIAL, open_trials
@@ -125,9 +124,9 @@ def _check_are_others(given: Mapping[str, Genotype], random: Mapping[str, Genoty
     Raises:
         UsageError: one is.
     """
-    names = {identify(genotype): name for name, genotype in random.items()}
+    names = {genotype.identity: name for name, genotype in random.items()}
     for name, genotype in given.items():
-        if name in random or (known := names.setdefault(identify(genotype), name)) != name:
+        if name in random or (known := names.setdefault(genotype.identity, name)) != name:
             twin = name if name in random else known
             raise UsageError(
                 f"--genotype {name}: {twin} is trained already", hint="leave out one of them"
@@ -155,7 +154,7 @@ def draw_strata(costs: CostTable, budget: Budget, count: int) -> dict[int, Genot
     identities = set()
     for seed in range(max(MIN_DRAWN, DRAWN_PER_GENOTYPE * count)):
         genotype = draw_genotype(seed, costs, budget)
-        if (identity := identify(genotype)) not in identities:
+        if (identity := genotype.identity) not in identities:
             identities.add(identity)
             drawn[seed] = genotype
     if len(drawn) < count:
