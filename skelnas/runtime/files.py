@@ -277,6 +277,18 @@ def to_json(value: object) -> str:
     return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
+def to_json_lines(document: Mapping[str, object]) -> str:
+    """Format a JSON object, one key a line and, of lists of objects, one object a line."""
+
+    def format_value(value: object) -> str:
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        return json.dumps(value)
+
+    lines = [f" {json.dumps(key)}: {format_value(value)}" for key, value in document.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the software that results depend on."""
     packages = {name: metadata.version(name) for name in ("torch", "numpy")}

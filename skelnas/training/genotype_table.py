@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -109,15 +108,8 @@ def is_by_trainings(config: Mapping[str, Any]) -> bool:
 
 def write_table(folder: Path, table: GenotypeTable) -> None:
     """Write the table of a run folder, one genotype a line."""
-
-    def format_value(value: object) -> str:
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            return "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
-        return json.dumps(value)
-
     document = files.seal(asdict(table))
-    lines = [f" {json.dumps(name)}: {format_value(value)}" for name, value in document.items()]
-    files.atomic_write(folder / TABLE, "{\n" + ",\n".join(lines) + "\n}\n")
+    files.atomic_write(folder / TABLE, files.to_json_lines(document))
 
 
 def read_table(folder: Path) -> GenotypeTable:

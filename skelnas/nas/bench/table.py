@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -203,15 +202,8 @@ def _curves(curves: Sequence[list[float] | None], shape: tuple[int, ...]) -> Arr
 
 def write_table(path: Path, table: BenchTable) -> None:
     """Write a table, one genotype or trial a line."""
-
-    def format_value(value: object) -> str:
-        if isinstance(value, list) and value:
-            return "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
-        return json.dumps(value)
-
     document = files.seal({"format": FORMAT, "version": VERSION, **asdict(table)})
-    lines = [f" {json.dumps(name)}: {format_value(value)}" for name, value in document.items()]
-    files.atomic_write(path, "{\n" + ",\n".join(lines) + "\n}\n")
+    files.atomic_write(path, files.to_json_lines(document))
 
 
 def read_table(path: Path) -> BenchTable:
