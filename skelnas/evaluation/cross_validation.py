@@ -73,19 +73,17 @@ def cross_validate(
         "settings": settings.fixed(),
     }
     folds = []
-    with run_dir.start(out, config, resume=resume, force=force, discard=_discard):
+    with run_dir.start(out, config, resume=resume, force=force, discard=["fold*/"]):
         for number, protocol in enumerate(protocols, start=1):
             note(f"fold {number} of {count}: {protocol}")
             model = out / f"fold{number}"
-            exists = (model / run_dir.CONFIG).exists()
             trained = train(
                 cache_path,
                 architecture,
                 model,
                 settings.model_copy(update={"protocol": protocol}),
-                resume=exists,
-                force=not exists,
                 track=track,
+                **run_dir.resume_or_start(model),
             )
             if after_train is not None:
                 after_train(model, trained.model)
@@ -93,12 +91,6 @@ def cross_validate(
         document = {"folds": folds, "summary": spread([fold["top1"] for fold in folds])}
         files.atomic_write(out / FOLDS, files.to_json(document))
     return document
-
-
-def _discard(out: Path) -> None:
-    """Delete the trainings of all folds."""
-    for config in out.glob(f"fold*/{run_dir.CONFIG}"):
-        run_dir.delete(config.parent)
 
 
 def choose_folds(cache: Cache, protocol: str, count: int) -> list[str]:

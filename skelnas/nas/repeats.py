@@ -86,9 +86,7 @@ def repeat(
     }
 
     def options(folder: Path) -> dict[str, Any]:
-        """Resume a run that exists; otherwise start one."""
-        exists = (folder / run_dir.CONFIG).exists()
-        return {"resume": exists, "force": not exists, "track": track}
+        return {**run_dir.resume_or_start(folder), "track": track}
 
     def make_network(kind: str, seed: int) -> dict[str, Any]:
         """Find a genotype, train it and score it."""
@@ -114,7 +112,8 @@ def repeat(
             **score_model(cache, model, training, "held-out"),
         }
 
-    with run_dir.start(out, config, resume=resume, force=force, discard=_forget):
+    runs = [f"{kind}-*/" for kind in ("seed", *KINDS)]
+    with run_dir.start(out, config, resume=resume, force=force, discard=runs):
         networks = _read(out)
         try:
             for number, (seed, kind) in enumerate(itertools.product(seeds, KINDS), start=1):
@@ -137,13 +136,6 @@ def match_settings(
     names = ("seed", "protocol", "hold_out", *BudgetSettings.model_fields)
     shared = {name: getattr(settings, name) for name in names}
     return settings, training.model_copy(update=shared)
-
-
-def _forget(out: Path) -> None:
-    """Discard the runs of all seeds, so that none with other settings is resumed."""
-    for kind in ("seed", *KINDS):
-        for config in out.glob(f"{kind}-*/{run_dir.CONFIG}"):
-            run_dir.delete(config.parent)
 
 
 def _read(out: Path) -> dict[str, dict[str, Any]]:

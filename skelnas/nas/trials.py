@@ -8,7 +8,7 @@ call continues.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -171,7 +171,7 @@ def open_trials(
         "settings": {k: v for k, v in settings.fixed().items() if k not in SETTINGS_OF_TRIAL},
     }
     with (
-        run_dir.start(folder, config, resume=resume, force=force, discard=_discard),
+        run_dir.start(folder, config, resume=resume, force=force, discard=[f"*{ROW}", "*/"]),
         progress("trials", planned) as meter,
     ):
         yield Trials(cache_path, settings, folder, jobs, gpus, keep_going, meter)
@@ -210,8 +210,7 @@ def _train_and_score(cache: Path, settings: TrainSettings, folder: Path, trial: 
     """Train and score one trial, and replace its folder by its row."""
     settings = settings.model_copy(update={"protocol": trial.protocol, "seed": trial.seed})
     model = folder / trial.key
-    resume = (model / run_dir.CONFIG).exists()
-    train(cache, trial.genotype, model, settings, resume=resume, force=not resume)
+    train(cache, trial.genotype, model, settings, **run_dir.resume_or_start(model))
     machine = settings.model_dump(include={"device", "threads", "store"})
     try:
         result = evaluate(cache, model, EvaluateSettings(**machine))
@@ -236,21 +235,5 @@ def _train_and_score(cache: Path, settings: TrainSettings, folder: Path, trial: 
         fingerprint=run_dir.read_config(model)["fingerprint"],
     )
     write_row(folder, trial, row)
-    _delete(model)
+    run_dir.delete(model)
     return row
-
-
-def _discard(folder: Path) -> None:
-    """Delete all rows and unfinished trainings."""
-    for row in folder.glob(f"*{ROW}"):
-        row.unlink()
-    for config in folder.glob(f"*/{run_dir.CONFIG}"):
-        _delete(config.parent)
-
-
-def _delete(training: Path) -> None:
-    """Delete the folder of a training; files that it did not write stay."""
-    run_dir.delete(training)
-    (training / run_dir.LOCK).unlink(missing_ok=True)
-    with suppress(OSError):  # not empty
-        training.rmdir()

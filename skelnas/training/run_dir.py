@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
@@ -117,7 +118,7 @@ def start(
     resume: bool,
     force: bool,
     mirror: Mirror | None = None,
-    discard: Callable[[Path], object] | None = None,
+    discard: Sequence[str] = (),
 ) -> RunDir:
     """Open a run folder, either for a new run or to resume the one in it.
 
@@ -127,7 +128,8 @@ def start(
         resume: resume the run in the folder, which must have the same config.
         force: delete the run in the folder. Files that no run wrote stay.
         mirror: shows what the run logs elsewhere.
-        discard: deletes the files of a run that this module does not know, before a new one.
+        discard: patterns of what else belongs to the run, and is deleted before a new one: files,
+            and folders with runs of their own.
 
     Raises:
         UsageError: see `check`; or the run to be resumed has another config.
@@ -150,17 +152,25 @@ def _open(
     folder: Path,
     config: Mapping[str, Any],
     resume: bool,
-    discard: Callable[[Path], object] | None,
+    discard: Sequence[str],
 ) -> None:
     """Check that the run in a locked folder is the one to resume, or begin a new one."""
     files.remove_parts(folder)
     if resume and (folder / CONFIG).exists():
         _check_same_config(read_config(folder), config, folder)
         return
-    if discard is not None:
-        discard(folder)
+    _discard(folder, discard)
     _delete_run(folder)
     atomic_write(folder / CONFIG, to_json({**config, "versions": versions()}))
+
+
+def _discard(folder: Path, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            if not path.is_dir():
+                path.unlink()
+            elif (path / CONFIG).exists():
+                delete(path)
 
 
 def check(folder: Path, *, resume: bool, force: bool) -> None:
@@ -194,8 +204,14 @@ def check(folder: Path, *, resume: bool, force: bool) -> None:
         _lock(folder).close()
 
 
+def resume_or_start(folder: Path) -> dict[str, Any]:
+    """Return the options that resume the run in a folder or, if there is none, start one."""
+    exists = (folder / CONFIG).exists()
+    return {"resume": exists, "force": not exists}
+
+
 def delete(folder: Path) -> None:
-    """Delete the run in a folder; files that no run wrote stay.
+    """Delete the run in a folder, and the folder unless it has files that no run wrote.
 
     Raises:
         UsageError: another run is using the folder.
@@ -203,6 +219,9 @@ def delete(folder: Path) -> None:
     with RunDir(folder):
         files.remove_parts(folder)
         _delete_run(folder)
+    (folder / LOCK).unlink(missing_ok=True)
+    with suppress(OSError):  # not empty
+        folder.rmdir()
 
 
 def _delete_run(folder: Path) -> None:

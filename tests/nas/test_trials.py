@@ -130,11 +130,11 @@ def test_a_kill_while_old_rows_are_discarded_leaves_none_of_other_settings(
     run_trials(tiny_cache, TRIALS[:1], SETTINGS, tmp_path)
     longer = SETTINGS.model_copy(update={"epochs": 3})
 
-    def be_killed(_: Path) -> None:
+    def be_killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("skelnas.nas.trials._discard", be_killed)
+        patched.setattr("skelnas.training.run_dir._discard", be_killed)
         with pytest.raises(KeyboardInterrupt):
             run_trials(tiny_cache, TRIALS[:1], longer, tmp_path, force=True)
     with pytest.raises(UsageError, match="started with epochs = 2, now it is 3"):
