@@ -7,17 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skelnas.reporting.plot_style import (
-    INK,
-    PALETTE,
-    PAPER,
-    QUIET,
-    drawing,
-    picture_kind,
-    save,
-    style_axes,
-)
-from skelnas.runtime.files import atomic_write
+from skelnas.reporting.plot_style import PALETTE, PAPER, QUIET, drawing, legend, style_axes, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +46,6 @@ def draw_bench(points: Sequence[Point], path: Path) -> None:
         UsageError: the suffix is none of these.
         SkelnasError: matplotlib is not installed, or `path` cannot be written.
     """
-    kind = picture_kind(path)
     with drawing("a benchmark") as make_figure:
         figure = make_figure(figsize=(5.4, 3.6), facecolor=PAPER, layout="constrained")
         axes = figure.add_subplot()
@@ -65,8 +54,7 @@ def draw_bench(points: Sequence[Point], path: Path) -> None:
             if of_kind:
                 _draw_kind(axes, of_kind, name, colour)
         _style(axes)
-        picture = save(figure, kind)
-    atomic_write(path, picture)
+        write(figure, path)
 
 
 def _draw_kind(axes: Axes, points: Sequence[Point], kind: str, colour: str) -> None:
@@ -102,14 +90,4 @@ def _style(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.set_xlabel("parameters", size=FONT_SIZE, color=QUIET)
     axes.set_ylabel("top-1 on held-out clips, %", size=FONT_SIZE, color=QUIET)
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=2,
-        frameon=False,
-        fontsize=FONT_SIZE,
-        labelcolor=INK,
-        handlelength=2.2,
-        borderpad=0,
-        borderaxespad=0.6,
-    )
+    legend(axes, FONT_SIZE, 2, handlelength=2.2, borderaxespad=0.6)

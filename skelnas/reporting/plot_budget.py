@@ -6,17 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skelnas.reporting.plot_style import (
-    INK,
-    PALETTE,
-    PAPER,
-    QUIET,
-    drawing,
-    picture_kind,
-    save,
-    style_axes,
-)
-from skelnas.runtime.files import atomic_write
+from skelnas.reporting.plot_style import PALETTE, PAPER, QUIET, drawing, legend, style_axes, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +39,6 @@ def draw_budget_front(
         UsageError: the suffix is none of these.
         SkelnasError: matplotlib is not installed, or `path` cannot be written.
     """
-    kind = picture_kind(path)
     low, middle, high = zip(*random, strict=True)
     with drawing("a front") as make_figure:
         figure = make_figure(figsize=(5.4, 3.4), facecolor=PAPER, layout="constrained")
@@ -97,8 +86,7 @@ def draw_budget_front(
         axes.set_xlabel(cost_name, size=FONT_SIZE, color=QUIET)
         axes.set_ylabel("score", size=FONT_SIZE, color=QUIET)
         _style(axes)
-        picture = save(figure, kind)
-    atomic_write(path, picture)
+        write(figure, path)
 
 
 def _style(axes: Axes) -> None:
@@ -107,15 +95,4 @@ def _style(axes: Axes) -> None:
     style_axes(axes, FONT_SIZE)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=3,
-        frameon=False,
-        fontsize=FONT_SIZE,
-        labelcolor=INK,
-        handlelength=2.2,
-        borderpad=0,
-        borderaxespad=0.6,
-        columnspacing=1.4,
-    )
+    legend(axes, FONT_SIZE, 3, handlelength=2.2, borderaxespad=0.6, columnspacing=1.4)

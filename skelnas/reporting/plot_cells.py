@@ -16,11 +16,9 @@ from skelnas.reporting.plot_style import (
     NODE,
     PAPER,
     drawing,
-    picture_kind,
-    save,
     stroke,
+    write,
 )
-from skelnas.runtime.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +51,6 @@ def draw_cells(genotype: Genotype, path: Path) -> None:
         UsageError: the suffix is none of these.
         SkelnasError: matplotlib is not installed, or `path` cannot be written.
     """
-    kind = picture_kind(path)
     layouts = {
         "Normal cell": lay_out(genotype.normal),
         "Reduction cell": lay_out(genotype.reduction),
@@ -69,8 +66,7 @@ def draw_cells(genotype: Genotype, path: Path) -> None:
             _draw_layout(axes, layout, (width - layout.width) / 2, top + TITLE_HEIGHT)
             top += TITLE_HEIGHT + layout.height + CELL_GAP
         _draw_legend(axes, genotype, width / 2, height - MARGIN - 5)
-        picture = save(figure, kind)
-    atomic_write(path, picture)
+        write(figure, path)
 
 
 def cell_figure(make_figure: type[Figure], cell: Cell) -> Figure:

@@ -17,10 +17,9 @@ from skelnas.reporting.plot_style import (
     PAPER,
     QUIET,
     drawing,
-    save,
     text_colour,
+    write,
 )
-from skelnas.runtime.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,8 +75,7 @@ def draw_confusion(classes: Sequence[str], confusion: NDArray[np.int64], path: P
         axes = figure.add_axes(box)
         _draw_squares(axes, confusion, font_size, with_numbers=is_small)
         _draw_labels(axes, names, len(rows), font_size)
-        picture = save(figure, path.suffix.lower().removeprefix("."))
-    atomic_write(path, picture)
+        write(figure, path)
 
 
 def shown_classes(confusion: NDArray[np.int64]) -> tuple[list[int], list[int]]:

@@ -12,7 +12,7 @@ import numpy as np
 from skelnas.derivation import count_skips
 from skelnas.genotype import CELLS, possible_edges
 from skelnas.reporting.history import History
-from skelnas.reporting.plot_style import FAINT, INK, PALETTE, QUIET, Stroke, stroke, style_axes
+from skelnas.reporting.plot_style import FAINT, PALETTE, QUIET, Stroke, legend, stroke, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -189,15 +189,11 @@ def draw_chart(axes: Axes, chart: Chart, font_size: float, *, with_labels: bool 
     if with_labels:
         axes.set_xlabel("epoch", size=font_size, color=QUIET, labelpad=1)
     if with_labels and len(chart.curves) > 1:
-        axes.legend(
-            loc="lower left",
-            bbox_to_anchor=(0, 1.0),
-            ncols=len(chart.curves),
-            frameon=False,
-            fontsize=font_size,
-            labelcolor=INK,
+        legend(
+            axes,
+            font_size,
+            len(chart.curves),
             handlelength=2.2,
-            borderpad=0,
             borderaxespad=0.4,
             columnspacing=1.4,
             handletextpad=0.5,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skelnas.reporting.plot_style import INK, PALETTE, QUIET, style_axes
+from skelnas.reporting.plot_style import INK, PALETTE, QUIET, legend, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,15 +85,4 @@ def _style_axes(axes: Axes, font_size: float) -> None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, min_n_ticks=2))
     axes.set_xlabel("parameters", size=font_size, color=QUIET, labelpad=1)
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        ncols=2,
-        frameon=False,
-        fontsize=font_size,
-        labelcolor=INK,
-        borderpad=0,
-        borderaxespad=0.4,
-        columnspacing=1.4,
-        handletextpad=0.5,
-    )
+    legend(axes, font_size, 2, borderaxespad=0.4, columnspacing=1.4, handletextpad=0.5)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skelnas.reporting.plot_style import GRID, INK, PALETTE, QUIET, drawing, picture_kind, save
+from skelnas.reporting.plot_style import GRID, INK, PALETTE, QUIET, drawing, write
 from skelnas.reporting.pose_layout import MIN_POSE_WIDTH, ClipPicture, find_limits, lay_out_strip
 from skelnas.runtime.files import atomic_write
 
@@ -45,7 +45,6 @@ def draw_strip(picture: ClipPicture, path: Path, num_poses: int = 8) -> None:
         UsageError: the suffix is another.
         SkelnasError: matplotlib is not installed, or `path` cannot be written.
     """
-    kind = picture_kind(path)
     strip = lay_out_strip(picture, num_poses)
     scale = STRIP_HEIGHT / (strip.high - strip.low)  # inches per unit
     with drawing("clips") as make_figure:
@@ -71,8 +70,7 @@ def draw_strip(picture: ClipPicture, path: Path, num_poses: int = 8) -> None:
                 color=QUIET,
                 annotation_clip=False,
             )
-        file = save(figure, kind)
-    atomic_write(path, file)
+        write(figure, path)
 
 
 def draw_animation(picture: ClipPicture, path: Path) -> None:

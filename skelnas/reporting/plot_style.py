@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from skelnas.errors import SkelnasError, UsageError
 from skelnas.primitives import PRIMITIVES
 from skelnas.runtime.console import note
-from skelnas.runtime.files import check_output
+from skelnas.runtime.files import atomic_write, check_output
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -185,6 +185,37 @@ def style_axes(axes: Axes, font_size: float, pad: float | None = None) -> None:
     if pad is not None:
         axes.tick_params(pad=pad)
     axes.tick_params(axis="y", length=0)
+
+
+def legend(axes: Axes, font_size: float, num_columns: int, **spacing: float) -> None:
+    """Put the legend of a chart above it, without a box.
+
+    Args:
+        axes: of the chart.
+        font_size: in points.
+        num_columns: labels side by side.
+        spacing: distances as matplotlib names them, in font sizes; its own where not given.
+    """
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=num_columns,
+        frameon=False,
+        fontsize=font_size,
+        labelcolor=INK,
+        borderpad=0,
+        **spacing,
+    )
+
+
+def write(figure: Figure, path: Path) -> None:
+    """Write a figure that was made inside `drawing` to a file.
+
+    Raises:
+        UsageError: the suffix is none of `PICTURES`.
+        SkelnasError: the file cannot be written.
+    """
+    atomic_write(path, save(figure, picture_kind(path)))
 
 
 def save(figure: Figure, kind: str) -> bytes:

@@ -22,11 +22,9 @@ from skelnas.reporting.plot_style import (
     PAPER,
     QUIET,
     drawing,
-    picture_kind,
-    save,
+    write,
 )
 from skelnas.reporting.pose_layout import ClipPicture, find_limits, lay_out_moments
-from skelnas.runtime.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -80,7 +78,7 @@ def draw_timeline(timeline: Timeline, path: Path) -> int:
             sheet.animate(picture, path)
         else:
             sheet.draw_poses(picture)
-            atomic_write(path, save(sheet.figure, picture_kind(path)))
+            write(sheet.figure, path)
     return len(shown)
 
 
