@@ -27,6 +27,7 @@ from skelnas.data.readers.joint_names import NAME_KEYS, find_array_names
 from skelnas.data.readers.keypoints import are_persons, is_one_frame, read_frames
 from skelnas.data.readers.mat import read_mat_clip
 from skelnas.data.readers.npy import read_npy
+from skelnas.data.readers.numbering import Numbering
 from skelnas.errors import InputError, shown
 
 TEXT_ENDINGS = (".csv", ".txt", ".tsv")
@@ -49,10 +50,17 @@ def read_poses(path: Path, expected: Expected, text_format: TextFormat = ANY_TEX
     Raises:
         InputError: the file is malformed, or has other joints or too many persons.
     """
+    return read_numbered_poses(path, expected, text_format)[0]
+
+
+def read_numbered_poses(
+    path: Path, expected: Expected, text_format: TextFormat = ANY_TEXT
+) -> tuple[Poses, Numbering]:
+    """Read a clip like `read_poses`, and the numbers of its frames."""
     layout = expected.layout
     num_joints, num_channels = len(layout.joints), len(layout.channels)
     clip = read_clip(path, num_joints, text_format, num_channels, expected.max_persons)
-    return fit_poses(clip, str(path), expected)
+    return fit_poses(clip, str(path), expected), clip.numbering
 
 
 def read_clip(

@@ -31,6 +31,7 @@ from skelnas.data.readers.clip_headers import (
     is_header,
     numbered_columns,
 )
+from skelnas.data.readers.numbering import FROM_ZERO, Numbering
 from skelnas.data.readers.tables import (
     Row,
     cell_error,
@@ -81,6 +82,7 @@ class ClipArray:
         layout: name of the layout that the format has; empty if it says nothing.
         other_layout: name of another that it may be as well; empty if there is none.
         notes: lines about what was left out.
+        numbering: of the frames, see `Numbering`.
     """
 
     poses: NDArray[np.float64]
@@ -89,6 +91,7 @@ class ClipArray:
     layout: str = ""
     other_layout: str = ""
     notes: tuple[str, ...] = ()
+    numbering: Numbering = FROM_ZERO
 
 
 def read_clip_table(
@@ -127,7 +130,7 @@ def read_clip_table(
     if not len(table):
         raise InputError(f"{path}: line {first.line}: expected rows below the header, found none")
     _check_indices(path, lines, table, columns)
-    poses = _fill(path, lines, table, columns)  # [M, T, V * C]
+    poses, numbering = _fill(path, lines, table, columns)  # [M, T, V * C]
     if not columns.joints and num_joints is None:
         raise InputError(
             f"{path}: line {first.line}: expected a header such as frame,hip_x,hip_y,hip_z, found "
@@ -147,7 +150,7 @@ def read_clip_table(
         numbers = table[:, columns.numbers[0]]
         _check_not_counted(path, numbers, num_joints if is_joint_a_row else 1, skip)
     shape = (*poses.shape[:2], num_joints, -1)
-    return ClipArray(poses.reshape(shape), columns.joints, columns.channels)
+    return ClipArray(poses.reshape(shape), columns.joints, columns.channels, numbering=numbering)
 
 
 def _skip_columns(path: Path, rows: Iterable[Row], count: int) -> Iterator[Row]:
@@ -247,11 +250,11 @@ def _check_indices(
 
 def _fill(
     path: Path, lines: NDArray[np.int64], table: NDArray[np.float64], columns: Columns
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], Numbering]:
     """Return the numbers [M, T, V * C] of every person and frame, NaN where there is no row."""
     values = table[:, columns.numbers]  # [R, V * C]
     if columns.frame is None:
-        return values[None]
+        return values[None], FROM_ZERO
     frames = _read_integers(path, lines, table[:, columns.frame], "frame")
     persons = np.zeros_like(frames)
     if columns.person is not None:
@@ -260,10 +263,11 @@ def _fill(
         persons = _read_integers(path, lines, np.where(is_nobody, 0, numbers), "person")
         persons[is_nobody] = -1
     slots = np.unique(persons[persons >= 0])
-    num_slots, num_frames = max(1, len(slots)), int(frames.max() - frames.min()) + 1
+    first = int(frames.min())
+    num_slots, num_frames = max(1, len(slots)), int(frames.max()) - first + 1
     if num_frames - len(frames) > max(MAX_ABSENT_FRAMES, 10 * len(frames)):
         raise InputError(
-            f"{path}: {len(frames)} rows for the frames {frames.min()} to {frames.max()}, "
+            f"{path}: {len(frames)} rows for the frames {first} to {frames.max()}, "
             f"expected at most {MAX_ABSENT_FRAMES:,} absent ones"
         )
     if num_slots * num_frames * values.shape[1] > MAX_NUMBERS:
@@ -275,9 +279,9 @@ def _fill(
     _check_steps(path, frames)
     poses = np.full((num_slots, num_frames, values.shape[1]), np.nan)
     has_person = persons >= 0
-    slot, frame = np.searchsorted(slots, persons), frames - frames.min()
+    slot, frame = np.searchsorted(slots, persons), frames - first
     poses[slot[has_person], frame[has_person]] = values[has_person]
-    return poses
+    return poses, Numbering(first)
 
 
 def _read_integers(

@@ -11,7 +11,6 @@ Shapes: M persons, T frames, V joints, C channels.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +28,7 @@ from skelnas.data.readers.joint_names import NAME_KEYS, find_array_names
 from skelnas.data.readers.keypoints import OTHER_ORDER, Person
 from skelnas.data.readers.layouts import MAX_BONE_RATIO, find_layout, mean_bone_length
 from skelnas.data.readers.npy import read_npy
+from skelnas.data.readers.numbering import Numbering, number_names
 from skelnas.data.readers.tracking import track
 from skelnas.errors import InputError
 
@@ -38,7 +38,6 @@ MAX_FRAMES = 100_000
 """An hour of 25 frames a second."""
 MAX_FRAME_BYTES = 4 << 20
 MAX_FRAMES_JUDGED = 1000
-_DIGITS = re.compile(r"([0-9]+)")
 
 Content = TypeVar("Content")
 _Array = NDArray[np.float64]
@@ -143,9 +142,9 @@ def join_persons(frames: Mapping[int, list[Person]], where: str, max_persons: in
                 f"{', '.join(first.channels)} as in frame {persons[0][0]}"
             )
     empty = np.empty((0, *first.numbers.shape))
+    placed, numbering = _place(frames, where, first.numbers.size, [])
     clip = [
-        np.stack([person.numbers for person in present]) if present else empty
-        for present in _place(frames, where, first.numbers.size, [])
+        np.stack([person.numbers for person in present]) if present else empty for present in placed
     ]
     poses = track(clip, first.channels, max_persons)
     layout, other = _find_layouts(poses, first)
@@ -154,7 +153,7 @@ def join_persons(frames: Mapping[int, list[Person]], where: str, max_persons: in
     notes = []
     if any(person.has_hands for _, person in persons):
         notes.append("the joints of hands are left out; --joints openpose67 reads them")
-    return ClipArray(poses, joints, first.channels, layout, other, tuple(notes))
+    return ClipArray(poses, joints, first.channels, layout, other, tuple(notes), numbering)
 
 
 def _find_layouts(poses: _Array, person: Person) -> tuple[str, str]:
@@ -181,37 +180,15 @@ def number_files(folder: Path, paths: Sequence[Path]) -> dict[int, Path]:
     Raises:
         InputError: names differ in something else, or two files have the same number.
     """
-    split = {path: _DIGITS.split(path.name) for path in paths}
-    first = paths[0]
-    for path in paths:
-        if split[path][::2] != split[first][::2]:
-            raise InputError(
-                f"{folder}: expected names that differ in a number only, such as frame_001.json, "
-                f"found {first.name[:60]!r} and {path.name[:60]!r}",
-                hint="put the frames of each clip into a folder of its own",
-            )
-    numbers = {path: [int(digits[-18:]) for digits in split[path][1::2]] for path in paths}
-    columns = range(len(split[first]) // 2)
-    varying = [column for column in columns if len({row[column] for row in numbers.values()}) > 1]
-    if len(varying) > 1:
-        other = next(
-            path for path in paths if numbers[path][varying[0]] != numbers[first][varying[0]]
-        )
-        raise InputError(
-            f"{folder}: expected names that differ in one number, found several in "
-            f"{first.name[:60]!r} and {other.name[:60]!r}",
-            hint="put the frames of each clip into a folder of its own",
-        )
-    files: dict[int, Path] = {}
-    for path in paths:
-        number = numbers[path][varying[0]] if varying else [0, *numbers[path]][-1]
-        if number in files:
-            raise InputError(
-                f"{folder}: two files of frame {number}: {files[number].name[:60]!r} and "
-                f"{path.name[:60]!r}"
-            )
-        files[number] = path
-    return dict(sorted(files.items()))
+    by_name = {path.name: path for path in paths}
+    numbered = number_names(
+        list(by_name),
+        str(folder),
+        kind="files",
+        example="frame_001.json",
+        hint="put the frames of each clip into a folder of its own",
+    )
+    return {number: by_name[name] for number, name in numbered.items()}
 
 
 def _list_frames(folder: Path) -> list[Path]:
@@ -312,18 +289,18 @@ def _join_arrays(frames: Mapping[int, ArrayFrame | None], where: str) -> ClipArr
                     f"{where}: frame {number}: other names of {what} than in frame {first}"
                 )
     num_persons = max(len(frame.numbers) for frame in arrays.values())
-    placed = _place(frames, where, num_persons * math.prod(shape), None)
+    placed, numbering = _place(frames, where, num_persons * math.prod(shape), None)
     poses = np.full((num_persons, len(placed), *shape), np.nan)
     for index, frame in enumerate(placed):
         if frame is not None:
             poses[: len(frame.numbers), index] = frame.numbers
-    return ClipArray(poses, expected.joints, expected.channels)
+    return ClipArray(poses, expected.joints, expected.channels, numbering=numbering)
 
 
 def _place(
     frames: Mapping[int, Content], where: str, numbers_a_frame: int, absent: Content
-) -> list[Content]:
-    """Return the frames in order, and `absent` for those that are missing."""
+) -> tuple[list[Content], Numbering]:
+    """Return the frames in order, with `absent` for those that are missing, and their numbers."""
     numbers = sorted(frames)
     step = math.gcd(*(after - before for before, after in pairwise(numbers))) or 1
     num_frames = (numbers[-1] - numbers[0]) // step + 1
@@ -333,7 +310,8 @@ def _place(
             f"expected at most {MAX_ABSENT_FRAMES:,} missing ones"
         )
     _check_numbers(num_frames * numbers_a_frame, where)
-    return [frames.get(numbers[0] + index * step, absent) for index in range(num_frames)]
+    placed = [frames.get(numbers[0] + index * step, absent) for index in range(num_frames)]
+    return placed, Numbering(numbers[0], step)
 
 
 def _check_numbers(count: int, where: str) -> None:

@@ -20,12 +20,13 @@ from skelnas.data.readers.base import (
     Recording,
     Unused,
 )
-from skelnas.data.readers.clip_files import read_poses
+from skelnas.data.readers.clip_files import read_numbered_poses
 from skelnas.data.readers.clip_layout import ClipLayout, find_clip_layout
-from skelnas.data.readers.clip_tables import ANY_TEXT, TextFormat
+from skelnas.data.readers.clip_tables import ANY_TEXT, MAX_NUMBERS, TextFormat
 from skelnas.data.readers.division import Division
 from skelnas.data.readers.expected import Expected, Picture
 from skelnas.data.readers.manifest_table import Table, find_table, read_manifest
+from skelnas.data.readers.numbering import Numbering
 from skelnas.data.readers.skeleton_file import Skeleton, find_skeleton
 from skelnas.errors import InputError
 from skelnas.runtime.console import note
@@ -137,14 +138,14 @@ class Manifest:
         entry = self._table.entries[item]
         picture = entry.picture or self._picture
         if entry.stretch is None:
-            poses, present = self._read_file(entry.file, picture)
+            (poses, present), _ = self._read_file(entry.file, picture)
         else:
-            poses, present = _read_long(self, entry.file, picture, find_time(entry.file))
+            long, numbering = _read_long(self, entry.file, picture, find_time(entry.file))
+            num_frames, rate = long[1].shape[1], self.layout.frame_rate
             try:
-                frames = entry.stretch.find_frames(present.shape[1], self.layout.frame_rate)
+                poses, present = _cut(long, entry.stretch.find_frames(num_frames, rate, numbering))
             except InputError as error:
                 raise InputError(f"{item}: {error}") from None
-            poses, present = poses[:, frames], present[:, frames]
         return Recording(entry.name, entry.label, poses, present, *entry.metadata)
 
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
@@ -164,7 +165,7 @@ class Manifest:
             self.test_subjects, self.test_cameras, self.test_share, self.folds, self.split_seed
         )
 
-    def _read_file(self, file: Path, picture: Picture) -> Poses:
+    def _read_file(self, file: Path, picture: Picture) -> tuple[Poses, Numbering]:
         expected = Expected(
             self.layout,
             self.persons,
@@ -174,7 +175,7 @@ class Manifest:
             joints_note=" as --joints says" if self._joints else " as in the first clip",
             persons_note="; see --persons",
         )
-        return read_poses(file, expected, self.text_format)
+        return read_numbered_poses(file, expected, self.text_format)
 
     @property
     def _table(self) -> Table:
@@ -247,6 +248,22 @@ def _find_skeleton(joints: Path | None) -> Skeleton | None:
 
 
 @lru_cache(maxsize=1)
-def _read_long(source: Manifest, file: Path, picture: Picture, time: int) -> Poses:
+def _read_long(
+    source: Manifest, file: Path, picture: Picture, time: int
+) -> tuple[Poses, Numbering]:
     """Read a recording, of which the next clip is likely another part."""
     return source._read_file(file, picture)
+
+
+def _cut(recording: Poses, frames: range) -> Poses:
+    """Return frames of a recording; those before its first are without persons."""
+    listed = slice(max(0, frames.start), frames.stop)
+    poses, present = recording[0][:, listed], recording[1][:, listed]
+    num_absent = max(0, -frames.start)
+    if not num_absent:
+        return poses, present
+    size = poses[:, 0].size * len(frames)
+    if size > MAX_NUMBERS:
+        raise InputError(f"{size:,} numbers, expected at most {MAX_NUMBERS:,}")
+    before = ((0, 0), (num_absent, 0))
+    return np.pad(poses, (*before, (0, 0), (0, 0))), np.pad(present, before)

@@ -20,6 +20,8 @@ from skelnas.data.readers.archives import (
 )
 from skelnas.data.readers.base import MAX_CLASSES, ClipTable, Test, Train, Unused, fold_name
 from skelnas.data.readers.clip_files import ENDINGS, TEXT_ENDINGS
+from skelnas.data.readers.clip_tables import MAX_ABSENT_FRAMES
+from skelnas.data.readers.numbering import FROM_ZERO, Numbering
 from skelnas.data.readers.tables import (
     Row,
     cell_error,
@@ -50,7 +52,8 @@ class Stretch:
     """The part of a recording that is a clip: from `start` up to, but without, `end`.
 
     Attributes:
-        start, end: frames, the first being 0, or seconds since the first; `end` may be infinite.
+        start, end: frames, by the numbers that the recording gives them or else from 0; or
+            seconds. An infinite one is the beginning or the end of the recording.
         in_seconds: which of them.
     """
 
@@ -61,23 +64,56 @@ class Stretch:
     def __str__(self) -> str:
         unit = "s" if self.in_seconds else ""
         end = "end" if math.isinf(self.end) else f"{self.end:.15g}{unit}"
-        return f"{self.start:.15g}{unit}-{end}"
+        return f"{max(0, self.start):.15g}{unit}-{end}"
 
-    def find_frames(self, num_frames: int, frame_rate: float | None) -> slice:
-        """Return the frames of a recording. Raises InputError if it has fewer."""
-        start, end = self.start, self.end
-        if self.in_seconds:
-            assert frame_rate is not None
-            start, end = (
-                math.ceil(x * frame_rate - 1e-6) if x < math.inf else x for x in (start, end)
-            )
-        end = num_frames if math.isinf(end) else end
-        if not start < end <= num_frames:
+    def find_frames(
+        self, num_frames: int, frame_rate: float | None, numbering: Numbering = FROM_ZERO
+    ) -> range:
+        """Return the indices of its frames in a recording.
+
+        Negative ones are frames before the first that is listed.
+
+        Args:
+            num_frames: of the recording, from the first to the last that are listed.
+            frame_rate: frames per second; only needed for seconds.
+            numbering: the numbers of these frames.
+
+        Raises:
+            InputError: none of them is listed, or some are after the last.
+        """
+        start, end = self.find_span(frame_rate, numbering)
+        start, end = (empty if math.isinf(x) else x for x, empty in ((start, 0), (end, num_frames)))
+        first, last, before, after = (
+            f"{numbering.first + numbering.step * int(index)}"
+            for index in (0, num_frames - 1, start, end - 1)
+        )
+        if not max(0, start) < end <= num_frames:
             raise InputError(
-                f"the clip is frames {start:.15g} to {end - 1:.15g}, but the recording has "
-                f"{num_frames}, 0 to {num_frames - 1}"
+                f"the clip is frames {before} to {after}, but the recording has {num_frames}, "
+                f"{first} to {last}"
             )
-        return slice(int(start), int(end))
+        if -start > MAX_ABSENT_FRAMES:
+            raise InputError(
+                f"the clip begins with frame {before}, the first that is listed is {first}, "
+                f"expected at most {MAX_ABSENT_FRAMES:,} absent ones before it"
+            )
+        return range(int(start), int(end))
+
+    def find_span(
+        self, frame_rate: float | None, numbering: Numbering = FROM_ZERO
+    ) -> tuple[float, float]:
+        """Return the index of its first frame and of the one after its last, if not infinite."""
+        first, step = numbering
+        bounds = (self.start, self.end)
+        if not self.in_seconds:  # in whole numbers, rounded up
+            start, end = (x if math.isinf(x) else -((first - int(x)) // step) for x in bounds)
+            return start, end
+        assert frame_rate is not None
+        earlier = (first - numbering.start_number) / step
+        start, end = (
+            x if math.isinf(x) else math.ceil(x * frame_rate - earlier - 1e-6) for x in bounds
+        )
+        return start, end
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,15 +357,16 @@ def _read_stretch(path: Path, row: Row, columns: dict[str, int]) -> Stretch | No
         return None
     if names == SECONDS:
         start, end = (
-            _read_float(path, row, columns, name, "seconds since the first frame", MAX_SECONDS)
+            _read_float(path, row, columns, name, "seconds since the recording began", MAX_SECONDS)
             if text
             else empty
-            for name, text, empty in zip(names, texts, (0.0, math.inf), strict=True)
+            for name, text, empty in zip(names, texts, (-math.inf, math.inf), strict=True)
         )
     else:
         numbers = [_read_number(path, row, columns, name) for name in names]
-        start, end = max(0, numbers[0]), numbers[1] if texts[1] else math.inf
-    if start >= end:
+        start = numbers[0] if texts[0] else -math.inf
+        end = numbers[1] if texts[1] else math.inf
+    if max(0, start) >= end:
         expected = f"more than the start, {texts[0]}" if texts[0] else "more than 0"
         raise cell_error(path, row.line, names[1], expected, texts[1])
     return Stretch(start, end, names == SECONDS)

@@ -690,7 +690,70 @@ def test_frames_of_a_stretch_are_those_whose_time_is_in_it(start, length, rate, 
         with pytest.raises(InputError, match="the recording has 10, 0 to 9"):
             stretch.find_frames(10, rate)
     else:
-        assert list(range(10))[stretch.find_frames(10, rate)] == inside
+        assert list(stretch.find_frames(10, rate)) == inside
+
+
+KINDS = ("recording.csv", "recording.json", "recording")
+
+
+def write_recording(folder, numbers):
+    """Write a recording as a table, as COCO results or as a folder; x is the number of a frame."""
+    (folder / "recording").mkdir(exist_ok=True)
+    for n in numbers:
+        (folder / "recording" / f"frame_{n:05}.json").write_text(json.dumps([[n, 1, 1]]))
+    results = [{"image_id": f"v2_{n}.jpg", "keypoints": [n, 1, 1]} for n in numbers]
+    (folder / "recording.json").write_text(json.dumps(results))
+    rows = ["frame,hip_x,hip_y,hip_z", *(f"{n},{n},1,1" for n in numbers)]
+    (folder / "recording.csv").write_text("\n".join(rows) + "\n")
+
+
+def read_stretches(folder, kind, *cells, columns="start,end", frame_rate=None):
+    """Return the numbers of the frames of each stretch, None where nobody is."""
+    lines = [f"{kind},run,train,{line}" for line in cells]
+    path = table(folder, *lines, header=f"path,label,split,{columns}")
+    channels = () if kind == "recording.json" else XYZ
+    clips = read_all(Manifest(path, channels=channels, frame_rate=frame_rate))
+    return [
+        [int(x) if is_there else None for x, is_there in zip(xs, present, strict=True)]
+        for (xs,), (present,) in ((clip.poses[..., 0, 0], clip.present) for clip in clips)
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stretches_are_of_the_numbers_that_frames_have(folder, kind):
+    write_recording(folder, [n for n in range(30, 60) if n != 41])
+    cells = ("40,44", "28,32", ",32", "58,", "30,60")
+    found = read_stretches(folder, kind, *cells)
+    assert found[0] == [40, None, 42, 43]
+    assert found[1] == [None, None, 30, 31]
+    assert found[2:4] == [[30, 31], [58, 59]]
+    assert len(found[4]) == 30
+    for cells, numbers in (("10,30", "10 to 29"), ("50,61", "50 to 60"), ("60,", "60 to 59")):
+        expected = f"the clip is frames {numbers}, but the recording has 30, 30 to 59"
+        assert expected in message(read_stretches, folder, kind, cells)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("first", "at_two_seconds"), [(0, 20), (1, 21), (2, 20), (17, 20)])
+def test_seconds_are_counted_from_frame_0_or_1(folder, kind, first, at_two_seconds):
+    write_recording(folder, range(first, 40))
+    (found,) = read_stretches(folder, kind, "2,2.3", columns="start_s,end_s", frame_rate=10)
+    assert found == [at_two_seconds + n for n in range(3)]
+
+
+@pytest.mark.parametrize("kind", ["recording.json", "recording"])
+def test_of_every_fifth_frame_start_and_end_are_numbers_too(folder, kind):
+    write_recording(folder, range(15, 60, 5))
+    found = read_stretches(folder, kind, "20,31", "9,20", "45,60")
+    assert found == [[20, 25, 30], [None, 15], [45, 50, 55]]
+    (found,) = read_stretches(folder, kind, "1,1.2", columns="start_s,end_s", frame_rate=5)
+    assert found == [25]
+
+
+def test_a_stretch_far_before_its_first_person_is_refused(folder):
+    write_recording(folder, range(200_000, 200_010))
+    expected = "begins with frame 5, the first that is listed is 200000, expected at most 100,000"
+    assert expected in message(read_stretches, folder, "recording.csv", "5,200008")
 
 
 @pytest.mark.parametrize(
@@ -703,7 +766,7 @@ def test_frames_of_a_stretch_are_those_whose_time_is_in_it(start, length, rate, 
         ("start,end", "3,3", "line 2, column end: expected more than the start, 3, found '3'"),
         ("end", "0", "line 2, column end: expected more than 0, found '0'"),
         ("start", "1.5", "line 2, column start: expected a whole number from 0, or nothing"),
-        ("start_s", "-1", "line 2, column start_s: expected seconds since the first frame"),
+        ("start_s", "-1", "line 2, column start_s: expected seconds since the recording began"),
         ("start,end", "2,5", "2-5: the clip is frames 2 to 4, but the recording has 4, 0 to 3"),
     ],
 )
