@@ -23,7 +23,7 @@ from skelnas.data.readers.base import MAX_COORDINATE, MAX_JOINTS, SCORE_NAMES, c
 from skelnas.data.readers.channels import XYS
 from skelnas.data.readers.files import as_array
 from skelnas.data.readers.layouts import LAYOUTS
-from skelnas.data.readers.tables import parse_integer
+from skelnas.data.readers.numbering import number_names
 from skelnas.data.sides import standard_name
 from skelnas.errors import InputError, shown
 
@@ -91,9 +91,9 @@ def read_frames(content: list[Any], where: str, num_joints: int | None) -> dict[
     """
     frames: dict[int, list[Person]] = {}
     if any(isinstance(item, dict) and IMAGE in item for item in content):
-        for index, item in enumerate(content):
+        numbers = _number_images(content, where)
+        for index, (number, item) in enumerate(zip(numbers, content, strict=True)):
             place = f"{where}: [{index}]"
-            number = _read_image(item, place)
             frames.setdefault(number, []).extend(read_frame([item], place, num_joints))
             if len(frames[number]) > MAX_PERSONS:
                 raise _too_many_error(place, len(frames[number]))
@@ -255,15 +255,36 @@ def _has_name(point: dict[str, Any]) -> bool:
     return isinstance(point.get("name"), str) and point["name"] != ""
 
 
-def _read_image(item: Any, where: str) -> int:
-    """Return the frame number of a COCO result: its image_id, or the last number in it."""
+def _number_images(results: list[Any], where: str) -> list[int]:
+    """Return the frame number of each COCO result: its image_id, or where that is a name the number
+    in which it differs from the others.
+    """
+    images = [_read_image(item, f"{where}: [{index}]") for index, item in enumerate(results)]
+    names = list(dict.fromkeys(image for image in images if isinstance(image, str)))
+    if not names:
+        return [int(image) for image in images]
+    if (number := next((image for image in images if isinstance(image, int)), None)) is not None:
+        raise InputError(
+            f"{where}: expected an {IMAGE!r} of one kind, found {number} and {shown(names[0])}"
+        )
+    numbered = number_names(
+        names,
+        f"{where}: {IMAGE}",
+        kind="images",
+        example="'frame_001.jpg'",
+        hint="put the frames of each clip into a file of its own",
+    )
+    number_of = {name: number for number, name in numbered.items()}
+    return [number_of[str(image)] for image in images]
+
+
+def _read_image(item: Any, where: str) -> int | str:
+    """Return the image_id of a COCO result: a number, or a name that has one."""
     image = item.get(IMAGE) if isinstance(item, dict) else None
     if type(image) is int and 0 <= image < 10**18:
         return image
-    digits = _NUMBER.findall(image) if isinstance(image, str) else []
-    number = parse_integer(digits[-1], 0, 10**18) if digits else None
-    if number is None:
-        raise InputError(
-            f"{where}: expected an {IMAGE!r} with the number of the frame, found {shown(image)}"
-        )
-    return number
+    if isinstance(image, str) and _NUMBER.search(image):
+        return image
+    raise InputError(
+        f"{where}: expected an {IMAGE!r} with the number of the frame, found {shown(image)}"
+    )

@@ -323,6 +323,47 @@ def test_coco_results_are_grouped_by_image(tmp_path):
     assert read_clip(tmp_path / "two.json").poses.shape[0] == 1
 
 
+def results_of(images):
+    """COCO results of a person in each image, whose x is its place in the list from 1."""
+    return [{"image_id": image, "keypoints": [x, 1, 1]} for x, image in enumerate(images, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("images", "first"),
+    [
+        (["00007_720p.jpg", "00009_720p.jpg", "00010_720p.jpg"], 7),
+        (["cam2_0.mp4", "cam2_2.mp4", "cam2_3.mp4"], 0),
+        (["video7/08.png", "video7/10.png", "video7/11.png"], 8),
+        ([30, 32, 33], 30),
+    ],
+)
+def test_images_are_numbered_by_what_differs(tmp_path, images, first):
+    clip = read_clip(write(tmp_path / "clip.json", results_of(images)))
+    np.testing.assert_array_equal(clip.poses[0, :, 0, 0], [1, np.nan, 2, 3])
+    assert clip.numbering == (first, 1)
+
+
+def test_results_of_one_image_are_one_frame(tmp_path):
+    clip = read_clip(write(tmp_path / "clip.json", results_of(["00007_720p.jpg"] * 2)))
+    assert clip.poses.shape == (1, 1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (["a_1.jpg", "b_2.jpg"], f"image_id: {NAMES} a number only, such as 'frame_001.jpg', foun"),
+        (
+            ["1/01.jpg", "2/02.jpg"],
+            f"image_id: {NAMES} one number, found several in '1/01.jpg' and",
+        ),
+        (["1.jpg", "01.jpg"], "image_id: two images of frame 1: '1.jpg' and '01.jpg'"),
+        ([1, "2.jpg"], "expected an 'image_id' of one kind, found 1 and '2.jpg'"),
+    ],
+)
+def test_images_of_unclear_numbers_are_refused(tmp_path, images, expected):
+    assert expected in message(read_clip, write(tmp_path / "clip.json", results_of(images)))
+
+
 numbers = st.one_of(st.none(), st.just(0), st.integers(-9, 900), st.floats(-1e3, 1e3, width=32))
 
 
