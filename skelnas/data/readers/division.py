@@ -18,6 +18,7 @@ from skelnas.runtime.console import note
 RANDOM = "random"
 """The protocol of `test_share`."""
 
+SUBJECT = "subject"
 MAX_FOLDS = 1_000
 
 
@@ -67,6 +68,7 @@ class Division:
         clips: ClipTable,
         protocols: Sequence[str] = (),
         hint: str = "add a column split with train and test",
+        recordings: NDArray[np.int32] | None = None,
     ) -> None:
         """Check before any clip is read that every protocol will have something to test.
 
@@ -75,6 +77,7 @@ class Division:
             clips: the table of all clips.
             protocols: those that the source has already.
             hint: what would make one of the source's own.
+            recordings: see `split`.
 
         Raises:
             UsageError: a fraction or a number of folds cannot be.
@@ -102,23 +105,33 @@ class Division:
                 hint=f"{hint}, or give --test-subjects 3,5, --test-share 0.2 or --folds 5",
             )
         try:
-            self._split(clips, lambda line: None)
+            self._split(clips, recordings, lambda line: None)
         except ValueError as error:
             raise InputError(f"{where}: {error}") from None
 
-    def split(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
+    def split(
+        self, clips: ClipTable, recordings: NDArray[np.int32] | None = None
+    ) -> dict[str, NDArray[np.int8]]:
         """Map each protocol to [N] values of Train, Test or Unused.
+
+        Args:
+            clips: the table of the clips.
+            recordings: [N], the number of the recording that each clip is a part of, if there are
+                some with several clips.
 
         Raises:
             InputError: so many clips are broken that the rest cannot be divided any more.
         """
         try:
-            return self._split(clips, note)
+            return self._split(clips, recordings, note)
         except ValueError as error:
             raise InputError(f"the clips that could be read: {error}") from None
 
     def _split(
-        self, clips: ClipTable, tell: Callable[[str], object]
+        self,
+        clips: ClipTable,
+        recordings: NDArray[np.int32] | None,
+        tell: Callable[[str], object],
     ) -> dict[str, NDArray[np.int8]]:
         splits = {}
         for protocol, numbers, test in (
@@ -128,45 +141,85 @@ class Division:
             if test:
                 is_test = np.isin(numbers, test)
                 splits[protocol] = np.where(numbers < 0, Unused, np.where(is_test, Test, Train))
+        groups = _find_groups(clips, recordings)
         if self.test_share:
-            splits[RANDOM] = np.where(self._draw_test(clips, tell), Test, Train)
+            splits[RANDOM] = np.where(self._draw_test(clips.labels, groups, tell), Test, Train)
         if self.folds:
-            folds = self._assign_folds(clips, tell)
+            folds = self._assign_folds(clips.labels, groups, tell)
             for number in range(self.folds):
                 splits[f"fold{number + 1}"] = np.where(folds == number, Test, Train)
         return {protocol: parts.astype(np.int8) for protocol, parts in splits.items()}
 
-    def _draw_test(self, clips: ClipTable, tell: Callable[[str], object]) -> NDArray[np.bool_]:
-        """Return [N], whether a clip is for testing; by subject if there are two or more."""
+    def _draw_test(
+        self, labels: NDArray[np.int32], groups: _Groups, tell: Callable[[str], object]
+    ) -> NDArray[np.bool_]:
+        """Return [N], whether a clip is for testing."""
         option = f"--test-share {self.test_share:g}"
-        if _num_subjects(clips) >= 2:
-            sizes = (1 - self.test_share, self.test_share)
-            parts = assign_groups(clips.labels, clips.subjects, sizes, self.seed)
-            subjects = np.unique(clips.subjects[parts == 1]).tolist()
-            is_test: NDArray[np.bool_] = parts == 1
-            tell(f"{option}: by subject; {_name(subjects)} for testing, {is_test.mean():.0%}")
-            return is_test
-        is_test = draw_fraction(clips.labels, self.test_share, self.seed)
-        if not is_test.any():
-            raise ValueError(f"{option}: each class has a single clip, so there is none to test on")
-        tell(f"{option}: by clip, because {_why_by_clip(clips)}")
+        if groups.numbers is None:
+            by_clip = draw_fraction(labels, self.test_share, self.seed)
+            if not by_clip.any():
+                raise ValueError(
+                    f"{option}: each class has a single clip, so there is none to test on"
+                )
+            tell(f"{option}: {groups}")
+            return by_clip
+        sizes = (1 - self.test_share, self.test_share)
+        parts = assign_groups(labels, groups.numbers, sizes, self.seed)
+        is_test: NDArray[np.bool_] = parts == 1
+        drawn = np.unique(groups.numbers[is_test]).tolist()
+        names = _name(drawn) if groups.kind == SUBJECT else f"{len(drawn)} of {groups.count}"
+        tell(f"{option}: {groups}; {names} for testing, {is_test.mean():.0%}")
         return is_test
 
-    def _assign_folds(self, clips: ClipTable, tell: Callable[[str], object]) -> NDArray[np.int64]:
-        """Return [N], the fold of each clip from 0; by subject if there are two or more."""
-        num_subjects = _num_subjects(clips)
-        if num_subjects >= 2:
-            if num_subjects < self.folds:
-                raise ValueError(
-                    f"--folds {self.folds}: there are {num_subjects} subjects, each of which "
-                    f"stays in one fold; expected at most --folds {num_subjects}"
-                )
-            tell(f"--folds {self.folds}: by subject")
-            return assign_groups(clips.labels, clips.subjects, [1] * self.folds, self.seed)
-        if len(clips.labels) < self.folds:
-            raise ValueError(f"--folds {self.folds}: there are {len(clips.labels)} clips")
-        tell(f"--folds {self.folds}: by clip, because {_why_by_clip(clips)}")
-        return deal(clips.labels, self.folds, self.seed)
+    def _assign_folds(
+        self, labels: NDArray[np.int32], groups: _Groups, tell: Callable[[str], object]
+    ) -> NDArray[np.int64]:
+        """Return [N], the fold of each clip from 0."""
+        if groups.numbers is None:
+            if len(labels) < self.folds:
+                raise ValueError(f"--folds {self.folds}: there are {len(labels)} clips")
+            tell(f"--folds {self.folds}: {groups}")
+            return deal(labels, self.folds, self.seed)
+        if groups.count < self.folds:
+            raise ValueError(
+                f"--folds {self.folds}: there are {groups.count} {groups.kind}s, each of which "
+                f"stays in one fold; expected at most --folds {groups.count}"
+            )
+        tell(f"--folds {self.folds}: {groups}")
+        return assign_groups(labels, groups.numbers, [1] * self.folds, self.seed)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """What stays together when clips are drawn.
+
+    Attributes:
+        kind: what a group is.
+        numbers: [N], the group of each clip; None if each clip is drawn for itself.
+        reason: why it is not a subject.
+    """
+
+    kind: str
+    numbers: NDArray[np.int32] | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"by {self.kind}" + (f", because {self.reason}" if self.reason else "")
+
+    @property
+    def count(self) -> int:
+        """How many groups there are."""
+        return 0 if self.numbers is None else len(np.unique(self.numbers))
+
+
+def _find_groups(clips: ClipTable, recordings: NDArray[np.int32] | None) -> _Groups:
+    """Return the subjects, or else the recordings, if there are two or more; or else the clips."""
+    if _num_subjects(clips) >= 2:
+        return _Groups(SUBJECT, clips.subjects)
+    reason = _why_not_by_subject(clips)
+    if recordings is not None and 2 <= len(np.unique(recordings)) < len(recordings):
+        return _Groups("recording", recordings, reason)
+    return _Groups("clip", None, reason)
 
 
 def _num_subjects(clips: ClipTable) -> int:
@@ -175,16 +228,73 @@ def _num_subjects(clips: ClipTable) -> int:
     return len(subjects) if len(subjects) and subjects[0] >= 0 else 0
 
 
-def _why_by_clip(clips: ClipTable) -> str:
+def _why_not_by_subject(clips: ClipTable) -> str:
     if _num_subjects(clips):
         return "there is one subject only"
-    return (
-        "the subject of some clips is not known"
-        if (clips.subjects >= 0).any()
-        else ("subjects are not known")
-    )
+    if (clips.subjects >= 0).any():
+        return "the subject of some clips is not known"
+    return "subjects are not known"
 
 
 def _name(subjects: Sequence[int]) -> str:
     names = ", ".join(map(str, subjects[:8])) + (", ..." if len(subjects) > 8 else "")
     return f"subject{'s' * (len(subjects) > 1)} {names}"
+
+
+def find_shared_frames(
+    parts: NDArray[np.int8], recordings: NDArray[np.int32], spans: NDArray[np.float64]
+) -> dict[int, int]:
+    """Find the test clips that have frames in common with a training clip.
+
+    Args:
+        parts: [N], Train, Test or Unused.
+        recordings: [N], the number of the recording that each clip is a part of.
+        spans: [N, 2], its first frame in it, and the one after its last.
+
+    Returns:
+        Test clip to such a training clip, by their indices.
+    """
+    shared: dict[int, int] = {}
+    is_mixed = np.isin(recordings, recordings[parts == Test])
+    is_mixed &= np.isin(recordings, recordings[parts == Train])
+    order = [clip for clip in np.lexsort((spans[:, 0], recordings)).tolist() if is_mixed[clip]]
+    last = -1  # of the training clips that begin before, the one that ends last
+    for clip in order:
+        if last < 0 or recordings[last] != recordings[clip]:
+            last = -1
+        elif parts[clip] == Test and spans[clip, 0] < spans[last, 1]:
+            shared[clip] = last
+        if parts[clip] == Train and (last < 0 or spans[clip, 1] > spans[last, 1]):
+            last = clip
+    following = -1  # the training clip that begins next
+    for clip in reversed(order):
+        if following < 0 or recordings[following] != recordings[clip]:
+            following = -1
+        elif parts[clip] == Test and spans[following, 0] < spans[clip, 1]:
+            shared.setdefault(clip, following)
+        if parts[clip] == Train:
+            following = clip
+    return shared
+
+
+def note_shared_frames(
+    splits: dict[str, NDArray[np.int8]],
+    names: Sequence[str],
+    recordings: NDArray[np.int32],
+    spans: NDArray[np.float64],
+) -> None:
+    """Print a line for each protocol that tests on frames it was trained on.
+
+    Args:
+        splits: protocol to the part of each clip.
+        names: [N], of the clips.
+        recordings: see `find_shared_frames`, as are the spans.
+    """
+    for protocol, parts in splits.items():
+        if shared := find_shared_frames(parts, recordings, spans):
+            test = min(shared)
+            note(
+                f"{protocol}: {len(shared):,} of {np.count_nonzero(parts == Test):,} test clips "
+                "share frames with training clips of the same recording, such as "
+                f"{names[test]} with {names[shared[test]]}"
+            )

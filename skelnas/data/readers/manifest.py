@@ -18,14 +18,18 @@ from skelnas.data.readers.base import (
     Layout,
     Poses,
     Recording,
-    Unused,
 )
 from skelnas.data.readers.clip_files import read_numbered_poses
 from skelnas.data.readers.clip_layout import ClipLayout, find_clip_layout
 from skelnas.data.readers.clip_tables import ANY_TEXT, MAX_NUMBERS, TextFormat
-from skelnas.data.readers.division import Division
+from skelnas.data.readers.division import Division, note_shared_frames
 from skelnas.data.readers.expected import Expected, Picture
-from skelnas.data.readers.manifest_table import Table, find_table, read_manifest
+from skelnas.data.readers.manifest_table import (
+    Table,
+    find_table,
+    number_recordings,
+    read_manifest,
+)
 from skelnas.data.readers.numbering import Numbering
 from skelnas.data.readers.skeleton_file import Skeleton, find_skeleton
 from skelnas.errors import InputError
@@ -121,7 +125,8 @@ class Manifest:
                 one has nothing to test; or it stays open what the numbers of a joint are.
         """
         table = self._table
-        self._division.check(self.root, table.clips(), table.protocols, self.hint)
+        recordings = number_recordings(table.entries.values())
+        self._division.check(self.root, table.clips(), table.protocols, self.hint, recordings)
         self._check_units(table)
         for line in self._found.notes:
             note(line)
@@ -151,13 +156,19 @@ class Manifest:
     def splits(self, clips: ClipTable) -> dict[str, NDArray[np.int8]]:
         """Return the protocols of the table, and those that were asked for."""
         table = self._table
-        parts = {entry.name: entry.parts for entry in table.entries.values()}
-        unused = (Unused,) * len(table.protocols)
+        by_name = {entry.name: entry for entry in table.entries.values()}
+        entries = [by_name[name] for name in clips.names]
         splits = {
-            protocol: np.array([parts.get(name, unused)[column] for name in clips.names], np.int8)
+            protocol: np.array([entry.parts[column] for entry in entries], np.int8)
             for column, protocol in enumerate(table.protocols)
         }
-        return splits | self._division.split(clips)
+        recordings = number_recordings(entries)
+        splits |= self._division.split(clips, recordings)
+        if len(np.unique(recordings)) < len(recordings):
+            rate = self.layout.frame_rate
+            spans = np.array([entry.find_span(rate) for entry in entries], np.float64)
+            note_shared_frames(splits, clips.names, recordings, spans)
+        return splits
 
     @property
     def _division(self) -> Division:

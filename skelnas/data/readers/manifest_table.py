@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skelnas.data.readers.archives import (
     enter,
@@ -140,6 +142,10 @@ class Entry:
     picture: tuple[float, float] | None = None
     stretch: Stretch | None = None
 
+    def find_span(self, frame_rate: float | None) -> tuple[float, float]:
+        """Return the first frame in its recording, and the one after the last; maybe infinite."""
+        return self.stretch.find_span(frame_rate) if self.stretch else (-math.inf, math.inf)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -247,6 +253,13 @@ def read_manifest(path: Path) -> Table:
         )
     protocols = tuple(split.partition("_")[2] or OFFICIAL for split in splits)
     return Table(entries, classes, protocols)
+
+
+def number_recordings(entries: Iterable[Entry]) -> NDArray[np.int32]:
+    """Return the number of each clip's recording [N], from 0: the same for parts of one file."""
+    numbers: dict[str, int] = {}
+    files = (os.path.normpath(entry.file) for entry in entries)
+    return np.array([numbers.setdefault(file, len(numbers)) for file in files], np.int32)
 
 
 def _make_item(recording: Path, stretch: Stretch | None) -> Path:

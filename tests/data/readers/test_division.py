@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skelnas.data.readers.base import ClipTable, Test, Train, Unused
-from skelnas.data.readers.division import Division
+from skelnas.data.readers.division import Division, find_shared_frames
 from skelnas.errors import InputError, UsageError
 
 WHERE = Path("clips.csv")
@@ -89,6 +89,69 @@ def test_each_clip_is_tested_in_one_fold(by_subject: bool) -> None:
 def test_a_clip_of_unknown_subject_divides_all_by_clip() -> None:
     table = clips([0, 1] * 10, [*range(19), -1])
     assert all((parts == Test).sum() == 4 for parts in Division(folds=5).split(table).values())
+
+
+@pytest.mark.parametrize(
+    ("subjects", "reason"),
+    [(None, "subjects are not known"), ([7] * 60, "there is one subject only")],
+)
+def test_without_subjects_a_recording_stays_in_one_part(subjects, reason, capsys) -> None:
+    table, recordings = clips(np.arange(60) % 3, subjects), np.repeat(np.arange(10), 6)
+    splits = Division(test_share=0.2, folds=5).split(table, recordings)
+    for parts in splits.values():
+        tested = set(recordings[parts == Test])
+        assert len(tested) == 2
+        assert tested.isdisjoint(recordings[parts == Train])
+    lines = capsys.readouterr().err.splitlines()
+    assert f"by recording, because {reason}; 2 of 10 for testing, 20%" in lines[0]
+    assert f"--folds 5: by recording, because {reason}" in lines[1]
+    with pytest.raises(InputError, match="there are 10 recordings, each of which stays"):
+        Division(folds=11).check(WHERE, table, recordings=recordings)
+
+
+def test_subjects_come_before_recordings() -> None:
+    table, recordings = clips([0, 1] * 20, np.arange(40) % 4), np.repeat(np.arange(10), 4)
+    division = Division(test_share=0.3, folds=3)
+    for name, parts in division.split(table, recordings).items():
+        np.testing.assert_array_equal(parts, division.split(table)[name])
+
+
+@pytest.mark.parametrize("recordings", [np.arange(40), np.zeros(40, np.int64)])
+def test_clips_of_a_recording_each_or_of_one_are_drawn_by_clip(recordings) -> None:
+    table, division = clips([0, 1] * 20), Division(test_share=0.3, folds=3)
+    for name, parts in division.split(table, recordings).items():
+        np.testing.assert_array_equal(parts, division.split(table)[name])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([Train, Test, Unused]),
+            st.integers(0, 2),
+            st.sampled_from([-np.inf, 0, 1, 2, 3]),
+            st.sampled_from([4, 5, 6, np.inf]),
+            st.integers(0, 9),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_shared_frames_are_those_of_a_slow_comparison(rows) -> None:
+    parts, recordings = (np.array([row[column] for row in rows]) for column in (0, 1))
+    spans = np.array([(row[2] + row[4], row[3] + row[4]) for row in rows], float)
+    expected = {
+        (test, train)
+        for test in range(len(rows))
+        for train in range(len(rows))
+        if parts[test] == Test
+        and parts[train] == Train
+        and recordings[test] == recordings[train]
+        and max(spans[test, 0], spans[train, 0]) < min(spans[test, 1], spans[train, 1])
+    }
+    found = find_shared_frames(parts.astype(np.int8), recordings, spans)
+    assert set(found) == {test for test, _ in expected}
+    assert set(found.items()) <= expected
 
 
 @pytest.mark.parametrize(

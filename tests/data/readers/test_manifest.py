@@ -668,6 +668,33 @@ def test_clips_are_parts_of_recordings(folder):
     assert Manifest(path, channels=XYZ, frame_rate=10).layout.frame_rate == 10
 
 
+def test_frames_in_both_parts_of_a_protocol_are_noted(folder, capsys):
+    np.save(folder / "long.npy", np.arange(1, 121, dtype=np.float32).reshape(20, 2, 3))
+    lines = [
+        "long.npy,run,train,train,0,0.9",
+        "./long.npy,run,test,train,0.5,1.2",
+        "long.npy,run,test,,1.2,",
+        "clips/a.npy,run,train,test,,",
+    ]
+    path = table(folder, *lines, header="path,label,split,split_other,start_s,end_s")
+    assert splits(Manifest(path, channels=XYZ, frame_rate=10))
+    assert [line for line in capsys.readouterr().err.splitlines() if "share" in line] == [
+        "official: 1 of 2 test clips share frames with training clips of the same recording, "
+        "such as long_0.5s-1.2s with long_0s-0.9s"
+    ]
+
+
+def test_parts_of_a_recording_are_drawn_together(folder):
+    lines = []
+    for name in "abc":
+        np.save(folder / f"{name}.npy", np.ones((20, 2, 3), np.float32))
+        lines += [f"{name}.npy,{label},{start},{start + 6}" for start, label in ((0, 0), (5, 1))]
+    path = table(folder, *lines, header="path,label,start,end")
+    for parts in splits(Manifest(path, channels=XYZ, test_share=0.3, folds=3)).values():
+        pairs = [parts[index : index + 2] for index in (0, 2, 4)]
+        assert sorted(pairs) == [[Train, Train], [Train, Train], [Test, Test]]
+
+
 @pytest.mark.parametrize(
     ("stretch", "name"),
     [
