@@ -198,13 +198,17 @@ def _is_there(check: Callable[[], bool]) -> bool:
 
 
 def list_archive(root: Path, ending: str) -> list[Path] | None:
-    """List the members below a path that end in `ending`; None if it is not in an archive."""
+    """List the members below a path that end in `ending`, in any case.
+
+    Returns:
+        None if the path is not in an archive.
+    """
     found = find_archive(root)
     if found is None:
         return None
     archive, folder = found
     start = len(folder) + 1 if folder else 0
-    paths = (inner for inner in archive.paths if inner.endswith(ending))
+    paths = (inner for inner in archive.paths if inner.lower().endswith(ending))
     return [root / inner[start:] for inner in paths if _below(inner, folder)]
 
 

@@ -38,7 +38,7 @@ def list_pose_files(annotation: dict[str, Any], folder: Path) -> list[Path]:
 
 def read_detections(path: Path) -> NDArray[Any]:
     """Read the joints of all detections [D, V, 3]. Raises InputError if there is no such array."""
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return read_npy(read_bytes(path), str(path))
     content = load_pickle(path)
     if isinstance(content, dict):

@@ -37,7 +37,10 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def find_files(root: Path, ending: str) -> list[Path]:
-    """List the files below a folder whose name ends in `ending`, sorted by name, then by path.
+    """List the files below a folder whose name ends in `ending`, in any case, sorted by name.
+
+    Where two names differ only in the case of the ending, a lower one comes first; of the same
+    name, files are sorted by path.
 
     Links are followed; a folder reached twice, as in a loop of links, is listed once. A zip
     archive counts as a folder. Archives inside a folder are searched only if the folder itself
@@ -52,11 +55,24 @@ def find_files(root: Path, ending: str) -> list[Path]:
             reason = "it is not a folder" if root.exists() else "there is no such folder"
             raise InputError(f"{root}: expected a folder with {ending} files, but {reason}")
         files = _walk(root)
-        found = [path for path in files if path.name.endswith(ending)]
+        found = [path for path in files if path.name.lower().endswith(ending)]
         for path in files if not found else []:
             if archives.is_archive(path):
                 found += archives.list_archive(path, ending) or []
-    return sorted(found, key=lambda path: (path.name, path))
+    return sorted(
+        found,
+        key=lambda path: (
+            strip_ending(path, ending) + ending,
+            not path.name.endswith(ending),
+            path,
+        ),
+    )
+
+
+def strip_ending(path: Path, ending: str) -> str:
+    """Return the name of a file without its ending, in any case."""
+    name = path.name
+    return name[: len(name) - len(ending)] if name.lower().endswith(ending) else name
 
 
 def _walk(root: Path) -> list[Path]:

@@ -20,7 +20,13 @@ from skelnas.data.readers.base import (
     Train,
     Unused,
 )
-from skelnas.data.readers.files import as_joints, find_files, packaged_names, read_json
+from skelnas.data.readers.files import (
+    as_joints,
+    find_files,
+    packaged_names,
+    read_json,
+    strip_ending,
+)
 from skelnas.data.readers.layouts import find_layout
 from skelnas.errors import InputError, shown
 
@@ -92,7 +98,7 @@ class Kinetics:
         for part, part_folder in _part_folders(folder).items():
             names: set[str] = set()
             for path in find_files(part_folder, ENDING):
-                name = path.name.removesuffix(ENDING)
+                name = strip_ending(path, ENDING)
                 if name in labels.in_both:
                     skipped.append((path.name, "it is in both label files"))
                 elif name not in labels.clips or labels.clips[name].part != part:
@@ -115,7 +121,7 @@ class Kinetics:
         Raises:
             InputError: the file is malformed, disagrees with the label file, or shows nobody.
         """
-        name = item.name.removesuffix(ENDING)
+        name = strip_ending(item, ENDING)
         label = read_labels(self._folder).clips.get(name)
         if label is None:
             raise InputError(f"{item}: the clip is in no label file of {self.root}")

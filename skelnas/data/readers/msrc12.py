@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from skelnas.data.readers.archives import find_time
+from skelnas.data.readers.archives import find_time, is_file
 from skelnas.data.readers.base import Catalogue, ClipTable, Poses, Recording, Test, Train
 from skelnas.data.readers.files import as_joints, find_files, read_bytes
 from skelnas.data.readers.layouts import find_layout
@@ -88,11 +88,11 @@ class Msrc12:
             else:
                 names.add(path.stem)
                 try:
-                    tags = _read_tags(path.with_suffix(TAG_ENDING))
+                    tags = _read_tags(_find_tags(path))
                 except InputError as error:
                     skipped.append((path.name, str(error)))
                     continue
-                side_files.append(path.with_suffix(TAG_ENDING))
+                side_files.append(_find_tags(path))
                 items += [path / f"{number:02}" for number in range(len(tags))]
         if not items:
             reason = f": {skipped[0][1]}" if skipped else ""
@@ -107,7 +107,7 @@ class Msrc12:
         path, number = item.parent, int(item.name)
         match = _NAME.fullmatch(path.stem)
         assert match is not None
-        tags = _read_tags(path.with_suffix(TAG_ENDING))
+        tags = _read_tags(_find_tags(path))
         times, joints = _read_frames(path, find_time(path))
         points = [int(np.argmin(np.abs(times - tag.time))) for tag in tags[: number + 1]]
         first = max(points[-1] - FRAMES_BEFORE, points[-2] if number else 0)
@@ -129,6 +129,12 @@ class Msrc12:
             name: np.where(subjects, Train, Test).astype(np.int8)
             for name, subjects in is_training.items()
         }
+
+
+def _find_tags(path: Path) -> Path:
+    """Return the file with the tags of a recording, whose ending may be in capitals."""
+    tags, capitals = (path.with_suffix(end) for end in (TAG_ENDING, TAG_ENDING.upper()))
+    return capitals if not is_file(tags) and is_file(capitals) else tags
 
 
 def _read_tags(path: Path) -> list[Tag]:

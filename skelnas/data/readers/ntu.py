@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skelnas.data.readers import bodies
 from skelnas.data.readers.base import Catalogue, ClipTable, Poses, Recording
-from skelnas.data.readers.files import find_files, packaged_names, read_bytes
+from skelnas.data.readers.files import find_files, packaged_names, read_bytes, strip_ending
 from skelnas.data.readers.ntu_facts import (
     ENDING,
     LAYOUT,
@@ -66,7 +66,7 @@ class Ntu:
         found: dict[str, Path] = {}
         skipped: list[tuple[str, str]] = []
         for path in find_files(self.root, ENDING):
-            name = path.name.removesuffix(ENDING)
+            name = strip_ending(path, ENDING)
             numbers = parse_name(name)
             if numbers is None:
                 skipped.append((path.name, "the name is not SsssCcccPpppRrrrAaaa"))
@@ -93,7 +93,7 @@ class Ntu:
         Raises:
             InputError: the file is malformed or shows no body.
         """
-        name = item.name.removesuffix(ENDING)
+        name = strip_ending(item, ENDING)
         numbers = parse_name(name)
         if numbers is None:
             raise InputError(f"{item}: expected a name such as S001C001P001R001A001{ENDING}")

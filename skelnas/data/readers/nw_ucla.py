@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skelnas.data.readers.archives import is_folder
 from skelnas.data.readers.base import Catalogue, ClipTable, Poses, Recording, Test, Train
-from skelnas.data.readers.files import as_array, as_joints, find_files, read_json
+from skelnas.data.readers.files import as_array, as_joints, find_files, read_json, strip_ending
 from skelnas.data.readers.layouts import find_layout
 from skelnas.errors import InputError, shown
 
@@ -67,12 +67,12 @@ class NwUcla:
         items: list[Path] = []
         skipped: list[tuple[str, str]] = []
         for path in find_files(inner if is_folder(inner) else self.root, ENDING):
-            numbers = _NAME.fullmatch(path.name.removesuffix(ENDING))
+            numbers = _NAME.fullmatch(strip_ending(path, ENDING))
             if numbers is None:
                 skipped.append((path.name, "the name is not aXX_sYY_eZZ_vWW"))
             elif int(numbers[1]) not in ACTIONS:
                 skipped.append((path.name, f"there is no action {numbers[1]}"))
-            elif items and items[-1].name == path.name:
+            elif items and strip_ending(items[-1], ENDING) == numbers[0]:
                 skipped.append((path.name, f"a second file of that name, {path}"))
             else:
                 items.append(path)
@@ -86,7 +86,7 @@ class NwUcla:
         Raises:
             InputError: the file is malformed, or its label differs from that in its name.
         """
-        numbers = _NAME.fullmatch(item.name.removesuffix(ENDING))
+        numbers = _NAME.fullmatch(strip_ending(item, ENDING))
         if numbers is None or int(numbers[1]) not in ACTIONS:
             raise InputError(f"{item}: expected a name such as a01_s01_e00_v01{ENDING}")
         action, subject, _, camera = map(int, numbers.groups())

@@ -181,7 +181,9 @@ def _check(recording: Recording, where: str, origin: Origin) -> Recording:
 def _read(path: Path, origin: Origin) -> Poses:
     ending = path.suffix.lower()
     raw_ending = RAW.get(origin.source)
-    if origin.source == "pyskl" and any(outer.suffix == ".pkl" for outer in (path, *path.parents)):
+    if origin.source == "pyskl" and any(
+        outer.suffix.lower() == ".pkl" for outer in (path, *path.parents)
+    ):
         file, item = find_single(path)
         return Pyskl(file).poses(item)
     is_frames = path.is_dir()

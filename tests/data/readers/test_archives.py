@@ -192,6 +192,29 @@ def test_nw_ucla_in_an_archive(tmp_path):
     assert source.read(item).label == 6
 
 
+def test_endings_count_in_any_case(tmp_path):
+    """In a folder and in an archive, and the file with a lower ending is the first of two."""
+    names = ["S001C001P001R001A001", "S001C001P002R001A001", "S001C001P003R001A001"]
+    files = [f"{names[0]}.SKELETON", f"{names[0]}.skeleton", f"{names[1]}.Skeleton"]
+    files.append(f"{names[2]}.skeleton")
+    for file in files:
+        (tmp_path / file).write_text("1")
+    archive = pack(tmp_path / "a.ZIP", [(file, b"1") for file in files])
+    for root in (tmp_path, archive):
+        catalogue = Ntu(root).catalogue()
+        assert catalogue.items == [root / file for file in files[1:]]
+        assert [name for name, _ in catalogue.skipped] == files[:1]
+
+
+def test_nw_ucla_with_upper_case_endings(tmp_path):
+    clip = json.dumps({"skeletons": np.ones((2, 20, 3)).tolist(), "label": 7})
+    names = ("a08_s10_e00_v03.json", "a08_s10_e00_v03.JSON", "a08_s10_e01_v03.JSON")
+    source = NwUcla(pack(tmp_path / "ucla.zip", [(name, clip) for name in names]))
+    catalogue = source.catalogue()
+    assert [source.read(item).name for item in catalogue.items] == [name[:15] for name in names[1:]]
+    assert [name for name, _ in catalogue.skipped] == [names[1]]
+
+
 def test_a_second_member_of_the_same_name_is_skipped(tmp_path):
     name = "S001C001P001R001A001.skeleton"
     with pytest.warns(UserWarning, match="Duplicate name"):

@@ -93,6 +93,16 @@ def test_catalogue_lists_both_parts_and_skipped_files(root, prefix):
     ]
 
 
+def test_endings_may_be_in_capitals(root):
+    before = Kinetics(root).catalogue()
+    for path in before.items:
+        path.rename(path.with_suffix(".JSON"))
+    source = Kinetics(root)
+    items = source.catalogue().items
+    assert items == [path.with_suffix(".JSON") for path in before.items]
+    assert [source.read(item).name for item in items] == ["one", "two"]
+
+
 def test_a_single_part_is_accepted(root):
     for path in sorted((root / "train").iterdir()):
         path.unlink()

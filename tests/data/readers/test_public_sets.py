@@ -75,6 +75,16 @@ def test_clips_are_cut_around_action_points(tmp_path):
     assert whole.poses.shape == (1, 100, 20, 3)
 
 
+def test_endings_of_msrc12_may_be_in_capitals(tmp_path):
+    for name in ("P1_1_2_p07", "P1_1_2_p08"):
+        write_msrc12(tmp_path, name, [(70, 1)])
+    (tmp_path / "P1_1_2_p07.csv").rename(tmp_path / "P1_1_2_p07.CSV")
+    (tmp_path / "P1_1_2_p07.tagstream").rename(tmp_path / "P1_1_2_p07.TAGSTREAM")
+    assert list(read_all(Msrc12(tmp_path))) == ["P1_1_2_p07_00", "P1_1_2_p08_00"]
+    origin = Origin("msrc12", Msrc12(tmp_path).layout, 1, {})
+    assert read_unlabelled(tmp_path / "P1_1_2_p07.CSV", origin).poses.shape == (1, 100, 20, 3)
+
+
 @settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

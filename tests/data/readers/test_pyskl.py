@@ -369,7 +369,7 @@ def test_a_single_annotation_is_a_recording(tmp_path):
     single = write_pickle(tmp_path / "one.pkl", clip)
     several = write_pickle(tmp_path / "list.pkl", [flat("b"), clip])
     del clip["frame_dir"], clip["label"]
-    nameless = write_pickle(tmp_path / "nameless.pkl", clip)
+    nameless = write_pickle(tmp_path / "nameless.PKL", clip)
     for path in (single, several / "a", nameless):
         np.testing.assert_array_equal(read_unlabelled(path, origin).poses, expected.poses)
     assert "expected a single annotation, found 2" in message(read_unlabelled, several, origin)
