@@ -686,13 +686,15 @@ def test_frames_in_both_parts_of_a_protocol_are_noted(folder, capsys):
 
 def test_parts_of_a_recording_are_drawn_together(folder):
     lines = []
-    for name in "abc":
+    for name in "defghi":
         np.save(folder / f"{name}.npy", np.ones((20, 2, 3), np.float32))
         lines += [f"{name}.npy,{label},{start},{start + 6}" for start, label in ((0, 0), (5, 1))]
     path = table(folder, *lines, header="path,label,start,end")
-    for parts in splits(Manifest(path, channels=XYZ, test_share=0.3, folds=3)).values():
-        pairs = [parts[index : index + 2] for index in (0, 2, 4)]
-        assert sorted(pairs) == [[Train, Train], [Train, Train], [Test, Test]]
+    for seed in range(3):
+        source = Manifest(path, channels=XYZ, test_share=0.3, folds=3, split_seed=seed)
+        for parts in splits(source).values():
+            assert parts[::2] == parts[1::2]
+            assert parts.count(Test) == 4
 
 
 @pytest.mark.parametrize(
