@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -70,7 +69,7 @@ def bench_run(
     path, num_trainings, num_genotypes = out / TABLE, len(table.trials), len(table.genotypes)
     if as_json:
         document = {"table": str(path), "genotypes": num_genotypes, "trainings": num_trainings}
-        console.result(json.dumps(document, indent=2))
+        console.result_json(document)
     else:
         console.result(f"{path}: {num_trainings} trainings of {num_genotypes} genotypes")
     console.note(f"done: `{console.shell('bench', 'report', out)}` shows what they say")
@@ -123,7 +122,7 @@ def bench_report(
             draw_bench(points, plot)
     finally:  # a full disk does not lose what was computed
         if as_json:
-            console.result(json.dumps(found.to_dict(), indent=2))
+            console.result_json(found.to_dict())
         else:
             print_bench(found)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -132,6 +131,6 @@ def _derive_front(
             draw_budget_front(plot, front.costs, scores, front.random, names[by], front.limit)
     finally:
         if as_json:
-            console.result(dumps(front.to_dict(), indent=2))
+            console.result_json(front.to_dict())
         else:
             print_front(front)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,7 +65,7 @@ def doctor(
         quick=quick,
     )
     if as_json:
-        console.result(json.dumps(diagnosis.to_dict(), indent=2))
+        console.result_json(diagnosis.to_dict())
     else:
         _print_facts(diagnosis)
         _print_checks(diagnosis)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +59,7 @@ def inspect(
         problems = find_damage(opened) if verify else []
     if as_json:
         damage = {"damage": problems} if verify else {}
-        console.result(json.dumps({**facts.to_dict(), **damage}, indent=2))
+        console.result_json({**facts.to_dict(), **damage})
     else:
         _print(facts)
     if problems:

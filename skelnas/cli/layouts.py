@@ -47,7 +47,7 @@ def layouts(
             for name, (layout, about) in LAYOUTS.items()
         }
         if as_json:
-            console.result(json.dumps({name: row[2] for name, row in rows.items()}, indent=2))
+            console.result_json({name: row[2] for name, row in rows.items()})
         else:
             _print_list(rows)
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +32,7 @@ def print_training(trained: TrainedModel, *, as_json: bool) -> None:
 def print_table(table: GenotypeTable, *, as_json: bool) -> None:
     """Print the genotypes that a search by trainings trained, and the one that it chose."""
     if as_json:
-        console.result(json.dumps(asdict(table), indent=2))
+        console.result_json(asdict(table))
     else:
         print_genotypes(table)
 
@@ -43,7 +42,7 @@ def print_document(
 ) -> None:
     """Print the content of a ``repeats.json`` or ``folds.json``."""
     if as_json:
-        console.result(json.dumps(document, indent=2))
+        console.result_json(document)
     else:
         print_for_people(document)
 
@@ -57,7 +56,7 @@ def _print_run(paths: Mapping[str, str], folder: Path, epoch: int | None, *, as_
     lines = read_lines(folder / METRICS)
     metrics = next((line for line in lines if line["epoch"] == epoch), lines[-1])
     if as_json:
-        console.result(json.dumps({**paths, "metrics": metrics}, indent=2))
+        console.result_json({**paths, "metrics": metrics})
         return
     scores = [
         f"{name.replace('_', ' ').replace('top1', 'top-1')} {format_metric(name, value)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -134,7 +133,7 @@ def _predict(
     if dry_run:
         own = training.model_dump(exclude=set(SET_BY_SEARCH))
         both = {"search": settings.of_predict(), "train": own}
-        console.result(json.dumps(both, indent=2))
+        console.result_json(both)
         return
     from skelnas.nas.predictor_search import predictor_search
 
@@ -160,7 +159,7 @@ def _repeat(
     settings, training = match_settings(settings, training)
     if dry_run:
         both = {"search": settings.model_dump(), "train": training.model_dump()}
-        console.result(json.dumps(both, indent=2))
+        console.result_json(both)
         return
     from skelnas.reporting.model_card import write_card
 

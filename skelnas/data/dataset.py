@@ -212,7 +212,7 @@ class Dataset:
         if matrix is not None:
             if self._middle is not None:
                 space = space - self._middle
-            space = torch.einsum("nij,nmtvj->nmtvi", matrix, space)
+            space = torch.einsum("nij,nmtvj->nmtvi", matrix, space)  # [N, M, T, V, D]
             if self._middle is not None:
                 space = space + self._middle
         if augmentation.noise is not None:

@@ -29,8 +29,8 @@ from skelnas.runtime.console import note
 Step = Callable[..., Tensor]
 """Learns from one or two batches."""
 
-BatchShapes = tuple[tuple[torch.Size, float], ...]
-"""Shape of each batch and the fraction of it on this rank."""
+BatchShapes = tuple[tuple[torch.Size, int], ...]
+"""Shape of each batch on this rank, and the clips of the batch on all ranks."""
 
 NUM_WARMUP_STEPS = 3
 """Steps per batch shape before recording: libraries choose their kernels and optimisers create

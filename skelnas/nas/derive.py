@@ -87,15 +87,16 @@ def derive(
     run, cache = Path(run), None if cache is None else Path(cache)
     training = training or TrainSettings()
     config = read_config(run)
-    given = (epoch, keep, max_skip, perturbation, cache)
+    is_given = (keep != 2, *(given is not None for given in (max_skip, perturbation, cache)))
+    by_default = not any(is_given) and not training.model_fields_set
     if config.get("verb") == "repeats":
-        if given != (None, 2, None, None, None) or training.model_fields_set:
+        if epoch is not None or not by_default:
             raise UsageError(
                 f"{run}: holds several searches; their picked genotype is fixed",
                 hint=f"to derive with other options, give one of the searches: {run / 'seed-...'}",
             )
         return _picked(run / REPEATS)
-    if given == (epoch, 2, None, None, None) and not training.model_fields_set:
+    if by_default:
         if is_by_trainings(config):
             _check_has_no_alphas(run, epoch)
             return read_table(run).choice()

@@ -160,7 +160,7 @@ class _Search:
         table = replace(table, genotypes=[*table.genotypes, *trained])
         if sum(one.mean_loss is not None for one in table.genotypes) < 2:
             raise Diverged(
-                f"search: all but one or none of {len(table.genotypes)} genotypes diverged",
+                f"search: of {len(table.genotypes)} genotypes fewer than two did not diverge",
                 hint="a smaller lr in the file of --train-config may help",
             )
         return self.rater.rate(table)

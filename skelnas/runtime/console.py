@@ -6,12 +6,13 @@ occasional plain line, so that logs stay readable.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
@@ -92,6 +93,11 @@ def shell(*words: object) -> str:
 def _argument(word: object) -> str:
     is_dashed = isinstance(word, Path) and str(word).startswith("-")
     return f"./{word}" if is_dashed else str(word)
+
+
+def result_json(document: Mapping[str, Any]) -> None:
+    """Print a result as indented JSON to stdout."""
+    result(json.dumps(document, indent=2))
 
 
 def result(text: str) -> None:

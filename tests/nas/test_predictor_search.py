@@ -268,7 +268,7 @@ def test_if_all_diverge_the_search_says_so(
     tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     diverge_if(lambda _: True, monkeypatch)
-    with pytest.raises(Diverged, match="of 3 genotypes diverged"):
+    with pytest.raises(Diverged, match="of 3 genotypes fewer than two did not diverge"):
         predictor_search(tiny_cache, tmp_path / "run", SETTINGS)
 
 

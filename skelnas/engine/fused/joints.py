@@ -50,4 +50,4 @@ def _by_person(image: Tensor, kept: Tensor, mixing: Tensor, joints: int) -> Tens
     """
     persons = -(-kept.shape[3] // mixing.shape[2])
     padded = F.pad(image, (0, persons * joints - image.shape[3]))  # [N, C, T, M * V]
-    return padded.reshape(len(image), len(mixing), -1, joints)
+    return padded.reshape(len(image), len(mixing), -1, joints)  # [N, C, T * M, V]

@@ -63,7 +63,8 @@ class HCN(Baseline):
         streams = [self.position(x), self.motion(motions(x))]
         x = self.together(torch.cat(streams, dim=1))  # [N x M, 4 * width, 4, 4]
         x = self.join_persons(x).amax(dim=1)  # [N, M, ...] -> [N, 4 * width, 4, 4]
-        logits: Tensor = self.classifier(self.hidden(x.flatten(1)))
+        x = self.hidden(x.flatten(1))  # [N, 4 * width * 4 * 4] -> [N, hidden]
+        logits: Tensor = self.classifier(x)
         return logits
 
 

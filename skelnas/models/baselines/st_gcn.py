@@ -45,7 +45,7 @@ class STGCN(Baseline):
         x = self.split_persons(x)
         num_channels, num_joints = self.shape.channels, self.shape.joints
         numbers = x.transpose(2, 3).flatten(1, 2).unsqueeze(3)  # [N x M, C * V, T, 1]
-        x = self.norm(numbers).reshape(x.shape[0], num_channels, num_joints, -1)
+        x = self.norm(numbers).reshape(x.shape[0], num_channels, num_joints, -1)  # [.., C, V, T]
         x = self.units(x.transpose(2, 3)).mean(dim=(2, 3))  # [N x M, C, T, V] -> [N x M, C']
         logits: Tensor = self.classifier(self.join_persons(x).mean(dim=1))
         return logits
