@@ -47,6 +47,7 @@ def print_scores(scores: Scores, extra_rows: Iterable[tuple[str, str]] = ()) -> 
     """Print the metrics over all clips, followed by `extra_rows`, and those of each class."""
     info, metrics = scores.info, scores.metrics
     title = f"{len(scores):,} {info.part} clips, {info.protocol}"
+    without = scores.top1_without_copies
     overall = Table(title=title, show_header=False)
     for name, value in (
         ("top-1", f"{metrics.top1:.2%}"),
@@ -57,7 +58,8 @@ def print_scores(scores: Scores, extra_rows: Iterable[tuple[str, str]] = ()) -> 
         ("calibration error", f"{metrics.ece:.2%}"),
         *extra_rows,
         *(("did not fit the model", text) for text in info.mismatches),
-        *([("copies of training clips", f"{info.copies:,}")] if info.copies else []),
+        *([("copies of training clips", f"{len(info.copies):,}")] if info.copies else []),
+        *([] if without is None else [("top-1 without copies", f"{without:.2%}")]),
     ):
         overall.add_row(name, value)
     console.print_table(overall)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from skelnas.data.cache import SCHEMA_VERSION, Cache, verify
 from skelnas.data.readers.base import Test, Train
-from skelnas.data.splits import count_copies, find_missing_clips
+from skelnas.data.splits import find_copies, find_missing_clips
 from skelnas.errors import InputError
 from skelnas.runtime import console
 
@@ -125,7 +125,9 @@ def inspect(cache: Cache) -> Inspection:
         test_clips_in_train={}
         if cache.contents is None
         else {
-            name: count_copies(cache, cache.indices(name, Train), cache.indices(name, Test))
+            name: int(
+                find_copies(cache, cache.indices(name, Train), cache.indices(name, Test)).sum()
+            )
             for name in cache.splits
         },
         missing_clips=[

@@ -165,17 +165,24 @@ def note_copies(
         train, scored: indices of its clips.
         name: of the scored part, for the note.
     """
-    if num_copies := count_copies(cache, train, scored):
+    if num_copies := np.count_nonzero(find_copies(cache, train, scored)):
         note(
             f"{protocol}: {num_copies:,} of the {len(scored):,} {name} clips have the same numbers "
             "as training clips"
         )
 
 
-def count_copies(cache: Cache, train: NDArray[np.int64], scored: NDArray[np.int64]) -> int:
-    """Count the scored clips with the numbers of a training clip; 0 if there are no checksums."""
+def find_copies(
+    cache: Cache, train: NDArray[np.int64], scored: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return which scored clips, [n], have the numbers of a training clip.
+
+    None has, if there are no checksums.
+    """
     contents = cache.contents
-    return 0 if contents is None else int(np.isin(contents[scored], contents[train]).sum())
+    if contents is None:
+        return np.zeros(len(scored), np.bool_)
+    return np.isin(contents[scored], contents[train])
 
 
 def find_missing_clips(

@@ -56,7 +56,7 @@ def ensemble(paths: Sequence[Path | str], weights: Sequence[float] = ()) -> Scor
         for path, member in zip(paths, members, strict=True)
         for text in member.info.mismatches
     ]
-    copies = max(member.info.copies for member in members)
+    copies = sorted({name for member in members for name in member.info.copies})
     info = replace(first.info, mismatches=mismatches, copies=copies, model=ENSEMBLE)
     return Scores(info, mean.astype(np.float32), first.labels)
 

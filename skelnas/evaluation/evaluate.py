@@ -134,10 +134,12 @@ def evaluate(
         comparison = None
         if other is not None and other_path is not None:
             comparison = compare_scores(scores, other, model_path, other_path)
-        if scores.info.copies:
+        if copies := scores.info.copies:
+            without = scores.top1_without_copies
+            ending = "" if without is None else f"; without them top-1 is {without:.2%}"
             note(
-                f"{scores.info.copies:,} of the {len(scores):,} clips have the same numbers as "
-                "training clips"
+                f"{len(copies):,} of the {len(scores):,} clips have the same numbers as training "
+                f"clips{ending}"
             )
         note_degenerate(scores)
         if settings.part == "held-out" and model.card.epoch is not None:
@@ -231,7 +233,7 @@ def score_part(
         protocol=protocol,
         part=settings.part,
         mismatches=found.mismatches,
-        copies=found.num_copies,
+        copies=[clips.names[index] for index in np.flatnonzero(found.is_copy)],
         model=model.checksum(),
     )
     return Scores(info, logits.numpy(), clips.labels)
@@ -243,12 +245,12 @@ class ScoredClips(NamedTuple):
     Attributes:
         clips: with joints and channels in the order of the model.
         mismatches: what does not fit it, if that is allowed.
-        num_copies: how many have the numbers of a clip that it was trained on.
+        is_copy: [n], whether a clip has the numbers of one that it was trained on.
     """
 
     clips: Clips
     mismatches: list[str]
-    num_copies: int
+    is_copy: NDArray[np.bool_]
 
 
 def load_clips(
@@ -272,10 +274,10 @@ def load_clips(
     else:
         train, chosen = _find_held_out(cache, protocol, card, path)
     allow = settings.allow_mismatch
-    seen, num_copies = check_unseen(cache, chosen, train, card, path, protocol, allow=allow)
+    seen, is_copy = check_unseen(cache, chosen, train, card, path, protocol, allow=allow)
     clips = fit.match.reorder(cache.load(chosen))
     found = fit_clips(clips, fit, card, (cache.path, path), allow=allow)
-    return ScoredClips(clips, [*fit.mismatches, *seen, *found], num_copies)
+    return ScoredClips(clips, [*fit.mismatches, *seen, *found], is_copy)
 
 
 def make_dataset(

@@ -19,7 +19,7 @@ from skelnas.data.matching import (
 )
 from skelnas.data.readers.base import Layout, fold_name
 from skelnas.data.readers.unlabelled import Origin
-from skelnas.data.splits import count_copies, split_training_part
+from skelnas.data.splits import find_copies, split_training_part
 from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.scores import check_classes
 from skelnas.runtime.console import note
@@ -142,7 +142,7 @@ def check_unseen(
     protocol: str,
     *,
     allow: bool,
-) -> tuple[list[str], int]:
+) -> tuple[list[str], NDArray[np.bool_]]:
     """Check that a model was not trained on the clips chosen to score it.
 
     Args:
@@ -154,13 +154,13 @@ def check_unseen(
 
     Returns:
         How many it was trained on, if there are any and that is allowed, or that nobody knows; and
-        the number of those that are copies of clips of the part to train on.
+        which of them, [n], are copies of clips of the part to train on.
 
     Raises:
         UsageError: there are some.
     """
     overlap = find_overlap(cache, chosen, train, card.trained_clips)
-    num_copies = overlap.num_copies if overlap else count_copies(cache, train, chosen)
+    is_copy = overlap.is_copy if overlap else find_copies(cache, train, chosen)
     num_seen = overlap.num_trained if overlap else None
     if not num_seen and protocol != card.protocol and cache.source == card.source:
         num_seen = _count_seen_by_protocol(cache, chosen, card)
@@ -170,9 +170,9 @@ def check_unseen(
                 "so it may have been trained on these clips"
             )
             note(unknown)
-            return [unknown], num_copies
+            return [unknown], is_copy
     if not num_seen:
-        return [], num_copies
+        return [], is_copy
     seen = f"{num_seen:,} of the {len(chosen):,} clips of {protocol}"
     if not allow:
         raise UsageError(
@@ -182,7 +182,7 @@ def check_unseen(
         )
     seen = f"the model was trained on {seen}"
     note(seen)
-    return [seen], num_copies
+    return [seen], is_copy
 
 
 def _count_seen_by_protocol(cache: Cache, chosen: NDArray[np.int64], card: ModelCard) -> int | None:

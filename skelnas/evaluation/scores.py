@@ -49,7 +49,7 @@ class ScoresInfo:
         classes: class names in the order of the logits.
         protocol, part: the part of a protocol that the clips are.
         mismatches: what did not fit the model, if clips were scored nevertheless.
-        copies: clips with the numbers of a clip that the model was trained on.
+        copies: names of the clips with the numbers of a clip that the model was trained on.
         model: checksum of the model, `ENSEMBLE`, or empty in files of earlier versions.
     """
 
@@ -60,7 +60,7 @@ class ScoresInfo:
     protocol: str
     part: ScoredPart
     mismatches: list[str] = field(default_factory=list)
-    copies: Annotated[int, Field(ge=0)] = 0
+    copies: list[str] = field(default_factory=list)
     model: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,8 +109,17 @@ class Scores:
         """The top-1 accuracy of always predicting the most frequent class."""
         return float(np.bincount(self.labels).max() / len(self))
 
+    @property
+    def top1_without_copies(self) -> float | None:
+        """The top-1 accuracy on the clips that are no copies; None if all or none are."""
+        is_new = ~np.isin(self.info.names, self.info.copies)
+        if is_new.all() or not is_new.any():
+            return None
+        return float((self.logits.argmax(1) == self.labels)[is_new].mean())
+
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics, the protocol and the classes as plain containers, for JSON."""
+        without = self.top1_without_copies
         return {
             "protocol": self.info.protocol,
             "part": self.info.part,
@@ -125,7 +134,8 @@ class Scores:
             "per_class": self.metrics.per_class,
             "confusion": self.metrics.confusion.tolist(),
             **({"mismatches": self.info.mismatches} if self.info.mismatches else {}),
-            **({"copies": self.info.copies} if self.info.copies else {}),
+            **({"copies": len(self.info.copies)} if self.info.copies else {}),
+            **({} if without is None else {"top1_without_copies": without}),
         }
 
     def confusion_csv(self) -> str:

@@ -120,8 +120,17 @@ def score_facts(scores: Scores, epoch: int | None = None) -> Facts:
         ("Negative log-likelihood", f"{metrics.nll:.3f}"),
         ("Calibration error", f"{metrics.ece:.1%}"),
         *(("Clips that did not fit the model", text) for text in scores.info.mismatches),
-        *([("Copies of training clips", f"{scores.info.copies:,}")] if scores.info.copies else []),
+        *copy_facts(scores),
     ]
+
+
+def copy_facts(scores: Scores) -> Facts:
+    """Return how many clips are copies of training clips, and the top-1 without them."""
+    if not (copies := scores.info.copies):
+        return []
+    without = scores.top1_without_copies
+    better = [] if without is None else [("Top-1 without copies", f"{without:.1%}")]
+    return [("Copies of training clips", f"{len(copies):,}"), *better]
 
 
 def rank_classes(scores: Scores) -> list[tuple[str, int, float]]:

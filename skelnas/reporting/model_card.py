@@ -195,8 +195,8 @@ def _describe(scores: Scores, source: str) -> dict[str, Any]:
     """Return an entry of ``results`` in the Hub's ``model-index``."""
     info, values = scores.info, scores.to_dict()
     metrics = [{"type": "clips", "name": "clips", "value": len(scores)}]
-    if info.copies:
-        metrics.append({"type": COPIES, "name": "copies of training clips", "value": info.copies})
+    if num_copies := len(info.copies):
+        metrics.append({"type": COPIES, "name": "copies of training clips", "value": num_copies})
     for key, name in METRICS.items():
         if key == "top5" and len(info.classes) <= 5:  # always right
             continue

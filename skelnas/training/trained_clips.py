@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skelnas.data.cache import Cache
+from skelnas.data.splits import find_copies
 
 NUM_BYTES = 6
 """Of a number; those of two clips in ten million are equal by chance once in 28 million pairs."""
@@ -45,15 +46,15 @@ def join(*texts: str) -> str:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many of the clips to be scored a model was trained on.
+    """Which of the n clips to be scored a model was trained on.
 
     Attributes:
-        num_trained: the same clips, in another division or cache.
-        num_copies: others of the same numbers, in the training part of the cache.
+        num_trained: how many of them, in another division or cache.
+        is_copy: [n], whether it was another of the same numbers, in the training part of the cache.
     """
 
     num_trained: int
-    num_copies: int
+    is_copy: NDArray[np.bool_]
 
 
 def find_overlap(
@@ -73,6 +74,5 @@ def find_overlap(
     if contents is None or not trained_clips:
         return None
     is_trained = np.isin(contents[scored], decode(trained_clips))
-    is_copy = is_trained & np.isin(contents[scored], contents[train])
-    num_copies = int(is_copy.sum())
-    return Overlap(int(is_trained.sum()) - num_copies, num_copies)
+    is_copy = is_trained & find_copies(cache, train, scored)
+    return Overlap(int((is_trained & ~is_copy).sum()), is_copy)

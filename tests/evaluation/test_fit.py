@@ -466,18 +466,23 @@ def test_copies_of_training_clips_are_counted_and_recorded(
         save_model(tmp_path / "model", loaded.network, card)
         capsys.readouterr()
         scores = evaluate(path, tmp_path / "model", ON_CPU).scores
-        note = "2 of the 8 clips have the same numbers as training clips"
+        note = "2 of the 8 clips have the same numbers as training clips; without them top-1 is "
         assert capsys.readouterr().err.count(note) == 1
-        assert scores.info.copies == scores.to_dict()["copies"] == 2
+        assert scores.info.copies == ["clip 24", "clip 25"]
+        assert scores.to_dict()["copies"] == 2
+        is_right = scores.logits.argmax(1) == scores.labels
+        assert scores.to_dict()["top1_without_copies"] == is_right[:6].mean()
     add_results(tmp_path / "model", scores)
     assert "| 8 (2 copies of training clips) |" in (tmp_path / "model" / "README.md").read_text()
     write_scores(tmp_path / "a.npz", scores)
     write_scores(tmp_path / "b.safetensors", scores)
     assert read_scores(tmp_path / "b.safetensors").info == read_scores(tmp_path / "a.npz").info
     together = ensemble([tmp_path / "a.npz", tmp_path / "b.safetensors"])
-    assert together.info.copies == 2
+    assert together.info.copies == scores.info.copies
     report(tmp_path / "model", tmp_path / "page.html", scores=tmp_path / "a.npz")
-    assert "Copies of training clips" in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert "Copies of training clips" in page
+    assert f"{is_right[:6].mean():.1%}" in page
     write_scores(tmp_path / "together.npz", together)
     with pytest.raises(InputError, match=r"together\.npz: was not scored by the model of"):
         report(tmp_path / "model", tmp_path / "page.html", scores=tmp_path / "together.npz")
