@@ -230,6 +230,9 @@ def _table(results: list[dict[str, Any]]) -> str:
         clips = f"{values['clips']:,}{copies}"
         cells = [result["dataset"]["config"], result["dataset"]["split"], clips]
         for key in keys:
+            if key == "top5" and key not in values:
+                cells.append("")
+                continue
             value = values["accuracy" if key == "top1" else key]
             cells.append(f"{value:.4f}" if key == "nll" else f"{value:.2%}")
         lines.append(f"| {' | '.join(cells)} |")
