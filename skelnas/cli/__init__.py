@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -126,6 +127,8 @@ def _fail(message: str, hint: str | None, exit_code: int) -> None:
         console.err.print_exception()
     console.failure(message, hint)
     if is_rank:
+        if distributed.is_first():
+            time.sleep(1)  # it holds the store, where the others read why
         _end_rank(exit_code)
     sys.exit(exit_code)
 
