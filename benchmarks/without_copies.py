@@ -25,8 +25,6 @@ import numpy as np
 from confirm import EPOCHS, FINAL_SEEDS, PROTOCOLS, TRAINING, describe
 
 from skelnas.config import EvaluateSettings, TrainSettings
-from skelnas.data.cache import Cache
-from skelnas.data.readers.base import Test, Train
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import from_dict as genotype_of
 from skelnas.runtime import console
@@ -53,7 +51,7 @@ def train_and_score(cache: Path, work: Path, trial: dict[str, Any]) -> dict[str,
         train(cache, genotype, folder, settings, resume=resume, force=not resume)
         scores = evaluate(cache, folder, EvaluateSettings(device="cpu", threads=1)).scores
     is_right = scores.logits.argmax(axis=1) == scores.labels  # [test clips]
-    is_new = find_new(cache)
+    is_new = ~np.isin(scores.info.names, scores.info.copies)
     row = {
         "name": name,
         "seed": seed,
@@ -66,16 +64,6 @@ def train_and_score(cache: Path, work: Path, trial: dict[str, Any]) -> dict[str,
     }
     atomic_write(done, json.dumps(row))
     return row
-
-
-def find_new(cache: Path) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return which test clips, [n], are not copies of training clips."""
-    with Cache.open(cache) as opened:
-        contents = opened.contents
-        if contents is None:
-            raise SystemExit(f"{cache} has no checksums")
-        test, training = opened.nonempty_indices(PROTOCOL, Test), opened.indices(PROTOCOL, Train)
-        return ~np.isin(contents[test], contents[training])
 
 
 def report(rows: list[dict[str, Any]], num_searches: int) -> None:

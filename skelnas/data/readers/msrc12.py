@@ -88,11 +88,11 @@ class Msrc12:
             else:
                 names.add(path.stem)
                 try:
-                    tags = _read_tags(_find_tags(path))
+                    tags = _read_tags(tag_file := _find_tags(path))
                 except InputError as error:
                     skipped.append((path.name, str(error)))
                     continue
-                side_files.append(_find_tags(path))
+                side_files.append(tag_file)
                 items += [path / f"{number:02}" for number in range(len(tags))]
         if not items:
             reason = f": {skipped[0][1]}" if skipped else ""
