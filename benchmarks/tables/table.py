@@ -123,15 +123,15 @@ def ablation(out: Path) -> Rows:
 
 def comparison(out: Path) -> Rows:
     rows = [["network", "parameters", "MACs a clip", "seeds", "top-1", "mean per class"]]
+    rows[0] += ["top-1 without copies of training clips"]
+    kinds = ["top1", "mean_class_accuracy", "top1_without_copies"]
     networks: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(out.glob("comparison/*-*.json")):
         networks.setdefault(path.stem.rpartition("-")[0], []).append(read(path))
     for name, found in networks.items():
         sizes = [range_of([it["parameters"] / 1e6 for it in found], "{:.2f}", "M")]
         sizes += [range_of([it["macs"] / 1e6 for it in found], "{:.0f}", "M")]
-        scores = [
-            spread_of([it[score] for it in found]) for score in ("top1", "mean_class_accuracy")
-        ]
+        scores = [spread_of([it[score] for it in found if score in it]) for score in kinds]
         rows.append([name, *sizes, str(len(found)), *scores])
     return rows
 
@@ -144,8 +144,8 @@ def range_of(values: list[float], form: str, unit: str) -> str:
 
 def spread_of(scores: list[float]) -> str:
     """Format the mean, the sample standard deviation and the scores themselves."""
-    mean = percent(statistics.fmean(scores))
-    if len(scores) == 1:
+    mean = percent(statistics.fmean(scores) if scores else None)
+    if len(scores) < 2:
         return mean
     each = ", ".join(f"{100 * score:.1f}" for score in scores)
     return f"{mean} ± {100 * statistics.stdev(scores):.1f} ({each})"
