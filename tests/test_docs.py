@@ -24,7 +24,8 @@ from skelnas.cli.commands import to_click
 from skelnas.config import ClipSettings
 from skelnas.data.cache import Cache
 from skelnas.genotype import random_genotype
-from skelnas.training.saved_model import ModelCard, save_model
+from skelnas.training.card import ModelCard
+from skelnas.training.saved_model import save_model
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -18,8 +18,8 @@ from skelnas.nas.budget import Budget
 from skelnas.nas.draw import draw_genotype
 from skelnas.primitives import candidates
 from skelnas.runtime import console, devices
+from skelnas.training.card import ModelCard
 from skelnas.training.run_dir import RunDir
-from skelnas.training.saved_model import ModelCard
 from skelnas.training.trainer import Trainer
 
 TRAINING_HINT = "use a smaller --batch-size or fewer --channels, in the file of --train-config"

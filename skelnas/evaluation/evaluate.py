@@ -35,9 +35,10 @@ from skelnas.models.network import Network
 from skelnas.models.onnx_network import OnnxNetwork
 from skelnas.runtime import devices, distributed
 from skelnas.runtime.console import note, progress
+from skelnas.training.card import ModelCard
 from skelnas.training.inference import check_finite, choose_device, score
 from skelnas.training.metrics import Metrics
-from skelnas.training.saved_model import Model, ModelCard, load_model
+from skelnas.training.saved_model import Model, load_model
 
 DEFAULTS = EvaluateSettings()
 

@@ -23,7 +23,7 @@ from skelnas.data.splits import find_copies, split_training_part
 from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.scores import check_classes
 from skelnas.runtime.console import note
-from skelnas.training.saved_model import ModelCard, note_unknown_facts
+from skelnas.training.card import ModelCard, note_unknown_facts
 from skelnas.training.trained_clips import decode, find_overlap
 
 

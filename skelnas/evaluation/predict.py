@@ -33,8 +33,9 @@ from skelnas.errors import InputError, UsageError
 from skelnas.evaluation.scores import softmax
 from skelnas.runtime import devices
 from skelnas.runtime.console import note
+from skelnas.training.card import ModelCard, note_unknown_facts
 from skelnas.training.inference import check_finite, choose_device, score
-from skelnas.training.saved_model import Model, ModelCard, note_unknown_facts
+from skelnas.training.saved_model import Model
 
 DEFAULTS = PredictSettings()
 

@@ -30,7 +30,8 @@ from skelnas.evaluation.scores import Scores
 from skelnas.models.onnx_network import INPUT, OnnxNetwork
 from skelnas.runtime import files, onnx_files
 from skelnas.runtime.console import Meter, progress
-from skelnas.training.saved_model import METADATA_KEY, Model, ModelCard, Quantized, card_facts
+from skelnas.training.card import ModelCard, Quantized
+from skelnas.training.saved_model import METADATA_KEY, Model, card_facts
 
 DEFAULTS = QuantizeSettings()
 

@@ -16,14 +16,9 @@ from skelnas.genotype import Genotype, from_dict
 from skelnas.models.branches import AnyNetwork, parts
 from skelnas.runtime.console import note
 from skelnas.runtime.files import HUB_PREFIX
+from skelnas.training.card import Initial, ModelCard, note_unknown_facts
 from skelnas.training.hub import fetch
-from skelnas.training.saved_model import (
-    Initial,
-    Model,
-    ModelCard,
-    load_model,
-    note_unknown_facts,
-)
+from skelnas.training.saved_model import Model, load_model
 from skelnas.training.trained_clips import find_overlap
 from skelnas.training.transfer import fit_weights, note_channels, order_like_model
 

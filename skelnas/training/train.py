@@ -22,6 +22,7 @@ from skelnas.models.create import find_architecture
 from skelnas.runtime import devices, files
 from skelnas.runtime.console import note
 from skelnas.runtime.memory import explaining_network_too_large
+from skelnas.training.card import ModelCard
 from skelnas.training.fine_tune import (
     adopt_settings,
     check_clips,
@@ -31,7 +32,7 @@ from skelnas.training.fine_tune import (
 )
 from skelnas.training.flip import choose_flip, warn_of_mirrored_classes
 from skelnas.training.run_dir import MODEL
-from skelnas.training.saved_model import Model, ModelCard, save_model
+from skelnas.training.saved_model import Model, save_model
 from skelnas.training.setup import Setup, check_normalisation, open_setup
 from skelnas.training.tracking import Tracking
 from skelnas.training.trained_clips import encode, join

@@ -24,12 +24,13 @@ from skelnas.runtime.seed import random_seed
 from skelnas.training import metrics
 from skelnas.training.averaging import WeightAverage
 from skelnas.training.best_epoch import BestEpoch, Patience
+from skelnas.training.card import ModelCard
 from skelnas.training.checkpoint import OptimizerState, State
 from skelnas.training.fine_tune import fix_statistics, freeze_trunk, has_other_layout, take_over
 from skelnas.training.inference import score
 from skelnas.training.loop import Item, TrainLoop, descend
 from skelnas.training.run_dir import CHECKPOINT, RunDir
-from skelnas.training.saved_model import Model, ModelCard
+from skelnas.training.saved_model import Model
 from skelnas.training.transfer import measure_inputs
 
 STREAM_INIT, STREAM_ORDER, STREAM_DROP, STREAM_AUGMENT = range(4)

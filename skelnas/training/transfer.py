@@ -25,7 +25,7 @@ from skelnas.errors import InputError
 from skelnas.models.branches import AnyNetwork, Branches, parts
 from skelnas.models.norm import MOMENTUM, JointNorm
 from skelnas.runtime.console import note
-from skelnas.training.saved_model import ModelCard
+from skelnas.training.card import ModelCard
 
 NO_NAME = re.compile(r"joint ?\d+")
 """Standard name of a joint that has none: its number says nothing about other layouts."""

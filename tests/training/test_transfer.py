@@ -20,7 +20,8 @@ from skelnas.errors import InputError, Interrupted
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import Genotype, random_genotype
 from skelnas.training import run_dir
-from skelnas.training.saved_model import ModelCard, load_model
+from skelnas.training.card import ModelCard
+from skelnas.training.saved_model import load_model
 from skelnas.training.train import train
 from skelnas.training.transfer import fit_weights, order_like_model
 
