@@ -13,7 +13,6 @@ import re
 import shutil
 from contextlib import nullcontext
 from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,6 @@ from formats import (
     broken_clip,
     compare,
     describe_tensors,
-    digest,
-    environment,
     list_files,
     make_tensors,
     read,
@@ -46,16 +43,6 @@ from skelnas.training import trainer
 
 OLD = Path(__file__).parent / "data" / "0.1.0"
 EXPECTED = json.loads((OLD / "expected.json").read_text())
-
-
-@cache
-def is_exact() -> bool:
-    """Return whether this machine computes like that of the fixtures, so that floats are equal."""
-    return environment() == EXPECTED["environment"]
-
-
-def assert_same(found: Any, expected: Any) -> None:
-    compare(found, expected, exact=is_exact())
 
 
 def drop_new_fields(model: Any) -> Any:
@@ -88,7 +75,7 @@ def test_files_of_0_1_0_give_the_same_results(name: str) -> None:
         assert found[0].pop("duplicates") == 0
         assert set(found[0].pop("test_clips_in_train").values()) <= {0}
         assert found[0].pop("missing_clips") == []
-    assert_same(found, EXPECTED["outputs"][name])
+    compare(found, EXPECTED["outputs"][name])
 
 
 @pytest.mark.parametrize("run_folder", ["search", "repeats"])
@@ -123,13 +110,11 @@ def assert_same_run(folder: Path, name: str) -> None:
             found.pop(
                 "layout", None
             )  # 0.1.0 did not say; a run of it that is resumed still does not
-        assert_same(found, read(OLD / name / file))
+        compare(found, read(OLD / name / file))
     checkpoint = folder / "checkpoint.safetensors"
     stopped = OLD / f"{name}-stopped" / "checkpoint.safetensors"
     assert describe_tensors(checkpoint) == describe_tensors(stopped)
     assert read(checkpoint)["metadata"]["place"].keys() == read(stopped)["metadata"]["place"].keys()
-    if is_exact():
-        assert digest(checkpoint) == EXPECTED["checkpoints"][name]
     if name == "cells":
         assert (OLD / "genotype.json").read_text() in (folder / "README.md").read_text()
 
@@ -142,16 +127,16 @@ def test_a_run_of_0_1_0_is_reported(copy: Path, name: str) -> None:
 
 def test_repeats_of_0_1_0_resume(copy: Path) -> None:
     run(f"{REPEATS} --out repeats --resume")
-    assert_same(read(copy / "repeats"), read(OLD / "repeats"))
+    compare(read(copy / "repeats"), read(OLD / "repeats"))
 
 
 def test_repeats_are_as_0_1_0_wrote_them(copy: Path) -> None:
     run(f"{REPEATS} --out new")
     assert list_files(copy / "new") == EXPECTED["files"]["repeats"]
-    assert_same(read(copy / "new" / "repeats.json"), read(OLD / "repeats" / "repeats.json"))
+    compare(read(copy / "new" / "repeats.json"), read(OLD / "repeats" / "repeats.json"))
     config = read(copy / "new" / "config.json")
     assert config.pop("layout")["joints"]
-    assert_same(config, read(OLD / "repeats" / "config.json"))
+    compare(config, read(OLD / "repeats" / "config.json"))
 
 
 def read_cache(path: Path) -> Any:
@@ -166,8 +151,8 @@ def read_cache(path: Path) -> Any:
 def test_prepare_writes_what_0_1_0_wrote(copy: Path, name: str) -> None:
     options = "--compress --float16" if name == "float16.h5" else "--compress"
     run(f"{PREPARE} {name} {options} --force")
-    assert_same(read_cache(copy / name), read(OLD / name))
-    assert_same(read(copy / f"{name}.report.json"), read(OLD / f"{name}.report.json"))
+    compare(read_cache(copy / name), read(OLD / name))
+    compare(read(copy / f"{name}.report.json"), read(OLD / f"{name}.report.json"))
 
 
 posix = pytest.mark.skipif(os.name == "nt", reason="the journal holds POSIX paths")
@@ -180,7 +165,7 @@ def test_prepare_resumes_from_the_journal_of_0_1_0(copy: Path) -> None:
     identity.write_text(identity.read_text().replace('"0.1.0"', f'"{version}"'))
     run(f"{PREPARE} stopped.h5 --compress")
     assert read(copy / "stopped.h5.report.json")["resumed"] == 12
-    assert_same(read_cache(copy / "stopped.h5"), read(OLD / "cache.h5"))
+    compare(read_cache(copy / "stopped.h5"), read(OLD / "cache.h5"))
     assert not identity.parent.exists()
 
 
@@ -188,7 +173,7 @@ def test_prepare_resumes_from_the_journal_of_0_1_0(copy: Path) -> None:
 def test_prepare_leaves_a_journal_as_0_1_0_did(copy: Path) -> None:
     with broken_clip():
         run(f"{PREPARE} new.h5 --compress --strict", 3)
-    assert_same(read(copy / "new.h5.parts"), read(OLD / "stopped.h5.parts"))
+    compare(read(copy / "new.h5.parts"), read(OLD / "stopped.h5.parts"))
 
 
 @pytest.mark.parametrize("name", ["scores.npz", "scores.safetensors"])
@@ -197,15 +182,15 @@ def test_scores_are_written_as_0_1_0_wrote_them(copy: Path, name: str) -> None:
     found = read(copy / f"new-{name}")
     facts = found if name.endswith(".npz") else found["metadata"]["skelnas-scores"]
     assert str(facts.pop("model"))  # 0.1.0 did not say whose scores they are
-    assert_same(found, read(OLD / name))
+    compare(found, read(OLD / name))
 
 
 def test_exports_are_as_0_1_0_wrote_them(copy: Path) -> None:
     run("export cells --format safetensors-fused --out new.safetensors")
     run("export cells --format torchscript --out new.pt")
-    assert_same(read(copy / "new.safetensors"), read(OLD / "fused.safetensors"))
+    compare(read(copy / "new.safetensors"), read(OLD / "fused.safetensors"))
     metadata = read_torchscript_metadata(copy / "new.pt")
-    assert_same(metadata, EXPECTED["torchscript"]["metadata"])
+    compare(metadata, EXPECTED["torchscript"]["metadata"])
 
 
 def test_a_card_of_0_1_0_takes_results(copy: Path) -> None:
@@ -220,7 +205,7 @@ def test_a_card_of_0_1_0_takes_results(copy: Path) -> None:
     expected = deepcopy(EXPECTED["card"]["results"])
     metrics = expected[0]["results"][0]["metrics"]
     metrics[:] = [m for m in metrics if m["type"] != "top5"]  # 0.1.0 gave it for three classes, too
-    assert_same(results, expected)
+    compare(results, expected)
     assert "| xsub | test | 6 |" in (copy / "cells" / "README.md").read_text()
 
 
@@ -242,9 +227,9 @@ def test_baselines_are_as_in_0_1_0(copy: Path, name: str) -> None:
     model = copy / "new" / "model.safetensors"
     tensors = describe_tensors(model)
     assert tensors == old["tensors"]
-    assert_same(drop_new_fields(read(model))["metadata"], old["metadata"])
-    assert_same(read(copy / "new" / "metrics.jsonl"), old["metrics"])
+    compare(drop_new_fields(read(model))["metadata"], old["metadata"])
+    compare(read(copy / "new" / "metrics.jsonl"), old["metrics"])
 
     metadata = {key: json.dumps(value) for key, value in old["metadata"].items()}
     save_file(make_tensors(old["tensors"]), copy / "made-up.safetensors", metadata)
-    assert_same(read_output(f"{EVALUATE} made-up.safetensors"), old["evaluate"])
+    compare(read_output(f"{EVALUATE} made-up.safetensors"), old["evaluate"])
