@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -75,13 +76,15 @@ def train_and_score(
     return row
 
 
-def report(rows: list[dict[str, Any]], arms: tuple[str, ...], num_searches: int) -> None:
+def report(
+    rows: list[dict[str, Any]], arms: Sequence[str], seeds: Sequence[int], num_searches: int
+) -> None:
     """Print the means of all arms and their differences from predict."""
     for key, clips in (("top1", "all test clips"), ("top1_new", "without copies")):
         found = {(row["name"], row["seed"]): 100 * row[key] for row in rows}
         top1 = np.array(
             [
-                [np.mean([found[f"{arm} {number}", seed] for seed in FINAL_SEEDS]) for arm in arms]
+                [np.mean([found[f"{arm} {number}", seed] for seed in seeds]) for arm in arms]
                 for number in range(num_searches)
             ]
         )  # [searches, arms]
@@ -98,16 +101,18 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="folder of the trainings")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--searches", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=len(FINAL_SEEDS), help="of the trainings")
     parser.add_argument("--branches", action="store_true", help="train with a branch per stream")
     parser.add_argument("--out", type=Path, help="file of the results")
     options = parser.parse_args()
+    seeds = FINAL_SEEDS[: options.seeds]
     arms, changes = (BRANCHED_ARMS, BRANCHES) if options.branches else (ARMS, {})
     before = json.loads(ROWS.read_text()).values()
     trials = {(row["name"], row["seed"]): row for row in before if row.get("clips") == 464}
     chosen = [
         trials[f"{arm} {number}", seed]
+        for seed in seeds
         for number in range(options.searches)
-        for seed in FINAL_SEEDS
         for arm in arms
     ]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
@@ -119,7 +124,7 @@ def main() -> None:
         for future in waiting:
             rows.append(future.result())
             print(json.dumps(rows[-1]), flush=True)
-    report(rows, arms, options.searches)
+    report(rows, arms, seeds, options.searches)
     if options.out:
         atomic_write(options.out, "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skelnas.errors import InputError, UsageError
-from skelnas.genotype import Cell, Edge, Genotype, from_dict, list_nodes
+from skelnas.genotype import EDGES_PER_NODE, Cell, Edge, Genotype, from_dict, list_nodes
 
 SKIP = "skip_connect"
 
@@ -23,7 +23,7 @@ def from_alphas(
     normal: Alphas,
     reduction: Alphas,
     primitives: Sequence[str],
-    keep: int = 2,
+    keep: int = EDGES_PER_NODE,
     max_skip: int | None = None,
 ) -> Genotype:
     """Derive a genotype from alphas (Paper: section III; DARTS, section 2.4).
@@ -60,7 +60,7 @@ def from_line(line: Mapping[str, Any], primitives: Sequence[str]) -> Genotype:
 
 def choose_cell(
     scores: Scores,
-    keep: int = 2,
+    keep: int = EDGES_PER_NODE,
     max_skip: int | None = None,
     edge_scores: Sequence[float] | None = None,
 ) -> Cell:

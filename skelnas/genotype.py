@@ -26,6 +26,9 @@ FORMAT = "skelnas-genotype"
 VERSION = 1
 NUM_INPUT_NODES = 2
 
+EDGES_PER_NODE = 2
+"""Edges that a node keeps (DARTS, section 2.4)."""
+
 CELLS = ("normal", "reduction")
 """The kinds of cells, as genotypes and alphas name them."""
 
@@ -190,7 +193,7 @@ def _show(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def random_genotype(seed: int, space: str = "sar", num_nodes: int = 4, keep: int = 2) -> Genotype:
+def random_genotype(seed: int, space: str = "sar", num_nodes: int = 4) -> Genotype:
     """Draw a genotype at random: the baseline a search has to beat."""
     ops = [op for op in candidates(space) if op != "none"]
     generator = random.Random(seed)
@@ -199,7 +202,7 @@ def random_genotype(seed: int, space: str = "sar", num_nodes: int = 4, keep: int
         return tuple(
             tuple(
                 Edge(generator.choice(ops), source)
-                for source in sorted(generator.sample(range(index), min(keep, index)))
+                for source in sorted(generator.sample(range(index), EDGES_PER_NODE))
             )
             for index in range(NUM_INPUT_NODES, NUM_INPUT_NODES + num_nodes)
         )

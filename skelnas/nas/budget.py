@@ -12,7 +12,7 @@ from typing import Literal
 
 from skelnas.derivation import SKIP
 from skelnas.errors import UsageError
-from skelnas.genotype import CELLS, Cell, Edge, Genotype, list_nodes
+from skelnas.genotype import CELLS, EDGES_PER_NODE, Cell, Edge, Genotype, list_nodes
 from skelnas.models.complexity import Complexity
 from skelnas.models.cost import CostTable
 from skelnas.nas.pareto import (
@@ -64,7 +64,7 @@ def choose_genotype(
     costs: CostTable,
     budget: Budget = UNLIMITED,
     *,
-    keep: int = 2,
+    keep: int = EDGES_PER_NODE,
     max_skip: int | None = None,
     edge_scores: EdgeScores | None = None,
 ) -> Genotype:
@@ -113,7 +113,7 @@ def find_front(
     costs: CostTable,
     by: CostName = "parameters",
     *,
-    keep: int = 2,
+    keep: int = EDGES_PER_NODE,
     edge_scores: EdgeScores | None = None,
 ) -> list[FrontPoint]:
     """Find the genotypes that no other beats in both cost and score, cheapest first.

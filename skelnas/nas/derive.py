@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from skelnas.config import BudgetSettings, Device, TrainSettings
 from skelnas.derivation import Scores, choose_cell, choose_epoch, from_line, op_weights
 from skelnas.errors import InputError, UsageError, shown
-from skelnas.genotype import CELLS, Genotype, from_dict
+from skelnas.genotype import CELLS, EDGES_PER_NODE, Genotype, from_dict
 from skelnas.runtime.console import note
 from skelnas.runtime.files import read_object
 from skelnas.training.genotype_table import is_by_trainings, read_table
@@ -56,7 +56,7 @@ def derive(
     run: Path | str,
     *,
     epoch: int | None = None,
-    keep: int = 2,
+    keep: int = EDGES_PER_NODE,
     max_skip: int | None = None,
     perturbation: Perturbation | None = None,
     cache: Path | str | None = None,
@@ -87,7 +87,8 @@ def derive(
     run, cache = Path(run), None if cache is None else Path(cache)
     training = training or TrainSettings()
     config = read_config(run)
-    is_given = (keep != 2, *(given is not None for given in (max_skip, perturbation, cache)))
+    keep_given = [keep] if keep != EDGES_PER_NODE else []
+    is_given = (*keep_given, *(given is not None for given in (max_skip, perturbation, cache)))
     by_default = not any(is_given) and not training.model_fields_set
     if config.get("verb") == "repeats":
         if epoch is not None or not by_default:
@@ -109,7 +110,7 @@ def derive(
     if cache is not None and perturbation is None and not in_budget:
         raise UsageError("--cache needs --select perturbation, --max-params, --max-macs or --front")
     if is_by_trainings(config):
-        _check_has_no_alphas(run, epoch, perturbation, max_skip, *([keep] if keep != 2 else []))
+        _check_has_no_alphas(run, epoch, perturbation, max_skip, *keep_given)
         from skelnas.nas.rating import choose_for  # needs torch
 
         return choose_for(run, config, training, cache)

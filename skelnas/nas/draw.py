@@ -13,7 +13,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from skelnas.genotype import CELLS, Cell, Edge, Genotype, list_nodes, random_genotype
+from skelnas.genotype import (
+    CELLS,
+    EDGES_PER_NODE,
+    Cell,
+    Edge,
+    Genotype,
+    list_nodes,
+    random_genotype,
+)
 from skelnas.models.complexity import Complexity
 from skelnas.models.cost import CostTable
 from skelnas.nas.budget import Budget, choose_genotype
@@ -22,7 +30,7 @@ _State = tuple[int, int, int]
 """How many edges the current node has kept, and the parameters and multiply-adds so far."""
 
 
-def draw_genotype(seed: int, costs: CostTable, budget: Budget, keep: int = 2) -> Genotype:
+def draw_genotype(seed: int, costs: CostTable, budget: Budget) -> Genotype:
     """Draw a genotype at random from those within a budget.
 
     It is that of `skelnas.genotype.random_genotype`, if that is within the budget.
@@ -31,17 +39,16 @@ def draw_genotype(seed: int, costs: CostTable, budget: Budget, keep: int = 2) ->
         seed: of the random numbers.
         costs: of the network that will be trained, for the operations to draw from.
         budget: its limits.
-        keep: edges per node.
 
     Raises:
         UsageError: no genotype is within the budget.
     """
     edges = costs.edges["normal"]
     space = ",".join(("none", *edges[0]))
-    genotype = random_genotype(seed, space, len(list_nodes(edges)), keep)
+    genotype = random_genotype(seed, space, len(list_nodes(edges)))
     if budget.allows(costs.total(genotype)):
         return genotype
-    (drawn,) = GenotypeSampler(costs, keep).sample(budget, 1, seed)
+    (drawn,) = GenotypeSampler(costs).sample(budget, 1, seed)
     return drawn
 
 
@@ -49,10 +56,11 @@ class GenotypeSampler:
     """Draws genotypes within budgets.
 
     Args:
-        costs, keep: as for `draw_genotype`.
+        costs: of the network that will be trained, for the operations to draw from.
+        keep: edges per node.
     """
 
-    def __init__(self, costs: CostTable, keep: int = 2) -> None:
+    def __init__(self, costs: CostTable, keep: int = EDGES_PER_NODE) -> None:
         self._costs = costs
         self._keep = keep
         self._cells = [_CellCounts(costs.edges[kind], keep) for kind in CELLS]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from skelnas.config import TrainSettings
+from skelnas.genotype import EDGES_PER_NODE
 from skelnas.models.cost import NetworkShape
 from skelnas.nas.budget import Budget, CostName, FrontPoint, find_front, score_of
 from skelnas.nas.derive import Perturbation, rank
@@ -67,7 +68,7 @@ def derive_front(
     *,
     by: CostName = "parameters",
     epoch: int | None = None,
-    keep: int = 2,
+    keep: int = EDGES_PER_NODE,
     perturbation: Perturbation | None = None,
     cache: Path | None = None,
     training: TrainSettings | None = None,

@@ -150,15 +150,6 @@ def judge(scores: Array, seed: int) -> Array:
     return mean
 
 
-def kendall_tau(x: Array, y: Array) -> float:
-    """Return the fraction of pairs in the same order less that in opposite order; ties are neither.
-
-    Args:
-        x, y: [G], two or more.
-    """
-    return float(mean_of_pairs(_agreement(x, y), np.ones(len(x))))
-
-
 def mean_of_pairs(values: Array, weights: Array) -> Array:
     """Return the mean over pairs of different genotypes, [...].
 
