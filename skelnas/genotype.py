@@ -212,7 +212,7 @@ def random_genotype(seed: int, space: str = "sar", num_nodes: int = 4) -> Genoty
 
 def read_random(spec: str) -> tuple[int, str] | None:
     """Return seed and space of ``random``, ``random:SEED`` or ``random:SEED:SPACE``, or None."""
-    drawn = re.fullmatch(rf"random(?::(\d+)(?::({'|'.join(SPACES)}))?)?", spec)
+    drawn = re.fullmatch(rf"random(?::([0-9]{{1,18}})(?::({'|'.join(SPACES)}))?)?", spec)
     return (int(drawn[1] or 0), drawn[2] or "sar") if drawn else None
 
 

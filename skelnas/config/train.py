@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from skelnas.config.budget import BudgetSettings
 from skelnas.config.clips import AugmentSettings, ClipSettings
-from skelnas.config.machine import BatchSettings, DeviceSettings, WorkSettings
+from skelnas.config.machine import BatchSettings, WorkSettings
 
 Recipe = Literal["paper", "strong"]
 ClassWeights = Literal["none", "balanced"]
@@ -167,7 +167,7 @@ class TrainSettings(BudgetSettings, ClipSettings, AugmentSettings, WorkSettings,
         """Return the names of the learning settings that deviate from the recipe."""
         free = {"recipe", "protocol", "seed", "hold_out", "select_epoch", "compile"}
         free |= {"layers", "channels", "branches"}
-        for other in (BudgetSettings, ClipSettings, DeviceSettings, BatchSettings):
+        for other in (BudgetSettings, ClipSettings, WorkSettings, BatchSettings):
             free |= set(other.model_fields)
         learning = [name for name in type(self).model_fields if name not in free]
         return sorted(name for name in learning if getattr(self, name) != self.recipe_value(name))

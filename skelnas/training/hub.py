@@ -85,8 +85,8 @@ def download(repository: str, revision: str | None = None) -> tuple[Path, str]:
     try:
         found = hub.hf_hub_download(repository, MODEL, revision=revision, dry_run=True)
         if found.file_size is None or found.file_size > MAX_BYTES:
-            size = f"{found.file_size:,}" if found.file_size else "unknown many"
-            raise InputError(f"{repository}: {MODEL} has {size} bytes, at most {MAX_BYTES:,}")
+            size = f"{found.file_size:,} bytes" if found.file_size else "an unknown number of bytes"
+            raise InputError(f"{repository}: {MODEL} has {size}, expected at most {MAX_BYTES:,}")
         file = Path(hub.hf_hub_download(repository, MODEL, revision=revision))
     except failures(client) as error:
         raise explain(client, error, repository, revision) from None

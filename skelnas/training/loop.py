@@ -243,7 +243,6 @@ class TrainLoop(ABC):
         if stops or saves:
             self._check_finite()
             self._save()
-            self._saved_at = time.monotonic()
         if stops:
             raise Interrupted(
                 f"{self.verb} stopped in epoch {self.epoch + 1} after step {self.step}",
@@ -270,14 +269,21 @@ class TrainLoop(ABC):
         return dict(zip(self.metrics, means, strict=True))
 
     def _check_finite(self) -> None:
-        """Check that the run has not diverged; such a state is never saved."""
+        """Check that the run has not diverged; such a state is never saved.
+
+        The last step can do it after its loss was finite.
+        """
         metrics = self.mean_metrics()
         if not all(map(math.isfinite, metrics.values())):
-            text = ", ".join(f"{name} {value}" for name, value in metrics.items())
-            raise Diverged(
-                f"{self.verb} diverged in epoch {self.epoch + 1}: {text}",
-                hint="a smaller --lr may help; the checkpoint is from before",
-            )
+            sign = ", ".join(f"{name} {value}" for name, value in metrics.items())
+        elif not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
+            sign = "weights that are not finite"
+        else:
+            return
+        raise Diverged(
+            f"{self.verb} diverged in epoch {self.epoch + 1}: {sign}",
+            hint="a smaller --lr may help; the checkpoint is from before",
+        )
 
     def _state_tensors(self) -> dict[str, Tensor]:
         """Return all tensors that the next step depends on; the same on every rank."""
@@ -287,6 +293,7 @@ class TrainLoop(ABC):
         return {**tensors, "sums": self._sums}
 
     def _save(self) -> None:
+        self._saved_at = time.monotonic()
         if self.run_dir.writes:
             position = {"epoch": self.epoch, "step": self.step, "count": self._count}
             save_checkpoint(self.run_dir.folder / CHECKPOINT, self._state_tensors(), position)

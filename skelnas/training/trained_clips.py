@@ -12,7 +12,7 @@ from skelnas.data.cache import Cache
 from skelnas.data.splits import find_copies
 
 NUM_BYTES = 6
-"""Of a number; those of two clips in ten million are equal by chance once in 28 million pairs."""
+"""Of a number: a clip equals one of ten million others by chance once in 28 million times."""
 
 
 def encode(contents: NDArray[np.uint64]) -> str:
@@ -49,8 +49,8 @@ class Overlap:
     """Which of the n clips to be scored a model was trained on.
 
     Attributes:
-        num_trained: how many of them, in another division or cache.
-        is_copy: [n], whether it was another of the same numbers, in the training part of the cache.
+        num_trained: how many, not counting copies of clips in the training part of the cache.
+        is_copy: [n], whether it is one of them as a copy of a clip in the cache's training part.
     """
 
     num_trained: int

@@ -20,10 +20,9 @@ from skelnas.data.dataset import Dataset
 from skelnas.data.readers.base import Layout
 from skelnas.data.sides import standard_name
 from skelnas.data.streams import branch_channels, num_spatial
-from skelnas.engine.norm import over_ranks
 from skelnas.errors import InputError
 from skelnas.models.branches import AnyNetwork, Branches, parts
-from skelnas.models.norm import MOMENTUM, JointNorm
+from skelnas.models.norm import JointNorm
 from skelnas.runtime.console import note
 from skelnas.training.card import ModelCard
 
@@ -128,20 +127,33 @@ def measure_inputs(network: AnyNetwork, dataset: Dataset) -> None:
 
     Each of several ranks has them all.
     """
-    batches = torch.split(torch.arange(len(dataset)), MEASURING_BATCH_SIZE)
+    mean, variance = _measure(dataset)  # [C, V] each
     channels = (
         network.channels if isinstance(network, Branches) else [list(range(dataset.shape[0]))]
     )
     for part, indices in zip(parts(network), channels, strict=True):
         norm = getattr(part, "input_norm", None)
-        if not isinstance(norm, JointNorm):
-            continue
-        norm.train()
-        norm.momentum = None  # the mean over the batches
-        with over_ranks(False):
-            for batch in batches:
-                norm(dataset.batch(batch).x[:, indices])
-        norm.momentum = MOMENTUM
+        if isinstance(norm, JointNorm):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            norm.running_mean.copy_(mean[indices].flatten())
+            norm.running_var.copy_(variance[indices].flatten())
+
+
+def _measure(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """Return the mean and the variance of each channel of each joint over all clips, [C, V]."""
+    num_channels, num_frames, num_joints = dataset.shape
+    count = len(dataset) * num_frames
+    batches = torch.split(torch.arange(len(dataset)), MEASURING_BATCH_SIZE)
+    total = torch.zeros(num_channels, num_joints, dtype=torch.float64)
+    for batch in batches:
+        total += dataset.batch(batch).x.double().sum((0, 2)).cpu()
+    mean = total / count
+    squares = torch.zeros_like(mean)
+    for batch in batches:
+        rest = dataset.batch(batch).x.double().cpu() - mean[:, None]  # [N, C, T, V]
+        squares += rest.square().sum((0, 2))
+    return mean, squares / max(count - 1, 1)
 
 
 def _shorten(names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -349,6 +350,30 @@ def test_a_diverged_state_is_not_saved_within_an_epoch(
         train(tiny_cache, GENOTYPE, tmp_path / "model", SMALL.model_copy(update={"lr": 1e30}))
     saved = load_file(tmp_path / "model" / run_dir.CHECKPOINT)
     assert saved["sums"].isfinite().all()
+
+
+def test_weights_that_the_last_step_spoiled_are_not_saved(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_step = Trainer.take_step
+
+    def spoil(self: Trainer, item: Any) -> Any:
+        result = take_step(self, item)
+        next(iter(self.model.parameters())).data.fill_(float("inf"))
+        return result
+
+    monkeypatch.setattr(Trainer, "take_step", spoil)
+    one_step = SMALL.model_copy(update={"epochs": 1, "batch_size": 1000})
+    with pytest.raises(SkelnasError, match="diverged in epoch 1: weights that are not finite"):
+        train(tiny_cache, GENOTYPE, tmp_path / "model", one_step)
+    assert not (tmp_path / "model" / run_dir.MODEL).exists()
+    assert not (tmp_path / "model" / run_dir.CHECKPOINT).exists()
+
+
+def test_a_run_resumes_with_more_patience_for_other_ranks(tiny_cache: Path, tmp_path: Path) -> None:
+    train(tiny_cache, GENOTYPE, tmp_path / "model", SMALL)
+    patient = SMALL.model_copy(update={"rank_timeout": 600})
+    train(tiny_cache, GENOTYPE, tmp_path / "model", patient, resume=True)
 
 
 @pytest.mark.parametrize(("part", "value"), [("training", Test), ("test", Train)])

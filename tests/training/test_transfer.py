@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_tiny_cache
@@ -13,17 +14,20 @@ from ranks import finish, start
 
 from skelnas.config import ClipSettings, TrainSettings
 from skelnas.data.cache import Cache, CacheWriter
-from skelnas.data.dataset import clip_shape
+from skelnas.data.dataset import Dataset, clip_shape
+from skelnas.data.matching import origin_of
 from skelnas.data.readers.base import Layout, Recording
 from skelnas.data.readers.layouts import find_layout
 from skelnas.errors import InputError, Interrupted
 from skelnas.evaluation.evaluate import evaluate
 from skelnas.genotype import Genotype, random_genotype
+from skelnas.models.network import Network
+from skelnas.models.norm import JointNorm
 from skelnas.training import run_dir
 from skelnas.training.card import ModelCard
 from skelnas.training.saved_model import load_model
 from skelnas.training.train import train
-from skelnas.training.transfer import fit_weights, order_like_model
+from skelnas.training.transfer import fit_weights, measure_inputs, order_like_model
 
 GENOTYPE = random_genotype(0, "none,skip_connect,sep_conv_3x3", 1)
 SETTINGS = TrainSettings(frames=4, layers=3, channels=2, epochs=2, batch_size=12, device="cpu")
@@ -211,3 +215,35 @@ def test_a_network_without_normalised_input_needs_the_same_units(
     fewer = replace(FLAT, joints=FLAT.joints[:5], channels=("x", "y", "z"))
     write_tiny_cache(tmp_path / "fewer.h5", layout=fewer)
     train(tmp_path / "fewer.h5", GENOTYPE, tmp_path / "model", settings)
+
+
+def test_the_input_is_measured_over_all_clips_in_any_order(
+    tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of one class each, the last of them short: what differs between them counts, too."""
+    with Cache.open(tiny_cache) as cache:
+        by_class = np.argsort(cache.clips.labels, kind="stable")
+        clips, origin = cache.load(by_class), origin_of(cache)
+    settings = ClipSettings(frames=8)
+    data = Dataset(clips, origin.layout, origin.max_persons, settings, torch.device("cpu"))
+    x = data.batch(torch.arange(len(data))).x.double()  # [N, C, T, V]
+    monkeypatch.setattr("skelnas.training.transfer.MEASURING_BATCH_SIZE", 7)
+    assert len(data) % 7 == 6
+    channels, _, joints = data.shape
+    network = Network(
+        GENOTYPE,
+        in_channels=channels,
+        num_classes=3,
+        channels=4,
+        num_layers=3,
+        joints=joints,
+        normalised_joints=joints,
+    )
+    measure_inputs(network, data)
+    assert isinstance(network.input_norm, JointNorm)
+    for measured, expected in (
+        (network.input_norm.running_mean, x.mean((0, 2))),
+        (network.input_norm.running_var, x.transpose(0, 1).flatten(1, 2).var(1)),
+    ):
+        assert measured is not None
+        torch.testing.assert_close(measured, expected.flatten().float())
