@@ -177,7 +177,7 @@ def test_a_program_that_starts_with_the_hub_says_in_two_lines_what_is_wrong(
         ("me/small", "v2", "me/small@v2: there is no such revision"),
         ("me/empty", None, "me/empty: holds no model of skelnas: there is no model.safetensors"),
         ("me/broken", None, "not a skelnas model"),
-        ("me/huge", None, "me/huge: model.safetensors has 10,000,000,000 bytes, at most"),
+        ("me/huge", None, "me/huge: model.safetensors has 10,000,000,000 bytes, expected at most"),
         ("me/..", None, "me/..: "),
     ],
 )
